@@ -1,0 +1,1 @@
+"""Pictures: from a folder of photographs to batches on a device."""

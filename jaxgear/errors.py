@@ -1,0 +1,35 @@
+"""Errors a user can cause or meet. Each is one line, and each has its exit code.
+
+Raise them with a message that names the file or flag and says what to do; `cli.run` prints that line
+and exits with `exit_code` (a traceback only with `--debug`).
+"""
+
+
+class GearError(Exception):
+    """Base of every error that jaxgear reports in one line."""
+
+    exit_code = 1
+
+
+class UsageError(GearError):
+    """A flag or configuration value that cannot work."""
+
+    exit_code = 2
+
+
+class DivergedError(GearError):
+    """Training produced a loss or gradient that is not finite."""
+
+    exit_code = 3
+
+
+class DataError(GearError):
+    """Pictures, folders or labels that cannot be trained or evaluated on."""
+
+    exit_code = 4
+
+
+class CheckpointError(GearError):
+    """A checkpoint, bundle or weights file that is missing, damaged or does not fit."""
+
+    exit_code = 5

@@ -1,0 +1,1 @@
+"""Steps, the loop that compiles them, and what a run leaves on disk."""
