@@ -1,7 +1,7 @@
 """Errors a user can cause or meet. Each is one line, and each has its exit code.
 
-Raise them with a message that names the file or flag and says what to do; `cli.run` prints that line
-and exits with `exit_code` (a traceback only with `--debug`).
+Raise them with a message that names the file or flag and says what to do; `cli.run` prints that
+line and exits with `exit_code` (a traceback only with `--debug`).
 """
 
 

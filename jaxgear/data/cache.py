@@ -1,0 +1,127 @@
+"""Decoded pictures kept between runs, one small file each, keyed by the hash of their bytes.
+
+A cache only saves time. An entry that is missing, cut short, altered or from other code or another
+Pillow is decoded again; a cache that cannot be written is not used. It may be deleted at any time.
+"""
+
+import hashlib
+import os
+import struct
+import tempfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import PIL
+from jaxtyping import UInt8
+
+from jaxgear.data import images, looks
+
+CacheChoice = Path | Literal["user"] | None  # a folder, `user_cache()`, or none
+
+_HEADER = struct.Struct("<8s32sIII")  # magic, sha256 of the file, height, width, len(look)
+_MAGIC = b"jaxgear1"
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What is kept of one picture: its size when decoded, its descriptor and its small pixels."""
+
+    height: int
+    width: int
+    look: bytes
+    pixels: UInt8[np.ndarray, "S S 3"]
+
+
+def user_cache() -> Path | None:
+    """`$JAXGEAR_CACHE`, `$XDG_CACHE_HOME/jaxgear` or `~/.cache/jaxgear`; None without a home."""
+    if chosen := os.environ.get("JAXGEAR_CACHE"):
+        return Path(chosen)
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if base.is_absolute():  # the XDG specification asks to ignore relative ones
+        return base / "jaxgear"
+    try:
+        return Path.home() / ".cache" / "jaxgear"
+    except RuntimeError:
+        return None
+
+
+def shrink(rgb: UInt8[np.ndarray, "H W 3"], size: int) -> Decoded:
+    """A decoded picture -> what is kept of it."""
+    height, width = rgb.shape[:2]
+    return Decoded(height, width, looks.describe(rgb), images.letterbox(rgb, size))
+
+
+class PictureCache:
+    """Entries for pictures letterboxed at one size. Safe for many threads and processes at once."""
+
+    def __init__(self, choice: CacheChoice, size: int, *, outside: Path | None = None):
+        """`outside`: a data folder; a cache inside it is not used, as nothing is written there."""
+        base = user_cache() if choice == "user" else choice
+        if base is not None and outside is not None:
+            inside = base.resolve().is_relative_to(outside.resolve())
+            base = None if inside else base
+        # The versions that the pixels depend on are part of the place, so that no entry can be old.
+        version = f"v{images.VERSION}.{looks.VERSION}-pillow{PIL.__version__}-{size}px"
+        self._folder = None if base is None else base / "pictures" / version
+        self._size = size
+        self._writable = True
+
+    def decode(self, data: bytes, name: str) -> tuple[str, Decoded]:
+        """The sha256 (hex) of a picture's bytes, and its entry: kept, or decoded and kept now.
+
+        Raises:
+            ImageError: the bytes are no whole picture (which is not kept).
+        """
+        sha256 = hashlib.sha256(data).hexdigest()
+        entry = self.get(sha256)
+        if entry is None:
+            entry = shrink(images.load_rgb(data, name), self._size)
+            self.put(sha256, entry)
+        return sha256, entry
+
+    def get(self, sha256: str) -> Decoded | None:
+        """The entry for a picture with this hash (hex), or None."""
+        if self._folder is None:
+            return None
+        try:
+            data = self._path(sha256).read_bytes()
+        except OSError:
+            return None
+        body, check = data[:-4], data[-4:]
+        count = 3 * self._size**2
+        if len(body) < _HEADER.size + count or zlib.crc32(body).to_bytes(4, "little") != check:
+            return None
+        magic, key, height, width, length = _HEADER.unpack_from(body)
+        end = _HEADER.size + length
+        if (magic, key, len(body)) != (_MAGIC, bytes.fromhex(sha256), end + count):
+            return None
+        pixels = np.frombuffer(body, np.uint8, count, end).reshape(self._size, self._size, 3)
+        return Decoded(height, width, body[_HEADER.size : end], pixels)
+
+    def put(self, sha256: str, entry: Decoded) -> None:
+        """Stores an entry whole or not at all; after the first failure it stops trying."""
+        if self._folder is None or not self._writable:
+            return
+        key = bytes.fromhex(sha256)
+        head = _HEADER.pack(_MAGIC, key, entry.height, entry.width, len(entry.look))
+        body = head + entry.look + entry.pixels.tobytes()
+        path = self._path(sha256)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".new-", delete=False) as file:
+                try:
+                    file.write(body + zlib.crc32(body).to_bytes(4, "little"))
+                    file.close()
+                    Path(file.name).replace(path)
+                except BaseException:
+                    Path(file.name).unlink(missing_ok=True)
+                    raise
+        except OSError:  # read-only home, full disk: slower next time, and no reason to stop
+            self._writable = False
+
+    def _path(self, sha256: str) -> Path:
+        assert self._folder is not None
+        return self._folder / sha256[:2] / sha256

@@ -1,0 +1,267 @@
+"""One picture: bytes or a path in, RGB uint8 out. All decoding of pictures happens in this file.
+
+Numpy and Pillow only. What a file is gets decided by its content, never by its extension, and one
+that cannot be decoded to the last pixel is an `ImageError`, never a partly grey picture.
+ICC profiles are not applied: the numbers in the file are taken as sRGB.
+"""
+
+import codecs
+import io
+import os
+import re
+import stat
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, UnidentifiedImageError, features
+
+from jaxgear.data.quiet import quiet_pillow
+from jaxgear.errors import DataError
+
+# Part of every cache key: raise it whenever the same file would give other pixels than before.
+VERSION = 1
+
+# 50 million pixels is a 150 MB array: more than any phone's normal mode, far less than a bomb.
+MAX_PIXELS = 50_000_000
+MAX_BYTES = 512 * 2**20
+
+# Pillow knows some 40 formats, some of which start other programs (EPS). Photographs need few.
+FORMATS = ["JPEG", "PNG", "GIF", "BMP", "TIFF"] + [
+    name for name in ("WEBP", "AVIF") if features.check(name.lower())
+]
+
+_UPRIGHT = {  # EXIF orientation -> what turns the stored pixels upright (EXIF 2.3, tag 0x0112)
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_ORIENTATION = 0x0112
+_PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"  # the empty last chunk with its check sum
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+
+
+class ImageError(DataError):
+    """A file that is not a whole, readable picture. The message is `<name>: <reason>`."""
+
+    def __init__(self, name: str, reason: str):
+        super().__init__(f"{name}: {reason}")
+        self.reason = reason
+
+
+def load_rgb(
+    source: bytes | str | os.PathLike[str], name: str | None = None
+) -> UInt8[np.ndarray, "H W 3"]:
+    """Decodes a picture completely, as people see it: upright and on white.
+
+    Args:
+        source: the encoded file, or its path. JPEG, PNG, GIF, BMP, TIFF, and WebP and AVIF where
+            Pillow has them; of an animation the first frame.
+        name: what error messages call the picture; the path when left out.
+
+    Returns:
+        u8 0-255 HWC in RGB, writeable. The EXIF orientation is applied, transparency of every kind
+        is composited on white, 16 bits a channel are scaled to 8.
+
+    Raises:
+        ImageError: missing, not a regular file, not a picture, damaged, cut short, or more than
+            `MAX_PIXELS` (found from the header, before any pixel is allocated).
+    """
+    if isinstance(source, bytes):
+        name = name or "picture"
+        data = source
+    else:
+        name = name or os.fspath(source)
+        data = read_bytes(source, name)
+    if not data:
+        raise ImageError(name, "empty file")
+    _check_whole(data, name)
+    try:
+        with quiet_pillow(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise ImageError(name, _too_large(f"{width} x {height} pixels"))
+            image.load()
+            upright = _UPRIGHT.get(_orientation(image))
+            flat = _on_white(image, deep_png=image.format == "PNG" and data[24] == 16)
+            return np.array(flat if upright is None else flat.transpose(upright))
+    except ImageError:
+        raise
+    except UnidentifiedImageError:
+        raise ImageError(name, _what_it_is(data)) from None
+    except Image.DecompressionBombError:
+        raise ImageError(name, _too_large("its size")) from None
+    except Exception as error:  # hostile bytes make Pillow's parsers raise nearly anything
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ImageError(name, f"damaged picture ({reason})") from error
+
+
+def portable(data: bytes, name: str | None = None) -> bytes:
+    """The bytes of a JPEG or PNG file that every decoder shows as `load_rgb(data)` does.
+
+    A plain RGB JPEG stays as it is; anything with transparency, orientation, other colours or in
+    another format becomes a PNG of the decoded pixels. `ImageError` as of `load_rgb`.
+    """
+    pixels = load_rgb(data, name)
+    with quiet_pillow(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        if image.format == "JPEG" and image.mode == "RGB" and _orientation(image) in (0, 1):
+            return data
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def letterbox(image: UInt8[np.ndarray, "H W 3"], size: int) -> UInt8[np.ndarray, "S S 3"]:
+    """Fits the whole picture into a white square: aspect kept, centred, longer side = `size`.
+
+    Small pictures are enlarged, so that an object fills the frame whatever its source. Bicubic with
+    antialiasing (Pillow widens the kernel by the reduction factor). The shorter side is at least
+    one pixel. u8 0-255 in and out.
+    """
+    height, width = image.shape[:2]
+    scale = size / max(height, width)
+    new_height = max(1, round(height * scale))
+    new_width = max(1, round(width * scale))
+    if (new_height, new_width) != (height, width):
+        # reducing_gap: huge pictures are first box-averaged to 3 times the wanted size, which is
+        # several times faster and not visible.
+        resized = Image.fromarray(image).resize(
+            (new_width, new_height), Image.Resampling.BICUBIC, reducing_gap=3.0
+        )
+        image = np.asarray(resized)
+    top = (size - new_height) // 2
+    left = (size - new_width) // 2
+    square = np.full((size, size, 3), 255, np.uint8)
+    square[top : top + new_height, left : left + new_width] = image
+    return square
+
+
+def read_bytes(path: str | os.PathLike[str], name: str) -> bytes:
+    """Reads a regular file whole; `ImageError` for anything else. Never blocks on a pipe."""
+    try:
+        # O_NONBLOCK: opening a named pipe without a writer would otherwise wait for ever. The type
+        # is then asked of what was opened, so nothing can be swapped in between.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor, not a path
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise ImageError(name, "not a regular file")
+            if status.st_size > MAX_BYTES:
+                raise ImageError(name, _too_large(f"{status.st_size / 2**20:.0f} MB"))
+            return file.read(MAX_BYTES)
+    except IsADirectoryError:
+        raise ImageError(name, "a folder, not a picture") from None
+    except FileNotFoundError:
+        broken = Path(path).is_symlink()
+        raise ImageError(name, "broken symbolic link" if broken else "no such file") from None
+    except OSError as error:
+        raise ImageError(name, f"cannot be read: {error.strerror}") from None
+
+
+def _too_large(what: str) -> str:
+    return f"{what} is over the limit of {MAX_PIXELS // 10**6} million pixels; resize it"
+
+
+def _what_it_is(data: bytes) -> str:
+    """Names what a file that is no picture holds instead: the usual cause is a failed download."""
+    start = data[:4096].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if start.startswith((b"<!doctype html", b"<html")):
+        return "a web page, not a picture"
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(start)  # the cut may split a letter
+    except UnicodeDecodeError:
+        text = "\0"
+    if not re.search(r"[\x00-\x08\x0e-\x1f\x7f]", text):
+        return "text, not a picture"
+    return f"not a readable picture ({', '.join(FORMATS)})"
+
+
+def _check_whole(data: bytes, name: str) -> None:
+    """Refuses files whose end is missing where Pillow would fill the gap or not look."""
+    if data.startswith(b"\xff\xd8\xff") and not _jpeg_ends(data):
+        raise ImageError(name, "truncated JPEG (no end-of-image marker)")
+    if data.startswith(b"\x89PNG\r\n") and _PNG_END not in data:
+        raise ImageError(name, "truncated PNG (no IEND chunk)")
+
+
+def _jpeg_ends(data: bytes) -> bool:
+    """Whether the first picture in a JPEG file has its end-of-image marker (ISO 10918-1, annex B).
+
+    Walks from marker to marker and skips segments by their length, so that the end marker of an
+    embedded thumbnail does not count; bytes after the end marker (phones append previews and video)
+    do not matter.
+    """
+    position = 2
+    while found := _JPEG_MARKER.search(data, position):
+        marker = data[found.start() + 1]
+        position = found.end()
+        if marker == 0xD9:
+            return True
+        if marker not in (0x01, 0xD8):  # all others but these two are followed by a length
+            position += int.from_bytes(data[position : position + 2], "big")
+    return False
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation 1 to 8; asked after loading: Pillow turns TIFF itself and drops the tag."""
+    try:
+        return image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # the pixels are fine; a damaged EXIF block is no reason to refuse them
+        return 1
+
+
+def _on_white(image: Image.Image, *, deep_png: bool) -> Image.Image:
+    """Any Pillow mode -> mode RGB, transparent parts composited on white."""
+    mode = image.mode
+    if mode.startswith("I;16") or mode in ("I", "F"):
+        return _scaled_to_8_bits(image)
+    if mode == "LAB":
+        return _lab_to_rgb(image)
+    key = image.info.get("transparency")
+    if deep_png and key is not None:
+        # Pillow keeps the upper 8 bits of the 16 of a channel, but all 16 of the key colour
+        image.info["transparency"] = tuple(v >> 8 for v in key)
+    if mode in ("RGBa", "La"):
+        image = image.convert(mode.upper())
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, image)
+    return image.convert("RGB")
+
+
+def _scaled_to_8_bits(image: Image.Image) -> Image.Image:
+    """16-bit, 32-bit and float grey -> RGB.
+
+    16 bits keep the upper byte, as Pillow does for 48-bit colour. 32-bit and float files do not say
+    which value is white: it is taken as the smallest of 1 (float), 255, 65535 that covers the
+    values, and anything else is stretched from its own minimum to its own maximum.
+    """
+    values = np.array(image)
+    key = image.info.get("transparency")
+    if image.mode.startswith("I;16"):
+        grey = (values >> 8).astype(np.uint8)
+    else:
+        values = values.astype(np.float64)
+        if not np.isfinite(values).all():
+            raise ValueError("values that are not finite")
+        low, high = values.min(), values.max()
+        whites = [1.0, 255.0, 65535.0] if image.mode == "F" else [255.0, 65535.0]
+        white = next((w for w in whites if high <= w), None)
+        if low < 0 or white is None:
+            values, white = values - low, max(high - low, 1.0)
+        grey = np.round(values * (255 / white)).astype(np.uint8)
+    if isinstance(key, int):
+        grey[np.asarray(image) == key] = 255
+    return Image.fromarray(grey).convert("RGB")
+
+
+def _lab_to_rgb(image: Image.Image) -> Image.Image:
+    from PIL import ImageCms  # needs littlecms, which not every Pillow has; LAB is rare
+
+    lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+    return ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")

@@ -1,0 +1,36 @@
+"""Silence for Pillow's warnings, from any number of threads at once."""
+
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_lock = threading.Lock()
+_inside = 0
+_saved: warnings.catch_warnings | None = None
+
+
+@contextmanager
+def quiet_pillow() -> Iterator[None]:
+    """Ignores warnings raised in Pillow's modules while any thread is inside.
+
+    Pillow warns of harmless oddities (damaged EXIF, unknown TIFF tags) in files that it then
+    decodes well; what matters raises. `warnings.catch_warnings` alone is not enough: the filters
+    belong to the process, so overlapping threads would restore each other's. Here the first thread
+    in saves them and the last one out restores them.
+    """
+    global _inside, _saved
+    with _lock:
+        if _inside == 0:
+            _saved = warnings.catch_warnings()
+            _saved.__enter__()
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+        _inside += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _inside -= 1
+            if _inside == 0:
+                _saved.__exit__(None, None, None)
+                _saved = None

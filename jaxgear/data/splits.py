@@ -1,0 +1,174 @@
+"""Near-duplicate groups, and a train/validation/test split in which no group straddles two sides.
+
+The split is a pure function of the pictures' hashes and a seed and has no memory: a picture's own
+side is a threshold on a hash of (seed, its bytes), so pictures that are added later never move an
+old one to another side.
+"""
+
+import hashlib
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+
+from jaxgear.data import looks
+from jaxgear.data.folder import Folder, Record
+from jaxgear.errors import DataError, UsageError
+
+LEFT_OUT = "left_out"
+_RANK = {"test": 2, "val": 1, "train": 0, LEFT_OUT: -1}
+
+
+def near_duplicate_groups(records: Sequence[Record]) -> list[str]:
+    """A group id for each record: equal for equal bytes and for pictures that look alike.
+
+    Alike is `looks.alike`: the same photograph re-encoded, resized or re-framed on white, and the
+    same photograph or cut recoloured, whose shape would leak just as well. It is followed
+    transitively. The id is the smallest hash in the group, cut to 12 digits.
+    """
+    distinct = sorted({record.sha256: record for record in records}.values(), key=_by_hash)
+    parent = list(range(len(distinct)))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    for i, j in looks.alike([record.look for record in distinct]):
+        a, b = root(i), root(j)
+        parent[max(a, b)] = min(a, b)  # sorted by hash, so the root has the smallest
+    ids = {
+        record.sha256: distinct[root(index)].sha256[:12] for index, record in enumerate(distinct)
+    }
+    return [ids[record.sha256] for record in records]
+
+
+def assign_sides(
+    folder: Folder,
+    groups: Sequence[str],
+    *,
+    seed: int,
+    fractions: tuple[float, float, float] = (0.70, 0.15, 0.15),
+) -> list[str]:
+    """A side for each record: "train", "val", "test" or "left_out".
+
+    Where the members of a group have different sides of their own, those on the side that comes
+    first of test, val, train keep theirs and the others are left out. So the test side never loses
+    a picture and no near-twin of a test picture is trained on. The price of having no memory is
+    that of nearly half of the pairs of twins one is left out; a new twin may make an old picture
+    left out, but never moves it to another side.
+
+    Classes are stratified in expectation only, as each picture is drawn by itself. A class with a
+    side that came out empty gets it filled with the groups whose hash is nearest to the threshold;
+    only in such a tiny class may a picture change sides when the class grows.
+
+    Sides that the folder itself has are kept. Where it has "train" but no "val" or no "test", the
+    missing ones are taken from "train" in the same way.
+
+    Args:
+        folder: the checked pictures.
+        groups: `near_duplicate_groups(folder.records)`.
+        seed: another seed, another split.
+        fractions: of train, val and test; positive, sum 1.
+
+    Raises:
+        DataError: a class with fewer distinct pictures than sides to fill; sides without "train".
+        UsageError: fractions that are not as above.
+    """
+    if not all(f > 0 for f in fractions) or not math.isclose(sum(fractions), 1, abs_tol=1e-6):
+        raise UsageError(f"fractions {fractions}: train, val and test must be positive with sum 1")
+    share = dict(zip(("train", "val", "test"), fractions, strict=True))
+    given = {record.side for record in folder.records} - {None}
+    if given and "train" not in given:
+        raise DataError(f"{folder.root}: has the sides {', '.join(sorted(given))} but no train")
+    fill = [side for side in ("test", "val", "train") if side not in given or side == "train"]
+    sides = [record.side or "train" for record in folder.records]
+    pool = [index for index, side in enumerate(sides) if side == "train"]
+    if fill == ["train"]:
+        return sides
+    total = sum(share[side] for side in fill)
+    edges = [sum(share[side] for side in fill[: k + 1]) / total for k in range(len(fill) - 1)]
+
+    position = {i: _position(seed, folder.records[i].sha256) for i in pool}
+    own = {i: sum(position[i] >= edge for edge in edges) for i in pool}  # index into `fill`
+    members = defaultdict(list)
+    for i in pool:
+        members[groups[i]].append(i)
+    first = {group: min(position[i] for i in found) for group, found in members.items()}
+    natural = {group: min(own[i] for i in found) for group, found in members.items()}
+    kept = [i for i in pool if own[i] == natural[groups[i]]]
+    placed = _fill_empty_sides(folder, [(i, groups[i]) for i in kept], first, natural, len(fill))
+    for i in pool:
+        sides[i] = LEFT_OUT
+    for i in kept:
+        sides[i] = fill[placed[groups[i]]]
+    return sides
+
+
+def twins_across(
+    records: Sequence[Record], groups: Sequence[str], sides: Sequence[str]
+) -> list[tuple[Record, Record]]:
+    """Near-duplicates that a folder's own sides keep apart, as (in train or val, evaluated twin).
+
+    One pair for each picture that has a twin on a later side of train, val, test.
+    """
+    best: dict[str, int] = {}
+    for index, (group, side) in enumerate(zip(groups, sides, strict=True)):
+        if side != LEFT_OUT and _RANK[side] > _RANK[sides[best.setdefault(group, index)]]:
+            best[group] = index
+    return [
+        (record, records[best[group]])
+        for record, group, side in zip(records, groups, sides, strict=True)
+        if side != LEFT_OUT and side != sides[best[group]]
+    ]
+
+
+def _fill_empty_sides(
+    folder: Folder,
+    kept: list[tuple[int, str]],
+    first: dict[str, float],
+    natural: dict[str, int],
+    count: int,
+) -> dict[str, int]:
+    """Sides by group (0 to count - 1) such that each class is on every one of `count` sides.
+
+    Sorted by hash, the groups of a class lie on the sides in order, so an empty side is filled by
+    moving the boundary next to it by one; classes that are on every side stay as they are.
+    """
+    of_class = defaultdict(set)
+    for i, group in kept:
+        of_class[folder.records[i].label].add(group)
+    placed = dict(natural)
+    for label, name in enumerate(folder.classes):
+        found = sorted(of_class[label], key=lambda group: (first[group], group))
+        if len(found) < count:
+            raise DataError(
+                f"{folder.root}: class {name} has {len(found)} distinct pictures to split; "
+                f"at least {count} are needed, one for each side"
+            )
+        start = 0
+        for side in range(count):
+            boundary = sum(natural[group] <= side for group in found)
+            after = count - 1 - side  # sides still to be filled, with at least one group each
+            stop = min(max(boundary, start + 1), len(found) - after)
+            for group in found[start:stop]:
+                if side != natural[group]:
+                    placed[group] = side
+            start = stop
+    for label, name in enumerate(folder.classes):
+        if len({placed[group] for group in of_class[label]}) < count:
+            raise DataError(
+                f"{folder.root}: the few pictures of class {name} look like those of another small "
+                "class; add pictures of it, or look for wrong labels"
+            )
+    return placed
+
+
+def _position(seed: int, sha256: str) -> float:
+    """A picture's place in [0, 1): uniform, independent of all others."""
+    digest = hashlib.sha256(f"{seed}:{sha256}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def _by_hash(record: Record) -> str:
+    return record.sha256

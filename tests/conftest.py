@@ -1,0 +1,26 @@
+"""Fixtures that every test may use."""
+
+from pathlib import Path
+
+import pytest
+from jaxtyping import install_import_hook
+
+# Shapes and dtypes in signatures are checked in tests, and only there.
+install_import_hook("jaxgear", "typecheck.check")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real photographs and reference numbers beside the repository, if there."""
+    folder = Path(__file__).parents[1].resolve().parent / "shared"
+    if not folder.is_dir():
+        pytest.skip("needs the folder `shared` beside the repository (real photographs)")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Gives each test an empty picture cache, so that none reads or fills the user's own."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("JAXGEAR_CACHE", str(folder))
+    return folder

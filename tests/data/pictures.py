@@ -1,0 +1,31 @@
+"""Small pictures and data folders for tests, made from a seed."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+
+def scene(seed: int, height: int = 48, width: int = 64) -> np.ndarray:
+    """A picture unlike those of other seeds: coloured blocks, u8 [H, W, 3]."""
+    blocks = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(blocks).resize((width, height), Image.Resampling.NEAREST))
+
+
+def encoded(pixels: np.ndarray, kind: str = "PNG", **options) -> bytes:
+    """The bytes of a file."""
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(file, kind, **options)
+    return file.getvalue()
+
+
+def write_set(root: Path, counts: dict[str, int], *, start: int = 0) -> Path:
+    """`root/<class>/<seed>.png` with so many distinct pictures a class (or `side/class`)."""
+    seed = start
+    for name, count in counts.items():
+        (root / name).mkdir(parents=True, exist_ok=True)
+        for _ in range(count):
+            (root / name / f"{seed:05d}.png").write_bytes(encoded(scene(seed)))
+            seed += 1
+    return root

@@ -1,0 +1,523 @@
+"""`load_rgb` shows every kind of file as people see it, refuses the rest by name; `letterbox`."""
+
+import io
+import os
+import socket
+import struct
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxgear.data import images
+from jaxgear.data.images import ImageError, letterbox, load_rgb
+from jaxgear.errors import DataError
+
+
+def encode(image: Image.Image, kind: str, **options) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def scene(height: int = 40, width: int = 60) -> np.ndarray:
+    """A smooth picture without symmetry: u8 [H, W, 3]."""
+    y, x = np.mgrid[0:height, 0:width]
+    channels = [x * 255 // width, y * 255 // height, (x + 2 * y) * 255 // (width + 2 * height)]
+    return np.stack(channels, axis=2).astype(np.uint8)
+
+
+def png(width: int, height: int, depth: int, colour: int, rows: bytes, *extra) -> bytes:
+    """A PNG file by hand: what Pillow cannot write. `extra`: (name, data) chunks before IDAT."""
+    head = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    chunks = [(b"IHDR", head), *extra, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    parts = [
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in chunks
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def reason(data: bytes) -> str:
+    with pytest.raises(ImageError) as caught:
+        load_rgb(data, "a/b.jpg")
+    message = str(caught.value)
+    assert message.startswith("a/b.jpg: ")
+    assert "\n" not in message
+    return message.removeprefix("a/b.jpg: ")
+
+
+# --- what is read
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "tolerance"),
+    [
+        ("PNG", {}, 0),
+        ("BMP", {}, 0),
+        ("TIFF", {}, 0),
+        ("TIFF", {"compression": "tiff_lzw"}, 0),
+        ("WEBP", {"lossless": True}, 0),
+        ("WEBP", {"quality": 95}, 12),
+        ("JPEG", {"quality": 95, "subsampling": 0}, 6),
+        ("JPEG", {"quality": 95, "subsampling": 0, "progressive": True}, 6),
+        ("AVIF", {"quality": 95}, 12),
+    ],
+)
+def test_formats(kind: str, options: dict, tolerance: int):
+    if kind not in images.FORMATS:
+        pytest.skip(f"this Pillow has no {kind}")
+    got = load_rgb(encode(Image.fromarray(scene()), kind, **options))
+    assert got.dtype == np.uint8
+    assert got.flags.writeable
+    assert np.abs(got.astype(int) - scene()).max() <= tolerance
+
+
+@pytest.mark.parametrize("name", ["x.png", "x.JPG", "x", "é ü.jpg", "n" * 255])
+def test_content_decides_not_the_name(tmp_path: Path, name: str):
+    path = tmp_path / name
+    path.write_bytes(encode(Image.fromarray(scene()), "WEBP", lossless=True))
+    assert np.array_equal(load_rgb(path), scene())
+    assert np.array_equal(load_rgb(str(path)), scene())
+
+
+def test_grey_and_bilevel():
+    grey = scene()[..., 0]
+    expected = np.repeat(grey[..., None], 3, axis=2)
+    assert np.array_equal(load_rgb(encode(Image.fromarray(grey), "PNG")), expected)
+    bits = Image.fromarray(grey > 100)
+    assert bits.mode == "1"
+    assert np.array_equal(load_rgb(encode(bits, "PNG")), (expected > 100) * np.uint8(255))
+
+
+def test_palette_and_first_frame_of_an_animation():
+    colours = [Image.new("RGB", (5, 4), c) for c in ("red", "lime", "blue")]
+    frames = [c.convert("P", palette=Image.Palette.ADAPTIVE) for c in colours]
+    options = {"save_all": True, "append_images": frames[1:]}
+    for kind in ("GIF", "PNG", "TIFF"):
+        got = load_rgb(encode(frames[0], kind, **options))
+        assert got.shape == (4, 5, 3)
+        assert (got == [255, 0, 0]).all(), kind
+    webp = encode(colours[0], "WEBP", save_all=True, append_images=colours[1:], lossless=True)
+    assert (load_rgb(webp) == [255, 0, 0]).all()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
+def test_hidden_colour_under_alpha_does_not_show(kind: str):
+    """Catalogue cut-outs hide black or red under full transparency: `convert("RGB")` shows it."""
+    alpha = np.zeros((4, 6), np.uint8)
+    alpha[:, 3:] = 255
+    alpha[:, 2] = 128
+    options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
+    seen = []
+    for hidden in ([255, 0, 0], [0, 0, 0]):
+        rgba = np.full((4, 6, 4), 100, np.uint8)
+        rgba[:, :2, :3] = hidden
+        rgba[..., 3] = alpha
+        seen.append(load_rgb(encode(Image.fromarray(rgba), kind, **options)))
+    assert np.array_equal(*seen)
+    assert (seen[0][:, :2] == 255).all()
+    assert (np.abs(seen[0][:, 2].astype(int) - 177) <= 1).all()  # 100 at half over 255
+    assert (seen[0][:, 3:] == 100).all()
+
+
+def test_grey_with_alpha():
+    values = np.array([[0, 0, 100, 100]], np.uint8)
+    alpha = np.array([[0, 255, 0, 255]], np.uint8)
+    la = Image.merge("LA", [Image.fromarray(values), Image.fromarray(alpha)])
+    assert load_rgb(encode(la, "PNG"))[0, :, 0].tolist() == [255, 0, 255, 100]
+
+
+def test_palette_with_transparency():
+    image = Image.fromarray(np.array([[0, 1, 2]], np.uint8), "L").copy()
+    image = Image.frombytes("P", (3, 1), image.tobytes())
+    image.putpalette([10, 20, 30, 40, 50, 60, 0, 0, 0])
+    one = encode(image, "PNG", transparency=2)
+    assert load_rgb(one)[0].tolist() == [[10, 20, 30], [40, 50, 60], [255, 255, 255]]
+    each = encode(image, "PNG", transparency=bytes([0, 255, 0]))
+    assert load_rgb(each)[0].tolist() == [[255, 255, 255], [40, 50, 60], [255, 255, 255]]
+    gif = encode(image, "GIF", transparency=0)
+    assert load_rgb(gif)[0].tolist() == [[255, 255, 255], [40, 50, 60], [0, 0, 0]]
+
+
+def test_key_colour_transparency_of_rgb_and_grey():
+    rgb = Image.fromarray(np.array([[[1, 2, 3], [1, 2, 4]]], np.uint8))
+    assert load_rgb(encode(rgb, "PNG", transparency=(1, 2, 3)))[0].tolist() == [
+        [255] * 3,
+        [1, 2, 4],
+    ]
+    grey = Image.fromarray(np.array([[7, 8]], np.uint8))
+    assert load_rgb(encode(grey, "PNG", transparency=7))[0, :, 0].tolist() == [255, 8]
+
+
+def test_16_bit_grey_is_scaled_and_its_key_colour_transparent():
+    values = np.array([[0, 257, 128 * 257, 65535]], np.uint16)
+    data = encode(Image.fromarray(values), "PNG")
+    assert Image.open(io.BytesIO(data)).mode == "I;16"
+    assert load_rgb(data)[0, :, 0].tolist() == [0, 1, 128, 255]
+    tiff = encode(Image.fromarray(values), "TIFF")
+    assert load_rgb(tiff)[0, :, 0].tolist() == [0, 1, 128, 255]
+    rows = b"\x00" + values.astype(">u2").tobytes()
+    keyed = png(4, 1, 16, 0, rows, (b"tRNS", struct.pack(">H", 257)))
+    assert load_rgb(keyed)[0, :, 0].tolist() == [0, 255, 128, 255]
+
+
+def test_big_endian_16_bit_tiff():
+    values = np.array([[0, 257, 128 * 257, 65535]], ">u2")
+    tags = {
+        256: (4, 4), 257: (4, 1), 258: (3, 16), 259: (3, 1), 262: (3, 1),
+        273: (4, 8), 277: (3, 1), 278: (4, 1), 279: (4, 8),
+    }  # fmt: skip
+    fields = b""
+    for tag, (kind, value) in tags.items():
+        packed = struct.pack(">HH", value, 0) if kind == 3 else struct.pack(">I", value)
+        fields += struct.pack(">HHI", tag, kind, 1) + packed
+    directory = struct.pack(">H", len(tags)) + fields + struct.pack(">I", 0)
+    data = b"MM\x00\x2a" + struct.pack(">I", 16) + values.tobytes() + directory
+    assert Image.open(io.BytesIO(data)).mode == "I;16B"
+    assert load_rgb(data)[0, :, 0].tolist() == [0, 1, 128, 255]
+
+
+@pytest.mark.parametrize("with_key", [False, True])
+def test_48_bit_png(with_key: bool):
+    values = np.array([[[0, 257 * 9, 65535], [0x1234, 0x5678, 0x9ABC]]], ">u2")
+    extra = [(b"tRNS", struct.pack(">HHH", 0x1234, 0x5678, 0x9ABC))] if with_key else []
+    data = png(2, 1, 16, 2, b"\x00" + values.tobytes(), *extra)
+    last = [255, 255, 255] if with_key else [0x12, 0x56, 0x9A]
+    assert load_rgb(data)[0].tolist() == [[0, 9, 255], last]
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype", "expected"),
+    [
+        ([0.0, 0.5, 1.0], np.float32, [0, 128, 255]),
+        ([0.0, 128.0, 255.0], np.float32, [0, 128, 255]),
+        ([0.0, 32896.0, 65535.0], np.float32, [0, 128, 255]),
+        ([-1.0, 0.0, 1.0], np.float32, [0, 128, 255]),
+        ([0, 128, 255], np.int32, [0, 128, 255]),
+        ([0, 32896, 65535], np.int32, [0, 128, 255]),
+        ([-(2**31), 0, 2**31 - 1], np.int32, [0, 128, 255]),
+        ([0, 0, 0], np.int32, [0, 0, 0]),
+    ],
+)
+def test_32_bit_and_float(values: list, dtype: type, expected: list):
+    image = Image.fromarray(np.array([values], dtype))
+    assert image.mode in ("I", "F")
+    assert load_rgb(encode(image, "TIFF"))[0, :, 0].tolist() == expected
+
+
+def test_float_with_nan_is_refused():
+    image = Image.fromarray(np.array([[0.0, np.nan]], np.float32))
+    assert "not finite" in reason(encode(image, "TIFF"))
+
+
+def test_cmyk_plain_and_inverted_by_adobe():
+    """Pillow writes CMYK JPEG inverted with the Adobe marker, as Photoshop does."""
+    cmyk = Image.new("CMYK", (16, 16), (0, 255, 255, 0))  # red
+    for data in (encode(cmyk, "JPEG", quality=95), encode(cmyk, "TIFF")):
+        assert Image.open(io.BytesIO(data)).mode == "CMYK"
+        got = load_rgb(data)
+        assert (np.abs(got.astype(int) - [255, 0, 0]) <= 3).all()
+
+
+def test_lab_tiff():
+    for values, expected in (((136, 208, 195), [255, 0, 0]), ((255, 128, 128), [255, 255, 255])):
+        lab = Image.merge("LAB", [Image.new("L", (2, 2), value) for value in values])
+        got = load_rgb(encode(lab, "TIFF"))
+        assert np.abs(got.astype(int) - expected).max() <= 14
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_eight_orientations_look_the_same(kind: str):
+    upright = scene(32, 48)
+    stored = {
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.transpose(1, 0, 2),
+        6: np.rot90(upright, 1),
+        7: np.rot90(upright.transpose(1, 0, 2), 2),
+        8: np.rot90(upright, -1),
+    }
+    options = {"JPEG": {"quality": 98, "subsampling": 0}, "WEBP": {"lossless": True}}
+    for orientation, pixels in stored.items():
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        image = Image.fromarray(np.ascontiguousarray(pixels))
+        got = load_rgb(encode(image, kind, exif=exif, **options.get(kind, {})))
+        assert got.shape == upright.shape, orientation
+        assert np.abs(got.astype(int) - upright).max() <= 6, orientation
+
+
+def test_damaged_exif_is_no_reason_to_refuse():
+    data = encode(Image.fromarray(scene()), "JPEG", exif=b"Exif\x00\x00MM\x00\x2a\xff\xff\xff\xff")
+    assert load_rgb(data).shape == (40, 60, 3)
+    exif = Image.Exif()
+    exif[0x0112] = 77
+    assert load_rgb(encode(Image.fromarray(scene()), "JPEG", exif=exif)).shape == (40, 60, 3)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1)])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF"])
+def test_extreme_shapes(size: tuple[int, int], kind: str):
+    image = load_rgb(encode(Image.new("RGB", size, "red"), kind))
+    assert image.shape == (size[1], size[0], 3)
+    square = letterbox(image, 64)
+    assert square.shape == (64, 64, 3)
+    assert (square[..., 1] < 50).any(), "the picture vanished"
+
+
+# --- what is refused
+
+
+def test_truncated_jpeg():
+    image = Image.fromarray(scene(200, 300))
+    for options in ({}, {"progressive": True}):
+        data = encode(image, "JPEG", quality=90, **options)
+        for cut in (data[: len(data) // 2], data[:-2], data[:-1], data[:-40], data[:300]):
+            assert "truncated" in reason(cut)
+        # a download that was cut and padded: libjpeg takes the zeros for picture data
+        assert "truncated" in reason(data[: len(data) // 2] + bytes(5000))
+        assert "truncated" in reason(data[:-2] + bytes(64))
+
+
+def test_end_marker_of_an_embedded_thumbnail_does_not_count():
+    thumbnail = encode(Image.new("RGB", (8, 8)), "JPEG")
+    segment = b"\xff\xe2" + struct.pack(">H", len(thumbnail) + 2) + thumbnail
+    data = encode(Image.fromarray(scene(64, 64)), "JPEG")
+    whole = data[:2] + segment + data[2:]
+    assert load_rgb(whole).shape == (64, 64, 3)
+    assert "truncated" in reason(whole[:-2])
+
+
+def test_bytes_after_the_end_of_a_jpeg_do_not_matter():
+    data = encode(Image.fromarray(scene()), "JPEG")
+    expected = load_rgb(data)
+    for tail in (b"\x00", b"\n", b"preview" * 1000, data, data[: len(data) // 2]):
+        assert np.array_equal(load_rgb(data + tail), expected)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF"])
+def test_other_formats_cut_short(kind: str):
+    if kind not in images.FORMATS:
+        pytest.skip(f"this Pillow has no {kind}")
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    data = encode(Image.fromarray(noise), kind)
+    load_rgb(data)
+    for cut in (len(data) // 2, len(data) - 4, 20):
+        reason(data[:cut])
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"", "empty file"),
+        (b"<!DOCTYPE html><html>no such picture</html>", "web page"),
+        (b"\xef\xbb\xbf\n  <HTML>", "web page"),
+        (b"hello, I am no picture\n", "text, not a picture"),
+        ("Grüße".encode(), "text, not a picture"),
+        (bytes(range(256)) * 10, "not a readable picture"),
+        (b"\xff\xd8\xff", "truncated JPEG"),
+        (b"\x89PNG\r\n\x1a\n", "truncated PNG"),
+        (b"RIFF\x00\x00", "not a readable picture"),
+        (b"\xff\xd8\xff\xd9", "not a readable picture"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "text, not a picture"),
+        (b"P6 1 1 255\n\x00\x00\x00", "not a readable picture"),
+    ],
+)
+def test_not_pictures(data: bytes, expected: str):
+    assert expected in reason(data)
+
+
+def test_paths_that_are_no_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def message(path: Path) -> str:
+        with pytest.raises(ImageError) as caught:
+            load_rgb(path)
+        assert str(caught.value).startswith(f"{path}: ")
+        return caught.value.reason
+
+    assert message(tmp_path) == "a folder, not a picture"
+    assert message(tmp_path / "no.jpg") == "no such file"
+    assert message(tmp_path / "no.jpg" / "below.jpg") == "no such file"
+    (tmp_path / "broken.jpg").symlink_to(tmp_path / "nowhere")
+    assert message(tmp_path / "broken.jpg") == "broken symbolic link"
+    (tmp_path / "loop.jpg").symlink_to(tmp_path / "loop.jpg")
+    assert "symbolic links" in message(tmp_path / "loop.jpg")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    assert message(tmp_path / "pipe.jpg") == "not a regular file"  # and did not wait for a writer
+    with socket.socket(socket.AF_UNIX) as server:
+        monkeypatch.chdir(tmp_path)  # socket paths are limited to some 100 bytes
+        server.bind("s.jpg")
+        assert message(tmp_path / "s.jpg").startswith("cannot be read")
+    assert message(Path("/dev/zero")) == "not a regular file"
+
+
+def test_unreadable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "x.jpg"
+    path.write_bytes(encode(Image.fromarray(scene()), "JPEG"))
+    path.chmod(0)
+    if os.access(path, os.R_OK):  # root reads everything
+
+        def refuse(*_):
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(images.os, "open", refuse)
+    with pytest.raises(ImageError, match=r"x\.jpg: cannot be read: Permission denied"):
+        load_rgb(path)
+
+
+def test_image_error_is_a_data_error_with_a_name():
+    assert issubclass(ImageError, DataError)
+    with pytest.raises(ImageError, match=r"^picture: empty file$"):
+        load_rgb(b"")
+
+
+def test_file_over_the_limit_of_bytes(tmp_path: Path):
+    path = tmp_path / "huge.bmp"
+    with path.open("wb") as file:
+        file.truncate(images.MAX_BYTES + 1)  # sparse
+    with pytest.raises(ImageError, match=r"512 MB is over the limit"):
+        load_rgb(path)
+
+
+def test_bombs_are_refused_by_name_at_once_and_in_little_memory(tmp_path: Path):
+    for side in (10_000, 14_000):
+        row = zlib.compress(b"\x00" * (side // 8 + 1) * side, 9)
+        head = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+        data = b"\x89PNG\r\n\x1a\n"
+        for name, body in ((b"IHDR", head), (b"IDAT", row), (b"IEND", b"")):
+            check = struct.pack(">I", zlib.crc32(name + body))
+            data += struct.pack(">I", len(body)) + name + body + check
+        assert len(data) < 30_000
+        (tmp_path / f"{side}.png").write_bytes(data)
+    code = """
+        import resource, sys, time
+        from jaxgear.data.images import ImageError, load_rgb
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        for path in sys.argv[1:]:
+            start = time.perf_counter()
+            try:
+                load_rgb(path)
+            except ImageError as error:
+                assert str(error).startswith(path) and "million pixels" in str(error), error
+            else:
+                raise SystemExit("accepted")
+            assert time.perf_counter() - start < 0.1
+        after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        assert after - before < 20_000, (before, after)  # KB
+    """
+    files = [str(tmp_path / f"{side}.png") for side in (10_000, 14_000)]
+    subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), *files],
+        check=True,
+        cwd=Path(images.__file__).parents[2],
+    )
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "GIF", "TIFF", "WEBP"])
+def test_the_pixel_limit_holds_for_every_format(kind: str, monkeypatch: pytest.MonkeyPatch):
+    data = encode(Image.fromarray(scene(40, 60)), kind)
+    monkeypatch.setattr(images, "MAX_PIXELS", 40 * 60)
+    load_rgb(data)
+    monkeypatch.setattr(images, "MAX_PIXELS", 40 * 60 - 1)
+    assert "60 x 40 pixels is over the limit" in reason(data)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP"])
+def test_damaged_bytes_never_raise_anything_else(kind: str):
+    data = encode(Image.fromarray(scene()), kind)
+    rng = np.random.default_rng(1)
+    for _ in range(150):
+        broken = np.frombuffer(data, np.uint8).copy()
+        where = rng.integers(0, min(len(broken), 600), 4)
+        broken[where] = rng.integers(0, 256, 4)
+        try:
+            image = load_rgb(broken.tobytes())
+        except ImageError:
+            continue
+        assert image.dtype == np.uint8
+        assert image.shape[2] == 3
+
+
+def test_pillow_warnings_do_not_leak_from_threads():
+    """Damaged EXIF makes Pillow warn; the filters are the process's, so threads must not race."""
+    entry = struct.pack(
+        "<HHII", 0x010F, 2, 1000, 9999
+    )  # a maker's name beyond the end of the block
+    exif = b"Exif\0\0II\x2a\0" + struct.pack("<IH", 8, 1) + entry + struct.pack("<I", 0)
+    odd = encode(Image.fromarray(scene()), "JPEG", exif=exif)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        before = list(warnings.filters)
+
+        def work():
+            for _ in range(30):
+                load_rgb(odd)
+
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert warnings.filters == before
+        assert seen == []
+        Image.open(io.BytesIO(odd)).getexif()
+        assert seen != [], "the file is meant to make Pillow warn"
+
+
+# --- letterbox
+
+
+def test_letterbox_keeps_the_whole_picture_centred_on_white():
+    red = np.full((50, 100, 3), [200, 0, 0], np.uint8)
+    square = letterbox(red, 64)
+    assert square.dtype == np.uint8
+    assert (square[16:48] == [200, 0, 0]).all()
+    assert (square[:16] == 255).all()
+    assert (square[48:] == 255).all()
+    assert np.array_equal(letterbox(red.transpose(1, 0, 2).copy(), 64), square.transpose(1, 0, 2))
+
+
+def test_letterbox_leaves_a_picture_that_fits_alone():
+    image = scene(64, 64)
+    assert np.array_equal(letterbox(image, 64), image)
+
+
+def test_letterbox_enlarges_small_pictures():
+    small = letterbox(scene(10, 16), 64)
+    large = letterbox(scene(200, 320), 64)
+    content = slice(12, 52)
+    assert np.abs(small[content].astype(int) - large[content]).mean() < 12
+    assert (small[:12] == 255).all()
+
+
+def test_letterbox_is_antialiased():
+    stripes = np.zeros((512, 512, 3), np.uint8)
+    stripes[:, ::2] = 255  # must become even grey, not black or white columns
+    assert np.abs(letterbox(stripes, 64)[:, 2:-2].astype(int) - 127).max() <= 3
+
+
+@pytest.mark.parametrize("shape", [(1, 5000), (5000, 1), (1, 1), (3, 200), (200, 3)])
+def test_letterbox_of_thin_pictures_keeps_a_pixel(shape: tuple[int, int]):
+    square = letterbox(np.zeros((*shape, 3), np.uint8), 32)
+    assert (square == 0).all(axis=2).any()
+
+
+def test_real_pictures(shared: Path):
+    for path in sorted((shared / "data" / "broken").iterdir()):
+        with pytest.raises(ImageError, match="web page"):
+            load_rgb(path)
+    gloves = sorted((shared / "data" / "gear" / "gloves").glob("*.png"))[:10]
+    start = time.perf_counter()
+    corners = [load_rgb(path)[0, 0].tolist() for path in gloves]
+    assert time.perf_counter() - start < 5
+    assert corners == [[255, 255, 255]] * len(gloves)  # transparent there, near-black beneath
