@@ -1,0 +1,74 @@
+"""One side of the set (train, validation or test) as batches on the device.
+
+The pictures are moved to the device once, as uint8; a batch is a gather there. Which pictures form
+batch i of epoch e is a pure function of (seed, epoch), so a resumed run needs no saved generator.
+"""
+
+from collections.abc import Iterator
+from typing import no_type_check
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Float, Int, Num, UInt8
+
+
+@no_type_check  # JAX also fills trees with things that are not arrays
+class Batch(struct.PyTreeNode):
+    """Pictures of one step. Padding fills the compiled shape; its weight 0 counts nowhere."""
+
+    image: Num[Array, "B S S 3"]  # RGB, 0 to 255
+    label: Int[Array, " B"]
+    weight: Float[Array, " B"]  # 1 for a picture, 0 for padding
+    index: Int[Array, " B"]  # position in its side, names the picture
+    epoch: Int[Array, ""]
+
+
+class Batches:
+    """Shuffled epochs and ordered passes over pictures that fit in memory."""
+
+    def __init__(
+        self,
+        images: UInt8[np.ndarray, "N S S 3"],
+        labels: Int[np.ndarray, " N"],
+        batch_size: int,
+        seed: int = 0,
+    ):
+        self.images = jnp.asarray(images)
+        self.labels = jnp.asarray(labels, jnp.int32)
+        self.batch_size = batch_size
+        self.seed = seed
+
+    @property
+    def examples(self) -> int:
+        return len(self.labels)
+
+    def __len__(self) -> int:
+        """Steps of one epoch; the last batch is padded, no picture is dropped."""
+        return -(-self.examples // self.batch_size)
+
+    def shuffled(self, epoch: int) -> Iterator[Batch]:
+        """Every picture once, in an order that depends on (seed, epoch) alone."""
+        order = np.random.default_rng((self.seed, epoch)).permutation(self.examples)
+        return self._in_order(order, epoch)
+
+    def ordered(self) -> Iterator[Batch]:
+        """Every picture once, in the order of the set."""
+        return self._in_order(np.arange(self.examples), epoch=0)
+
+    def _in_order(self, order: np.ndarray, epoch: int) -> Iterator[Batch]:
+        # Padding is real pictures from the front of the order: batch statistics stay those of
+        # pictures.
+        padded = np.resize(order, len(self) * self.batch_size).astype(np.int32)
+        weight = (np.arange(len(padded)) < self.examples).astype(np.float32)
+        for start in range(0, len(padded), self.batch_size):
+            rows = slice(start, start + self.batch_size)
+            yield _take(
+                self.images, self.labels, padded[rows], weight[rows], np.asarray(epoch, np.int32)
+            )
+
+
+@jax.jit
+def _take(images, labels, index, weight, epoch) -> Batch:
+    return Batch(images[index], labels[index], weight, index, epoch)

@@ -1,0 +1,120 @@
+"""A set to train on: checked pictures, their groups and sides, and their pixels."""
+
+import contextlib
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int, UInt8
+
+from jaxgear.data.cache import user_cache
+from jaxgear.data.drawn import write_drawn
+from jaxgear.data.folder import Folder, OnBad, Record, pixels, read_folder, require_clean
+from jaxgear.data.splits import assign_sides, near_duplicate_groups, twins_across
+from jaxgear.errors import DataError
+
+PHOTOGRAPHS = Path("data/gear_images")  # where scripts/get_gear.py puts them
+DRAWN = 1200  # pictures of the drawn set, when there are no photographs
+SIDES = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Side:
+    """The pictures of one side."""
+
+    images: UInt8[np.ndarray, "N S S 3"]  # RGB, letterboxed on white
+    labels: Int[np.ndarray, " N"]
+    records: tuple[Record, ...]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A folder whose pictures were grouped and given sides; pixels at `size`."""
+
+    folder: Folder
+    groups: tuple[str, ...]  # of each record: near-duplicates share one
+    sides: tuple[str, ...]  # of each record: train, val, test or left_out
+    size: int
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.folder.classes
+
+    def side(self, name: str) -> Side:
+        """The records of one side, with their pixels (from the cache, or decoded again)."""
+        records = tuple(
+            r for r, side in zip(self.folder.records, self.sides, strict=True) if side == name
+        )
+        labels = np.array([record.label for record in records], np.int32)
+        images = pixels(replace(self.folder, records=records), self.size)
+        return Side(images, labels, records)
+
+    def counts(self) -> dict[str, int]:
+        """Pictures on each side."""
+        return dict(Counter(self.sides))
+
+
+def open_dataset(
+    source: str, *, size: int, seed: int, on_bad: OnBad = "stop", say: Callable[[str], None] = print
+) -> Dataset:
+    """The set that `--data SOURCE` names, checked and split.
+
+    `source` is a folder, `tfds:NAME@DIR` for a prepared TensorFlow Datasets set, `drawn` or
+    `drawn:COUNT` for the drawn set, or empty: then the photographs where `get_gear` puts them, else
+    the drawn set. `say` gets one line for everything a user should know.
+
+    Raises:
+        DataError: nothing there, refused pictures (with `on_bad="stop"`), or a class too small.
+    """
+    if not source:
+        source = str(PHOTOGRAPHS) if PHOTOGRAPHS.is_dir() else "drawn"
+        if source == "drawn":
+            say(
+                f"no --data and no {PHOTOGRAPHS}: training on {DRAWN} drawn pictures; "
+                "`python -m scripts.get_gear` gets the photographs"
+            )
+    if source.startswith("tfds:"):
+        # Imported when asked for: tensorflow-datasets takes most of a second.
+        from jaxgear.data.tfds_gear import read_tfds
+
+        folder = read_tfds(source.removeprefix("tfds:"))
+    else:
+        root = drawn_set(source) if source.split(":")[0] == "drawn" else Path(source)
+        folder = read_folder(root, size=size)
+    folder = require_clean(folder, on_bad)
+    for name, what in (("ignored", "hidden or system files"), ("refused", "unusable pictures")):
+        if found := getattr(folder, name):
+            say(f"{len(found)} {what} left out: {_few(str(getattr(f, 'path', f)) for f in found)}")
+    groups = near_duplicate_groups(folder.records)
+    sides = assign_sides(folder, groups, seed=seed)
+    for record, twin in twins_across(folder.records, groups, sides):
+        say(f"warning: near-duplicates on two sides: {record.path} and {twin.path}")
+    dataset = Dataset(folder, tuple(groups), tuple(sides), size)
+    counts = dataset.counts()
+    left_out = counts.get("left_out", 0)
+    say(
+        f"{len(groups)} pictures, {len(folder.classes)} classes, {len(set(groups))} groups: "
+        + ", ".join(f"{counts[side]} {side}" for side in SIDES)
+        + (f", {left_out} left out (near-duplicates of another side's)" if left_out else "")
+    )
+    return dataset
+
+
+def drawn_set(source: str) -> Path:
+    """The folder of the drawn set `drawn` or `drawn:COUNT`, drawn now unless it is in the cache."""
+    _, _, count = source.partition(":")
+    if count and not count.isdigit():
+        raise DataError(f"--data {source}: expected drawn:COUNT, as in drawn:{DRAWN}")
+    count = int(count or DRAWN)
+    if cache := user_cache():
+        with contextlib.suppress(OSError):  # not writable: this once, elsewhere
+            return write_drawn(cache / f"drawn-{count}", count)
+    return write_drawn(Path(tempfile.mkdtemp(prefix="jaxgear-")) / "drawn", count)
+
+
+def _few(names, most: int = 3) -> str:
+    names = list(names)
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if names[most:] else "")

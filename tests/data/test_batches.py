@@ -1,0 +1,44 @@
+"""Every picture once an epoch, in an order that (seed, epoch) decides."""
+
+import numpy as np
+import pytest
+
+from jaxgear.data.batches import Batches
+
+N = 11
+
+
+@pytest.fixture
+def images():
+    return np.arange(N, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
+
+
+def batches(images, size=4, seed=0):
+    return Batches(images, np.arange(N, dtype=np.int32) % 3, size, seed)
+
+
+def counted(epoch):
+    return [int(i) for b in epoch for i, w in zip(b.index, b.weight, strict=True) if w]
+
+
+@pytest.mark.parametrize("size", [1, 4, 11, 30])
+def test_every_picture_counts_once(images, size):
+    data = batches(images, size)
+    assert sorted(counted(data.shuffled(3))) == list(range(N))
+    assert counted(data.ordered()) == list(range(N))
+    assert {b.image.shape for b in data.shuffled(0)} == {(size, 2, 2, 3)}
+    assert len(list(data.ordered())) == len(data)
+
+
+def test_rows_belong_together(images):
+    for batch in batches(images).shuffled(5):
+        np.testing.assert_array_equal(batch.image[:, 0, 0, 0], batch.index)
+        np.testing.assert_array_equal(batch.label, batch.index % 3)
+        assert int(batch.epoch) == 5
+
+
+def test_order_is_a_function_of_seed_and_epoch(images):
+    order = lambda seed, epoch: counted(batches(images, seed=seed).shuffled(epoch))  # noqa: E731
+    assert order(1, 2) == order(1, 2)
+    assert order(1, 2) != order(1, 3)
+    assert order(1, 2) != order(2, 2)
