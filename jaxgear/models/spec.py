@@ -1,0 +1,76 @@
+"""A network as JSON and back: what a bundle stores instead of code.
+
+Only the modules named here can be built, with fields of plain values, so that a bundle from a
+stranger builds networks and nothing else.
+"""
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+
+from jaxgear.errors import CheckpointError
+from jaxgear.models import convnet
+
+MODULES = {
+    module.__name__: module
+    for module in (
+        convnet.ConvNet,
+        convnet.Conv,
+        convnet.Residual,
+        convnet.Pool,
+        convnet.SpaceToDepth,
+        convnet.GlobalPool,
+        convnet.Dense,
+        convnet.Dropout,
+    )
+}
+MODULE = "module"
+
+
+def to_spec(value: Any) -> Any:
+    """Modules become objects of their fields; lists and plain values stay.
+
+    Raises:
+        TypeError: a module or value that `from_spec` could not build again.
+    """
+    if isinstance(value, nn.Module):
+        name = type(value).__name__
+        if MODULES.get(name) is not type(value):
+            raise TypeError(
+                f"{name} is not in jaxgear.models.spec.MODULES: a bundle cannot hold it"
+            )
+        return {MODULE: name} | {
+            field: to_spec(getattr(value, field)) for field in _fields(type(value))
+        }
+    if isinstance(value, list | tuple):
+        return [to_spec(item) for item in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"a bundle cannot hold {value!r}")
+
+
+def from_spec(spec: Any) -> Any:
+    """The inverse of `to_spec`.
+
+    Raises:
+        CheckpointError: a module that is not known, or fields that it does not have.
+    """
+    if isinstance(spec, dict):
+        fields = dict(spec)
+        module = MODULES.get(fields.pop(MODULE, None))
+        if module is None:
+            raise CheckpointError(f"unknown network module {spec.get(MODULE)!r}")
+        unknown = fields.keys() - _fields(module)
+        if unknown:
+            raise CheckpointError(f"{spec[MODULE]} has no field {sorted(unknown)[0]!r}")
+        return module(**{name: from_spec(value) for name, value in fields.items()})
+    if isinstance(spec, list):
+        return tuple(from_spec(item) for item in spec)
+    return spec
+
+
+def _fields(module: type[nn.Module]) -> list[str]:
+    return [
+        f.name for f in dataclasses.fields(module) if f.init and f.name not in ("parent", "name")
+    ]
