@@ -1,0 +1,90 @@
+"""The history of a run: one row an epoch, and what can be read from it."""
+
+import csv
+import dataclasses
+import io
+import math
+from collections.abc import Sequence
+
+FIELDS = (
+    "epoch",
+    "step",
+    "train_loss",
+    "val_loss",
+    "train_accuracy",
+    "val_accuracy",
+    "learning_rate",
+    "seconds",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One epoch. Losses are example-weighted means; training's as optimised, with augmentation."""
+
+    epoch: int  # from 1
+    step: int  # optimizer steps so far
+    train_loss: float
+    val_loss: float
+    train_accuracy: float
+    val_accuracy: float
+    learning_rate: float  # of the epoch's last step
+    seconds: float
+
+    def __str__(self) -> str:
+        return (
+            f"epoch {self.epoch:3d}  loss {self.train_loss:.4f} train {self.val_loss:.4f} val  "
+            f"accuracy {self.train_accuracy:.4f} train {self.val_accuracy:.4f} val  "
+            f"{self.seconds:.1f} s"
+        )
+
+
+def to_csv(rows: Sequence[Row]) -> str:
+    """A header and a line a row; floats as `repr`, so that reading gives the same bits."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(FIELDS)
+    writer.writerows([getattr(row, field) for field in FIELDS] for row in rows)
+    return text.getvalue()
+
+
+def from_csv(text: str) -> list[Row]:
+    """The inverse of `to_csv`."""
+    types = {field.name: field.type for field in dataclasses.fields(Row)}
+    return [
+        Row(**{name: types[name](value) for name, value in line.items()})
+        for line in csv.DictReader(io.StringIO(text))
+    ]
+
+
+def best(rows: Sequence[Row]) -> Row:
+    """The row of lowest validation loss, the earliest of equals; never one that is not finite."""
+    finite = [row for row in rows if math.isfinite(row.val_loss)]
+    return min(finite, key=lambda row: row.val_loss)
+
+
+def epochs_since_best(rows: Sequence[Row]) -> int:
+    """How many epochs ago validation loss was lowest: what patience counts."""
+    return rows[-1].epoch - best(rows).epoch
+
+
+def overfitting(rows: Sequence[Row], least: int = 3) -> str | None:
+    """A sentence that names overfitting, or None.
+
+    It is seen when at the end validation loss has been above its best for at least `least` epochs,
+    on a rising trend, while training loss fell.
+    """
+    lowest = best(rows)
+    after = [row for row in rows if row.epoch >= lowest.epoch]
+    since = len(after) - 1
+    if since < least:
+        return None
+    late = after[len(after) // 2 :]
+    mean = sum(row.val_loss for row in late) / len(late)
+    # Half a percent is noise, not a trend.
+    if mean <= 1.005 * lowest.val_loss or after[-1].train_loss >= lowest.train_loss:
+        return None
+    return (
+        f"overfitting: validation loss has been above its best for {since} epochs while "
+        f"training loss fell; best epoch {lowest.epoch}"
+    )

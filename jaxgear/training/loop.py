@@ -1,0 +1,115 @@
+"""The only place where steps are compiled: epochs of training, and passes of evaluation."""
+
+import functools
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from jaxtyping import Array, Float, PyTree
+
+from jaxgear.data.batches import Batch, Batches
+from jaxgear.errors import DivergedError
+from jaxgear.training import steps
+from jaxgear.training.history import Row
+from jaxgear.training.progress import Progress
+
+
+def epochs(
+    state: steps.TrainState,
+    train: Batches,
+    val: Batches,
+    *,
+    first: int = 1,
+    last: int,
+    schedule: optax.Schedule,
+    progress: Progress,
+    **step_options: Any,
+) -> Iterator[tuple[steps.TrainState, Row]]:
+    """Trains from epoch `first` to `last`, yielding the state and the history row after each.
+
+    `schedule` is only recorded; the optimizer is in `state.tx`. `step_options` go to
+    `steps.train_step`. The state that is passed in is donated: use the one that is yielded.
+
+    Raises:
+        DivergedError: at the first step whose loss or gradient is not finite.
+    """
+    step = functools.partial(steps.train_step, **step_options)
+    batch = next(train.ordered())
+    train_step = compile_step("training", jax.jit(step, donate_argnums=0), progress, state, batch)
+    evaluate = Evaluator(state.apply, state.variables, val, progress)
+    for epoch in range(first, last + 1):
+        start = time.perf_counter()
+        done, total, previous = int(state.step), None, None
+        for number, batch in enumerate(train.shuffled(epoch), 1):
+            state, metrics, grad_norm = train_step(state, batch)
+            total = metrics if total is None else total + metrics
+            # One step behind: the device works on this step while the host looks at the last.
+            if previous is not None:
+                _check_finite(*previous, schedule)
+            previous = (done + number, metrics, grad_norm, batch)
+            progress.step(epoch, number, len(train), metrics, train.batch_size)
+        _check_finite(*previous, schedule)
+        val_metrics, _ = evaluate(state.variables, val)
+        row = Row(
+            epoch=epoch,
+            step=int(state.step),
+            train_loss=float(total.loss / total.count),
+            val_loss=float(val_metrics.loss / val_metrics.count),
+            train_accuracy=float(total.correct / total.count),
+            val_accuracy=float(val_metrics.correct / val_metrics.count),
+            learning_rate=float(schedule(int(state.step) - 1)),
+            seconds=time.perf_counter() - start,
+        )
+        progress.epoch(row)
+        yield state, row
+
+
+class Evaluator:
+    """`steps.eval_step`, compiled once for one batch shape."""
+
+    def __init__(
+        self, apply: Callable[..., Any], variables: PyTree, batches: Batches, progress: Progress
+    ):
+        step = jax.jit(functools.partial(steps.eval_step, apply))
+        self._step = compile_step("evaluation", step, progress, variables, next(batches.ordered()))
+
+    def __call__(
+        self, variables: PyTree, batches: Batches
+    ) -> tuple[steps.Metrics, Float[np.ndarray, "N K"]]:
+        """Sums over all pictures, and the logits of each in the order of the set."""
+        total, logits = None, []
+        for batch in batches.ordered():
+            metrics, batch_logits = self._step(variables, batch)
+            total = metrics if total is None else total + metrics
+            logits.append(batch_logits)
+        return total, np.concatenate([np.asarray(part) for part in logits])[: batches.examples]
+
+
+def compile_step(name: str, step: Any, progress: Progress, *arguments: PyTree) -> Any:
+    """`step` compiled for the shapes of `arguments`, with a line that says how long it took."""
+    start = time.perf_counter()
+    compiled = step.lower(*arguments).compile()
+    progress.say(f"compiled the {name} step in {time.perf_counter() - start:.1f} s")
+    return compiled
+
+
+def _check_finite(
+    step: int,
+    metrics: steps.Metrics,
+    grad_norm: Float[Array, ""],
+    batch: Batch,
+    schedule: optax.Schedule,
+) -> None:
+    loss = float(metrics.loss / metrics.count)
+    if math.isfinite(loss) and math.isfinite(float(grad_norm)):
+        return
+    raise DivergedError(
+        f"diverged at step {step} (epoch {int(batch.epoch)}): loss {loss:.3g}, gradient norm "
+        f"{float(grad_norm):.3g} at learning rate {float(schedule(step - 1)):.3g}; try a lower "
+        f"--peak-lr. Pictures of that batch, by their place in the training side: "
+        f"{np.asarray(batch.index).tolist()}"
+    )

@@ -1,0 +1,79 @@
+"""What a person sees while a run trains: a bar on a terminal, one plain line an epoch otherwise."""
+
+import sys
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from jaxgear.training.history import Row
+from jaxgear.training.steps import Metrics
+
+REFRESH = 0.25  # seconds between two looks at the loss, which waits for the device
+
+
+class Progress:
+    """Prints on stdout, or nothing if `quiet`. A context manager: it leaves the terminal clean."""
+
+    def __init__(self, epochs: int = 0, quiet: bool = False):
+        self.epochs = epochs
+        self.quiet = quiet
+        self._bar = self._task = None
+        self._since, self._seen, self._shown = time.perf_counter(), 0, 0.0
+
+    def __enter__(self) -> "Progress":
+        if self.epochs and not self.quiet and sys.stdout.isatty():
+            self._bar = Bar(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]}"),
+                TimeRemainingColumn(),
+                console=Console(),
+                transient=True,
+            )
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def say(self, line: str) -> None:
+        """One line, above the bar where there is one."""
+        if self._bar is not None:
+            self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        elif not self.quiet:
+            print(line, flush=True)
+
+    def step(self, epoch: int, number: int, steps: int, metrics: Metrics, images: int) -> None:
+        """Step `number` of `steps` of an epoch was sent to the device."""
+        if self._bar is None:
+            return
+        if self._task is None:
+            done = (epoch - 1) * steps
+            self._task = self._bar.add_task("", total=self.epochs * steps, completed=done, rate="")
+        now = time.perf_counter()
+        self._seen += images
+        if now - self._shown < REFRESH:
+            return
+        self._shown = now
+        self._bar.update(
+            self._task,
+            completed=(epoch - 1) * steps + number,
+            description=f"epoch {epoch}/{self.epochs}  "
+            f"loss {float(metrics.loss / metrics.count):.3f}",
+            rate=f"{self._seen / (now - self._since):.0f} images/s",
+        )
+
+    def epoch(self, row: Row) -> None:
+        """An epoch ended."""
+        self.say(str(row))
+        self._since, self._seen = time.perf_counter(), 0

@@ -1,0 +1,177 @@
+"""Training, evaluation and prediction of one batch, as pure functions. The loop compiles them."""
+
+from collections.abc import Callable
+from typing import Any, no_type_check
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Int, Key, Num, PyTree
+
+from jaxgear.data.batches import Batch
+
+Keys = Key[Array, " B"]  # one per example
+Augment = Callable[[Keys, Float[Array, "B S S 3"]], Float[Array, "B S S 3"]]
+Mix = Callable[
+    [Keys, Float[Array, "B S S 3"], Float[Array, "B K"]],
+    tuple[Float[Array, "B S S 3"], Float[Array, "B K"]],
+]
+Loss = Callable[[Float[Array, "B K"], Float[Array, "B K"]], Float[Array, " B"]]
+
+
+@no_type_check  # JAX also fills trees with things that are not arrays
+class TrainState(struct.PyTreeNode):
+    """Everything that training changes, and the two functions that change it."""
+
+    step: Int[Array, ""]
+    params: PyTree
+    batch_stats: PyTree
+    averaged: PyTree  # moving average of {"params", "batch_stats"}; None: not kept
+    opt_state: PyTree
+    key: Key[Array, ""]  # never changes: streams are folded from it with step, epoch and index
+    apply: Callable[..., Any] = struct.field(pytree_node=False)
+    tx: optax.GradientTransformation = struct.field(pytree_node=False)
+
+    @property
+    def variables(self) -> dict[str, PyTree]:
+        """The variables to evaluate and hand on: the average where one is kept."""
+        if self.averaged is not None:
+            return self.averaged
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+
+@no_type_check
+class Metrics(struct.PyTreeNode):
+    """Sums over examples, divided once at the end: batches of any size add up to the exact mean."""
+
+    loss: Float[Array, ""]
+    correct: Float[Array, ""]
+    count: Float[Array, ""]
+
+    def __add__(self, other: "Metrics") -> "Metrics":
+        return jax.tree.map(jnp.add, self, other)
+
+
+def init_state(
+    model: nn.Module,
+    tx: optax.GradientTransformation,
+    images: Num[ArrayLike, "B S S 3"],
+    seed: int,
+    average: bool = False,
+) -> TrainState:
+    """Fresh parameters for pictures shaped like `images`."""
+    key = jax.random.key(seed)
+    init = jax.jit(lambda key, images: model.init(key, images, train=False))
+    variables = init(jax.random.fold_in(key, 0), images)
+    params, batch_stats = variables["params"], variables.get("batch_stats", {})
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        batch_stats=batch_stats,
+        # A copy: the step donates its input, and two leaves must not share a buffer.
+        averaged=jax.tree.map(jnp.copy, {"params": params, "batch_stats": batch_stats})
+        if average
+        else None,
+        opt_state=tx.init(params),
+        key=jax.random.fold_in(key, 1),
+        apply=model.apply,
+        tx=tx,
+    )
+
+
+def smoothed_cross_entropy(smoothing: float) -> Loss:
+    """Cross-entropy against labels smoothed by `smoothing` (Szegedy et al. 2016), per example."""
+    return lambda logits, targets: optax.softmax_cross_entropy(
+        logits, optax.smooth_labels(targets, smoothing)
+    )
+
+
+def train_step(
+    state: TrainState,
+    batch: Batch,
+    *,
+    classes: int,
+    loss: Loss,
+    augment: Augment | None = None,
+    mix: Mix | None = None,
+    class_weights: Float[Array, " K"] | None = None,
+    decay: float = 0.999,
+) -> tuple[TrainState, Metrics, Float[Array, ""]]:
+    """One optimizer step: the new state, sums over the batch, and the norm of the gradient.
+
+    The gradient is of the weighted mean loss over the batch's real pictures.
+
+    Random choices depend on (state.key, batch.epoch, batch.index) alone: one key per example, so a
+    picture's augmented view does not depend on the batch it falls in. Dropout folds in
+    `state.step`. `decay` is that of the moving average, where the state keeps one.
+    """
+    views = jax.vmap(jax.random.fold_in, (None, 0))(
+        jax.random.fold_in(state.key, batch.epoch), batch.index
+    )
+    images = batch.image.astype(jnp.float32)
+    if augment is not None:
+        images = augment(jax.vmap(jax.random.fold_in, (0, None))(views, 0), images)
+    weight = batch.weight if class_weights is None else batch.weight * class_weights[batch.label]
+
+    targets = jax.nn.one_hot(batch.label, classes)
+    if mix is not None:
+        images, targets = mix(jax.vmap(jax.random.fold_in, (0, None))(views, 1), images, targets)
+
+    def mean_loss(params):
+        logits, changed = state.apply(
+            {"params": params, "batch_stats": state.batch_stats},
+            images,
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"dropout": jax.random.fold_in(state.key, state.step)},
+        )
+        losses = loss(logits, targets)
+        mean = (losses * weight).sum() / batch.weight.sum()
+        return mean, (losses, logits, changed.get("batch_stats", {}))
+
+    grads, (losses, logits, batch_stats) = jax.grad(mean_loss, has_aux=True)(state.params)
+    updates, opt_state = state.tx.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    averaged = state.averaged
+    if averaged is not None:
+        # A short memory at first, or the average would remember the random start.
+        rate = jnp.minimum(decay, (1.0 + state.step) / (10.0 + state.step))
+        averaged = optax.incremental_update(
+            {"params": params, "batch_stats": batch_stats}, averaged, 1.0 - rate
+        )
+    state = state.replace(
+        step=state.step + 1,
+        params=params,
+        batch_stats=batch_stats,
+        averaged=averaged,
+        opt_state=opt_state,
+    )
+    return state, _metrics(losses, logits, batch), optax.tree.norm(grads)
+
+
+def eval_step(
+    apply: Callable[..., Any], variables: PyTree, batch: Batch
+) -> tuple[Metrics, Float[Array, "B K"]]:
+    """Cross-entropy and accuracy summed over the batch's real pictures, and the logits of all."""
+    logits = apply(variables, batch.image, train=False)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.label)
+    return _metrics(losses, logits, batch), logits
+
+
+def predict_step(
+    apply: Callable[..., Any], variables: PyTree, images: Num[Array, "B S S 3"]
+) -> Float[Array, "B K"]:
+    """Class probabilities."""
+    return jax.nn.softmax(apply(variables, images, train=False))
+
+
+def _metrics(losses: Float[Array, " B"], logits: Float[Array, "B K"], batch: Batch) -> Metrics:
+    right = logits.argmax(axis=-1) == batch.label
+    return Metrics(
+        loss=(losses * batch.weight).sum(),
+        correct=(right * batch.weight).sum(),
+        count=batch.weight.sum(),
+    )

@@ -1,0 +1,97 @@
+"""Epochs: rows are means over all pictures, a run continues bit for bit, divergence stops it."""
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from jaxgear.data.augment import flip, mixup
+from jaxgear.data.batches import Batches
+from jaxgear.errors import DivergedError
+from jaxgear.models.convnet import Conv, ConvNet, Dropout, GlobalPool
+from jaxgear.training import loop, steps
+from jaxgear.training.progress import Progress
+
+K = 3
+QUIET = Progress(quiet=True)
+
+
+def make_batches(n=22, size=8, seed=0):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, K, n).astype(np.int32)
+    images = rng.integers(0, 80, (n, 8, 8, 3)) + 60 * labels[:, None, None, None]
+    return Batches(images.astype(np.uint8), labels, size, seed)
+
+
+def make_state(tx=None):
+    model = ConvNet([Conv(4), Dropout(0.2), GlobalPool()], classes=K)
+    images = np.zeros((1, 8, 8, 3), np.uint8)
+    return steps.init_state(model, tx or optax.adam(1e-2), images, seed=0, average=True)
+
+
+def train(state, first, last, **options):
+    return loop.epochs(
+        state,
+        make_batches(),
+        make_batches(9, seed=1),
+        first=first,
+        last=last,
+        schedule=lambda step: 1e-2 / (1 + step),
+        progress=QUIET,
+        classes=K,
+        loss=steps.smoothed_cross_entropy(0.1),
+        **{"augment": flip(), "mix": mixup(0.2)} | options,
+    )
+
+
+def test_learns_and_rows_describe_it():
+    *_, (state, row) = train(make_state(), 1, 12)
+    assert row.epoch == 12
+    assert row.step == int(state.step) == 12 * 3
+    assert row.val_accuracy > 0.8
+    assert row.learning_rate == pytest.approx(1e-2 / 36)  # of the last step, which is number 35
+    assert row.seconds > 0
+
+
+def test_validation_row_is_the_mean_over_all_pictures():
+    ((state, row),) = train(make_state(), 1, 1)
+    val = make_batches(9, seed=1)
+    logits = state.apply(state.variables, val.images, train=False)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, val.labels)
+    assert row.val_loss == pytest.approx(float(losses.mean()), rel=1e-5)
+    assert row.val_accuracy == pytest.approx(float((logits.argmax(axis=1) == val.labels).mean()))
+
+
+def test_stopping_and_going_on_changes_nothing():
+    straight = list(train(make_state(), 1, 4))[-1]
+    half = list(train(make_state(), 1, 2))[-1][0]
+    resumed = list(train(half, 3, 4))[-1]
+    for a, b in zip(
+        *(jax.tree.leaves((s.params, s.averaged, s.opt_state)) for s, _ in (straight, resumed)),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(a, b)
+    assert straight[1].train_loss == resumed[1].train_loss
+    assert straight[1].val_loss == resumed[1].val_loss
+
+
+def test_divergence_names_step_rate_and_pictures():
+    with pytest.raises(DivergedError, match=r"step 2 .*learning rate 0\.005.*\[\d+, ") as error:
+        list(train(make_state(optax.sgd(1e30)), 1, 3, augment=None, mix=None))
+    assert error.value.exit_code == 3
+
+
+def test_evaluator_is_independent_of_batch_size():
+    state = make_state()
+    found = []
+    for size in (1, 4, 9, 20):
+        batches = make_batches(9, size)
+        metrics, logits = loop.Evaluator(state.apply, state.variables, batches, QUIET)(
+            state.variables, batches
+        )
+        assert float(metrics.count) == 9
+        assert logits.shape == (9, K)
+        found.append((float(metrics.loss), logits))
+    for loss, logits in found[1:]:
+        assert loss == pytest.approx(found[0][0], rel=1e-5)
+        np.testing.assert_allclose(logits, found[0][1], atol=1e-5)
