@@ -1,0 +1,72 @@
+"""What a classifier is worth, as numbers on small tables. numpy alone."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+
+def confusion_matrix(
+    labels: Int[np.ndarray, " N"], predicted: Int[np.ndarray, " N"], classes: int
+) -> Int[np.ndarray, "K K"]:
+    """Counts; rows are the true class, columns the predicted one."""
+    table = np.zeros((classes, classes), np.int64)
+    np.add.at(table, (labels, predicted), 1)
+    return table
+
+
+def per_class(confusion: Int[np.ndarray, "K K"]) -> list[dict[str, float]]:
+    """Precision, recall, F1 and the number of pictures of each class; 0 where undefined."""
+    right = np.diag(confusion).astype(float)
+    predicted, true = confusion.sum(axis=0), confusion.sum(axis=1)
+    precision = _ratio(right, predicted)
+    recall = _ratio(right, true)
+    f1 = _ratio(2 * right, predicted + true)
+    return [
+        {"precision": float(p), "recall": float(r), "f1": float(f), "n": int(n)}
+        for p, r, f, n in zip(precision, recall, f1, true, strict=True)
+    ]
+
+
+def macro_f1(confusion: Int[np.ndarray, "K K"]) -> float:
+    """Mean F1 of the classes that have pictures, each counting alike."""
+    return float(np.mean([row["f1"] for row in per_class(confusion) if row["n"]]))
+
+
+def wilson_interval(right: int, n: int, z: float = 1.959964) -> tuple[float, float]:
+    """Interval of a proportion, 95 % by default (Wilson 1927): inside [0, 1], sound at 0 and 1."""
+    if n == 0:
+        return 0.0, 1.0
+    share = right / n
+    centre = share + z * z / (2 * n)
+    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    low, high = (centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n)
+    # At 0 and n the bound is exact; rounding may leave it 1e-17 outside.
+    return (0.0 if right == 0 else low), (1.0 if right == n else high)
+
+
+def summarise(
+    logits: Float[np.ndarray, "N K"], labels: Int[np.ndarray, " N"], classes: Sequence[str]
+) -> dict[str, Any]:
+    """The fields of `test.json`, all but `epoch`. Loss is the mean cross-entropy in nats."""
+    logits = logits.astype(np.float64)
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    log_probs = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    predicted = logits.argmax(axis=1)
+    table = confusion_matrix(labels, predicted, len(classes))
+    right = int((predicted == labels).sum())
+    return {
+        "accuracy": right / len(labels),
+        "loss": float(-log_probs[np.arange(len(labels)), labels].mean()),
+        "n": len(labels),
+        "interval95": list(wilson_interval(right, len(labels))),
+        "macro_f1": macro_f1(table),
+        "per_class": dict(zip(classes, per_class(table), strict=True)),
+        "confusion": table.tolist(),
+    }
+
+
+def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.divide(a, b, out=np.zeros(len(a)), where=b > 0)

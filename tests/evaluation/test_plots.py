@@ -1,0 +1,58 @@
+"""Figures show what they were given."""
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from jaxgear.evaluation import plots
+from jaxgear.training.history import Row
+
+
+def rows(losses):
+    return [Row(i, i, 1.0 / i, loss, 0.5, 0.6, 0.1, 1.0) for i, loss in enumerate(losses, 1)]
+
+
+def test_curves_show_every_epoch_and_mark_the_best():
+    figure = plots.curves(rows([3.0, 1.0, 2.0]), "a run")
+    losses, accuracies = figure.axes
+    train, val = losses.lines[:2]
+    np.testing.assert_array_equal(train.get_ydata(), [1.0, 0.5, 1 / 3])
+    np.testing.assert_array_equal(val.get_ydata(), [3.0, 1.0, 2.0])
+    assert [t.get_text() for t in losses.get_legend().get_texts()] == ["training", "validation"]
+    assert "best epoch 2" in losses.get_title()
+    assert losses.get_xlabel() == "epoch"
+    assert "accuracy" in accuracies.get_ylabel()
+
+
+def test_confusion_prints_counts_and_classes():
+    figure = plots.confusion([[5, 1], [0, 7]], ["axes", "boots"])
+    axes = figure.axes[0]
+    assert sorted(t.get_text() for t in axes.texts) == ["1", "5", "7"]  # the empty cell is empty
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["axes", "boots"]
+
+
+@pytest.mark.parametrize("n", [1, 5, 24, 40])
+def test_grid_has_a_titled_cell_a_picture(n, tmp_path):
+    image = np.zeros((8, 8, 3), np.uint8)
+    tiles = [plots.Tile(image, f"rope {i}", wrong=i == 0) for i in range(n)]
+    figure = plots.grid(tiles, "title")
+    shown = [axes for axes in figure.axes if axes.get_visible()]
+    assert [axes.get_title() for axes in shown] == [f"rope {i}" for i in range(n)]
+    plots.save(figure, tmp_path / "grid.png")
+    with PIL.Image.open(tmp_path / "grid.png") as picture:
+        assert picture.format == "PNG"
+    assert [p.name for p in tmp_path.iterdir()] == ["grid.png"]
+
+
+def test_odd_names_and_unreadable_pictures_are_drawn(tmp_path):
+    tiles = [plots.Tile(None, "$x^2$ _"), plots.Tile(None, "Ü雪" * 40, "d" * 90)]
+    figure = plots.grid(tiles)
+    assert "unreadable" in figure.axes[0].texts[0].get_text()
+    assert len(figure.axes[1].get_title()) <= 26
+    plots.save(plots.grid(tiles[:1]), tmp_path / "odd.png")
+
+
+def test_the_same_figure_is_the_same_bytes(tmp_path):
+    for name in ("a.png", "b.png"):
+        plots.save(plots.curves(rows([1.0, 2.0])), tmp_path / name)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()

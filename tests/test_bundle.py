@@ -1,0 +1,89 @@
+"""A bundle gives back the network that was put in, or a one-line error."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from jaxgear.bundle import Bundle
+from jaxgear.errors import CheckpointError
+from jaxgear.models.convnet import Conv, ConvNet, GlobalPool
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), np.uint8)
+
+
+@pytest.fixture
+def bundle():
+    model = ConvNet([Conv(4), GlobalPool()], classes=3)
+    variables = model.init(jax.random.key(0), IMAGES, train=False)
+    return Bundle(model, variables, ("axes", "boots", "Ü雪"), 8, "f" * 64, {"epoch": 3})
+
+
+@pytest.fixture
+def folder(bundle, tmp_path):
+    bundle.save(tmp_path / "run" / "model")
+    return tmp_path / "run" / "model"
+
+
+def test_loads_what_was_saved_from_bundle_or_run(bundle, folder):
+    for path in (folder, folder.parent):
+        twin = Bundle.load(path)
+        assert (twin.classes, twin.size, twin.fingerprint, twin.about) == (
+            bundle.classes, 8, "f" * 64, {"epoch": 3}
+        )  # fmt: skip
+        np.testing.assert_array_equal(
+            twin.model.apply(twin.variables, IMAGES, train=False),
+            bundle.model.apply(bundle.variables, IMAGES, train=False),
+        )
+
+
+def edit(card, **changes):
+    value = json.loads(card.read_text())
+    card.write_text(json.dumps({k: v for k, v in (value | changes).items() if v is not None}))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"version": 99},
+        {"classes": None},
+        {"classes": ["a", "b"]},
+        {"preprocessing": {}},
+        {"fingerprint": None},
+        {"sha256": "0" * 64},
+        {"model": {"module": "Conv", "features": 9}},
+        {"model": {"module": "nonsense"}},
+        {"model": 3},
+    ],
+    ids=str,
+)
+def test_a_card_that_lacks_or_contradicts_is_refused(folder, change):
+    edit(folder / "bundle.json", **change)
+    with pytest.raises(CheckpointError, match=str(folder.parent.name)) as error:
+        Bundle.load(folder)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["bundle.json", "weights.safetensors"])
+@pytest.mark.parametrize("damage", ["missing", "truncated", "empty"])
+def test_damaged_files_are_refused_by_name(folder, name, damage):
+    path = folder / name
+    content = path.read_bytes()
+    path.unlink() if damage == "missing" else path.write_bytes(
+        content[: len(content) // 2 if damage == "truncated" else 0]
+    )
+    with pytest.raises(CheckpointError, match=folder.name):
+        Bundle.load(folder)
+
+
+def test_something_else_is_not_a_bundle(tmp_path):
+    with pytest.raises(CheckpointError, match="neither a run nor a bundle"):
+        Bundle.load(tmp_path / "nothing")
+
+
+def test_weights_that_are_not_finite_are_refused(bundle, tmp_path):
+    bad = jax.tree.map(lambda x: np.full_like(x, np.nan), bundle.variables)
+    Bundle(bundle.model, bad, bundle.classes, 8, "f", {}).save(tmp_path)
+    with pytest.raises(CheckpointError, match="not finite"):
+        Bundle.load(tmp_path)
