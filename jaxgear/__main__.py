@@ -1,0 +1,5 @@
+"""`python -m jaxgear`."""
+
+from jaxgear.cli import main
+
+main()

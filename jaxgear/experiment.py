@@ -1,0 +1,228 @@
+"""What every experiment does around its own expressions: flags, pictures, one test at the end.
+
+An experiment file defines its `Config` and `main(config)`; this module holds what two experiments
+would otherwise repeat. See experiments/scratch.py.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import flax.linen as nn
+import numpy as np
+
+from jaxgear.bundle import Bundle
+from jaxgear.data.batches import Batches
+from jaxgear.data.dataset import Dataset, Side, open_dataset
+from jaxgear.data.folder import OnBad, pixels, read_folder, require_clean
+from jaxgear.errors import DataError, UsageError
+from jaxgear.evaluation import metrics, plots
+from jaxgear.files import write_json
+from jaxgear.training import history, loop
+from jaxgear.training.progress import Progress
+from jaxgear.training.runs import Run, environment, read_json
+from jaxgear.training.steps import TrainState
+
+GRID_TILES = 24
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Flags that all experiments have. Every field of an experiment's Config is a scalar."""
+
+    data: str = ""
+    """Folder of photographs (FOLDER/<class>/*), tfds:NAME@DIR or drawn:COUNT. Empty:
+    data/gear_images if it is there, else the drawn set."""
+    out: str = "results/runs"
+    """Folder in which the run folder is made."""
+    resume: str = ""
+    """Run folder to continue; its config holds, unless --epochs asks for more."""
+    on_bad: Literal["stop", "skip"] = "stop"
+    """What to do about unusable pictures: stop with a list, or train without them."""
+    seed: int = 0
+    """Decides the split, the order, the first weights and every augmentation."""
+    epochs: int = 20
+    batch_size: int = 48
+    image_size: int = 128
+    """Pictures are letterboxed to a square of this many pixels."""
+    patience: int = 10
+    """Stop after this many epochs without a lower validation loss."""
+
+    def check(self) -> None:
+        """Raises UsageError for values that cannot work, before anything is written."""
+        for name in ("epochs", "batch_size", "image_size", "patience"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{_flag(name)} {getattr(self, name)}: must be at least 1")
+        if self.seed < 0:
+            raise UsageError(f"--seed {self.seed}: must not be negative")
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, float) and not 0 <= value < float("inf"):
+                raise UsageError(f"{_flag(field.name)} {value}: must be finite and not negative")
+
+
+C = TypeVar("C", bound=Config)
+
+
+def stored_config(config: type[C], run: str) -> C:
+    """The config that a run was started with."""
+    stored = read_json(Path(run) / "config.json")
+    try:
+        return dataclasses.replace(config(**stored), resume=run)
+    except TypeError as error:
+        raise UsageError(f"--resume {run}: not a run of this experiment ({error})") from error
+
+
+def check_resumed(config: C, stored: C) -> C:
+    """`config` may ask for more epochs than `stored`, and for nothing else that is different."""
+    changed = [
+        f"{_flag(field.name)} (the run has {getattr(stored, field.name)})"
+        for field in dataclasses.fields(config)
+        if getattr(config, field.name) != getattr(stored, field.name) and field.name != "epochs"
+    ]
+    if changed:
+        raise UsageError(f"--resume {config.resume}: cannot change {', '.join(changed)}")
+    return config
+
+
+def start(config: Config, source: str, dataset: Dataset) -> Run:
+    """A new run folder, or the one that `--resume` names."""
+    if config.resume:
+        return Run.reopen(config.resume, dataset)
+    name = Path(source).stem
+    return Run.create(config.out, name, dataclasses.asdict(config), dataset, source)
+
+
+def open_data(config: Config) -> tuple[Dataset, Batches, Batches]:
+    """The set, with its training and validation sides as batches on the device."""
+    dataset = open_dataset(
+        config.data, size=config.image_size, seed=config.seed, on_bad=config.on_bad
+    )
+    train, val = (
+        Batches(side.images, side.labels, config.batch_size, config.seed)
+        for side in (dataset.side("train"), dataset.side("val"))
+    )
+    if config.batch_size > train.examples:
+        raise UsageError(
+            f"--batch-size {config.batch_size}: only {train.examples} pictures to train on"
+        )
+    return dataset, train, val
+
+
+def class_weights(dataset: Dataset, power: float) -> np.ndarray:
+    """Loss weights [K] ~ frequency ** -power, of mean 1 over the training pictures."""
+    labels = dataset.side("train").labels
+    counts = np.bincount(labels, minlength=len(dataset.classes))
+    weights = counts.astype(np.float64) ** -power
+    return (weights * counts.sum() / (weights * counts).sum()).astype(np.float32)
+
+
+def follow(run: Run, epochs: Iterator[tuple[TrainState, history.Row]], patience: int) -> TrainState:
+    """Records each epoch and redraws the curves; stops early when patience has run out."""
+    for state, row in epochs:
+        run.record(state, row)
+        plots.save(plots.curves(run.rows, run.path.name), run.path / "curves.png")
+        if history.epochs_since_best(run.rows) >= patience:
+            print(f"stopped early: no lower validation loss for {patience} epochs")
+            break
+    return state
+
+
+def conclude(
+    run: Run, model: nn.Module, state: TrainState, dataset: Dataset, batch_size: int
+) -> Path:
+    """Hands on the best-validation model, and tests it: the only place where test pictures are
+    read.
+
+    Writes `model/`, `test.json`, `confusion.png` and `predictions.png`, and prints the last line.
+    """
+    if sentence := history.overfitting(run.rows):
+        print(sentence)
+    state, row = run.best(state)
+    bundle = Bundle(
+        model=model,
+        variables=state.variables,
+        classes=dataset.classes,
+        size=dataset.size,
+        fingerprint=dataset.folder.fingerprint,
+        about={"run": run.path.name, "versions": environment()["versions"]}
+        | dataclasses.asdict(row),
+    )
+    bundle.save(run.path / "model")
+    test = dataset.side("test")
+    summary, logits = evaluate(bundle, test, batch_size)
+    write_json(run.path / "test.json", {**summary, "epoch": row.epoch})
+    n = summary["n"]
+    caption = f"test accuracy {summary['accuracy']:.4f} ({n} pictures), epoch {row.epoch}"
+    plots.save(
+        plots.confusion(summary["confusion"], dataset.classes, caption), run.path / "confusion.png"
+    )
+    plots.save(
+        plots.grid(_tiles(test, logits, dataset.classes), caption), run.path / "predictions.png"
+    )
+    low, high = summary["interval95"]
+    print(
+        f"best epoch {row.epoch}: macro-F1 {summary['macro_f1']:.4f}, "
+        f"95 % interval of the accuracy {low:.4f} to {high:.4f}"
+    )
+    print(f"{run.path}\ttest accuracy {summary['accuracy']:.4f}", flush=True)
+    return run.path
+
+
+def open_folder(root: Path, bundle: Bundle, on_bad: OnBad) -> Side:
+    """All pictures of a folder, labelled in the order of the bundle's classes.
+
+    Raises:
+        DataError: a class folder that the bundle does not know.
+    """
+    folder = require_clean(read_folder(root, size=bundle.size, min_classes=1), on_bad)
+    for name in folder.classes:
+        if name not in bundle.classes:
+            raise DataError(
+                f"{root / name}: the model knows no class {name!r}, only "
+                f"{', '.join(bundle.classes)}"
+            )
+    for name in bundle.classes:
+        if name not in folder.classes:
+            print(f"warning: {root} has no pictures of class {name}", file=sys.stderr)
+    order = np.array([bundle.classes.index(name) for name in folder.classes], np.int32)
+    labels = order[[record.label for record in folder.records]]
+    return Side(pixels(folder, bundle.size), labels, folder.records)
+
+
+def evaluate(bundle: Bundle, side: Side, batch_size: int) -> tuple[dict[str, Any], np.ndarray]:
+    """The fields of `test.json` (all but `epoch`) and the logits [N, K]."""
+    batches = Batches(side.images, side.labels, min(batch_size, len(side.labels)))
+    evaluator = loop.Evaluator(bundle.model.apply, bundle.variables, batches, Progress(quiet=True))
+    _, logits = evaluator(bundle.variables, batches)
+    return metrics.summarise(logits, side.labels, bundle.classes), logits
+
+
+def _tiles(side: Side, logits: np.ndarray, classes: tuple[str, ...]) -> list[plots.Tile]:
+    """Wrong pictures first, most confident ahead, then right ones of every class in turn."""
+    probs = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probs /= probs.sum(axis=1, keepdims=True)
+    predicted, sure = probs.argmax(axis=1), probs.max(axis=1)
+    wrong = np.flatnonzero(predicted != side.labels)
+    wrong = wrong[np.argsort(-sure[wrong])][: GRID_TILES // 2]
+    right = np.flatnonzero(predicted == side.labels)
+    place = np.zeros(len(right), int)  # of a picture among the right ones of its class
+    for label in set(side.labels[right]):
+        same = side.labels[right] == label
+        place[same] = np.arange(same.sum())
+    right = right[np.lexsort((side.labels[right], place))][: GRID_TILES - len(wrong)]
+    return [
+        plots.Tile(
+            side.images[i],
+            f"{classes[predicted[i]]} {sure[i]:.2f}",
+            f"not: {classes[side.labels[i]]}" if predicted[i] != side.labels[i] else "",
+            wrong=bool(predicted[i] != side.labels[i]),
+        )
+        for i in (*wrong, *right)
+    ]
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")

@@ -1,0 +1,193 @@
+"""The main job, as its users call it: a run folder, its files, going on after an interruption."""
+
+import csv
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from jaxgear.bundle import Bundle
+
+ROOT = Path(__file__).parents[1]
+TINY = ["--data", "drawn:120", "--image-size", "32", "--batch-size", "16"]
+
+
+def command(*arguments, module="experiments.scratch"):
+    return [sys.executable, "-m", module, *map(str, arguments)]
+
+
+def run(*arguments, module="experiments.scratch", **options):
+    return subprocess.run(
+        command(*arguments, module=module), cwd=ROOT, capture_output=True, text=True, **options
+    )
+
+
+def rows(folder):
+    with (folder / "history.csv").open() as file:
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """One cache for this file: the drawn pictures are drawn once."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(cache, monkeypatch):
+    """In place of the fixture that gives each test an empty one."""
+    monkeypatch.setenv("JAXGEAR_CACHE", str(cache))
+
+
+@pytest.fixture(scope="module")
+def finished(cache, tmp_path_factory):
+    """A run of three epochs: its folder, and what was printed."""
+    out = tmp_path_factory.mktemp("runs with space Ü雪")
+    environment = os.environ | {"JAXGEAR_CACHE": str(cache), "COLUMNS": "80"}
+    done = run(*TINY, "--epochs", 3, "--out", out, env=environment)
+    assert done.returncode == 0, done.stderr
+    (folder,) = out.iterdir()
+    return folder, done.stdout
+
+
+def test_run_folder_holds_the_contract(finished):
+    folder, _ = finished
+    assert folder.name.startswith("scratch-")
+    assert {path.name for path in folder.iterdir()} == {
+        "config.json", "environment.json", "experiment.py", "splits.json", "history.csv",
+        "curves.png", "test.json", "confusion.png", "predictions.png", "checkpoints", "model",
+    }  # fmt: skip
+    for name in ("curves.png", "confusion.png", "predictions.png"):
+        with PIL.Image.open(folder / name) as picture:
+            assert min(picture.size) > 300
+    assert (folder / "experiment.py").read_text() == (ROOT / "experiments/scratch.py").read_text()
+    config = json.loads((folder / "config.json").read_text())
+    assert (config["epochs"], config["image_size"], config["seed"]) == (3, 32, 0)
+    assert list(rows(folder)[0]) == [
+        "epoch", "step", "train_loss", "val_loss", "train_accuracy", "val_accuracy", "learning_rate",
+    ]  # fmt: skip
+    assert [row["epoch"] for row in rows(folder)] == ["1", "2", "3"]
+
+
+def test_last_line_is_the_run_and_its_test_accuracy(finished):
+    folder, printed = finished
+    accuracy = json.loads((folder / "test.json").read_text())["accuracy"]
+    assert printed.splitlines()[-1] == f"{folder}\ttest accuracy {accuracy:.4f}"
+    assert "\x1b" not in printed  # no escape codes where there is no terminal
+    assert sum(line.startswith("epoch ") for line in printed.splitlines()) == 3
+
+
+def test_no_group_is_on_two_sides_and_all_pictures_are_listed(finished):
+    folder, _ = finished
+    pictures = json.loads((folder / "splits.json").read_text())["pictures"]
+    assert len(pictures) == 120
+    sides = {}
+    for picture in pictures:
+        if picture["side"] != "left_out":
+            sides.setdefault(picture["group"], set()).add(picture["side"])
+    assert all(len(found) == 1 for found in sides.values())
+    assert set().union(*sides.values()) == {"train", "val", "test"}
+
+
+def test_evaluate_on_the_test_side_gives_test_json(finished, tmp_path):
+    """The bundle on copies of the test pictures: the same numbers at any batch size."""
+    from jaxgear.data.dataset import drawn_set
+
+    folder, _ = finished
+    expected = json.loads((folder / "test.json").read_text())
+    source = drawn_set("drawn:120")
+    for picture in json.loads((folder / "splits.json").read_text())["pictures"]:
+        if picture["side"] == "test":
+            copy = tmp_path / "test" / picture["path"]
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes((source / picture["path"]).read_bytes())
+    for size in (1, 7, 1000):
+        done = run("evaluate", folder, tmp_path / "test", "--json", tmp_path / "found.json",
+                   "--batch-size", size, module="jaxgear")  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        found = json.loads((tmp_path / "found.json").read_text())
+        assert found.pop("loss") == pytest.approx(expected["loss"], rel=1e-5)
+        assert found == {k: v for k, v in expected.items() if k != "loss"}
+
+
+def test_bundle_is_the_best_epoch(finished):
+    folder, _ = finished
+    bundle = Bundle.load(folder)
+    losses = [float(row["val_loss"]) for row in rows(folder)]
+    assert bundle.about["epoch"] == int(np.argmin(losses)) + 1
+    assert len(bundle.classes) == 12
+
+
+def test_an_interrupted_run_goes_on_to_the_same_end(finished, tmp_path):
+    """SIGTERM after the first epoch, then --resume: parameters, history and test are the same."""
+    straight, _ = finished
+    process = subprocess.Popen(
+        command(*TINY, "--epochs", 3, "--out", tmp_path),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    while not (checkpoints := list(tmp_path.glob("*/checkpoints/000001/manifest.json"))):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    process.communicate()
+    assert process.returncode == 143
+    folder = checkpoints[0].parents[2]
+    assert not (folder / "test.json").exists()
+    done = run("--resume", folder)
+    assert done.returncode == 0, done.stderr
+    assert rows(folder) == rows(straight)
+    for name in ("model/weights.safetensors", "test.json"):
+        assert (folder / name).read_bytes() == (straight / name).read_bytes()
+
+
+def test_resume_refuses_other_flags_and_takes_more_epochs(finished):
+    folder, _ = finished
+    done = run("--resume", folder, "--peak-lr", "0.5")
+    assert done.returncode == 2
+    assert "--peak-lr (the run has 0.02)" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--peak-lrr", "1"], 2, ["--peak-lrr", "--peak-lr"]),
+        (["--peak-lr", "abc"], 2, ["--peak-lr"]),
+        (["--peak-lr", "-1"], 2, ["--peak-lr"]),
+        (["--batch-size", "0"], 2, ["--batch-size"]),
+        (["--batch-size", "1000", "--data", "drawn:120"], 2, ["--batch-size 1000"]),
+        (["--epochs", "0"], 2, ["--epochs"]),
+        (["--data", "no/such/folder"], 4, ["no/such/folder"]),
+        (["--data", "drawn:many"], 4, ["drawn:many"]),
+        (["--resume", "no/such/run"], 5, ["no/such/run"]),
+        (["--peak-lr", "1e30", *TINY, "--epochs", "2"], 3, ["step", "learning rate"]),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else None,
+)
+def test_mistakes_are_one_line_and_a_code(arguments, code, words, tmp_path):
+    done = run(*arguments, "--out", tmp_path / "out")
+    assert done.returncode == code, done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1
+    assert all(word in lines[0] for word in words)
+    if code != 3:
+        assert not (tmp_path / "out").exists()
+
+
+def test_config_of_a_run_starts_the_same_run(finished):
+    from experiments import scratch
+
+    folder, _ = finished
+    config = scratch.Config(**json.loads((folder / "config.json").read_text()))
+    assert config == dataclasses.replace(
+        scratch.Config(), data="drawn:120", image_size=32, batch_size=16, epochs=3, out=config.out
+    )

@@ -1,0 +1,73 @@
+"""Imports point down the table of README, and importing jaxgear costs nothing."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+# Each part may import those to its right, and itself.
+LAYERS = {
+    "data": ("files", "errors"),
+    "models": ("data", "files", "errors"),
+    "training": ("data", "models", "files", "errors"),
+    "bundle": ("data", "models", "files", "errors"),
+    "evaluation": ("bundle", "training", "data", "models", "files", "errors"),
+    "experiment": ("bundle", "evaluation", "training", "data", "models", "files", "errors"),
+    "files": (),
+    "errors": (),
+}
+MODULES = sorted((ROOT / "jaxgear").rglob("*.py"))
+
+
+def imported(path):
+    """Full names that a file imports, at any depth."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def part(name):
+    return name.split(".")[1]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_point_down(path):
+    here = path.relative_to(ROOT / "jaxgear").parts[0].removesuffix(".py")
+    for name in imported(path):
+        assert name.split(".")[0] not in ("experiments", "scripts", "tests", "torch", "tensorflow")
+        if name.startswith("jaxgear.") and here in LAYERS:
+            assert part(name) in (here, *LAYERS[here]), f"{path.name} imports {name}"
+
+
+def users_of(package):
+    return {
+        str(path.relative_to(ROOT / "jaxgear"))
+        for path in MODULES
+        if any(name.split(".")[0] == package for name in imported(path))
+    }
+
+
+def test_each_heavy_library_has_one_home():
+    assert users_of("matplotlib") == {"evaluation/plots.py"}
+    assert users_of("orbax") == {"training/checkpoints.py"}
+    assert users_of("tensorflow_datasets") <= {"data/tfds_gear.py"}
+    assert not any(user.startswith(("models", "data")) for user in users_of("optax"))
+
+
+def test_steps_do_not_import_models():
+    steps = ROOT / "jaxgear/training/steps.py"
+    assert not any(name.startswith("jaxgear.models") for name in imported(steps))
+
+
+def test_importing_the_package_imports_nothing_else():
+    code = (
+        "import sys, jaxgear; heavy = {'jax', 'numpy', 'tensorflow', 'torch', 'matplotlib'}; "
+        "sys.exit(sorted(heavy & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
