@@ -1,6 +1,6 @@
 """One side of the set (train, validation or test) as batches on the device.
 
-The pictures are moved to the device once, as uint8; a batch is a gather there. Which pictures form
+The pictures (or features of them) are moved to the device once, as uint8; a batch is a gather there. Which pictures form
 batch i of epoch e is a pure function of (seed, epoch), so a resumed run needs no saved generator.
 """
 
@@ -11,14 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Float, Int, Num, UInt8
+from jaxtyping import Array, Float, Int, Num
 
 
 @no_type_check  # JAX also fills trees with things that are not arrays
 class Batch(struct.PyTreeNode):
     """Pictures of one step. Padding fills the compiled shape; its weight 0 counts nowhere."""
 
-    image: Num[Array, "B S S 3"]  # RGB, 0 to 255
+    image: Num[Array, "B ..."]  # pictures [B, S, S, 3], RGB 0 to 255, or features of them
     label: Int[Array, " B"]
     weight: Float[Array, " B"]  # 1 for a picture, 0 for padding
     index: Int[Array, " B"]  # position in its side, names the picture
@@ -30,7 +30,7 @@ class Batches:
 
     def __init__(
         self,
-        images: UInt8[np.ndarray, "N S S 3"],
+        images: Num[np.ndarray, "N ..."],
         labels: Int[np.ndarray, " N"],
         batch_size: int,
         seed: int = 0,

@@ -7,7 +7,7 @@ Pillow is decoded again; a cache that cannot be written is not used. It may be d
 import hashlib
 import os
 import struct
-import tempfile
+import threading
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,16 +109,15 @@ class PictureCache:
         head = _HEADER.pack(_MAGIC, key, entry.height, entry.width, len(entry.look))
         body = head + entry.look + entry.pixels.tobytes()
         path = self._path(sha256)
+        unfinished = path.with_name(f".{sha256}-{os.getpid()}-{threading.get_ident()}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".new-", delete=False) as file:
-                try:
-                    file.write(body + zlib.crc32(body).to_bytes(4, "little"))
-                    file.close()
-                    Path(file.name).replace(path)
-                except BaseException:
-                    Path(file.name).unlink(missing_ok=True)
-                    raise
+            try:
+                unfinished.write_bytes(body + zlib.crc32(body).to_bytes(4, "little"))
+                unfinished.replace(path)
+            except BaseException:
+                unfinished.unlink(missing_ok=True)
+                raise
         except OSError:  # read-only home, full disk: slower next time, and no reason to stop
             self._writable = False
 

@@ -80,7 +80,7 @@ def open_dataset(
         # Imported when asked for: tensorflow-datasets takes most of a second.
         from jaxgear.data.tfds_gear import read_tfds
 
-        folder = read_tfds(source.removeprefix("tfds:"))
+        folder = read_tfds(source.removeprefix("tfds:"), size=size)
     else:
         root = drawn_set(source) if source.split(":")[0] == "drawn" else Path(source)
         folder = read_folder(root, size=size)

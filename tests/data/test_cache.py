@@ -92,11 +92,11 @@ def test_a_cache_that_cannot_be_written_is_no_error(
     else:
         code = 30 if obstacle == "read-only" else 28
 
-        def refuse(*_, **__):
+        def refuse(*_):
             attempts.append(1)
             raise OSError(code, os.strerror(code))
 
-        monkeypatch.setattr(cache.tempfile, "NamedTemporaryFile", refuse)
+        monkeypatch.setattr(cache.Path, "replace", refuse)
     found = read_folder(write_set(tmp_path / "data", {"a": 20, "b": 20}), size=16, cache=place)
     assert len(found.records) == 40
     expected = pixels(found, 16, cache=None)

@@ -1,0 +1,262 @@
+"""Gets the 2,122 gear photographs and puts them at data/gear_images, verified.
+
+    python -m scripts.get_gear                       # download (33 MB)
+    python -m scripts.get_gear --from gear_images.zip
+    python -m scripts.get_gear --from some/folder
+
+Only files that the manifest of sha256 sums (jaxgear/data/gear.sha256) names are taken, so nothing
+else in an archive can reach the disk. They are unpacked beside the target, which appears complete
+or not at all. Exit codes: 0 in place, 2 usage, 4 no source or not the right pictures.
+"""
+
+import argparse
+import hashlib
+import http.client
+import os
+import shutil
+import stat
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from jaxgear.errors import DataError, GearError
+
+URL = "https://challenge.blob.core.windows.net/challengefiles/gear_images.zip"
+MANIFEST = Path(__file__).parents[1] / "jaxgear" / "data" / "gear.sha256"
+ALTERNATIVES = (
+    "pass the zip or a folder of the pictures with --from, or train on the drawn set instead: "
+    "python -m experiments.scratch"
+)
+
+_MAX_DOWNLOAD = 200 * 2**20
+_MAX_ENTRIES = 20_000
+_MAX_FILE = 20 * 2**20
+_MAX_TOTAL = 500 * 2**20
+_TIMEOUT = 20  # seconds without a byte
+_PIECE = 2**18
+
+Files = dict[str, Callable[[], IO[bytes]]]  # name in the source -> opens it
+
+
+def read_manifest(path: Path) -> dict[str, str]:
+    """Lines `<sha256>  <class>/<file>` -> path: sha256."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return {name: sha256 for sha256, name in (line.split(maxsplit=1) for line in lines)}
+
+
+def get_gear(
+    source: Path | None,
+    target: Path,
+    *,
+    manifest: dict[str, str],
+    url: str = URL,
+    allow_incomplete: bool = False,
+) -> str:
+    """Puts the pictures that `manifest` lists at `target`; returns a line that says what was done.
+
+    Args:
+        source: a zip, a folder, or None to download `url`. The pictures may lie in a top folder.
+        target: must not exist, be empty, or hold the very pictures already.
+        allow_incomplete: missing pictures are accepted, changed ones never.
+
+    Raises:
+        DataError: nothing to be had, an unsafe archive, missing or changed pictures, or a target
+            that holds something else. Nothing is left behind then.
+    """
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        return _check_in_place(target, manifest, allow_incomplete)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    except OSError as error:
+        raise DataError(f"{target.parent}: cannot be written: {error.strerror}") from None
+    try:
+        with ExitStack() as stack:
+            if source is None:
+                source = scratch / "download.zip"
+                _download(url, source)
+            files = _files(source, stack)
+            found, extra = _match(files, manifest)
+            changed = _unpack(found, scratch / "pictures", manifest)
+        _require(str(source), manifest.keys() - found.keys(), changed, allow_incomplete)
+        (scratch / "pictures").chmod(0o755)
+        (scratch / "pictures").replace(target)
+    except OSError as error:
+        raise DataError(f"{error.filename or target}: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return f"{target}: {len(found)} of {len(manifest)} pictures in place" + (
+        f" ({len(extra)} other files in the source were not taken)" if extra else ""
+    )
+
+
+def _check_in_place(target: Path, manifest: dict[str, str], allow_incomplete: bool) -> str:
+    with ExitStack() as stack:
+        files = _files(target, stack)
+        missing = manifest.keys() - files.keys()
+        changed = [name for name in manifest.keys() & files.keys()
+                   if _hash(files[name]) != manifest[name]]  # fmt: skip
+    extra = {name for name in files.keys() - manifest.keys() if "/." not in f"/{name}"}
+    if changed or extra or (missing and not allow_incomplete):
+        raise DataError(
+            f"{target}: exists and holds something else ({len(missing)} pictures missing, "
+            f"{len(changed)} changed, {len(extra)} extra); move it away or choose another --to"
+        )
+    return f"{target}: {len(manifest) - len(missing)} of {len(manifest)} pictures already in place"
+
+
+def _require(source: str, missing: set[str], changed: list[str], allow_incomplete: bool) -> None:
+    if not changed and (allow_incomplete or not missing):
+        return
+    names = sorted(changed) + sorted(missing)
+    shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    hint = "" if changed else "; --allow-incomplete accepts missing ones"
+    raise DataError(
+        f"{source}: not the gear pictures: {len(missing)} missing, {len(changed)} changed "
+        f"({shown}){hint}"
+    )
+
+
+def _download(url: str, path: Path) -> None:
+    """Streams `url` to `path`, with a line every 5 MB or so."""
+    try:
+        with urllib.request.urlopen(url, timeout=_TIMEOUT) as answer, path.open("wb") as file:
+            length = int(answer.headers.get("Content-Length") or 0)
+            print(f"downloading {url} ({length / 2**20:.1f} MB)", flush=True)
+            done = shown = 0
+            while piece := answer.read(_PIECE):
+                done += len(piece)
+                if done > _MAX_DOWNLOAD:
+                    raise DataError(f"{url}: larger than {_MAX_DOWNLOAD // 2**20} MB; stopped")
+                file.write(piece)
+                if done - shown >= 5 * 2**20:
+                    shown = done
+                    print(f"  {done / 2**20:.0f} MB", flush=True)
+            if done < length:
+                raise DataError(f"{url}: the connection broke after {done} of {length} bytes")
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        reason = getattr(error, "reason", None) or error
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()  # it is the answer as well, with its connection
+        raise DataError(f"cannot download {url}: {reason}; {ALTERNATIVES}") from None
+
+
+def _files(source: Path, stack: ExitStack) -> Files:
+    """What a zip or a folder holds: name -> opens it. `stack` closes the zip."""
+    if source.is_dir():
+        return {
+            path.relative_to(source).as_posix(): lambda path=path: path.open("rb")
+            for folder, _, names in os.walk(source)
+            for path in (Path(folder, name) for name in names)
+            if path.is_file() and not path.is_symlink()
+        }
+    if not source.exists():
+        raise DataError(f"{source}: no such file or folder; {ALTERNATIVES}")
+    try:
+        archive = stack.enter_context(zipfile.ZipFile(source))
+    except (zipfile.BadZipFile, OSError) as error:
+        raise DataError(f"{source}: not a zip that can be read ({error})") from None
+    _check_safe(archive, str(source))
+    return {
+        info.filename: lambda info=info: archive.open(info)
+        for info in archive.infolist()
+        if not info.is_dir()
+    }
+
+
+def _check_safe(archive: zipfile.ZipFile, name: str) -> None:
+    """Refuses the whole archive for one entry that no honest archive has."""
+    entries = archive.infolist()
+    total = sum(info.file_size for info in entries)
+    if len(entries) > _MAX_ENTRIES or total > _MAX_TOTAL:
+        raise DataError(f"{name}: unsafe zip: {len(entries)} entries, {total} bytes unpacked")
+    seen = set()
+    for info in entries:
+        path = PurePosixPath(info.filename or "..")
+        if (
+            path.is_absolute()
+            or ".." in path.parts
+            or "\\" in info.filename
+            or ":" in path.parts[0]
+        ):
+            raise DataError(f"{name}: unsafe zip: path {info.filename!r}")
+        if stat.S_ISLNK(info.external_attr >> 16):
+            raise DataError(f"{name}: unsafe zip: {info.filename!r} is a symbolic link")
+        if info.flag_bits & 1:
+            raise DataError(f"{name}: unsafe zip: {info.filename!r} is encrypted")
+        if info.filename in seen:
+            raise DataError(f"{name}: unsafe zip: {info.filename!r} occurs twice")
+        seen.add(info.filename)
+
+
+def _match(files: Files, manifest: dict[str, str]) -> tuple[Files, set[str]]:
+    """Manifest path -> opener, in the top folder that holds most of them; and the other names."""
+    tops = {""} | {name.split("/", 1)[0] + "/" for name in files if "/" in name}
+    best = max(sorted(tops), key=lambda top: sum(top + name in files for name in manifest))
+    found = {name: files[best + name] for name in manifest if best + name in files}
+    return found, files.keys() - {best + name for name in found}
+
+
+def _unpack(found: Files, folder: Path, manifest: dict[str, str]) -> list[str]:
+    """Writes the files below `folder`; returns those whose bytes are not what the manifest says."""
+    folder.mkdir()
+    changed = []
+    for name, opened in found.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            if _hash(opened, file) != manifest[name]:
+                changed.append(name)
+    return changed
+
+
+def _hash(opened: Callable[[], IO[bytes]], copy: IO[bytes] | None = None) -> str | None:
+    """sha256 of a file, copied on the way; None if damaged or larger than any picture here."""
+    digest = hashlib.sha256()
+    done = 0
+    try:
+        with opened() as file:
+            while piece := file.read(_PIECE):
+                done += len(piece)
+                if done > _MAX_FILE:  # whatever size the archive declared
+                    return None
+                digest.update(piece)
+                if copy is not None:
+                    copy.write(piece)
+    except (zipfile.BadZipFile, zipfile.zlib.error, EOFError, NotImplementedError):
+        return None
+    return digest.hexdigest()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.get_gear", description=(__doc__ or "").splitlines()[0]
+    )
+    parser.add_argument("--from", dest="source", type=Path, help="a local zip or folder instead")
+    parser.add_argument("--to", dest="target", type=Path, default=Path("data/gear_images"))
+    parser.add_argument(
+        "--allow-incomplete", action="store_true", help="accept missing pictures (never changed)"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        line = get_gear(
+            options.source,
+            options.target,
+            manifest=read_manifest(MANIFEST),
+            allow_incomplete=options.allow_incomplete,
+        )
+    except GearError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    print(line)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
