@@ -28,7 +28,8 @@ class Config(experiment.Config):
 
 def main(config: Config) -> Path:
     """Trains, tests once, and returns the run folder."""
-    dataset, train, val = experiment.open_data(config)
+    dataset = experiment.open_data(config)
+    train, val = experiment.picture_batches(config, dataset)
     model = ConvNet(
         [
             *(SpaceToDepth(2), Conv(32), Pool(), Conv(64), Pool()),
@@ -69,7 +70,8 @@ def main(config: Config) -> Path:
             augment=augment,
         )
         state = experiment.follow(run, epochs, config.patience)
-        return experiment.conclude(run, model, state, dataset, config.batch_size)
+        state, best = run.best(state)
+        return experiment.conclude(run, best, dataset, model, state.variables)
 
 
 if __name__ == "__main__":

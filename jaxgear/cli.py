@@ -1,4 +1,4 @@
-"""The command line: `python -m jaxgear check|evaluate`, and what experiments share of one.
+"""The command line: `python -m jaxgear check|evaluate|prepare`, and what experiments share of one.
 
 Heavy modules are imported inside the commands, so that `--help` and mistakes answer at once.
 """
@@ -38,6 +38,15 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     evaluate.add_argument("--batch-size", type=int, default=64)
     evaluate.add_argument("--on-bad", choices=["stop", "skip"], default="stop")
     evaluate.set_defaults(run=_evaluate)
+
+    prepare = commands.add_parser(
+        "prepare", help="write a folder, checked and split, as a TensorFlow Datasets set"
+    )
+    prepare.add_argument("folder", type=Path)
+    prepare.add_argument("out", type=Path, help="train on it with --data tfds:gear@OUT")
+    prepare.add_argument("--seed", type=int, default=0, help="decides the split")
+    prepare.add_argument("--on-bad", choices=["stop", "skip"], default="stop")
+    prepare.set_defaults(run=_prepare)
 
     for command in commands.choices.values():
         command.add_argument("--debug", action="store_true", default=argparse.SUPPRESS)
@@ -170,12 +179,14 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     """Prints and writes the fields of `test.json` for every picture of a folder."""
     from jaxgear import experiment
     from jaxgear.bundle import Bundle
+    from jaxgear.evaluation import metrics
 
     if arguments.batch_size < 1:
         raise UsageError(f"--batch-size {arguments.batch_size}: must be at least 1")
     bundle = Bundle.load(arguments.model)
     side = experiment.open_folder(arguments.folder, bundle, arguments.on_bad)
-    summary, _ = experiment.evaluate(bundle, side, arguments.batch_size)
+    logits = experiment.predict(bundle, side, arguments.batch_size)
+    summary = metrics.summarise(logits, side.labels, bundle.classes)
     summary["epoch"] = bundle.about.get("epoch")
     for name, row in summary["per_class"].items():
         print(
@@ -189,6 +200,18 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     )
     if arguments.json:
         _write_json(arguments.json, summary)
+
+
+def _prepare(arguments: argparse.Namespace) -> None:
+    """Writes the set; the sides are those that a run with the same seed would have."""
+    from jaxgear.data import tfds_gear
+    from jaxgear.data.dataset import open_dataset
+
+    dataset = open_dataset(
+        str(arguments.folder), size=128, seed=arguments.seed, on_bad=arguments.on_bad
+    )
+    tfds_gear.prepare(dataset.folder, dataset.sides, dataset.groups, arguments.out)
+    print(f"train on it with --data tfds:gear@{arguments.out}")
 
 
 def _write_json(path: Path, value: Any) -> None:

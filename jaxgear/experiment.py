@@ -4,14 +4,16 @@ An experiment file defines its `Config` and `main(config)`; this module holds wh
 would otherwise repeat. See experiments/scratch.py.
 """
 
+import collections
 import dataclasses
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import flax.linen as nn
 import numpy as np
+from jaxtyping import Float, PyTree
 
 from jaxgear.bundle import Bundle
 from jaxgear.data.batches import Batches
@@ -95,20 +97,26 @@ def start(config: Config, source: str, dataset: Dataset) -> Run:
     return Run.create(config.out, name, dataclasses.asdict(config), dataset, source)
 
 
-def open_data(config: Config) -> tuple[Dataset, Batches, Batches]:
-    """The set, with its training and validation sides as batches on the device."""
+def open_data(config: Config) -> Dataset:
+    """The set that `--data` names, checked and split by `--seed`."""
     dataset = open_dataset(
         config.data, size=config.image_size, seed=config.seed, on_bad=config.on_bad
     )
+    if config.batch_size > dataset.counts()["train"]:
+        raise UsageError(
+            f"--batch-size {config.batch_size}: only {dataset.counts()['train']} pictures to "
+            "train on"
+        )
+    return dataset
+
+
+def picture_batches(config: Config, dataset: Dataset) -> tuple[Batches, Batches]:
+    """The training and validation sides, on the device."""
     train, val = (
         Batches(side.images, side.labels, config.batch_size, config.seed)
         for side in (dataset.side("train"), dataset.side("val"))
     )
-    if config.batch_size > train.examples:
-        raise UsageError(
-            f"--batch-size {config.batch_size}: only {train.examples} pictures to train on"
-        )
-    return dataset, train, val
+    return train, val
 
 
 def class_weights(dataset: Dataset, power: float) -> np.ndarray:
@@ -130,20 +138,29 @@ def follow(run: Run, epochs: Iterator[tuple[TrainState, history.Row]], patience:
     return state
 
 
+def last(epochs: Iterator[tuple[TrainState, history.Row]]) -> TrainState:
+    """The state after epochs that need no record."""
+    return collections.deque(epochs, maxlen=1)[0][0]
+
+
 def conclude(
-    run: Run, model: nn.Module, state: TrainState, dataset: Dataset, batch_size: int
+    run: Run,
+    row: history.Row,
+    dataset: Dataset,
+    model: nn.Module,
+    variables: PyTree,
+    logits_of: Callable[[Side], np.ndarray] | None = None,
 ) -> Path:
-    """Hands on the best-validation model, and tests it: the only place where test pictures are
-    read.
+    """Hands on the model of `row`, the best epoch, and tests it: all that reads test pictures.
 
     Writes `model/`, `test.json`, `confusion.png` and `predictions.png`, and prints the last line.
+    `logits_of` is a quicker way to the model's logits than from pictures, where there is one.
     """
     if sentence := history.overfitting(run.rows):
         print(sentence)
-    state, row = run.best(state)
     bundle = Bundle(
         model=model,
-        variables=state.variables,
+        variables=variables,
         classes=dataset.classes,
         size=dataset.size,
         fingerprint=dataset.folder.fingerprint,
@@ -152,10 +169,12 @@ def conclude(
     )
     bundle.save(run.path / "model")
     test = dataset.side("test")
-    summary, logits = evaluate(bundle, test, batch_size)
+    logits = logits_of(test) if logits_of else predict(bundle, test)
+    summary = metrics.summarise(logits, test.labels, dataset.classes)
     write_json(run.path / "test.json", {**summary, "epoch": row.epoch})
-    n = summary["n"]
-    caption = f"test accuracy {summary['accuracy']:.4f} ({n} pictures), epoch {row.epoch}"
+    caption = (
+        f"test accuracy {summary['accuracy']:.4f} ({summary['n']} pictures), epoch {row.epoch}"
+    )
     plots.save(
         plots.confusion(summary["confusion"], dataset.classes, caption), run.path / "confusion.png"
     )
@@ -192,12 +211,11 @@ def open_folder(root: Path, bundle: Bundle, on_bad: OnBad) -> Side:
     return Side(pixels(folder, bundle.size), labels, folder.records)
 
 
-def evaluate(bundle: Bundle, side: Side, batch_size: int) -> tuple[dict[str, Any], np.ndarray]:
-    """The fields of `test.json` (all but `epoch`) and the logits [N, K]."""
+def predict(bundle: Bundle, side: Side, batch_size: int = 64) -> Float[np.ndarray, "N K"]:
+    """Logits of every picture, whatever the batch size."""
     batches = Batches(side.images, side.labels, min(batch_size, len(side.labels)))
     evaluator = loop.Evaluator(bundle.model.apply, bundle.variables, batches, Progress(quiet=True))
-    _, logits = evaluator(bundle.variables, batches)
-    return metrics.summarise(logits, side.labels, bundle.classes), logits
+    return evaluator(bundle.variables, batches)[1]
 
 
 def _tiles(side: Side, logits: np.ndarray, classes: tuple[str, ...]) -> list[plots.Tile]:

@@ -14,7 +14,11 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from jaxgear import experiment
 from jaxgear.bundle import Bundle
+from jaxgear.data.dataset import open_dataset
+from jaxgear.evaluation import metrics
+from jaxgear.models.pretrained import load_backbone
 
 ROOT = Path(__file__).parents[1]
 TINY = ["--data", "drawn:120", "--image-size", "32", "--batch-size", "16"]
@@ -71,9 +75,9 @@ def test_run_folder_holds_the_contract(finished):
     assert (folder / "experiment.py").read_text() == (ROOT / "experiments/scratch.py").read_text()
     config = json.loads((folder / "config.json").read_text())
     assert (config["epochs"], config["image_size"], config["seed"]) == (3, 32, 0)
-    assert list(rows(folder)[0]) == [
-        "epoch", "step", "train_loss", "val_loss", "train_accuracy", "val_accuracy", "learning_rate",
-    ]  # fmt: skip
+    assert (folder / "history.csv").read_text().splitlines()[0] == (
+        "epoch,step,train_loss,val_loss,train_accuracy,val_accuracy,learning_rate,seconds"
+    )
     assert [row["epoch"] for row in rows(folder)] == ["1", "2", "3"]
 
 
@@ -191,3 +195,37 @@ def test_config_of_a_run_starts_the_same_run(finished):
     assert config == dataclasses.replace(
         scratch.Config(), data="drawn:120", image_size=32, batch_size=16, epochs=3, out=config.out
     )
+
+
+WEIGHTS = ROOT / "tests/models/golden/resnet18_width2.pth"
+TRANSFER = ["--weights", WEIGHTS, *TINY, "--epochs", "2", "--views", "2"]
+
+
+@pytest.mark.parametrize("finetune", [0, 4])
+def test_transfer_is_a_run_like_any_other(finetune, tmp_path):
+    arguments = [*TRANSFER, "--finetune", finetune, "--finetune-epochs", "2", "--out", tmp_path]
+    done = run(*arguments, module="experiments.transfer")
+    assert done.returncode == 0, done.stderr
+    (folder,) = tmp_path.iterdir()
+    assert folder.name.startswith("transfer-")
+    assert len(rows(folder)) == 2
+    found = json.loads((folder / "test.json").read_text())
+    bundle = Bundle.load(folder)
+    dataset = open_dataset("drawn:120", size=32, seed=0, say=lambda line: None)
+    logits = experiment.predict(bundle, dataset.side("test"))
+    assert metrics.summarise(logits, dataset.side("test").labels, dataset.classes)[
+        "loss"
+    ] == pytest.approx(found["loss"], rel=1e-4)
+    stem = bundle.variables["params"]["backbone"]["conv1"]["kernel"]
+    np.testing.assert_array_equal(
+        stem, load_backbone(WEIGHTS).variables["params"]["conv1"]["kernel"]
+    )
+
+
+def test_transfer_without_its_weights_says_what_to_do(tmp_path):
+    done = run(
+        "--weights", "no/such/file", *TINY, "--out", tmp_path / "out", module="experiments.transfer"
+    )
+    assert done.returncode == 5
+    assert "no/such/file" in done.stderr
+    assert not (tmp_path / "out").exists()

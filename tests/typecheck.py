@@ -1,4 +1,4 @@
-"""The checker of signatures under pytest: beartype, with an int allowed where a float is asked for."""
+"""Checks signatures under pytest: beartype, with an int allowed where a float is asked for."""
 
 import beartype
 

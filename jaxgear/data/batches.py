@@ -1,7 +1,8 @@
 """One side of the set (train, validation or test) as batches on the device.
 
-The pictures (or features of them) are moved to the device once, as uint8; a batch is a gather there. Which pictures form
-batch i of epoch e is a pure function of (seed, epoch), so a resumed run needs no saved generator.
+The pictures (or features of them) are moved to the device once, as uint8; a batch is a gather
+there. Which pictures form batch i of epoch e is a pure function of (seed, epoch), so a resumed run
+needs no saved generator.
 """
 
 from collections.abc import Iterator

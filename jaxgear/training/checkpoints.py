@@ -2,8 +2,8 @@
 
 A step directory holds the items `model` (parameters and statistics), `average` (where one is kept),
 `train` (optimizer state, step, key) and a manifest beside them: the sha256 of every file, as Orbax
-restores a flipped byte without a word, and the shape of every leaf, as it names none. `save` returns
-when everything is on disk.
+restores a flipped byte without a word, and the shape of every leaf, as it names none. `save`
+returns when everything is on disk.
 """
 
 import hashlib

@@ -14,11 +14,9 @@ from jaxtyping import Array, Float, Int, Key, Num, PyTree
 from jaxgear.data.batches import Batch
 
 Keys = Key[Array, " B"]  # one per example
-Augment = Callable[[Keys, Float[Array, "B S S 3"]], Float[Array, "B S S 3"]]
-Mix = Callable[
-    [Keys, Float[Array, "B S S 3"], Float[Array, "B K"]],
-    tuple[Float[Array, "B S S 3"], Float[Array, "B K"]],
-]
+Images = Float[Array, "B ..."]  # [B, S, S, 3], or what a network takes in their place
+Augment = Callable[[Keys, Images], Images]
+Mix = Callable[[Keys, Images, Float[Array, "B K"]], tuple[Images, Float[Array, "B K"]]]
 Loss = Callable[[Float[Array, "B K"], Float[Array, "B K"]], Float[Array, " B"]]
 
 
@@ -58,14 +56,19 @@ class Metrics(struct.PyTreeNode):
 def init_state(
     model: nn.Module,
     tx: optax.GradientTransformation,
-    images: Num[ArrayLike, "B S S 3"],
+    images: Num[ArrayLike, "B ..."],
     seed: int,
     average: bool = False,
+    variables: PyTree = None,
 ) -> TrainState:
-    """Fresh parameters for pictures shaped like `images`."""
+    """A state at step 0: fresh parameters for pictures shaped like `images`, or `variables`."""
     key = jax.random.key(seed)
-    init = jax.jit(lambda key, images: model.init(key, images, train=False))
-    variables = init(jax.random.fold_in(key, 0), images)
+    if variables is None:
+        init = jax.jit(lambda key, images: model.init(key, images, train=False))
+        variables = init(jax.random.fold_in(key, 0), images)
+    else:
+        # A copy: the step donates its state, and whoever gave the variables may need them still.
+        variables = jax.tree.map(jnp.array, variables)
     params, batch_stats = variables["params"], variables.get("batch_stats", {})
     return TrainState(
         step=jnp.zeros((), jnp.int32),
@@ -162,7 +165,7 @@ def eval_step(
 
 
 def predict_step(
-    apply: Callable[..., Any], variables: PyTree, images: Num[Array, "B S S 3"]
+    apply: Callable[..., Any], variables: PyTree, images: Num[Array, "B ..."]
 ) -> Float[Array, "B K"]:
     """Class probabilities."""
     return jax.nn.softmax(apply(variables, images, train=False))

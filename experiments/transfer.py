@@ -1,0 +1,112 @@
+"""A classifier on the feature layers of a pretrained ResNet, and fine-tuning of them.
+
+python -m experiments.transfer --data FOLDER
+python -m experiments.transfer --data FOLDER --finetune 4
+"""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+
+from jaxgear import cli, experiment
+from jaxgear.data.augment import affine, chain, colour, flip
+from jaxgear.data.batches import Batches
+from jaxgear.data.dataset import Side
+from jaxgear.models.download import default_weights
+from jaxgear.models.features import compute_features
+from jaxgear.models.finetune import Head, groups, with_head
+from jaxgear.models.pretrained import load_backbone
+from jaxgear.training import loop, steps
+from jaxgear.training.progress import Progress
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(experiment.Config):
+    """Train a classifier on a pretrained ResNet."""
+
+    weights: str = ""
+    """File or folder of pretrained weights; empty: the default ResNet-50, fetched once."""
+    epochs: int = 30
+    views: int = 4
+    """Views of each training picture whose features are kept: itself, and augmented ones."""
+    peak_lr: float = 0.003
+    weight_decay: float = 0.3
+    label_smoothing: float = 0.1
+    dropout: float = 0.2
+    finetune: int = 0
+    """Fine-tune from this stage up (4: the last; 0: the backbone stays frozen)."""
+    finetune_epochs: int = 6
+    finetune_lr: float = 0.0001
+    """Of the backbone; the head learns at three times that."""
+
+
+def main(config: Config) -> Path:
+    """Trains, tests once, and returns the run folder."""
+    dataset = experiment.open_data(config)
+    backbone = load_backbone(Path(config.weights) if config.weights else default_weights())
+    augment = chain(flip(), affine(rotate=10, scale=0.2), colour())
+    head = Head(len(dataset.classes), config.dropout)
+
+    # Stage one: the head, on features that are computed once.
+    def features(side: Side, views: int = 1) -> np.ndarray:  # [N, V, D]
+        return compute_features(
+            backbone, side.images, [r.sha256 for r in side.records], views, augment, "gear-1"
+        )
+
+    def one_view(keys: jax.Array, views: jax.Array) -> jax.Array:  # [B, V, D] -> [B, D]
+        return jax.vmap(lambda key, x: jax.random.choice(key, x))(keys, views)
+
+    train_side, val_side = dataset.side("train"), dataset.side("val")
+    train = Batches(
+        features(train_side, config.views), train_side.labels, config.batch_size, config.seed
+    )
+    val = Batches(features(val_side)[:, 0], val_side.labels, config.batch_size)
+
+    epochs, view, network = config.epochs, one_view, head
+    schedule = optax.cosine_decay_schedule(config.peak_lr, epochs * len(train))
+    tx = optax.adamw(schedule, weight_decay=config.weight_decay)
+    state = steps.init_state(head, tx, val.images[:1], config.seed)
+    loss = steps.smoothed_cross_entropy(config.label_smoothing)
+
+    if config.finetune:  # Stage two: the network, from that head on.
+        state = experiment.last(
+            loop.epochs(
+                state, train, val, last=epochs, schedule=schedule, progress=Progress(quiet=True),
+                classes=len(dataset.classes), loss=loss, augment=view,
+            )
+        )  # fmt: skip
+        network, variables = with_head(backbone, head, state.variables, config.finetune)
+        train, val = experiment.picture_batches(config, dataset)
+        epochs, view = config.finetune_epochs, augment
+        schedule = optax.warmup_cosine_decay_schedule(
+            0.0, config.finetune_lr, len(train), epochs * len(train)
+        )
+        tx = optax.partition(
+            {
+                "frozen": optax.set_to_zero(),
+                "backbone": optax.adamw(schedule, weight_decay=0.05),
+                "head": optax.adamw(lambda step: 3 * schedule(step), weight_decay=0.05),
+            },
+            lambda params: groups(params, config.finetune),
+        )
+        state = steps.init_state(network, tx, train.images[:1], config.seed, variables=variables)
+
+    with Progress(epochs) as progress, experiment.start(config, __file__, dataset) as run:
+        state = run.latest(state)
+        rows = loop.epochs(
+            state, train, val, first=len(run.rows) + 1, last=epochs, schedule=schedule,
+            progress=progress, classes=len(dataset.classes), loss=loss, augment=view,
+        )  # fmt: skip
+        state, best = run.best(experiment.follow(run, rows, config.patience))
+        if config.finetune:
+            return experiment.conclude(run, best, dataset, network, state.variables)
+        logits_of = lambda side: head.apply(state.variables, features(side)[:, 0], train=False)  # noqa: E731
+        network, variables = with_head(backbone, head, state.variables)
+        return experiment.conclude(run, best, dataset, network, variables, logits_of)
+
+
+if __name__ == "__main__":
+    cli.run_experiment(main, Config)

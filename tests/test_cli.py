@@ -1,0 +1,101 @@
+"""Commands: what they print, what they write, and their exit codes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from jaxgear import cli
+
+ROOT = Path(__file__).parents[1]
+
+
+def write_folder(root, broken=False):
+    rng = np.random.default_rng(0)
+    for name in ("axes", "boots"):
+        (root / name).mkdir(parents=True)
+        for i in range(4):
+            pixels = rng.integers(0, 256, (20, 24, 3), np.uint8)
+            PIL.Image.fromarray(pixels).save(root / name / f"{i}.png")
+    (root / "axes" / "copy.png").write_bytes((root / "axes" / "0.png").read_bytes())
+    (root / ".hidden").touch()
+    if broken:
+        (root / "axes" / "page.jpg").write_text("<html>not found</html>")
+        (root / "boots" / "both.png").write_bytes((root / "axes" / "1.png").read_bytes())
+    return root
+
+
+def call(*arguments):
+    with pytest.raises(SystemExit) as stop:
+        cli.main([str(argument) for argument in arguments])
+    return stop.value.code
+
+
+def test_check_describes_a_clean_folder(tmp_path, capsys):
+    folder = write_folder(tmp_path / "set")
+    assert call("check", folder, "--json", tmp_path / "found.json") == 0
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["classes"] == {"axes": 5, "boots": 4}
+    assert (found["smallest_side"], found["largest_side"]) == (20, 24)
+    assert found["duplicate_groups"] == [["axes/0.png", "axes/copy.png"]]
+    assert found["ignored"] == [".hidden"]
+    assert found["refused"] == found["conflicts"] == []
+    assert "9 pictures in 2 classes" in capsys.readouterr().out
+
+
+def test_check_lists_what_is_wrong_and_exits_with_4(tmp_path, capsys):
+    folder = write_folder(tmp_path / "set", broken=True)
+    assert call("check", folder) == 4
+    printed = capsys.readouterr().out
+    assert "axes/page.jpg" in printed
+    assert "boots/both.png: same bytes as axes/1.png" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "word"),
+    [
+        (["check", "no/such"], 4, "no/such"),
+        (["evaluate", "no/run", "no/such"], 5, "no/run"),
+        (["evaluate", "no/run", "x", "--batch-size", "0"], 2, "--batch-size"),
+        (["nonsense"], 2, "nonsense"),
+    ],
+)
+def test_mistakes(arguments, code, word, capsys):
+    assert call(*arguments) == code
+    assert word in capsys.readouterr().err
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    with pytest.raises(Exception, match="no/such"):
+        cli.main(["check", "no/such", "--debug"])
+
+
+def test_help_and_mistakes_import_nothing_heavy():
+    code = (
+        "import sys\nfrom jaxgear import cli\n"
+        "try: cli.main(sys.argv[1:])\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'jax', 'numpy', 'matplotlib', 'PIL'} & set(sys.modules)))"
+    )
+    for argument in ("--help", "nonsense"):
+        done = subprocess.run(
+            [sys.executable, "-c", code, argument], capture_output=True, text=True, cwd=ROOT
+        )
+        assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_prepare_writes_a_set_that_can_be_read(tmp_path, capsys):
+    from jaxgear.data.dataset import open_dataset
+
+    folder = write_folder(tmp_path / "set")
+    assert call("prepare", folder, tmp_path / "tfds") == 0
+    said = []
+    read = open_dataset(f"tfds:gear@{tmp_path / 'tfds'}", size=16, seed=9, say=said.append)
+    direct = open_dataset(str(folder), size=16, seed=0, say=said.append)
+    for side in ("train", "val", "test"):  # its own sides, whatever the seed of the run
+        np.testing.assert_array_equal(read.side(side).images, direct.side(side).images)
+        np.testing.assert_array_equal(read.side(side).labels, direct.side(side).labels)
