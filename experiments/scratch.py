@@ -19,7 +19,7 @@ from jaxgear.training.progress import Progress
 class Config(experiment.Config):
     """Train a CNN from scratch."""
 
-    epochs: int = 16
+    epochs: int = 20
     peak_lr: float = 0.02
     """Of the convolution kernels; all else learns at 0.15 of it."""
     weight_decay: float = 0.05
@@ -49,7 +49,7 @@ def main(config: Config) -> Path:
         adam_learning_rate=lambda step: 0.15 * schedule(step),
         muon_weight_dimension_numbers=optim.convolution_kernels,
     )
-    augment = chain(flip(), affine(rotate=15, scale=0.25), colour(swap=0.3))
+    augment = chain(flip(), affine(rotate=20, scale=0.3, shift=0.1), colour(swap=0.3))
 
     state = steps.init_state(model, tx, train.images[:1], config.seed)
     with (

@@ -5,16 +5,14 @@ python -m experiments.transfer --data FOLDER --finetune 4
 """
 
 import dataclasses
+import functools
 from pathlib import Path
 
-import jax
-import numpy as np
 import optax
 
 from jaxgear import cli, experiment
-from jaxgear.data.augment import affine, chain, colour, flip
+from jaxgear.data.augment import affine, chain, colour, flip, one_view
 from jaxgear.data.batches import Batches
-from jaxgear.data.dataset import Side
 from jaxgear.models.download import default_weights
 from jaxgear.models.features import compute_features
 from jaxgear.models.finetune import Head, groups, with_head
@@ -50,34 +48,25 @@ def main(config: Config) -> Path:
     augment = chain(flip(), affine(rotate=10, scale=0.2), colour())
     head = Head(len(dataset.classes), config.dropout)
 
-    # Stage one: the head, on features that are computed once.
-    def features(side: Side, views: int = 1) -> np.ndarray:  # [N, V, D]
-        return compute_features(
-            backbone, side.images, [r.sha256 for r in side.records], views, augment, "gear-1"
-        )
-
-    def one_view(keys: jax.Array, views: jax.Array) -> jax.Array:  # [B, V, D] -> [B, D]
-        return jax.vmap(lambda key, x: jax.random.choice(key, x))(keys, views)
-
+    # Stage one: the head, on features that are computed once. [N, V, D]
+    features = functools.partial(compute_features, backbone, augment=augment)
     train_side, val_side = dataset.side("train"), dataset.side("val")
     train = Batches(
         features(train_side, config.views), train_side.labels, config.batch_size, config.seed
     )
     val = Batches(features(val_side)[:, 0], val_side.labels, config.batch_size)
-
-    epochs, view, network = config.epochs, one_view, head
+    network, epochs, view = head, config.epochs, one_view()
     schedule = optax.cosine_decay_schedule(config.peak_lr, epochs * len(train))
     tx = optax.adamw(schedule, weight_decay=config.weight_decay)
     state = steps.init_state(head, tx, val.images[:1], config.seed)
-    loss = steps.smoothed_cross_entropy(config.label_smoothing)
+    options = {
+        "classes": len(dataset.classes),
+        "loss": steps.smoothed_cross_entropy(config.label_smoothing),
+    }
 
     if config.finetune:  # Stage two: the network, from that head on.
-        state = experiment.last(
-            loop.epochs(
-                state, train, val, last=epochs, schedule=schedule, progress=Progress(quiet=True),
-                classes=len(dataset.classes), loss=loss, augment=view,
-            )
-        )  # fmt: skip
+        quiet = {"schedule": schedule, "progress": Progress(quiet=True), "augment": view}
+        state = experiment.last(loop.epochs(state, train, val, last=epochs, **quiet, **options))
         network, variables = with_head(backbone, head, state.variables, config.finetune)
         train, val = experiment.picture_batches(config, dataset)
         epochs, view = config.finetune_epochs, augment
@@ -97,15 +86,28 @@ def main(config: Config) -> Path:
     with Progress(epochs) as progress, experiment.start(config, __file__, dataset) as run:
         state = run.latest(state)
         rows = loop.epochs(
-            state, train, val, first=len(run.rows) + 1, last=epochs, schedule=schedule,
-            progress=progress, classes=len(dataset.classes), loss=loss, augment=view,
-        )  # fmt: skip
+            state,
+            train,
+            val,
+            first=len(run.rows) + 1,
+            last=epochs,
+            schedule=schedule,
+            progress=progress,
+            augment=view,
+            **options,
+        )
         state, best = run.best(experiment.follow(run, rows, config.patience))
         if config.finetune:
             return experiment.conclude(run, best, dataset, network, state.variables)
-        logits_of = lambda side: head.apply(state.variables, features(side)[:, 0], train=False)  # noqa: E731
         network, variables = with_head(backbone, head, state.variables)
-        return experiment.conclude(run, best, dataset, network, variables, logits_of)
+        return experiment.conclude(
+            run,
+            best,
+            dataset,
+            network,
+            variables,
+            lambda side: head.apply(state.variables, features(side)[:, 0], train=False),
+        )
 
 
 if __name__ == "__main__":
