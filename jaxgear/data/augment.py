@@ -142,6 +142,11 @@ def erase(probability: float = 0.5, smallest: float = 0.1, largest: float = 0.4)
     return apply
 
 
+def one_view() -> Augment:
+    """One of the views [B, V, ...] that were computed of each example: [B, ...]."""
+    return lambda keys, views: jax.vmap(jax.random.choice)(keys, views)
+
+
 def mixup(alpha: float = 0.2) -> Mix:
     """Blends each picture and target with its neighbour's in the batch (Zhang et al. 2018)."""
 
