@@ -24,6 +24,8 @@ class Config(experiment.Config):
     """Of the convolution kernels; all else learns at 0.15 of it."""
     weight_decay: float = 0.05
     label_smoothing: float = 0.1
+    balance: float = 0.0
+    """Weigh the loss by class frequency to the power of minus this: 1 makes classes count alike."""
 
 
 def main(config: Config) -> Path:
@@ -68,6 +70,7 @@ def main(config: Config) -> Path:
             classes=len(dataset.classes),
             loss=steps.smoothed_cross_entropy(config.label_smoothing),
             augment=augment,
+            class_weights=train.class_weights(len(dataset.classes), config.balance),
         )
         state = experiment.follow(run, epochs, config.patience)
         state, best = run.best(state)

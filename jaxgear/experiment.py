@@ -119,14 +119,6 @@ def picture_batches(config: Config, dataset: Dataset) -> tuple[Batches, Batches]
     return train, val
 
 
-def class_weights(dataset: Dataset, power: float) -> np.ndarray:
-    """Loss weights [K] ~ frequency ** -power, of mean 1 over the training pictures."""
-    labels = dataset.side("train").labels
-    counts = np.bincount(labels, minlength=len(dataset.classes))
-    weights = counts.astype(np.float64) ** -power
-    return (weights * counts.sum() / (weights * counts).sum()).astype(np.float32)
-
-
 def follow(run: Run, epochs: Iterator[tuple[TrainState, history.Row]], patience: int) -> TrainState:
     """Records each epoch and redraws the curves; stops early when patience has run out."""
     for state, row in epochs:

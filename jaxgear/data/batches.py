@@ -45,6 +45,15 @@ class Batches:
     def examples(self) -> int:
         return len(self.labels)
 
+    def class_weights(self, classes: int, power: float) -> Float[Array, " K"]:
+        """Loss weights ~ class frequency ** -power, 1 on average over the pictures.
+
+        Every class must have pictures; a power of 0 weighs all alike, 1 makes classes count alike.
+        """
+        counts = np.bincount(np.asarray(self.labels), minlength=classes)
+        weights = counts.astype(np.float64) ** -power
+        return jnp.asarray(weights * counts.sum() / (weights * counts).sum(), jnp.float32)
+
     def __len__(self) -> int:
         """Steps of one epoch; the last batch is padded, no picture is dropped."""
         return -(-self.examples // self.batch_size)

@@ -52,11 +52,11 @@ def assign_sides(
 ) -> list[str]:
     """A side for each record: "train", "val", "test" or "left_out".
 
-    Where the members of a group have different sides of their own, those on the side that comes
-    first of test, val, train keep theirs and the others are left out. So the test side never loses
-    a picture and no near-twin of a test picture is trained on. The price of having no memory is
-    that of nearly half of the pairs of twins one is left out; a new twin may make an old picture
-    left out, but never moves it to another side.
+    Where the members of a group have different sides of their own, those on the commonest side
+    (of equals, the first of test, val, train) keep theirs and the others are left out: no near-twin
+    of a test picture is trained on. The price of having no memory is that of nearly half of the
+    pairs of twins one is left out; a new twin may make an old picture left out, but never moves it
+    to another side.
 
     Classes are stratified in expectation only, as each picture is drawn by itself. A class with a
     side that came out empty gets it filled with the groups whose hash is nearest to the threshold;
@@ -94,9 +94,11 @@ def assign_sides(
     members = defaultdict(list)
     for i in pool:
         members[groups[i]].append(i)
-    first = {group: min(position[i] for i in found) for group, found in members.items()}
-    natural = {group: min(own[i] for i in found) for group, found in members.items()}
+    natural = {group: _commonest([own[i] for i in found]) for group, found in members.items()}
     kept = [i for i in pool if own[i] == natural[groups[i]]]
+    first: dict[str, float] = {}
+    for i in kept:
+        first[groups[i]] = min(position[i], first.get(groups[i], 1.0))
     placed = _fill_empty_sides(folder, [(i, groups[i]) for i in kept], first, natural, len(fill))
     for i in pool:
         sides[i] = LEFT_OUT
@@ -162,6 +164,11 @@ def _fill_empty_sides(
                 "class; add pictures of it, or look for wrong labels"
             )
     return placed
+
+
+def _commonest(sides: list[int]) -> int:
+    """The most frequent of indices into test, val, train; of equals the smallest."""
+    return max(sorted(set(sides)), key=sides.count)
 
 
 def _position(seed: int, sha256: str) -> float:

@@ -37,6 +37,14 @@ def test_rows_belong_together(images):
         assert int(batch.epoch) == 5
 
 
+@pytest.mark.parametrize(("power", "ratio"), [(0, 1), (0.5, 2), (1, 4)])
+def test_class_weights_balance_and_keep_the_mean(images, power, ratio):
+    labels = np.array([0] * 8 + [1] * 2 + [2], np.int32)
+    weights = Batches(images, labels, 4).class_weights(3, power)
+    assert weights[1] / weights[0] == pytest.approx(ratio, rel=1e-6)
+    assert weights[labels].mean() == pytest.approx(1, rel=1e-6)
+
+
 def test_order_is_a_function_of_seed_and_epoch(images):
     order = lambda seed, epoch: counted(batches(images, seed=seed).shuffled(epoch))  # noqa: E731
     assert order(1, 2) == order(1, 2)
