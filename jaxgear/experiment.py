@@ -223,11 +223,12 @@ def _tiles(side: Side, logits: np.ndarray, classes: tuple[str, ...]) -> list[plo
         same = side.labels[right] == label
         place[same] = np.arange(same.sum())
     right = right[np.lexsort((side.labels[right], place))][: GRID_TILES - len(wrong)]
+    names = [name.replace("_", " ") for name in classes]
     return [
         plots.Tile(
             side.images[i],
-            f"{classes[predicted[i]]} {sure[i]:.2f}",
-            f"not: {classes[side.labels[i]]}" if predicted[i] != side.labels[i] else "",
+            f"{names[predicted[i]]} {sure[i]:.2f}",
+            f"not: {names[side.labels[i]]}" if predicted[i] != side.labels[i] else "",
             wrong=bool(predicted[i] != side.labels[i]),
         )
         for i in (*wrong, *right)

@@ -38,8 +38,12 @@ def curves(rows: Sequence[history.Row], title: str = "") -> Figure:
     losses, accuracies = figure.subplots(1, 2)
     best = history.best(rows)
     epochs = [row.epoch for row in rows]
+    lines = (("train", TRAIN, "training (as optimised)"), ("val", VAL, "validation"))
     for axes, name, top in ((losses, "loss", None), (accuracies, "accuracy", 1.0)):
-        for side, colour, label in (("train", TRAIN, "training"), ("val", VAL, "validation")):
+        for side, colour, label in (
+            ("train", TRAIN, "training (as optimised)"),
+            ("val", VAL, "validation"),
+        ):
             values = [getattr(row, f"{side}_{name}") for row in rows]
             axes.plot(epochs, values, color=colour, marker="o", markersize=3, label=label)
         value = getattr(best, f"val_{name}")
@@ -95,7 +99,7 @@ def confusion(
 
 def grid(tiles: Sequence[Tile], title: str = "", columns: int | None = None) -> Figure:
     """Pictures with titles, in rows; wrong ones titled in red with a red frame."""
-    columns = columns or min(len(tiles), max(3, min(8, math.ceil(math.sqrt(1.6 * len(tiles))))))
+    columns = columns or _columns(len(tiles))
     rows = math.ceil(len(tiles) / columns)
     figure = Figure(figsize=(2.1 * columns, 2.55 * rows + 0.5), layout="constrained")
     cells = figure.subplots(rows, columns, squeeze=False).ravel()
@@ -133,6 +137,14 @@ def save(figure: Figure, path: Path) -> None:
     png = io.BytesIO()
     figure.savefig(png, dpi=110, metadata={"Software": None})
     write_bytes(path, png.getvalue())
+
+
+def _columns(tiles: int) -> int:
+    """A grid a little wider than high, with as few empty cells as that allows."""
+    if tiles <= 6:
+        return tiles
+    ideal = math.sqrt(1.6 * tiles)
+    return min(range(4, 9), key=lambda c: (-tiles % c > 1, abs(c - ideal)))
 
 
 def _describe(axes: Axes, x: str, y: str) -> None:

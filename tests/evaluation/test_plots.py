@@ -18,7 +18,10 @@ def test_curves_show_every_epoch_and_mark_the_best():
     train, val = losses.lines[:2]
     np.testing.assert_array_equal(train.get_ydata(), [1.0, 0.5, 1 / 3])
     np.testing.assert_array_equal(val.get_ydata(), [3.0, 1.0, 2.0])
-    assert [t.get_text() for t in losses.get_legend().get_texts()] == ["training", "validation"]
+    assert [t.get_text() for t in losses.get_legend().get_texts()] == [
+        "training (as optimised)",
+        "validation",
+    ]
     assert "best epoch 2" in losses.get_title()
     assert losses.get_xlabel() == "epoch"
     assert "accuracy" in accuracies.get_ylabel()
