@@ -40,10 +40,7 @@ def curves(rows: Sequence[history.Row], title: str = "") -> Figure:
     epochs = [row.epoch for row in rows]
     lines = (("train", TRAIN, "training (as optimised)"), ("val", VAL, "validation"))
     for axes, name, top in ((losses, "loss", None), (accuracies, "accuracy", 1.0)):
-        for side, colour, label in (
-            ("train", TRAIN, "training (as optimised)"),
-            ("val", VAL, "validation"),
-        ):
+        for side, colour, label in lines:
             values = [getattr(row, f"{side}_{name}") for row in rows]
             axes.plot(epochs, values, color=colour, marker="o", markersize=3, label=label)
         value = getattr(best, f"val_{name}")

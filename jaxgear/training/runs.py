@@ -17,7 +17,6 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import jax
@@ -87,13 +86,8 @@ class Run:
     def __enter__(self) -> "Run":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.checkpoints.__exit__(kind, error, trace)
+    def __exit__(self, *error: object) -> None:
+        self.checkpoints.__exit__(*error)
 
     def latest(self, state: TrainState) -> TrainState:
         """`state` itself in a new run, else the newest saved; later history rows are dropped."""
