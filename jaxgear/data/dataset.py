@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from jaxgear.data.cache import user_cache
-from jaxgear.data.drawn import write_drawn
+from jaxgear.data.drawn import CLASSES, write_drawn
 from jaxgear.data.folder import Folder, OnBad, Record, pixels, read_folder, require_clean
 from jaxgear.data.splits import assign_sides, near_duplicate_groups, twins_across
 from jaxgear.errors import DataError
@@ -106,11 +106,11 @@ def open_dataset(
 def drawn_set(source: str) -> Path:
     """The folder of the drawn set `drawn` or `drawn:COUNT`, drawn now unless it is in the cache."""
     _, _, count = source.partition(":")
-    if count and not count.isdigit():
+    if count and (not count.isdigit() or int(count) < len(CLASSES)):
         raise DataError(f"--data {source}: expected drawn:COUNT, as in drawn:{DRAWN}")
     count = int(count or DRAWN)
     if cache := user_cache():
-        with contextlib.suppress(OSError):  # not writable: this once, elsewhere
+        with contextlib.suppress(DataError):  # not writable: this once, elsewhere
             return write_drawn(cache / f"drawn-{count}", count)
     return write_drawn(Path(tempfile.mkdtemp(prefix="jaxgear-")) / "drawn", count)
 

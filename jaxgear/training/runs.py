@@ -77,7 +77,8 @@ class Run:
                 f"{path}: the pictures have changed since this run started (fingerprint "
                 f"{before[:12]}, now {dataset.folder.fingerprint[:12]}); start a new run"
             )
-        rows = history.from_csv((path / "history.csv").read_text())
+        history_file = path / "history.csv"
+        rows = history.from_csv(history_file.read_text()) if history_file.exists() else []
         run = cls(path, rows)
         if not run.checkpoints.epochs:
             raise CheckpointError(f"{path}: no checkpoint to resume from; start a new run")

@@ -1,0 +1,88 @@
+"""What `--data` names, in what order it is looked for, and what is said about it."""
+
+import numpy as np
+import PIL.Image
+import pytest
+from pictures import write_set
+
+from jaxgear.data import dataset
+from jaxgear.data.dataset import open_dataset
+from jaxgear.data.drawn import CLASSES
+from jaxgear.errors import DataError
+
+
+@pytest.fixture
+def said():
+    return []
+
+
+def test_without_data_it_draws_and_says_how_to_get_photographs(tmp_path, monkeypatch, said):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(dataset, "DRAWN", 60)
+    found = open_dataset("", size=16, seed=0, say=said.append)
+    assert found.classes == tuple(sorted(CLASSES))
+    assert len(found.sides) == 60
+    assert "60 drawn pictures" in said[0]
+    assert "python -m scripts.get_gear" in said[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_photographs_are_taken_where_they_are(tmp_path, monkeypatch, said):
+    monkeypatch.chdir(tmp_path)
+    write_set(tmp_path / "data/gear_images", {"axes": 8, "boots": 8})
+    found = open_dataset("", size=16, seed=0, say=said.append)
+    assert found.classes == ("axes", "boots")
+    assert len(said) == 1  # the counts alone
+
+
+def test_sides_hold_the_pictures_of_their_records(tmp_path, said):
+    write_set(tmp_path / "set", {"axes": 12, "boots": 12})
+    found = open_dataset(str(tmp_path / "set"), size=16, seed=3, say=said.append)
+    total = 0
+    for name in dataset.SIDES:
+        side = found.side(name)
+        assert side.images.shape == (len(side.records), 16, 16, 3)
+        assert [r.label for r in side.records] == list(side.labels)
+        assert found.counts()[name] == len(side.records)
+        total += len(side.records)
+    assert total == 24 - found.counts().get("left_out", 0)
+    other = open_dataset(str(tmp_path / "set"), size=16, seed=4, say=said.append)
+    assert other.sides != found.sides
+
+
+def test_skipped_and_hidden_files_are_said(tmp_path, said):
+    write_set(tmp_path / "set", {"axes": 8, "boots": 8})
+    (tmp_path / "set/axes/page.jpg").write_text("<html>")
+    (tmp_path / "set/.hidden").touch()
+    with pytest.raises(DataError, match=r"axes/page\.jpg"):
+        open_dataset(str(tmp_path / "set"), size=16, seed=0, say=said.append)
+    found = open_dataset(str(tmp_path / "set"), size=16, seed=0, on_bad="skip", say=said.append)
+    assert len(found.sides) == 16
+    assert any("axes/page.jpg" in line for line in said)
+    assert any(".hidden" in line for line in said)
+
+
+def test_twins_on_a_folder_s_own_sides_are_warned_of(tmp_path, said):
+    write_set(tmp_path / "set/train", {"axes": 8, "boots": 8})
+    for name in ("axes", "boots"):
+        (tmp_path / "set/test" / name).mkdir(parents=True)
+        source = next((tmp_path / "set/train" / name).iterdir())
+        with PIL.Image.open(source) as picture:
+            picture.convert("RGB").save(tmp_path / "set/test" / name / "twin.jpg", quality=60)
+    open_dataset(str(tmp_path / "set"), size=32, seed=0, say=said.append)
+    warnings = [line for line in said if line.startswith("warning: near-duplicates")]
+    assert warnings
+    assert all("twin.jpg" in line for line in warnings)
+
+
+@pytest.mark.parametrize("count", ["drawn:0", "drawn:x", "drawn:-3"])
+def test_a_count_that_is_none_is_refused(count, said):
+    with pytest.raises(DataError, match=count):
+        open_dataset(count, size=16, seed=0, say=said.append)
+
+
+def test_drawing_works_without_a_cache(tmp_path, monkeypatch, said):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("JAXGEAR_CACHE", str(tmp_path / "file"))
+    found = open_dataset("drawn:60", size=16, seed=0, say=said.append)
+    assert np.bincount([r.label for r in found.folder.records]).tolist() == [5] * 12
