@@ -137,15 +137,17 @@ def test_an_interrupted_run_goes_on_to_the_same_end(finished, tmp_path):
         command(*TINY, "--epochs", 3, "--out", tmp_path),
         cwd=ROOT,
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
     )
     while not (checkpoints := list(tmp_path.glob("*/checkpoints/000001/manifest.json"))):
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    process.communicate()
+    _, complaint = process.communicate()
     assert process.returncode == 143
     folder = checkpoints[0].parents[2]
+    assert complaint.splitlines() == [f"interrupted; go on with --resume {folder}"]
     assert not (folder / "test.json").exists()
     done = run("--resume", folder)
     assert done.returncode == 0, done.stderr

@@ -87,8 +87,10 @@ class Run:
     def __enter__(self) -> "Run":
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self.checkpoints.__exit__(*error)
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        if kind in (KeyboardInterrupt, SystemExit) and self.checkpoints.epochs:
+            print(f"interrupted; go on with --resume {self.path}", file=sys.stderr)
+        self.checkpoints.__exit__(kind, *error)
 
     def latest(self, state: TrainState) -> TrainState:
         """`state` itself in a new run, else the newest saved; later history rows are dropped."""
