@@ -28,7 +28,7 @@ class Config(experiment.Config):
     weights: str = ""
     """File or folder of pretrained weights; empty: the default ResNet-50, fetched once."""
     epochs: int = 30
-    views: int = 4
+    views: int = 3
     """Views of each training picture whose features are kept: itself, and augmented ones."""
     peak_lr: float = 0.003
     weight_decay: float = 0.3

@@ -19,6 +19,7 @@ from jaxgear.bundle import Bundle
 from jaxgear.data.dataset import open_dataset
 from jaxgear.evaluation import metrics
 from jaxgear.models.pretrained import load_backbone
+from scripts import bench
 
 ROOT = Path(__file__).parents[1]
 TINY = ["--data", "drawn:120", "--image-size", "32", "--batch-size", "16"]
@@ -197,6 +198,16 @@ def test_config_of_a_run_starts_the_same_run(finished):
     assert config == dataclasses.replace(
         scratch.Config(), data="drawn:120", image_size=32, batch_size=16, epochs=3, out=config.out
     )
+
+
+@pytest.mark.slow
+def test_photographs_reach_ninety_percent_on_a_short_schedule(shared, tmp_path):
+    """The main job on real pictures, as `scripts/bench.py reach` runs it."""
+    short = [word for flag in bench.SHORT.items() for word in flag]
+    done = run("--data", shared / "data/gear", "--out", tmp_path, *short)
+    assert done.returncode == 0, done.stderr
+    (folder,) = tmp_path.iterdir()
+    assert json.loads((folder / "test.json").read_text())["accuracy"] >= 0.90
 
 
 WEIGHTS = ROOT / "tests/models/golden/resnet18_width2.pth"

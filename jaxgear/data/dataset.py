@@ -17,7 +17,7 @@ from jaxgear.data.splits import assign_sides, near_duplicate_groups, twins_acros
 from jaxgear.errors import DataError
 
 PHOTOGRAPHS = Path("data/gear_images")  # where scripts/get_gear.py puts them
-DRAWN = 1200  # pictures of the drawn set, when there are no photographs
+DRAWN = 600  # pictures of the drawn set, when there are no photographs: under three minutes
 SIDES = ("train", "val", "test")
 
 
