@@ -1,7 +1,9 @@
 """A classifier on the feature layers of a pretrained ResNet, and fine-tuning of them.
 
-python -m experiments.transfer --data FOLDER
-python -m experiments.transfer --data FOLDER --finetune 4
+    python -m experiments.transfer --data FOLDER
+    python -m experiments.transfer --data FOLDER --finetune 4
+
+The first run computes features, a few minutes on two CPU cores; later ones find them in the cache.
 """
 
 import dataclasses
