@@ -161,7 +161,7 @@ def conclude(
     )
     bundle.save(run.path / "model")
     test = dataset.side("test")
-    logits = logits_of(test) if logits_of else predict(bundle, test)
+    logits = np.asarray(logits_of(test)) if logits_of else predict(bundle, test)
     summary = metrics.summarise(logits, test.labels, dataset.classes)
     write_json(run.path / "test.json", {**summary, "epoch": row.epoch})
     caption = (
