@@ -75,7 +75,7 @@ def main(config: Config) -> Path:
             augment=augment,
             class_weights=train.class_weights(len(dataset.classes), config.balance),
         )
-        state = experiment.follow(run, epochs, config.patience)
+        state = experiment.follow(run, state, epochs, config.patience)
         state, best = run.best(state)
         return experiment.conclude(run, best, dataset, model, state.variables)
 

@@ -98,7 +98,7 @@ def main(config: Config) -> Path:
             augment=view,
             **options,
         )
-        state, best = run.best(experiment.follow(run, rows, config.patience))
+        state, best = run.best(experiment.follow(run, state, rows, config.patience))
         if config.finetune:
             return experiment.conclude(run, best, dataset, network, state.variables)
         network, variables = with_head(backbone, head, state.variables)

@@ -119,8 +119,18 @@ def picture_batches(config: Config, dataset: Dataset) -> tuple[Batches, Batches]
     return train, val
 
 
-def follow(run: Run, epochs: Iterator[tuple[TrainState, history.Row]], patience: int) -> TrainState:
-    """Records each epoch and redraws the curves; stops early when patience has run out."""
+def follow(
+    run: Run,
+    state: TrainState,
+    epochs: Iterator[tuple[TrainState, history.Row]],
+    patience: int,
+) -> TrainState:
+    """Records each epoch and redraws the curves; stops early when patience has run out.
+
+    The state after the last epoch, or `state` where a resumed run has none left to train.
+    """
+    if run.rows and history.epochs_since_best(run.rows) >= patience:
+        return state
     for state, row in epochs:
         run.record(state, row)
         plots.save(plots.curves(run.rows, run.path.name), run.path / "curves.png")

@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-# The shortest schedule that reaches 0.90 with room to spare, chosen on validation.
+# Reaches 0.90 with a little to spare (validation 0.92 with seed 0), and in time on two cores.
 SHORT = {"--epochs": "6", "--image-size": "80"}
 
 

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -155,6 +156,17 @@ def test_an_interrupted_run_goes_on_to_the_same_end(finished, tmp_path):
     assert rows(folder) == rows(straight)
     for name in ("model/weights.safetensors", "test.json"):
         assert (folder / name).read_bytes() == (straight / name).read_bytes()
+
+
+def test_a_run_interrupted_before_its_test_is_tested(finished, tmp_path):
+    """All epochs are done and no result is there: --resume trains nothing and tests."""
+    straight, _ = finished
+    folder = Path(shutil.copytree(straight, tmp_path / straight.name))
+    (folder / "test.json").unlink()
+    done = run("--resume", folder)
+    assert done.returncode == 0, done.stderr
+    assert rows(folder) == rows(straight)
+    assert (folder / "test.json").read_bytes() == (straight / "test.json").read_bytes()
 
 
 def test_resume_refuses_other_flags_and_takes_more_epochs(finished):
