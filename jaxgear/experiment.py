@@ -6,24 +6,22 @@ would otherwise repeat. See experiments/scratch.py.
 
 import collections
 import dataclasses
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal, TypeVar
 
 import flax.linen as nn
 import numpy as np
-from jaxtyping import Float, PyTree
+from jaxtyping import PyTree
 
+from jaxgear import prediction
 from jaxgear.bundle import Bundle
 from jaxgear.data.batches import Batches
 from jaxgear.data.dataset import Dataset, Side, open_dataset
-from jaxgear.data.folder import OnBad, pixels, read_folder, require_clean
-from jaxgear.errors import DataError, UsageError
+from jaxgear.errors import UsageError
 from jaxgear.evaluation import metrics, plots
 from jaxgear.files import write_json
-from jaxgear.training import history, loop
-from jaxgear.training.progress import Progress
+from jaxgear.training import history
 from jaxgear.training.runs import Run, environment, read_json
 from jaxgear.training.steps import TrainState
 
@@ -171,7 +169,7 @@ def conclude(
     )
     bundle.save(run.path / "model")
     test = dataset.side("test")
-    logits = np.asarray(logits_of(test)) if logits_of else predict(bundle, test)
+    logits = np.asarray(logits_of(test)) if logits_of else prediction.logits(bundle, test)
     summary = metrics.summarise(logits, test.labels, dataset.classes)
     write_json(run.path / "test.json", {**summary, "epoch": row.epoch})
     caption = (
@@ -190,34 +188,6 @@ def conclude(
     )
     print(f"{run.path}\ttest accuracy {summary['accuracy']:.4f}", flush=True)
     return run.path
-
-
-def open_folder(root: Path, bundle: Bundle, on_bad: OnBad) -> Side:
-    """All pictures of a folder, labelled in the order of the bundle's classes.
-
-    Raises:
-        DataError: a class folder that the bundle does not know.
-    """
-    folder = require_clean(read_folder(root, size=bundle.size, min_classes=1), on_bad)
-    for name in folder.classes:
-        if name not in bundle.classes:
-            raise DataError(
-                f"{root / name}: the model knows no class {name!r}, only "
-                f"{', '.join(bundle.classes)}"
-            )
-    for name in bundle.classes:
-        if name not in folder.classes:
-            print(f"warning: {root} has no pictures of class {name}", file=sys.stderr)
-    order = np.array([bundle.classes.index(name) for name in folder.classes], np.int32)
-    labels = order[[record.label for record in folder.records]]
-    return Side(pixels(folder, bundle.size), labels, folder.records)
-
-
-def predict(bundle: Bundle, side: Side, batch_size: int = 64) -> Float[np.ndarray, "N K"]:
-    """Logits of every picture, whatever the batch size."""
-    batches = Batches(side.images, side.labels, min(batch_size, len(side.labels)))
-    evaluator = loop.Evaluator(bundle.model.apply, bundle.variables, batches, Progress(quiet=True))
-    return evaluator(bundle.variables, batches)[1]
 
 
 def _tiles(side: Side, logits: np.ndarray, classes: tuple[str, ...]) -> list[plots.Tile]:

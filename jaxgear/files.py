@@ -5,6 +5,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from jaxgear.errors import UsageError
+
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Replaces a file in one move: a reader, or a crash, meets the old file or the new one."""
@@ -27,4 +29,21 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """`write_text` of indented JSON; a value that JSON lacks (NaN) is an error, not a bad file."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, to_json(value))
+
+
+def to_json(value: Any) -> str:
+    """Indented JSON; ValueError for what JSON lacks (NaN)."""
+    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_output(flag: str, path: Path, content: str | bytes) -> None:
+    """Writes a file that the user named with `flag`.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    try:
+        write_bytes(path, content.encode() if isinstance(content, str) else content)
+    except OSError as error:
+        raise UsageError(f"{flag} {path}: cannot be written ({error.strerror})") from error

@@ -15,7 +15,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from jaxgear import experiment
+from jaxgear import prediction
 from jaxgear.bundle import Bundle
 from jaxgear.data.dataset import open_dataset
 from jaxgear.evaluation import metrics
@@ -237,7 +237,7 @@ def test_transfer_is_a_run_like_any_other(finetune, tmp_path):
     found = json.loads((folder / "test.json").read_text())
     bundle = Bundle.load(folder)
     dataset = open_dataset("drawn:120", size=32, seed=0, say=lambda line: None)
-    logits = experiment.predict(bundle, dataset.side("test"))
+    logits = prediction.logits(bundle, dataset.side("test"))
     assert metrics.summarise(logits, dataset.side("test").labels, dataset.classes)[
         "loss"
     ] == pytest.approx(found["loss"], rel=1e-4)

@@ -14,9 +14,12 @@ LAYERS = {
     "models": ("data", "files", "errors"),
     "training": ("data", "models", "files", "errors"),
     "bundle": ("data", "models", "files", "errors"),
+    "prediction": ("bundle", "training", "data", "models", "files", "errors"),
     "evaluation": ("bundle", "training", "data", "models", "files", "errors"),
-    "experiment": ("bundle", "evaluation", "training", "data", "models", "files", "errors"),
-    "files": (),
+    "experiment": (
+        *("prediction", "bundle", "evaluation", "training", "data", "models", "files", "errors"),
+    ),
+    "files": ("errors",),
     "errors": (),
 }
 MODULES = sorted((ROOT / "jaxgear").rglob("*.py"))

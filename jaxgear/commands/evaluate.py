@@ -1,0 +1,43 @@
+"""Test a trained model on a folder."""
+
+import argparse
+from pathlib import Path
+
+from jaxgear.errors import UsageError
+from jaxgear.files import to_json, write_output
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of `jaxgear evaluate`."""
+    parser.add_argument("model", type=Path, metavar="RUN_OR_BUNDLE")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there")
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--on-bad", choices=["stop", "skip"], default="stop")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Prints and writes the fields of `test.json` for every picture of a folder."""
+    from jaxgear import prediction
+    from jaxgear.bundle import Bundle
+    from jaxgear.evaluation import metrics
+
+    if arguments.batch_size < 1:
+        raise UsageError(f"--batch-size {arguments.batch_size}: must be at least 1")
+    bundle = Bundle.load(arguments.model)
+    side = prediction.open_folder(arguments.folder, bundle, arguments.on_bad)
+    logits = prediction.logits(bundle, side, arguments.batch_size)
+    summary = metrics.summarise(logits, side.labels, bundle.classes)
+    summary["epoch"] = bundle.about.get("epoch")
+    for name, row in summary["per_class"].items():
+        print(
+            f"  {name:24} precision {row['precision']:.3f}  recall {row['recall']:.3f}  "
+            f"f1 {row['f1']:.3f}  n {row['n']}"
+        )
+    low, high = summary["interval95"]
+    print(
+        f"accuracy {summary['accuracy']:.4f} ({low:.4f} to {high:.4f})  "
+        f"loss {summary['loss']:.4f}  macro-F1 {summary['macro_f1']:.4f}  n {summary['n']}"
+    )
+    if arguments.json:
+        write_output("--json", arguments.json, to_json(summary))
