@@ -56,7 +56,9 @@ def main(config: Config) -> Path:
     )
     augment = chain(flip(), affine(rotate=20, scale=0.3, shift=0.1), colour(swap=0.3))
 
-    state = steps.init_state(model, tx, train.images[:1], config.seed)
+    state = experiment.warm_start(
+        config, steps.init_state(model, tx, train.images[:1], config.seed)
+    )
     with (
         Progress(config.epochs) as progress,
         experiment.start(config, __file__, dataset) as run,

@@ -54,7 +54,11 @@ def main(config: Config) -> Path:
     features = functools.partial(compute_features, backbone, augment=augment)
     train_side, val_side = dataset.side("train"), dataset.side("val")
     train = Batches(
-        features(train_side, config.views), train_side.labels, config.batch_size, config.seed
+        features(train_side, config.views),
+        train_side.labels,
+        config.batch_size,
+        config.seed,
+        train_side.names,
     )
     val = Batches(features(val_side)[:, 0], val_side.labels, config.batch_size)
     network, epochs, view = head, config.epochs, one_view()
@@ -85,6 +89,7 @@ def main(config: Config) -> Path:
         )
         state = steps.init_state(network, tx, train.images[:1], config.seed, variables=variables)
 
+    state = experiment.warm_start(config, state)
     with Progress(epochs) as progress, experiment.start(config, __file__, dataset) as run:
         state = run.latest(state)
         rows = loop.epochs(

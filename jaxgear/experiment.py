@@ -5,23 +5,27 @@ would otherwise repeat. See experiments/scratch.py.
 """
 
 import collections
+import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
 import numpy as np
+from flax import traverse_util
 from jaxtyping import PyTree
 
 from jaxgear import prediction
 from jaxgear.bundle import Bundle
 from jaxgear.data.batches import Batches
-from jaxgear.data.dataset import Dataset, Side, open_dataset
+from jaxgear.data.dataset import Dataset, Side, few, keep_trained_out, open_dataset
 from jaxgear.errors import UsageError
 from jaxgear.evaluation import metrics, plots
 from jaxgear.files import write_json
-from jaxgear.training import history
+from jaxgear.training import history, loop
 from jaxgear.training.runs import Run, environment, read_json
 from jaxgear.training.steps import TrainState
 
@@ -39,6 +43,12 @@ class Config:
     """Folder in which the run folder is made."""
     resume: str = ""
     """Run folder to continue; its config holds, unless --epochs asks for more."""
+    from_epoch: int = 0
+    """With --resume: go on from this epoch, not from the newest state (where that is damaged)."""
+    allow_data_change: bool = False
+    """With --resume: go on although pictures were added, removed or edited."""
+    init_from: str = ""
+    """Run or bundle whose weights to start from, as far as they fit."""
     on_bad: Literal["stop", "skip"] = "stop"
     """What to do about unusable pictures: stop with a list, or train without them."""
     seed: int = 0
@@ -55,6 +65,8 @@ class Config:
         for name in ("epochs", "batch_size", "image_size", "patience"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{_flag(name)} {getattr(self, name)}: must be at least 1")
+        if (self.from_epoch or self.allow_data_change) and not self.resume:
+            raise UsageError("--from-epoch and --allow-data-change go with --resume RUN")
         if self.seed < 0:
             raise UsageError(f"--seed {self.seed}: must not be negative")
         for field in dataclasses.fields(self):
@@ -63,6 +75,8 @@ class Config:
                 raise UsageError(f"{_flag(field.name)} {value}: must be finite and not negative")
 
 
+# What a resumed run may be told anew.
+OF_RESUME = ("resume", "from_epoch", "allow_data_change", "epochs")
 C = TypeVar("C", bound=Config)
 
 
@@ -70,29 +84,41 @@ def stored_config(config: type[C], run: str) -> C:
     """The config that a run was started with."""
     stored = read_json(Path(run) / "config.json")
     try:
+        stored |= {"from_epoch": 0, "allow_data_change": False}
         return dataclasses.replace(config(**stored), resume=run)
     except TypeError as error:
         raise UsageError(f"--resume {run}: not a run of this experiment ({error})") from error
 
 
 def check_resumed(config: C, stored: C) -> C:
-    """`config` may ask for more epochs than `stored`, and for nothing else that is different."""
+    """`config` may differ from `stored` in what is `OF_RESUME` alone."""
     changed = [
         f"{_flag(field.name)} (the run has {getattr(stored, field.name)})"
         for field in dataclasses.fields(config)
-        if getattr(config, field.name) != getattr(stored, field.name) and field.name != "epochs"
+        if getattr(config, field.name) != getattr(stored, field.name)
+        and field.name not in OF_RESUME
     ]
     if changed:
-        raise UsageError(f"--resume {config.resume}: cannot change {', '.join(changed)}")
+        raise UsageError(
+            f"--resume {config.resume}: cannot change {', '.join(changed)}; a run keeps its "
+            "config, start a new one (--init-from takes the weights along)"
+        )
     return config
 
 
 def start(config: Config, source: str, dataset: Dataset) -> Run:
     """A new run folder, or the one that `--resume` names."""
-    if config.resume:
-        return Run.reopen(config.resume, dataset)
-    name = Path(source).stem
-    return Run.create(config.out, name, dataclasses.asdict(config), dataset, source)
+    fields = dataclasses.asdict(config)
+    if not config.resume:
+        return Run.create(config.out, Path(source).stem, fields, dataset, source)
+    return Run.reopen(
+        config.resume,
+        dataset,
+        config=fields | {"resume": ""},
+        source=source,
+        from_epoch=config.from_epoch,
+        allow_data_change=config.allow_data_change,
+    )
 
 
 def open_data(config: Config) -> Dataset:
@@ -100,6 +126,8 @@ def open_data(config: Config) -> Dataset:
     dataset = open_dataset(
         config.data, size=config.image_size, seed=config.seed, on_bad=config.on_bad
     )
+    if config.resume:
+        dataset = keep_trained_out(read_json(Path(config.resume) / "splits.json"), dataset)
     if config.batch_size > dataset.counts()["train"]:
         raise UsageError(
             f"--batch-size {config.batch_size}: only {dataset.counts()['train']} pictures to "
@@ -111,30 +139,69 @@ def open_data(config: Config) -> Dataset:
 def picture_batches(config: Config, dataset: Dataset) -> tuple[Batches, Batches]:
     """The training and validation sides, on the device."""
     train, val = (
-        Batches(side.images, side.labels, config.batch_size, config.seed)
+        Batches(side.images, side.labels, config.batch_size, config.seed, side.names)
         for side in (dataset.side("train"), dataset.side("val"))
     )
     return train, val
 
 
+def warm_start(config: Config, state: TrainState) -> TrainState:
+    """`state`, with the weights of `--init-from` wherever name and shape are the same.
+
+    Raises:
+        UsageError: not one leaf fits.
+    """
+    if not config.init_from:
+        return state
+    there = traverse_util.flatten_dict(dict(Bundle.load(config.init_from).variables), sep="/")
+    here = traverse_util.flatten_dict(
+        {"params": state.params, "batch_stats": state.batch_stats}, sep="/"
+    )
+    fits = {k for k, leaf in here.items() if k in there and there[k].shape == leaf.shape}
+    if not fits:
+        raise UsageError(f"--init-from {config.init_from}: none of its weights fit this network")
+    rest = [
+        f"{k} {list(here[k].shape) if k in here else 'missing'} here, "
+        f"{list(there[k].shape) if k in there else 'missing'} there"
+        for k in sorted((here.keys() | there.keys()) - fits)
+    ]
+    print(f"weights of {config.init_from}: {len(fits)} of {len(here)} leaves taken")
+    if rest:
+        print(f"not taken: {few(rest, 5)}")
+    taken = traverse_util.unflatten_dict(
+        {k: jnp.asarray(there[k], leaf.dtype) if k in fits else leaf for k, leaf in here.items()},
+        sep="/",
+    )
+    state = state.replace(params=taken["params"], batch_stats=taken.get("batch_stats", {}))
+    if state.averaged is not None:
+        state = state.replace(averaged=jax.tree.map(jnp.copy, taken))
+    return state.replace(opt_state=state.tx.init(state.params))
+
+
 def follow(
     run: Run,
     state: TrainState,
-    epochs: Iterator[tuple[TrainState, history.Row]],
+    epochs: Generator[tuple[TrainState, history.Row]],
     patience: int,
 ) -> TrainState:
     """Records each epoch and redraws the curves; stops early when patience has run out.
 
-    The state after the last epoch, or `state` where a resumed run has none left to train.
+    The state after the last epoch, or `state` where a resumed run has none left to train. A signal
+    saves the state after the last finished step, and then ends the process.
     """
     if run.rows and history.epochs_since_best(run.rows) >= patience:
         return state
-    for state, row in epochs:
-        run.record(state, row)
-        plots.save(plots.curves(run.rows, run.path.name), run.path / "curves.png")
-        if history.epochs_since_best(run.rows) >= patience:
-            print(f"stopped early: no lower validation loss for {patience} epochs")
-            break
+    with contextlib.closing(epochs):
+        try:
+            for state, row in epochs:
+                run.record(state, row)
+                plots.save(plots.curves(run.rows, run.path.name), run.path / "curves.png")
+                if history.epochs_since_best(run.rows) >= patience:
+                    print(f"stopped early: no lower validation loss for {patience} epochs")
+                    break
+        except loop.Stopped as stopped:
+            run.pause(stopped.state)
+            raise
     return state
 
 
@@ -156,6 +223,8 @@ def conclude(
     Writes `model/`, `test.json`, `confusion.png` and `predictions.png`, and prints the last line.
     `logits_of` is a quicker way to the model's logits than from pictures, where there is one.
     """
+    if run.tested and not run.trained:
+        return _announce(run, read_json(run.path / "test.json"))
     if sentence := history.overfitting(run.rows):
         print(sentence)
     bundle = Bundle(
@@ -168,10 +237,9 @@ def conclude(
         | dataclasses.asdict(row),
     )
     bundle.save(run.path / "model")
-    test = dataset.side("test")
+    test = dataset.test_side(run.path)
     logits = np.asarray(logits_of(test)) if logits_of else prediction.logits(bundle, test)
-    summary = metrics.summarise(logits, test.labels, dataset.classes)
-    write_json(run.path / "test.json", {**summary, "epoch": row.epoch})
+    summary = metrics.summarise(logits, test.labels, dataset.classes) | {"epoch": row.epoch}
     caption = (
         f"test accuracy {summary['accuracy']:.4f} ({summary['n']} pictures), epoch {row.epoch}"
     )
@@ -181,9 +249,14 @@ def conclude(
     plots.save(
         plots.grid(_tiles(test, logits, dataset.classes), caption), run.path / "predictions.png"
     )
+    write_json(run.path / "test.json", summary)  # last: where it is, the run is complete
+    return _announce(run, summary)
+
+
+def _announce(run: Run, summary: dict[str, Any]) -> Path:
     low, high = summary["interval95"]
     print(
-        f"best epoch {row.epoch}: macro-F1 {summary['macro_f1']:.4f}, "
+        f"best epoch {summary['epoch']}: macro-F1 {summary['macro_f1']:.4f}, "
         f"95 % interval of the accuracy {low:.4f} to {high:.4f}"
     )
     print(f"{run.path}\ttest accuracy {summary['accuracy']:.4f}", flush=True)

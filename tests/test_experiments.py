@@ -237,10 +237,11 @@ def test_transfer_is_a_run_like_any_other(finetune, tmp_path):
     found = json.loads((folder / "test.json").read_text())
     bundle = Bundle.load(folder)
     dataset = open_dataset("drawn:120", size=32, seed=0, say=lambda line: None)
-    logits = prediction.logits(bundle, dataset.side("test"))
-    assert metrics.summarise(logits, dataset.side("test").labels, dataset.classes)[
-        "loss"
-    ] == pytest.approx(found["loss"], rel=1e-4)
+    test = dataset.test_side(folder)
+    logits = prediction.logits(bundle, test)
+    assert metrics.summarise(logits, test.labels, dataset.classes)["loss"] == pytest.approx(
+        found["loss"], rel=1e-4
+    )
     stem = bundle.variables["params"]["backbone"]["conv1"]["kernel"]
     np.testing.assert_array_equal(
         stem, load_backbone(WEIGHTS).variables["params"]["conv1"]["kernel"]

@@ -5,7 +5,7 @@ there. Which pictures form batch i of epoch e is a pure function of (seed, epoch
 needs no saved generator.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import no_type_check
 
 import jax
@@ -35,15 +35,22 @@ class Batches:
         labels: Int[np.ndarray, " N"],
         batch_size: int,
         seed: int = 0,
+        names: Sequence[str] = (),
     ):
+        """`names` of the pictures, for messages that speak of some of them."""
         self.images = jnp.asarray(images)
         self.labels = jnp.asarray(labels, jnp.int32)
         self.batch_size = batch_size
         self.seed = seed
+        self.names = names
 
     @property
     def examples(self) -> int:
         return len(self.labels)
+
+    def name(self, index: int) -> str:
+        """What to call picture `index` in a message."""
+        return self.names[index] if self.names else f"number {index}"
 
     def class_weights(self, classes: int, power: float) -> Float[Array, " K"]:
         """Loss weights ~ class frequency ** -power, 1 on average over the pictures.
@@ -58,21 +65,24 @@ class Batches:
         """Steps of one epoch; the last batch is padded, no picture is dropped."""
         return -(-self.examples // self.batch_size)
 
-    def shuffled(self, epoch: int) -> Iterator[Batch]:
-        """Every picture once, in an order that depends on (seed, epoch) alone."""
+    def shuffled(self, epoch: int, first: int = 0) -> Iterator[Batch]:
+        """Every picture once, in an order that depends on (seed, epoch) alone.
+
+        From batch `first` on, where an epoch was interrupted.
+        """
         order = np.random.default_rng((self.seed, epoch)).permutation(self.examples)
-        return self._in_order(order, epoch)
+        return self._in_order(order, epoch, first)
 
     def ordered(self) -> Iterator[Batch]:
         """Every picture once, in the order of the set."""
         return self._in_order(np.arange(self.examples), epoch=0)
 
-    def _in_order(self, order: np.ndarray, epoch: int) -> Iterator[Batch]:
+    def _in_order(self, order: np.ndarray, epoch: int, first: int = 0) -> Iterator[Batch]:
         # Padding is real pictures from the front of the order: batch statistics stay those of
         # pictures.
         padded = np.resize(order, len(self) * self.batch_size).astype(np.int32)
         weight = (np.arange(len(padded)) < self.examples).astype(np.float32)
-        for start in range(0, len(padded), self.batch_size):
+        for start in range(first * self.batch_size, len(padded), self.batch_size):
             rows = slice(start, start + self.batch_size)
             yield _take(
                 self.images, self.labels, padded[rows], weight[rows], np.asarray(epoch, np.int32)

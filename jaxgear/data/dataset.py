@@ -3,9 +3,10 @@
 import contextlib
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int, UInt8
@@ -29,6 +30,11 @@ class Side:
     labels: Int[np.ndarray, " N"]
     records: tuple[Record, ...]
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Paths of the pictures."""
+        return tuple(record.path for record in self.records)
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -44,7 +50,25 @@ class Dataset:
         return self.folder.classes
 
     def side(self, name: str) -> Side:
-        """The records of one side, with their pixels (from the cache, or decoded again)."""
+        """The records of one side, with their pixels (from the cache, or decoded again).
+
+        Not of the test side: that is `test_side`, when there is a model to test.
+        """
+        if name not in ("train", "val"):
+            raise ValueError(f"side {name!r} is not for training or choosing")
+        return self._side(name)
+
+    def test_side(self, run: Path) -> Side:
+        """The test side, once the model in the run folder `run` is fixed: its bundle is written.
+
+        Raises:
+            ValueError: there is no bundle in `run` yet.
+        """
+        if not (run / "model" / "bundle.json").is_file():
+            raise ValueError(f"{run}: test pictures are for a finished model, and there is none")
+        return self._side("test")
+
+    def _side(self, name: str) -> Side:
         records = tuple(
             r for r, side in zip(self.folder.records, self.sides, strict=True) if side == name
         )
@@ -55,6 +79,50 @@ class Dataset:
     def counts(self) -> dict[str, int]:
         """Pictures on each side."""
         return dict(Counter(self.sides))
+
+    def describe(self) -> dict[str, Any]:
+        """The content of a run's `splits.json`: every picture, its group and its side."""
+        folder = self.folder
+        return {
+            "fingerprint": folder.fingerprint,
+            "classes": list(folder.classes),
+            "pictures": [
+                {
+                    "path": record.path,
+                    "sha256": record.sha256,
+                    "class": folder.classes[record.label],
+                    "group": group,
+                    "side": side,
+                }
+                for record, group, side in zip(folder.records, self.groups, self.sides, strict=True)
+            ],
+        }
+
+
+def keep_trained_out(splits: dict[str, Any], dataset: Dataset) -> Dataset:
+    """`dataset`, of which nothing that `splits.json` has as trained on is validated or tested on.
+
+    An edited picture is another one to the split, and may have come to another side.
+    """
+    trained = {row["path"] for row in splits["pictures"] if row["side"] == "train"}
+    sides = tuple(
+        "left_out" if side in ("val", "test") and record.path in trained else side
+        for record, side in zip(dataset.folder.records, dataset.sides, strict=True)
+    )
+    return replace(dataset, sides=sides)
+
+
+def changed_pictures(splits: dict[str, Any], dataset: Dataset) -> list[str]:
+    """What `dataset` has different from the set that `splits.json` describes, a line a picture."""
+    if splits["fingerprint"] == dataset.folder.fingerprint:
+        return []
+    before = {row["path"]: (row["sha256"], row["class"]) for row in splits["pictures"]}
+    now = {r.path: (r.sha256, dataset.classes[r.label]) for r in dataset.folder.records}
+    return [
+        f"{path} ({'added' if path not in before else 'removed' if path not in now else 'edited'})"
+        for path in sorted(before.keys() | now.keys())
+        if before.get(path) != now.get(path)
+    ]
 
 
 def open_dataset(
@@ -87,7 +155,7 @@ def open_dataset(
     folder = require_clean(folder, on_bad)
     for name, what in (("ignored", "hidden or system files"), ("refused", "unusable pictures")):
         if found := getattr(folder, name):
-            say(f"{len(found)} {what} left out: {_few(str(getattr(f, 'path', f)) for f in found)}")
+            say(f"{len(found)} {what} left out: {few(str(getattr(f, 'path', f)) for f in found)}")
     groups = near_duplicate_groups(folder.records)
     sides = assign_sides(folder, groups, seed=seed)
     for record, twin in twins_across(folder.records, groups, sides):
@@ -115,6 +183,7 @@ def drawn_set(source: str) -> Path:
     return write_drawn(Path(tempfile.mkdtemp(prefix="jaxgear-")) / "drawn", count)
 
 
-def _few(names, most: int = 3) -> str:
+def few(names: Iterable[str], most: int = 3) -> str:
+    """The first `most` of `names`, and how many more there are."""
     names = list(names)
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if names[most:] else "")

@@ -1,13 +1,16 @@
 """Checkpoints of a run: the newest, and the best few by validation loss. The only Orbax import.
 
-A step directory holds the items `model` (parameters and statistics), `average` (where one is kept),
-`train` (optimizer state, step, key) and a manifest beside them: the sha256 of every file, as Orbax
-restores a flipped byte without a word, and the shape of every leaf, as it names none. `save`
-returns when everything is on disk.
+A directory, named by the epoch, holds the items `model` (parameters and statistics), `average`
+(where one is kept), `train` (optimizer state, step, key, sums of an interrupted epoch) and beside
+them a manifest: the sha256 of every file, as Orbax restores a flipped byte without a word, and the
+shape of every leaf, as it names none. `save` returns when everything is on disk; the manifest is
+written last, and what has none was never saved.
 """
 
 import hashlib
 import json
+import shutil
+import sys
 from pathlib import Path
 
 import jax
@@ -17,17 +20,22 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from jaxgear.errors import CheckpointError
 from jaxgear.files import write_json
-from jaxgear.training.history import Row
 from jaxgear.training.steps import TrainState
 
 MANIFEST = "manifest.json"
 
 
 class Checkpoints:
-    """The checkpoints under `folder`, one an epoch. A context manager."""
+    """The checkpoints under `folder`, one an epoch: the `keep_latest` newest and the `keep_best` of
+    lowest validation loss. A context manager.
 
-    def __init__(self, folder: Path, keep_best: int = 3):
+    Two newest are kept by default: when the last one is damaged there is one to go back to, and
+    the last but one is there until the manifest of the last is.
+    """
+
+    def __init__(self, folder: Path, keep_best: int = 3, keep_latest: int = 2):
         self.folder = folder.resolve()  # Orbax wants absolute paths
+        _remove_unfinished(self.folder)
         by_loss = preservation_policy.BestN(
             get_metric_fn=lambda metrics: metrics["val_loss"], reverse=True, n=keep_best
         )
@@ -38,7 +46,7 @@ class Checkpoints:
             best_fn=lambda metrics: metrics["val_loss"],
             best_mode="min",
             preservation_policy=preservation_policy.AnyPreservationPolicy(
-                [preservation_policy.LatestN(1), by_loss]
+                [preservation_policy.LatestN(keep_latest), by_loss]
             ),
             enable_async_checkpointing=False,
         )
@@ -48,29 +56,48 @@ class Checkpoints:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Lets go of the folder."""
         self._manager.close()
+
+    def delete(self, epoch: int) -> None:
+        """Removes one checkpoint."""
+        self._manager.delete(epoch)
 
     @property
     def epochs(self) -> list[int]:
         """Epochs that can be restored, ascending."""
         return sorted(self._manager.all_steps())
 
-    def save(self, state: TrainState, row: Row) -> None:
-        """Writes the state after `row.epoch`; complete on disk when this returns."""
+    def save(self, state: TrainState, epoch: int, val_loss: float) -> None:
+        """Writes the state after `epoch`; complete on disk when this returns.
+
+        Raises:
+            CheckpointError: that epoch is there already, or the disk is full or not writable.
+        """
         items = _items(state)
-        saved = self._manager.save(
-            row.epoch,
-            args=ocp.args.Composite(
-                **{name: ocp.args.StandardSave(tree) for name, tree in items.items()}
-            ),
-            metrics={"val_loss": row.val_loss},
-        )
-        if not saved:
-            raise CheckpointError(
-                f"{self.folder}: epoch {row.epoch} is there already, not replaced"
+        args = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(items))
+        try:
+            if shutil.disk_usage(self.folder).free < size:
+                raise OSError(28, "No space left on device")
+            saved = self._manager.save(
+                epoch, args=ocp.args.Composite(**args), metrics={"val_loss": val_loss}
             )
-        folder = self._step_folder(row.epoch)
-        write_json(folder / MANIFEST, {"files": _sums(folder), "leaves": _leaves(items)})
+            if not saved:
+                raise CheckpointError(
+                    f"{self.folder}: epoch {epoch} is there already, not replaced"
+                )
+            folder = self._step_folder(epoch)
+            write_json(folder / MANIFEST, {"files": _sums(folder), "leaves": _leaves(items)})
+        except (OSError, ValueError) as error:  # ValueError: how Orbax reports a full disk
+            reason = getattr(error, "strerror", None) or _reason(error)
+            raise CheckpointError(
+                f"{self._step_folder(epoch)}: {size:,} bytes could not be written ({reason}); "
+                "earlier checkpoints are whole"
+            ) from error
 
     def restore(self, like: TrainState, epoch: int) -> TrainState:
         """The state after `epoch`, on the devices of `like`.
@@ -104,7 +131,10 @@ class Checkpoints:
         for name in sorted(files.keys() | found.keys()):
             if files.get(name) != found.get(name):
                 what = "is missing" if name not in found else "differs from its manifest"
-                raise CheckpointError(f"{folder / name}: {what}; restore another epoch")
+                others = ", ".join(str(e) for e in self.epochs if e != epoch) or "none"
+                raise CheckpointError(
+                    f"{folder / name}: {what}; --from-epoch goes on from another epoch ({others})"
+                )
         wanted = _leaves(items)
         differing = [
             f"{leaf}: {stored.get(leaf, 'missing')} there, {wanted.get(leaf, 'missing')} here"
@@ -118,10 +148,30 @@ class Checkpoints:
             )
 
 
+def _remove_unfinished(folder: Path) -> None:
+    """Removes what a save left that did not finish: Orbax would take it for a checkpoint."""
+    for path in sorted(folder.glob("*")):
+        name = path.name.partition(".orbax-checkpoint-tmp")[0]
+        if name.isdigit() and path.is_dir() and not (path / MANIFEST).is_file():
+            print(f"note: {path} was never finished; removed", file=sys.stderr)
+            shutil.rmtree(path)
+
+
+def _reason(error: Exception) -> str:
+    """Orbax's paragraph about a full disk, or another's first line."""
+    text = str(error)
+    return "No space left on device" if "No space left" in text else text.partition("\n")[0][:200]
+
+
 def _items(state: TrainState) -> dict[str, PyTree]:
     items = {
         "model": {"params": state.params, "batch_stats": state.batch_stats},
-        "train": {"step": state.step, "opt_state": state.opt_state, "key": state.key},
+        "train": {
+            "step": state.step,
+            "opt_state": state.opt_state,
+            "key": state.key,
+            "totals": state.totals,
+        },
     }
     if state.averaged is not None:
         items["average"] = state.averaged

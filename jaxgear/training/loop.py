@@ -21,6 +21,7 @@ from jaxgear.errors import DivergedError
 from jaxgear.training import steps
 from jaxgear.training.history import Row
 from jaxgear.training.progress import Progress
+from jaxgear.training.signals import deferred_signals
 
 
 def epochs(
@@ -37,40 +38,57 @@ def epochs(
     """Trains from epoch `first` to `last`, yielding the state and the history row after each.
 
     `schedule` is only recorded; the optimizer is in `state.tx`. `step_options` go to
-    `steps.train_step`. The state that is passed in is donated: use the one that is yielded.
+    `steps.train_step`. The state that is passed in is donated: use the one that is yielded. A state
+    from within epoch `first` (`Stopped.state`) goes on there.
 
     Raises:
         DivergedError: at the first step whose loss or gradient is not finite.
+        Stopped: after the step that was under way when SIGINT or SIGTERM came.
     """
     step = functools.partial(steps.train_step, **step_options)
     batch = next(train.ordered())
     train_step = compile_step("training", jax.jit(step, donate_argnums=0), progress, state, batch)
     evaluate = Evaluator(state.apply, state.variables, val, progress)
-    for epoch in range(first, last + 1):
-        start = time.perf_counter()
-        done, total, previous = int(state.step), None, None
-        for number, batch in enumerate(train.shuffled(epoch), 1):
-            state, metrics, grad_norm = train_step(state, batch)
-            total = metrics if total is None else total + metrics
-            # One step behind: the device works on this step while the host looks at the last.
+    with deferred_signals() as signals:
+        for epoch in range(first, last + 1):
+            start = time.perf_counter()
+            begun = -(-int(state.totals.count) // train.batch_size)  # batches, before interruption
+            done, previous = int(state.step), None
+            for number, batch in enumerate(train.shuffled(epoch, begun), 1):
+                state, metrics, grad_norm = train_step(state, batch)
+                # One step behind: the device works on this step while the host looks at the last.
+                if previous is not None:
+                    _check_finite(*previous, train, schedule)
+                previous = (done + number, metrics, grad_norm, batch)
+                progress.step(epoch, begun + number, len(train), metrics, train.batch_size)
+                if signals.received:
+                    _check_finite(*previous, train, schedule)
+                    raise Stopped(state, signals.received)
             if previous is not None:
-                _check_finite(*previous, schedule)
-            previous = (done + number, metrics, grad_norm, batch)
-            progress.step(epoch, number, len(train), metrics, train.batch_size)
-        _check_finite(*previous, schedule)
-        val_metrics, _ = evaluate(state.variables, val)
-        row = Row(
-            epoch=epoch,
-            step=int(state.step),
-            train_loss=float(total.loss / total.count),
-            val_loss=float(val_metrics.loss / val_metrics.count),
-            train_accuracy=float(total.correct / total.count),
-            val_accuracy=float(val_metrics.correct / val_metrics.count),
-            learning_rate=float(schedule(int(state.step) - 1)),
-            seconds=time.perf_counter() - start,
-        )
-        progress.epoch(row)
-        yield state, row
+                _check_finite(*previous, train, schedule)
+            val_metrics, _ = evaluate(state.variables, val)
+            total = state.totals
+            row = Row(
+                epoch=epoch,
+                step=int(state.step),
+                train_loss=float(total.loss / total.count),
+                val_loss=float(val_metrics.loss / val_metrics.count),
+                train_accuracy=float(total.correct / total.count),
+                val_accuracy=float(val_metrics.correct / val_metrics.count),
+                learning_rate=float(schedule(int(state.step) - 1)),
+                seconds=time.perf_counter() - start,
+            )
+            progress.epoch(row)
+            state = state.replace(totals=steps.Metrics.zero())
+            yield state, row
+
+
+class Stopped(SystemExit):
+    """A signal ended training: `state` is that after the last finished step. Exits with 128 + n."""
+
+    def __init__(self, state: steps.TrainState, signal_number: int):
+        super().__init__(128 + signal_number)
+        self.state = state
 
 
 class Evaluator:
@@ -126,14 +144,15 @@ def _check_finite(
     metrics: steps.Metrics,
     grad_norm: Float[Array, ""],
     batch: Batch,
+    train: Batches,
     schedule: optax.Schedule,
 ) -> None:
     loss = float(metrics.loss / metrics.count)
     if math.isfinite(loss) and math.isfinite(float(grad_norm)):
         return
+    index = np.asarray(batch.index)[np.asarray(batch.weight) > 0].tolist()
     raise DivergedError(
         f"diverged at step {step} (epoch {int(batch.epoch)}): loss {loss:.3g}, gradient norm "
         f"{float(grad_norm):.3g} at learning rate {float(schedule(step - 1)):.3g}; try a lower "
-        f"--peak-lr. Pictures of that batch, by their place in the training side: "
-        f"{np.asarray(batch.index).tolist()}"
+        f"--peak-lr. Pictures of that batch: {', '.join(train.name(i) for i in index)}"
     )

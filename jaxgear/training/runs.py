@@ -8,36 +8,41 @@
 Figures, `test.json` and the report come from `jaxgear.experiment` and `jaxgear.evaluation`.
 """
 
-import contextlib
 import datetime
-import importlib.metadata
+import errno
 import json
-import os
-import platform
-import subprocess
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
-import jax
-
-from jaxgear.data.dataset import Dataset
+from jaxgear.data.dataset import Dataset, changed_pictures, few
 from jaxgear.errors import CheckpointError, UsageError
 from jaxgear.files import write_json, write_text
 from jaxgear.training import history
 from jaxgear.training.checkpoints import Checkpoints
+from jaxgear.training.environment import environment
+from jaxgear.training.lock import Lock
 from jaxgear.training.steps import TrainState
-
-PACKAGES = ("jaxgear", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pillow")
 
 
 class Run:
-    """An open run folder. A context manager: leaving it closes the checkpoints."""
+    """An open run folder, held by this process alone. A context manager: leaving it lets go.
 
-    def __init__(self, path: Path, rows: list[history.Row]):
+    `rows` is the history so far; `tested` tells whether the test side was looked at before, and
+    `trained` whether there was an epoch since.
+    """
+
+    def __init__(self, path: Path, rows: list[history.Row], from_epoch: int = 0):
         self.path = path
         self.rows = rows
+        self.tested = (path / "test.json").exists()
+        self.trained = False
+        self._lock = Lock(path / "lock")
         self.checkpoints = Checkpoints(path / "checkpoints")
+        self._paused = path / "interrupted"
+        self._from_epoch = from_epoch
 
     @classmethod
     def create(
@@ -53,52 +58,108 @@ class Run:
         Raises:
             UsageError: OUT cannot be written.
         """
+        out = Path(out)
         try:
-            path = _new_folder(Path(out), name)
-            write_json(path / "config.json", config)
-            write_json(path / "environment.json", environment())
-            write_json(path / "splits.json", _splits(dataset))
-            write_text(path / "experiment.py", Path(source).read_text(encoding="utf-8"))
+            out.mkdir(parents=True, exist_ok=True)
+            # Filled under another name: a run folder is never there without its description.
+            with tempfile.TemporaryDirectory(prefix=".new-", dir=out) as new:
+                folder = Path(new) / name
+                folder.mkdir()
+                write_json(folder / "config.json", config)
+                write_json(folder / "environment.json", environment())
+                write_json(folder / "splits.json", dataset.describe())
+                write_text(folder / "experiment.py", Path(source).read_text(encoding="utf-8"))
+                path = _move_in(folder, out, name)
         except OSError as error:
             raise UsageError(f"--out {out}: cannot be written ({error.strerror})") from error
         return cls(path, [])
 
     @classmethod
-    def reopen(cls, path: str | Path, dataset: Dataset) -> "Run":
-        """An earlier run, to continue it.
+    def reopen(
+        cls,
+        path: str | Path,
+        dataset: Dataset,
+        *,
+        config: dict[str, Any],
+        source: str | Path,
+        from_epoch: int = 0,
+        allow_data_change: bool = False,
+    ) -> "Run":
+        """An earlier run, to continue it with `config`; `resumed.json` records that it was.
+
+        `from_epoch`: go on from that epoch's checkpoint, not from the newest.
 
         Raises:
-            CheckpointError: not a run folder, no checkpoint in it, or the pictures have changed.
+            CheckpointError: not a run folder, no checkpoint of `from_epoch`, or the pictures have
+                changed and `allow_data_change` is not set.
+            UsageError: another process has it open.
         """
         path = Path(path)
-        before = read_json(path / "splits.json")["fingerprint"]
-        if before != dataset.folder.fingerprint:
+        changes = changed_pictures(read_json(path / "splits.json"), dataset)
+        if changes and not allow_data_change:
             raise CheckpointError(
-                f"{path}: the pictures have changed since this run started (fingerprint "
-                f"{before[:12]}, now {dataset.folder.fingerprint[:12]}); start a new run"
+                f"{path}: {len(changes)} pictures have changed since this run started: "
+                f"{few(changes, 5)}; start a new run, or go on with --allow-data-change"
             )
         history_file = path / "history.csv"
-        rows = history.from_csv(history_file.read_text()) if history_file.exists() else []
-        run = cls(path, rows)
-        if not run.checkpoints.epochs:
-            raise CheckpointError(f"{path}: no checkpoint to resume from; start a new run")
+        try:
+            rows = history.from_csv(history_file.read_text()) if history_file.exists() else []
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{history_file}: unreadable ({error})") from error
+        run = cls(path, rows, from_epoch)
+        try:
+            if from_epoch and from_epoch not in run.checkpoints.epochs:
+                raise CheckpointError(
+                    f"--from-epoch {from_epoch}: {run.checkpoints.folder} has epochs "
+                    f"{', '.join(map(str, run.checkpoints.epochs)) or 'none'}"
+                )
+            entry = _resumption(path, config, source, changes, run.tested)
+            file = path / "resumed.json"
+            write_json(file, [*(read_json(file) if file.exists() else []), entry])
+            if changes:
+                # A map within an epoch is of other pictures.
+                shutil.rmtree(run._paused, ignore_errors=True)
+                write_json(path / "splits.json", dataset.describe())
+            write_json(path / "config.json", config)
+        except BaseException:
+            run._close()
+            raise
         return run
 
     def __enter__(self) -> "Run":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        if kind in (KeyboardInterrupt, SystemExit) and self.checkpoints.epochs:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, *trace: object
+    ) -> None:
+        self._close()
+        if isinstance(error, KeyboardInterrupt | SystemExit):
             print(f"interrupted; go on with --resume {self.path}", file=sys.stderr)
-        self.checkpoints.__exit__(kind, *error)
+        if isinstance(error, OSError):
+            raise CheckpointError(
+                f"{error.filename or self.path}: cannot be written ({error.strerror}); what was "
+                f"saved before is whole, go on with --resume {self.path}"
+            ) from error
+
+    def _close(self) -> None:
+        self.checkpoints.close()
+        self._lock.release()
 
     def latest(self, state: TrainState) -> TrainState:
         """`state` itself in a new run, else the newest saved; later history rows are dropped."""
-        if not self.checkpoints.epochs:
-            return state
-        epoch = self.checkpoints.epochs[-1]
+        epochs = self.checkpoints.epochs
+        epoch = self._from_epoch or max(epochs, default=0)
         self.rows = [row for row in self.rows if row.epoch <= epoch]
-        return self.checkpoints.restore(state, epoch)
+        if self._paused.is_dir() and not self._from_epoch:
+            with Checkpoints(self._paused, keep_best=0, keep_latest=1) as paused:
+                if paused.epochs == [epoch]:
+                    return paused.restore(state, epoch)
+        if epoch:
+            state = self.checkpoints.restore(state, epoch)
+        for later in epochs:
+            if later > epoch:  # they will be written again
+                self.checkpoints.delete(later)
+        return state
 
     def best(self, state: TrainState) -> tuple[TrainState, history.Row]:
         """The state of lowest validation loss, with its row."""
@@ -108,26 +169,49 @@ class Run:
     def record(self, state: TrainState, row: history.Row) -> None:
         """Adds an epoch: history first, so that no checkpoint is without its row."""
         self.rows.append(row)
+        self.trained = True
         write_text(self.path / "history.csv", history.to_csv(self.rows))
-        self.checkpoints.save(state, row)
+        self.checkpoints.save(state, row.epoch, row.val_loss)
+        shutil.rmtree(self._paused, ignore_errors=True)
+
+    def pause(self, state: TrainState) -> None:
+        """Saves a state from within the epoch after the last of `rows`."""
+        shutil.rmtree(self._paused, ignore_errors=True)
+        epoch = self.rows[-1].epoch if self.rows else 0
+        with Checkpoints(self._paused, keep_best=0, keep_latest=1) as paused:
+            paused.save(state, epoch, 0.0)
 
 
-def environment() -> dict[str, Any]:
-    """Versions, device, commit and command line."""
-    versions = {}
-    for package in PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[package] = importlib.metadata.version(package)
-    return {
-        "python": platform.python_version(),
-        "versions": versions,
-        "platform": platform.platform(),
-        "cpus": os.cpu_count(),
-        "devices": [f"{d.platform}: {d.device_kind}" for d in jax.devices()],
-        "commit": _commit(),
-        "argv": sys.argv,
-        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
+def _resumption(
+    path: Path, config: dict[str, Any], source: str | Path, changes: list[str], tested: bool
+) -> dict[str, Any]:
+    """What is different from the run in `path` so far; notes what could change its numbers."""
+    now, then = environment(), read_json(path / "environment.json")
+    stored = read_json(path / "config.json")
+    code = [
+        f"{name} {version} (now {now['versions'].get(name)})"
+        for name, version in then["versions"].items()
+        if version != now["versions"].get(name)
+    ]
+    if then["commit"] != now["commit"]:
+        code.append(f"commit {then['commit']} (now {now['commit']})")
+    kept = (path / "experiment.py").read_text(encoding="utf-8")
+    if Path(source).read_text(encoding="utf-8") != kept:
+        code.append(f"another {Path(source).name} than the experiment.py of the run")
+    notes = []
+    if code:
+        notes.append(f"other code than the run's, its numbers may differ: {'; '.join(code)}")
+    if config["epochs"] != stored["epochs"]:
+        notes.append(
+            f"{config['epochs']} epochs instead of {stored['epochs']}: schedules stretch to the "
+            "new length, epochs that are done had the rates of the old one"
+        )
+        if tested:
+            notes.append("the test side was looked at before: the next figure is a second look")
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+    changed = {key: [stored.get(key), v] for key, v in config.items() if stored.get(key) != v}
+    return now | {"config": changed, "code": code, "pictures": changes, "tested": tested}
 
 
 def read_json(path: Path) -> Any:
@@ -142,48 +226,13 @@ def read_json(path: Path) -> Any:
         raise CheckpointError(f"{path.parent}: not a run folder ({path.name}: {error})") from error
 
 
-def _new_folder(out: Path, name: str) -> Path:
-    out.mkdir(parents=True, exist_ok=True)
+def _move_in(folder: Path, out: Path, name: str) -> Path:
     stem = f"{name}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
     for number in range(1, 10_000):
         path = out / (stem if number == 1 else f"{stem}-{number}")
-        with contextlib.suppress(FileExistsError):
-            path.mkdir()
-            return path
+        try:
+            return folder.rename(path)
+        except OSError as error:  # a run folder is not empty, so none is ever replaced
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
     raise UsageError(f"--out {out}: thousands of runs named {stem}")
-
-
-def _splits(dataset: Dataset) -> dict[str, Any]:
-    folder = dataset.folder
-    return {
-        "fingerprint": folder.fingerprint,
-        "classes": list(folder.classes),
-        "pictures": [
-            {
-                "path": record.path,
-                "sha256": record.sha256,
-                "class": folder.classes[record.label],
-                "group": group,
-                "side": side,
-            }
-            for record, group, side in zip(
-                folder.records, dataset.groups, dataset.sides, strict=True
-            )
-        ],
-    }
-
-
-def _commit() -> str | None:
-    """The commit of the checkout this code runs from, with `+` if files differ from it."""
-    git = ["git", "-C", str(Path(__file__).parent)]
-    try:
-        head = subprocess.run(
-            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10
-        )
-        if head.returncode:
-            return None
-        status = [*git, "status", "--porcelain", "--untracked-files=no"]
-        changed = subprocess.run(status, capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")

@@ -30,6 +30,7 @@ class TrainState(struct.PyTreeNode):
     averaged: PyTree  # moving average of {"params", "batch_stats"}; None: not kept
     opt_state: PyTree
     key: Key[Array, ""]  # never changes: streams are folded from it with step, epoch and index
+    totals: "Metrics"  # sums over the epoch so far: an interrupted epoch goes on with them
     apply: Callable[..., Any] = struct.field(pytree_node=False)
     tx: optax.GradientTransformation = struct.field(pytree_node=False)
 
@@ -48,6 +49,11 @@ class Metrics(struct.PyTreeNode):
     loss: Float[Array, ""]
     correct: Float[Array, ""]
     count: Float[Array, ""]
+
+    @classmethod
+    def zero(cls) -> "Metrics":
+        """Sums over nothing, in buffers of their own: a step may donate them."""
+        return cls(*(jnp.zeros((), jnp.float32) for _ in range(3)))
 
     def __add__(self, other: "Metrics") -> "Metrics":
         return jax.tree.map(jnp.add, self, other)
@@ -80,6 +86,7 @@ def init_state(
         else None,
         opt_state=tx.init(params),
         key=jax.random.fold_in(key, 1),
+        totals=Metrics.zero(),
         apply=model.apply,
         tx=tx,
     )
@@ -145,14 +152,16 @@ def train_step(
         averaged = optax.incremental_update(
             {"params": params, "batch_stats": batch_stats}, averaged, 1.0 - rate
         )
+    metrics = _metrics(losses, logits, batch)
     state = state.replace(
         step=state.step + 1,
         params=params,
         batch_stats=batch_stats,
         averaged=averaged,
         opt_state=opt_state,
+        totals=state.totals + metrics,
     )
-    return state, _metrics(losses, logits, batch), optax.tree.norm(grads)
+    return state, metrics, optax.tree.norm(grads)
 
 
 def eval_step(

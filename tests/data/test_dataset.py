@@ -1,5 +1,8 @@
 """What `--data` names, in what order it is looked for, and what is said about it."""
 
+import ast
+from pathlib import Path
+
 import numpy as np
 import PIL.Image
 import pytest
@@ -38,9 +41,11 @@ def test_photographs_are_taken_where_they_are(tmp_path, monkeypatch, said):
 def test_sides_hold_the_pictures_of_their_records(tmp_path, said):
     write_set(tmp_path / "set", {"axes": 12, "boots": 12})
     found = open_dataset(str(tmp_path / "set"), size=16, seed=3, say=said.append)
+    (tmp_path / "run/model").mkdir(parents=True)
+    (tmp_path / "run/model/bundle.json").touch()
     total = 0
     for name in dataset.SIDES:
-        side = found.side(name)
+        side = found.test_side(tmp_path / "run") if name == "test" else found.side(name)
         assert side.images.shape == (len(side.records), 16, 16, 3)
         assert [r.label for r in side.records] == list(side.labels)
         assert found.counts()[name] == len(side.records)
@@ -48,6 +53,32 @@ def test_sides_hold_the_pictures_of_their_records(tmp_path, said):
     assert total == 24 - found.counts().get("left_out", 0)
     other = open_dataset(str(tmp_path / "set"), size=16, seed=4, say=said.append)
     assert other.sides != found.sides
+
+
+def test_the_test_side_is_closed_until_there_is_a_model(tmp_path, said):
+    """No other way leads there, and nothing but `experiment.conclude` goes it."""
+    write_set(tmp_path / "set", {"axes": 12, "boots": 12})
+    found = open_dataset(str(tmp_path / "set"), size=16, seed=3, say=said.append)
+    for name in ("test", "left_out", "x"):
+        with pytest.raises(ValueError, match="not for training or choosing"):
+            found.side(name)
+    with pytest.raises(ValueError, match="there is none"):
+        found.test_side(tmp_path / "run")
+    root = Path(dataset.__file__).parents[2]
+    users = [
+        (path.stem, function.name)
+        for folder in ("jaxgear", "experiments", "scripts")
+        for path in (root / folder).rglob("*.py")
+        for function in ast.walk(ast.parse(path.read_text()))
+        if isinstance(function, ast.FunctionDef)
+        for node in ast.walk(function)
+        if isinstance(node, ast.Attribute) and node.attr in ("test_side", "_side")
+    ]
+    assert sorted(set(users)) == [
+        ("dataset", "side"),
+        ("dataset", "test_side"),
+        ("experiment", "conclude"),
+    ]
 
 
 def test_skipped_and_hidden_files_are_said(tmp_path, said):

@@ -39,7 +39,7 @@ def folder(tmp_path):
 def saved(folder, losses=(1.0,), state=None):
     with Checkpoints(folder, keep_best=2) as checkpoints:
         for epoch, loss in enumerate(losses, 1):
-            checkpoints.save(state or make_state(), row(epoch, loss))
+            checkpoints.save(state or make_state(), epoch, loss)
 
 
 def test_a_restored_twin_is_equal(folder):
@@ -56,8 +56,8 @@ def test_a_restored_twin_is_equal(folder):
 @pytest.mark.parametrize(
     ("losses", "kept"),
     [
-        ([0.9, 0.3, 0.8, 0.1, 0.2], [4, 5]),
-        ([0.1, 0.2, 0.3, 0.4, 0.5], [1, 2, 5]),  # worsens every epoch: best and newest differ
+        ([0.9, 0.3, 0.1, 0.8, 0.2], [3, 4, 5]),
+        ([0.1, 0.2, 0.3, 0.4, 0.5], [1, 2, 4, 5]),  # worsens every epoch: best and newest differ
         ([0.5, 0.4, 0.3, 0.2, 0.1], [4, 5]),
     ],
 )
@@ -69,9 +69,9 @@ def test_newest_and_best_are_kept(folder, losses, kept):
 
 def test_an_epoch_is_never_saved_twice(folder):
     with Checkpoints(folder) as checkpoints:
-        checkpoints.save(make_state(), row(1, 1.0))
+        checkpoints.save(make_state(), 1, 1.0)
         with pytest.raises(CheckpointError, match="epoch 1"):
-            checkpoints.save(make_state(), row(1, 1.0))
+            checkpoints.save(make_state(), 1, 1.0)
 
 
 def data_file(folder):

@@ -1,5 +1,8 @@
 """Epochs: rows are means over all pictures, a run continues bit for bit, divergence stops it."""
 
+import signal
+from dataclasses import replace
+
 import jax
 import numpy as np
 import optax
@@ -20,7 +23,8 @@ def make_batches(n=22, size=8, seed=0):
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, K, n).astype(np.int32)
     images = rng.integers(0, 80, (n, 8, 8, 3)) + 60 * labels[:, None, None, None]
-    return Batches(images.astype(np.uint8), labels, size, seed)
+    names = [f"class{label}/{i}.jpg" for i, label in enumerate(labels)]
+    return Batches(images.astype(np.uint8), labels, size, seed, names)
 
 
 def make_state(tx=None):
@@ -37,10 +41,9 @@ def train(state, first, last, **options):
         first=first,
         last=last,
         schedule=lambda step: 1e-2 / (1 + step),
-        progress=QUIET,
         classes=K,
         loss=steps.smoothed_cross_entropy(0.1),
-        **{"augment": flip(), "mix": mixup(0.2)} | options,
+        **{"progress": QUIET, "augment": flip(), "mix": mixup(0.2)} | options,
     )
 
 
@@ -75,8 +78,40 @@ def test_stopping_and_going_on_changes_nothing():
     assert straight[1].val_loss == resumed[1].val_loss
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_within_an_epoch_loses_no_step(number):
+    """It comes in step 5 of 12; from the state that was handed out, the rest is as without it."""
+    straight = list(train(make_state(), 1, 4))
+
+    class Interrupting(Progress):
+        seen = 0
+
+        def step(self, *arguments):
+            self.seen += 1
+            if self.seen == 5:
+                signal.raise_signal(number)
+
+    rows = []
+    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with pytest.raises(loop.Stopped) as stopped:
+        rows += train(make_state(), 1, 4, progress=Interrupting(quiet=True))
+    assert stopped.value.code == 128 + number
+    assert handlers == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
+    assert int(stopped.value.state.step) == 5
+    resumed = list(train(stopped.value.state, 2, 4))
+    assert [row.epoch for _, row in resumed] == [2, 3, 4]
+    for (_, a), (_, b) in zip(straight[1:], resumed, strict=True):
+        assert replace(a, seconds=0) == replace(b, seconds=0)
+    for a, b in zip(
+        jax.tree.leaves((straight[-1][0].params, straight[-1][0].opt_state)),
+        jax.tree.leaves((resumed[-1][0].params, resumed[-1][0].opt_state)),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_divergence_names_step_rate_and_pictures():
-    with pytest.raises(DivergedError, match=r"step 2 .*learning rate 0\.005.*\[\d+, ") as error:
+    with pytest.raises(DivergedError, match=r"step 2 .*rate 0\.005.*class\d/\d+\.jpg, ") as error:
         list(train(make_state(optax.sgd(1e30)), 1, 3, augment=None, mix=None))
     assert error.value.exit_code == 3
 
