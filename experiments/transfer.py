@@ -30,11 +30,12 @@ class Config(experiment.Config):
     weights: str = ""
     """File or folder of pretrained weights; empty: the default ResNet-50, fetched once."""
     epochs: int = 30
-    views: int = 3
+    image_size: int = 224
+    views: int = 2
     """Views of each training picture whose features are kept: itself, and augmented ones."""
-    peak_lr: float = 0.003
+    peak_lr: float = 0.001
     weight_decay: float = 0.3
-    label_smoothing: float = 0.1
+    label_smoothing: float = 0.0
     dropout: float = 0.2
     finetune: int = 0
     """Fine-tune from this stage up (4: the last; 0: the backbone stays frozen)."""
