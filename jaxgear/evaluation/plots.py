@@ -1,4 +1,4 @@
-"""Arrays in, figures out: curves, confusion matrix, grid of pictures. The only matplotlib import.
+"""Arrays in, figures out: curves, confusion matrix, grid. Only `plots*.py` use matplotlib.
 
 Figures are made without pyplot: nothing is shown, nothing stays open, no display is needed.
 """
@@ -46,7 +46,7 @@ def curves(rows: Sequence[history.Row], title: str = "") -> Figure:
         value = getattr(best, f"val_{name}")
         axes.axvline(best.epoch, color=BEST, linewidth=1, linestyle=":")
         axes.plot(best.epoch, value, "o", markersize=9, fillstyle="none", color=BEST)
-        _describe(axes, "epoch", f"average {name}")
+        describe(axes, "epoch", f"average {name}")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if top:
             axes.set_ylim(top=top)
@@ -83,7 +83,7 @@ def confusion(
             color=colour,
             fontsize=9,
         )
-    names = [_short(name, 24) for name in classes]
+    names = [shorten(name, 24) for name in classes]
     axes.set_xticks(range(len(classes)), names, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(classes)), names)
     axes.set_xlabel("predicted")
@@ -122,8 +122,8 @@ def grid(tiles: Sequence[Tile], title: str = "", columns: int | None = None) -> 
             )
         else:
             axes.imshow(tile.image)
-        axes.set_title(_short(tile.title, 26), fontsize=10, fontweight="bold", color=colour)
-        axes.set_xlabel(_short(tile.detail, 34), fontsize=8, color=colour)
+        axes.set_title(shorten(tile.title, 26), fontsize=10, fontweight="bold", color=colour)
+        axes.set_xlabel(shorten(tile.detail, 34), fontsize=8, color=colour)
     if title:
         figure.suptitle(title, fontsize=12)
     return figure
@@ -131,9 +131,14 @@ def grid(tiles: Sequence[Tile], title: str = "", columns: int | None = None) -> 
 
 def save(figure: Figure, path: Path) -> None:
     """Writes a PNG in one move; the same figure is the same bytes (no time, no version in it)."""
+    write_bytes(path, to_png(figure))
+
+
+def to_png(figure: Figure) -> bytes:
+    """The bytes that `save` writes."""
     png = io.BytesIO()
     figure.savefig(png, dpi=110, metadata={"Software": None})
-    write_bytes(path, png.getvalue())
+    return png.getvalue()
 
 
 def _columns(tiles: int) -> int:
@@ -144,14 +149,15 @@ def _columns(tiles: int) -> int:
     return min(range(4, 9), key=lambda c: (-tiles % c > 1, abs(c - ideal)))
 
 
-def _describe(axes: Axes, x: str, y: str) -> None:
+def describe(axes: Axes, x: str, y: str) -> None:
+    """Names both axes; a light grid instead of a box."""
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.grid(color=GRID, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _short(text: str, most: int) -> str:
+def shorten(text: str, most: int) -> str:
     """Cut in the middle, where names differ least; dollar signs are text, not formulas."""
     if len(text) > most:
         text = f"{text[: most // 2]}…{text[len(text) - most // 2 + 1 :]}"
