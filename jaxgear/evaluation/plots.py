@@ -36,27 +36,34 @@ def curves(rows: Sequence[history.Row], title: str = "") -> Figure:
     """Average training and validation loss and accuracy of every epoch, the best epoch marked."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     losses, accuracies = figure.subplots(1, 2)
+    draw_curve(losses, rows, "loss")
+    draw_curve(accuracies, rows, "accuracy")
     best = history.best(rows)
-    epochs = [row.epoch for row in rows]
-    lines = (("train", TRAIN, "training (as optimised)"), ("val", VAL, "validation"))
-    for axes, name, top in ((losses, "loss", None), (accuracies, "accuracy", 1.0)):
-        for side, colour, label in lines:
-            values = [getattr(row, f"{side}_{name}") for row in rows]
-            axes.plot(epochs, values, color=colour, marker="o", markersize=3, label=label)
-        value = getattr(best, f"val_{name}")
-        axes.axvline(best.epoch, color=BEST, linewidth=1, linestyle=":")
-        axes.plot(best.epoch, value, "o", markersize=9, fillstyle="none", color=BEST)
-        describe(axes, "epoch", f"average {name}")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        if top:
-            axes.set_ylim(top=top)
-    losses.set_ylim(bottom=0)
     losses.legend(frameon=False)
     losses.set_title(f"best epoch {best.epoch}: validation loss {best.val_loss:.3f}", fontsize=10)
     accuracies.set_title(f"validation accuracy there {best.val_accuracy:.3f}", fontsize=10)
     if title:
         figure.suptitle(title, fontsize=11)
     return figure
+
+
+def draw_curve(axes: Axes, rows: Sequence[history.Row], name: str) -> None:
+    """The training and the validation line of "loss" or "accuracy"."""
+    epochs = [row.epoch for row in rows]
+    lines = (("train", TRAIN, "training (as optimised)"), ("val", VAL, "validation"))
+    for side, colour, label in lines:
+        values = [getattr(row, f"{side}_{name}") for row in rows]
+        axes.plot(epochs, values, color=colour, marker="o", markersize=3, label=label)
+    best = history.best(rows)
+    axes.axvline(best.epoch, color=BEST, linewidth=1, linestyle=":")
+    value = getattr(best, f"val_{name}")
+    axes.plot(best.epoch, value, "o", markersize=9, fillstyle="none", color=BEST)
+    describe(axes, "epoch", f"average {name}")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if name == "loss":
+        axes.set_ylim(bottom=0)
+    else:
+        axes.set_ylim(top=1)
 
 
 def confusion(
