@@ -18,8 +18,9 @@ from jaxgear import prediction
 from jaxgear.bundle import Bundle
 from jaxgear.data.batches import Batches
 from jaxgear.data.dataset import Dataset, Side, open_dataset
+from jaxgear.data.known import KnownPictures
 from jaxgear.errors import UsageError
-from jaxgear.evaluation import metrics, plots
+from jaxgear.evaluation import calibration, metrics, plots
 from jaxgear.files import write_json
 from jaxgear.training import history
 from jaxgear.training.runs import Run, environment, read_json
@@ -158,19 +159,27 @@ def conclude(
     """
     if sentence := history.overfitting(run.rows):
         print(sentence)
+    records = dataset.folder.records
     bundle = Bundle(
         model=model,
         variables=variables,
         classes=dataset.classes,
         size=dataset.size,
+        temperature=1.0,
         fingerprint=dataset.folder.fingerprint,
-        about={"run": run.path.name, "versions": environment()["versions"]}
-        | dataclasses.asdict(row),
+        pictures=KnownPictures.of((record.sha256 for record in records), dataset.sides),
+        versions=environment()["versions"],
+        about={"run": run.path.name} | dataclasses.asdict(row),
     )
+    if logits_of is None:
+        predictor = prediction.Predictor(bundle)
+        logits_of = lambda side: predictor.logits(side.images)  # noqa: E731
+    val, test = dataset.side("val"), dataset.side("test")
+    temperature = calibration.fit_temperature(np.asarray(logits_of(val)), val.labels)
+    bundle = dataclasses.replace(bundle, temperature=temperature)
     bundle.save(run.path / "model")
-    test = dataset.side("test")
-    logits = np.asarray(logits_of(test)) if logits_of else prediction.logits(bundle, test)
-    summary = metrics.summarise(logits, test.labels, dataset.classes)
+    logits = np.asarray(logits_of(test))
+    summary = metrics.summarise(logits, test.labels, dataset.classes, temperature)
     write_json(run.path / "test.json", {**summary, "epoch": row.epoch})
     caption = (
         f"test accuracy {summary['accuracy']:.4f} ({summary['n']} pictures), epoch {row.epoch}"
@@ -179,7 +188,8 @@ def conclude(
         plots.confusion(summary["confusion"], dataset.classes, caption), run.path / "confusion.png"
     )
     plots.save(
-        plots.grid(_tiles(test, logits, dataset.classes), caption), run.path / "predictions.png"
+        plots.grid(_tiles(test, bundle.probs(logits), dataset.classes), caption),
+        run.path / "predictions.png",
     )
     low, high = summary["interval95"]
     print(
@@ -190,10 +200,8 @@ def conclude(
     return run.path
 
 
-def _tiles(side: Side, logits: np.ndarray, classes: tuple[str, ...]) -> list[plots.Tile]:
+def _tiles(side: Side, probs: np.ndarray, classes: tuple[str, ...]) -> list[plots.Tile]:
     """Wrong pictures first, most confident ahead, then right ones of every class in turn."""
-    probs = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probs /= probs.sum(axis=1, keepdims=True)
     predicted, sure = probs.argmax(axis=1), probs.max(axis=1)
     wrong = np.flatnonzero(predicted != side.labels)
     wrong = wrong[np.argsort(-sure[wrong])][: GRID_TILES // 2]

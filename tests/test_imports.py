@@ -12,10 +12,14 @@ ROOT = Path(__file__).parents[1]
 LAYERS = {
     "data": ("files", "errors"),
     "models": ("data", "files", "errors"),
-    "training": ("data", "models", "files", "errors"),
+    "compile_cache": ("data",),
+    "training": ("compile_cache", "data", "models", "files", "errors"),
     "bundle": ("data", "models", "files", "errors"),
-    "prediction": ("bundle", "training", "data", "models", "files", "errors"),
-    "evaluation": ("bundle", "training", "data", "models", "files", "errors"),
+    "prediction": ("bundle", "compile_cache", "data", "models", "files", "errors"),
+    "evaluation": (
+        *("prediction", "bundle", "training", "compile_cache", "data", "models"),
+        *("files", "errors"),
+    ),
     "experiment": (
         *("prediction", "bundle", "evaluation", "training", "data", "models", "files", "errors"),
     ),

@@ -2,6 +2,7 @@
 
 import os
 import unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -80,6 +81,19 @@ def list_pictures(root: Path) -> Listing:
     return listing
 
 
+def list_files(folder: Path) -> tuple[list[str], list[Refused]]:
+    """Every visible file below a folder without classes, and what was refused; POSIX paths
+    relative to it in `stable_key` order. Links and loops as in `list_pictures`.
+
+    Raises:
+        DataError: no such folder, or it cannot be listed.
+    """
+    _entries(folder)
+    listing = Listing()
+    files = sorted(_files_below(folder, "", set(), listing), key=stable_key)
+    return files, sorted(listing.refused, key=lambda refused: stable_key(refused.path))
+
+
 def _class_folders(root: Path, prefix: str, listing: Listing) -> list[str]:
     """Names of the visible folders in `root/prefix`; the rest goes to `ignored`."""
     names = []
@@ -97,7 +111,16 @@ def _walk_class(root: Path, folder: str, name: str, side: str | None, listing: L
     name = unicodedata.normalize("NFC", name)
     listing.classes.add(name)
     before = len(listing.candidates) + len(listing.refused)
-    seen: set[tuple[int, int]] = {_identity(root)}
+    for path in _files_below(root, folder, {_identity(root)}, listing):
+        listing.candidates.append(Candidate(path, name, side))
+    if len(listing.candidates) + len(listing.refused) == before:
+        raise DataError(f"{root / folder}: class folder without pictures; fill or remove it")
+
+
+def _files_below(
+    root: Path, folder: str, seen: set[tuple[int, int]], listing: Listing
+) -> Iterator[str]:
+    """Paths relative to `root`; what cannot be meant goes to `refused` and `ignored`."""
     waiting = [folder]
     while waiting:
         current = waiting.pop()
@@ -112,19 +135,17 @@ def _walk_class(root: Path, folder: str, name: str, side: str | None, listing: L
             listing.refused.append(Refused(current, "folder that cannot be listed"))
             continue
         for entry in entries:
-            path = f"{current}/{entry.name}"
+            path = f"{current}/{entry.name}" if current else entry.name
             if _is_hidden(entry):
                 listing.ignored.append(_text(path))
             elif _text(path) != path:
                 listing.refused.append(Refused(_text(path), "name that is not UTF-8"))
             elif not _is_folder(entry):
-                listing.candidates.append(Candidate(path, name, side))
+                yield path
             elif Path(entry.name).suffix.lower() in _PICTURE_SUFFIXES:
                 listing.refused.append(Refused(path, "a folder, not a picture"))
             else:
                 waiting.append(path)
-    if len(listing.candidates) + len(listing.refused) == before:
-        raise DataError(f"{root / folder}: class folder without pictures; fill or remove it")
 
 
 def _check_names(root: Path, listing: Listing) -> None:
