@@ -14,10 +14,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from jaxgear.commands import check, compare, evaluate, prepare
+from jaxgear.commands import check, compare, evaluate, export, prepare, report
 from jaxgear.errors import GearError, UsageError
 
-COMMANDS = (check, evaluate, compare, prepare)
+COMMANDS = (check, evaluate, report, compare, export, prepare)
 C = TypeVar("C")
 
 

@@ -16,6 +16,7 @@ LAYERS = {
     "training": ("compile_cache", "data", "models", "files", "errors"),
     "bundle": ("data", "models", "files", "errors"),
     "prediction": ("bundle", "compile_cache", "data", "models", "files", "errors"),
+    "export": ("bundle", "models", "errors"),
     "evaluation": (
         *("prediction", "bundle", "training", "compile_cache", "data", "models"),
         *("files", "errors"),

@@ -19,7 +19,7 @@ def run(arguments: argparse.Namespace) -> None:
     from jaxgear.bundle import Bundle
 
     file = arguments.file
-    if not file.absolute().parent.is_dir():  # before the minutes that a large network takes
+    if not file.absolute().parent.is_dir():  # before the work, not after it
         raise UsageError(f"{file}: no folder {file.parent}")
     bundle = Bundle.load(arguments.model)
     artefact = bytes(export.export(bundle))

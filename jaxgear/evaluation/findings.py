@@ -12,7 +12,7 @@ from jaxgear.bundle import Bundle
 from jaxgear.data.dataset import default_source, read_source
 from jaxgear.data.folder import Folder, Record, pixels
 from jaxgear.data.images import letterbox
-from jaxgear.errors import DataError
+from jaxgear.errors import CheckpointError, DataError
 from jaxgear.evaluation import calibration, explain, metrics
 from jaxgear.evaluation.finished import SIDES, FinishedRun, Picture
 from jaxgear.prediction import Predictor
@@ -31,7 +31,7 @@ class Miss:
     prob: float  # of that class, calibrated
     label_prob: float  # of the labelled class
     image: UInt8[np.ndarray, "T T 3"]
-    overlay: UInt8[np.ndarray, "T T 3"]  # where the network looked for `predicted`
+    overlay: UInt8[np.ndarray, "T T 3"] | None  # where it saw `predicted`; None: no convolution
 
     @property
     def loss(self) -> float:
@@ -99,9 +99,7 @@ def find(run: FinishedRun, source: str | None = None) -> Findings:
         for name, side in sides.items()
     }
     logits = {name: np.asarray(predictor.logits(images[name])) for name in sides}
-    summary = metrics.summarise(
-        logits["test"], labels["test"], bundle.classes, bundle.temperature
-    )
+    summary = metrics.summarise(logits["test"], labels["test"], bundle.classes, bundle.temperature)
     return Findings(
         summary=summary,
         misses=_misses(
@@ -155,7 +153,10 @@ def _misses(
     of_label = probs[np.arange(len(labels)), labels]
     worst = np.argsort(of_label, kind="stable")[:TOP_LOSSES]
     predicted = probs[worst].argmax(axis=1).astype(np.int32)
-    maps = explain.grad_cam(bundle, images[worst], predicted)
+    try:
+        maps = explain.grad_cam(bundle, images[worst], predicted)
+    except CheckpointError:
+        maps = [None] * len(worst)
     found = []
     for i, label, heat in zip(worst, predicted, maps, strict=True):
         thumbnail = letterbox(folder.load(records[i]), THUMBNAIL)
@@ -166,7 +167,7 @@ def _misses(
                 float(probs[i, label]),
                 float(of_label[i]),
                 thumbnail,
-                explain.overlay(thumbnail, _resize(np.asarray(heat), THUMBNAIL)),
+                None if heat is None else explain.overlay(thumbnail, _resize(heat, THUMBNAIL)),
             )
         )
     return found
