@@ -195,8 +195,7 @@ def _twins(run: FinishedRun, folder: Folder, records: dict[str, Record]) -> Twin
     for picture in run.pictures:
         members[picture.group].append(picture)
     groups = [found for found in members.values() if len(found) > 1]
-    # Those of which pictures were left out, or that are tested on, say most about the split.
-    groups.sort(key=lambda found: (-len({p.side for p in found}), -len(found), found[0].path))
+    groups.sort(key=_telling)
     sides = collections.Counter(picture.side for found in groups for picture in found)
     kept = [{picture.side for picture in found} - {"left_out"} for found in groups]
     examples = [
@@ -213,3 +212,9 @@ def _twins(run: FinishedRun, folder: Folder, records: dict[str, Record]) -> Twin
         straddling=sum(len(found) > 1 for found in kept),
         examples=[shown for shown in examples if shown],
     )
+
+
+def _telling(group: list[Picture]) -> tuple:
+    """Sorts groups that are tested on ahead, and among them those that were cut, and large ones."""
+    sides = {picture.side for picture in group}
+    return not sides & {"val", "test"}, -len(sides), -len(group), group[0].path

@@ -13,7 +13,7 @@ from jaxgear.evaluation.calibration import Bin
 from jaxgear.training import history
 
 # Small enough to be read at the width of a phone.
-SIZE = (5.0, 3.4)  # inches
+SIZE = (4.2, 3.0)  # inches
 # Colours of the figures -> colours that the style sheet of the page sets.
 _PAINT = {
     "#000000": "currentColor",
@@ -39,17 +39,21 @@ def reliability(tables: Mapping[str, Sequence[Bin]]) -> Figure:
     figure = Figure(figsize=SIZE, layout="constrained")
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color=plots.BEST, linewidth=1, linestyle=":", label="exact")
-    looks = itertools.cycle(((plots.TRAIN, "s", "--"), (plots.VAL, "o", "-")))
-    for (label, table), (colour, marker, line) in zip(tables.items(), looks, strict=False):
-        confidence, accuracy = [b.confidence for b in table], [b.accuracy for b in table]
+    looks = itertools.cycle(((plots.TRAIN, "s"), (plots.VAL, "o")))
+    for (label, table), (colour, marker) in zip(tables.items(), looks, strict=False):
         most = max((b.n for b in table), default=1)
-        sizes = [12 + 60 * b.n / most for b in table]
-        axes.plot(confidence, accuracy, line, color=colour, linewidth=1)
-        axes.scatter(confidence, accuracy, sizes, color=colour, marker=marker, label=label)
+        axes.scatter(
+            [b.confidence for b in table],
+            [b.accuracy for b in table],
+            [12 + 60 * b.n / most for b in table],
+            color=colour,
+            marker=marker,
+            label=label,
+        )
     plots.describe(axes, "confidence (largest probability)", "share that is right")
     axes.set_xlim(0, 1.03)
     axes.set_ylim(0, 1.05)
-    axes.legend(frameon=False, loc="upper left")
+    figure.legend(frameon=False, loc="outside upper left", ncols=1 + len(tables))
     return figure
 
 

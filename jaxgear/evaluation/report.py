@@ -3,18 +3,15 @@
 The page is complete in itself and opens from disk.
 """
 
-from collections import Counter
-
 import numpy as np
 
-from jaxgear.evaluation import page, plots_report
-from jaxgear.evaluation.findings import Calibration, Findings, Miss, Twins
-from jaxgear.evaluation.finished import SIDES, FinishedRun
+from jaxgear.evaluation import page, plots_report, report_pictures
+from jaxgear.evaluation.findings import Calibration, Findings
+from jaxgear.evaluation.finished import FinishedRun
 from jaxgear.evaluation.metrics import wilson_interval
 from jaxgear.training import history
 
 PAIRS = 10  # most confused pairs that are listed
-_SIDE_NAMES = {"train": "training", "val": "validation", "test": "test", "left_out": "left out"}
 
 
 def render(run: FinishedRun, found: Findings) -> str:
@@ -23,9 +20,9 @@ def render(run: FinishedRun, found: Findings) -> str:
         "training": ("Training", _training(run)),
         "classes": ("Test by class", _classes(found)),
         "confusion": ("Confusions", _confusion(run, found)),
-        "losses": ("Largest losses", _losses(found.misses)),
+        "losses": ("Largest losses", report_pictures.losses(found.misses)),
         "calibration": ("Calibration", _calibration(found.calibration, found.summary["n"])),
-        "data": ("Pictures and their split", _data(run, found.twins)),
+        "data": ("Pictures and their split", report_pictures.sides(run, found.twins)),
         "setup": ("Config and environment", _setup(run)),
     }
     return page.document(run.path.resolve().name, sections, _head(run, found))
@@ -37,7 +34,7 @@ def _head(run: FinishedRun, found: Findings) -> str:
     return page.facts(
         [
             ("Test accuracy", f"{summary['accuracy']:.3f}"),
-            ("95 % interval", f"{low:.3f} to {high:.3f}"),
+            ("95 % interval", f"{low:.3f} – {high:.3f}"),
             ("Macro-F1", f"{summary['macro_f1']:.3f}"),
             ("Test loss (nats)", f"{summary['loss']:.3f}"),
             ("Test pictures", f"{summary['n']:,}"),
@@ -135,33 +132,6 @@ def _confusion(run: FinishedRun, found: Findings) -> str:
     )
 
 
-def _losses(misses: list[Miss]) -> str:
-    cards = ""
-    for miss in misses:
-        picture = miss.picture
-        alt = f"{picture.name}, {picture.path}"
-        images = page.picture(miss.image, alt)
-        if miss.overlay is not None:
-            images += page.picture(miss.overlay, f"where the network saw {miss.predicted}")
-        wrong = miss.predicted != picture.name
-        verdict = f"{miss.predicted} {miss.prob:.2f}"
-        verdict += f", labelled {picture.name} {miss.label_prob:.2f}" if wrong else " (right)"
-        cards += (
-            f'<li><figure><div class="row">{images}</div><figcaption>'
-            f"<strong{' class=amiss' if wrong else ''}>{page.text(verdict)}</strong>"
-            f"{page.text(picture.path)} ({_SIDE_NAMES[picture.side]}, loss {miss.loss:.2f})"
-            "</figcaption></figure></li>\n"
-        )
-    return (
-        page.paragraph(
-            "Test and validation pictures whose label the network finds least likely, worst first: "
-            "look here for wrong labels. Beside each, in red, what spoke for the predicted class "
-            "(Grad-CAM)."
-        )
-        + f'<ul class="cards">{cards}</ul>'
-    )
-
-
 def _calibration(found: Calibration, n: int) -> str:
     label = "Share of right predictions by confidence, before and after the temperature"
     tables = {"before": found.before, f"after, T = {found.temperature:.2f}": found.after}
@@ -195,39 +165,6 @@ def _calibration(found: Calibration, n: int) -> str:
         + f'<div class="pair">{figure}</div>'
         + page.fold("Numbers of the diagram", table)
     )
-
-
-def _data(run: FinishedRun, twins: Twins) -> str:
-    counts = Counter((picture.name, picture.side) for picture in run.pictures)
-    rows = [[name, *(str(counts[name, side]) for side in SIDES)] for name in run.classes]
-    totals = Counter(picture.side for picture in run.pictures)
-    rows.append(["all", *(str(totals[side]) for side in SIDES)])
-    parts = [
-        page.table("Pictures by class and side", ["class", *_SIDE_NAMES.values()], rows),
-        "<h3>Near-duplicates</h3>",
-    ]
-    if not twins.groups:
-        return "".join(parts) + page.paragraph("No two pictures look alike.")
-    shown = ", ".join(f"{twins.pictures[side]} {_SIDE_NAMES[side]}" for side in SIDES)
-    parts.append(
-        page.paragraph(
-            f"{twins.groups} groups of pictures that look alike (the same photograph resized, "
-            f"re-encoded or recoloured) hold {sum(twins.pictures.values())} pictures: {shown}. "
-            + (
-                "All that are used of a group are on one side; the others are left out."
-                if not twins.straddling
-                else f"Of {twins.straddling} groups there are pictures on several sides: the "
-                "folder's own sides put them there, and the test is easier for it."
-            )
-        )
-    )
-    for members in twins.examples:
-        cells = "".join(
-            page.figure(page.picture(image, p.path), f"{p.path}: {_SIDE_NAMES[p.side]}")
-            for p, image in members
-        )
-        parts.append(f'<div class="row group">{cells}</div>')
-    return "".join(parts)
 
 
 def _setup(run: FinishedRun) -> str:
