@@ -14,10 +14,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from jaxgear.commands import check, evaluate, prepare
+from jaxgear.commands import check, evaluate, predict, prepare
 from jaxgear.errors import GearError, UsageError
 
-COMMANDS = (check, evaluate, prepare)
+COMMANDS = (check, evaluate, predict, prepare)
 C = TypeVar("C")
 
 

@@ -16,6 +16,7 @@ LAYERS = {
     "training": ("compile_cache", "data", "models", "files", "errors"),
     "bundle": ("data", "models", "files", "errors"),
     "prediction": ("bundle", "compile_cache", "data", "models", "files", "errors"),
+    "prediction_tables": ("prediction", "data", "files"),
     "evaluation": (
         *("prediction", "bundle", "training", "compile_cache", "data", "models"),
         *("files", "errors"),
@@ -60,7 +61,7 @@ def users_of(package):
 
 
 def test_each_heavy_library_has_one_home():
-    assert users_of("matplotlib") == {"evaluation/plots.py"}
+    assert users_of("matplotlib") == {"evaluation/plots.py", "evaluation/fonts.py"}
     assert users_of("orbax") == {"training/checkpoints.py"}
     assert users_of("tensorflow_datasets") <= {"data/tfds_gear.py"}
     assert not any(user.startswith(("models", "data")) for user in users_of("optax"))
