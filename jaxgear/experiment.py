@@ -20,13 +20,11 @@ from jaxgear.data.batches import Batches
 from jaxgear.data.dataset import Dataset, Side, open_dataset
 from jaxgear.data.known import KnownPictures
 from jaxgear.errors import UsageError
-from jaxgear.evaluation import calibration, metrics, plots
+from jaxgear.evaluation import calibration, metrics, plots, tiles
 from jaxgear.files import write_json
 from jaxgear.training import history
 from jaxgear.training.runs import Run, environment, read_json
 from jaxgear.training.steps import TrainState
-
-GRID_TILES = 24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,7 +186,7 @@ def conclude(
         plots.confusion(summary["confusion"], dataset.classes, caption), run.path / "confusion.png"
     )
     plots.save(
-        plots.grid(_tiles(test, bundle.probs(logits), dataset.classes), caption),
+        plots.grid(tiles.test_tiles(test, bundle.probs(logits), dataset.classes), caption),
         run.path / "predictions.png",
     )
     low, high = summary["interval95"]
@@ -198,29 +196,6 @@ def conclude(
     )
     print(f"{run.path}\ttest accuracy {summary['accuracy']:.4f}", flush=True)
     return run.path
-
-
-def _tiles(side: Side, probs: np.ndarray, classes: tuple[str, ...]) -> list[plots.Tile]:
-    """Wrong pictures first, most confident ahead, then right ones of every class in turn."""
-    predicted, sure = probs.argmax(axis=1), probs.max(axis=1)
-    wrong = np.flatnonzero(predicted != side.labels)
-    wrong = wrong[np.argsort(-sure[wrong])][: GRID_TILES // 2]
-    right = np.flatnonzero(predicted == side.labels)
-    place = np.zeros(len(right), int)  # of a picture among the right ones of its class
-    for label in set(side.labels[right]):
-        same = side.labels[right] == label
-        place[same] = np.arange(same.sum())
-    right = right[np.lexsort((side.labels[right], place))][: GRID_TILES - len(wrong)]
-    names = [name.replace("_", " ") for name in classes]
-    return [
-        plots.Tile(
-            side.images[i],
-            f"{names[predicted[i]]} {sure[i]:.2f}",
-            f"not: {names[side.labels[i]]}" if predicted[i] != side.labels[i] else "",
-            wrong=bool(predicted[i] != side.labels[i]),
-        )
-        for i in (*wrong, *right)
-    ]
 
 
 def _flag(name: str) -> str:

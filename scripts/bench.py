@@ -1,8 +1,10 @@
 """Times jaxgear as a whole process, in turn with a peer.
 
     python -m scripts.bench reach --data FOLDER --accuracy 0.90
+    python -m scripts.bench predict --data FOLDER --run RUN
     python -m scripts.bench reach --data FOLDER --pairs 5 --peer 'python torch_peer.py reach ...'
 
+`predict`: `jaxgear predict RUN` on pictures; its peer is scripts/benchmarks/torch_predict.py.
 `reach`: wall seconds from the first command to a test accuracy, everything included: imports,
 checking and splitting the pictures with an empty cache, compilation, training, the test. With
 `--peer` the two run in turn (A B A B ...), since the speed of a shared machine drifts; the ratio is
@@ -49,7 +51,25 @@ def reach(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-TASKS = {"reach": reach}
+def predict(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The command on `--limit` pictures with a CSV, programs compiled before; decoding included."""
+    files = sorted(str(path) for path in Path(arguments.data).rglob("*") if path.is_file())
+    files = files[: arguments.limit]
+    with tempfile.TemporaryDirectory() as scratch:
+        command = [sys.executable, "-m", "jaxgear", "predict", arguments.run, *files]
+        command += ["--csv", f"{scratch}/found.csv"]
+        for _ in range(2):  # the first compiles, where nobody has
+            start = time.perf_counter()
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            seconds = time.perf_counter() - start
+    return {
+        "images": len(files),
+        "images_per_s": round(len(files) / seconds),
+        "seconds": round(seconds, 2),
+    }
+
+
+TASKS = {"reach": reach, "predict": predict}
 
 
 def run_peer(command: str) -> dict[str, Any]:
@@ -67,6 +87,8 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="folder of photographs")
     parser.add_argument("--accuracy", type=float, default=0.90)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--run", help="run or bundle, for predict")
+    parser.add_argument("--limit", type=int, default=1000, help="pictures, for predict")
     parser.add_argument("--peer", metavar="CMD", help="a command that does the same")
     parser.add_argument("--pairs", type=int, default=1, help="how often the two run")
     arguments = parser.parse_args()

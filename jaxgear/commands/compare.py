@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> None:
                 for group in found.groups
             }
         )
-        write_output("--out", arguments.out, plots.to_png(figure))
+        write_output("--out", arguments.out, plots.png(figure))
 
 
 def _print_groups(found) -> None:

@@ -1,6 +1,7 @@
 """Which files of a data folder are meant as pictures, of which class and side; opens none."""
 
 import os
+import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from jaxgear.errors import DataError
 
 SIDES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _SYSTEM = {"thumbs.db", "desktop.ini", "ehthumbs.db", "$recycle.bin", "system volume information"}
 _PICTURE_SUFFIXES = {
     ".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif",
@@ -99,9 +101,9 @@ def _class_folders(root: Path, prefix: str, listing: Listing) -> list[str]:
     names = []
     for entry in _entries(root / prefix):
         if _is_hidden(entry) or not _is_folder(entry):
-            listing.ignored.append(_text(prefix + entry.name))
-        elif _text(entry.name) != entry.name:
-            raise DataError(f"{root}: folder name {_text(entry.name)} is not UTF-8; rename it")
+            listing.ignored.append(text_of(prefix + entry.name))
+        elif text_of(entry.name) != entry.name:
+            raise DataError(f"{root}: folder name {text_of(entry.name)} is not UTF-8; rename it")
         else:
             names.append(entry.name)
     return names
@@ -137,9 +139,9 @@ def _files_below(
         for entry in entries:
             path = f"{current}/{entry.name}" if current else entry.name
             if _is_hidden(entry):
-                listing.ignored.append(_text(path))
-            elif _text(path) != path:
-                listing.refused.append(Refused(_text(path), "name that is not UTF-8"))
+                listing.ignored.append(text_of(path))
+            elif text_of(path) != path:
+                listing.refused.append(Refused(text_of(path), "name that is not UTF-8"))
             elif not _is_folder(entry):
                 yield path
             elif Path(entry.name).suffix.lower() in _PICTURE_SUFFIXES:
@@ -191,6 +193,11 @@ def _identity(folder: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _text(path: str) -> str:
-    """A name that can be printed: bytes of a name that are no UTF-8 are shown as `\\udcff`."""
+def text_of(path: str) -> str:
+    """A name that can be encoded: bytes of a name that are no UTF-8 become `\\udcff`."""
     return path.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def printable(path: str) -> str:
+    """`text_of` on one line and without what moves a terminal's cursor: a tab becomes `\\t`."""
+    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text_of(path))

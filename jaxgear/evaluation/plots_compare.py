@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from jaxgear.evaluation.plots import describe, shorten
+from jaxgear.evaluation import fonts
+from jaxgear.evaluation.plots import Figure, describe
 from jaxgear.training import history
 
 # Okabe and Ito (2008), told apart with every kind of colour vision; without yellow, too light here.
@@ -20,8 +20,7 @@ def runs(groups: Mapping[str, Sequence[Sequence[history.Row]]]) -> Figure:
     The mean ends where the first of a group's runs ends, so that all its points are of the same
     runs. A ring marks each run's best epoch.
     """
-    legend = 0.22 * len(groups) + 0.2
-    figure = Figure(figsize=(10, 4 + legend), layout="constrained")
+    figure = Figure(figsize=(10, 4.2 + 0.22 * len(groups)), layout="constrained")
     losses, accuracies = figure.subplots(1, 2)
     for axes, name in ((losses, "loss"), (accuracies, "accuracy")):
         for index, (label, members) in enumerate(groups.items()):
@@ -37,12 +36,14 @@ def runs(groups: Mapping[str, Sequence[Sequence[history.Row]]]) -> Figure:
             mean = np.mean([line[:common] for line in values], axis=0)
             epochs = [row.epoch for row in members[0][:common]]
             count = f" ({len(members)} runs)" if len(members) > 1 else ""
-            label = shorten(label, 90) + count
+            label = fonts.fit(label, 8, 9) + count
             axes.plot(epochs, mean, style, color=colour, linewidth=2.2, label=label)
         describe(axes, "epoch", f"validation {name}")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     losses.set_ylim(bottom=0)
     accuracies.set_ylim(top=1)
     handles, labels = losses.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower left", frameon=False, fontsize=9)
+    legend = figure.legend(handles, labels, loc="outside lower left", frameon=False)
+    for text in legend.get_texts():
+        text.set(**fonts.style(text.get_text(), 9))
     return figure

@@ -6,10 +6,10 @@ import re
 from collections.abc import Mapping, Sequence
 
 import matplotlib
-from matplotlib.figure import Figure
 
 from jaxgear.evaluation import plots
 from jaxgear.evaluation.calibration import Bin
+from jaxgear.evaluation.plots import Figure
 from jaxgear.training import history
 
 # Small enough to be read at the width of a phone.

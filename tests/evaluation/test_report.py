@@ -24,7 +24,7 @@ from jaxgear.models.resnet import ResNet
 from jaxgear.prediction import Predictor
 
 HOSTILE = '"><img src=x onerror=alert(1)>'
-CLASSES = ("<b>boots & Ü", "axes", "hardshell_jackets_of_a_long_name")
+CLASSES = ("<b>boots & Ü雪", "axes", "hardshell_jackets_of_a_long_name")
 CSS = Path(__file__).parents[2] / "jaxgear/evaluation/report.css"
 
 
