@@ -22,6 +22,7 @@ LAYERS = {
         *("prediction", "bundle", "training", "compile_cache", "data", "models"),
         *("files", "errors"),
     ),
+    "serving": ("evaluation", "prediction", "bundle", "data", "errors"),
     "experiment": (
         *("prediction", "bundle", "evaluation", "training", "data", "models", "files", "errors"),
     ),
