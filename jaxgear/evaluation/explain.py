@@ -1,10 +1,12 @@
 """Where in a picture a network saw the class that it names.
 
-Grad-CAM (Selvaraju et al. 2017) at the last convolution of a `ConvNet` or a ResNet.
+Grad-CAM (Selvaraju et al. 2017, "Grad-CAM: Visual Explanations from Deep Networks via
+Gradient-based Localization") at the last convolution of a `ConvNet` or a ResNet.
 """
 
 import functools
-from typing import Any
+import json
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -17,8 +19,15 @@ from jaxgear.compile_cache import keep_compiled
 from jaxgear.errors import CheckpointError
 from jaxgear.models.convnet import Conv, Residual
 from jaxgear.models.resnet import Unit
+from jaxgear.models.spec import from_spec, to_spec
 
 BATCH = 8  # one compiled shape for any number of pictures
+# What a place that speaks for the class to this degree is tinted with: blue, green, yellow, red.
+_DEGREES = (0.0, 0.4, 0.7, 1.0)
+_TINTS = np.array([(40, 80, 200), (30, 180, 160), (250, 210, 40), (215, 25, 28)])
+_OPACITY = 0.6
+
+Path = tuple[str, ...]
 
 
 def grad_cam(
@@ -26,49 +35,78 @@ def grad_cam(
     images: UInt8[np.ndarray, "N S S 3"],
     classes: Int[np.ndarray, " N"] | None = None,
 ) -> Float[np.ndarray, "N S S"]:
-    """How much each place speaks for a class, 0 to 1 in each picture.
+    """How much each place speaks for a class: 0 (not at all, or against it) to 1 (most).
+
+    The channels of the map that the last convolution (or the unit around it) puts out, each
+    weighted by the mean gradient of the class's logit; what is negative is dropped, and the largest
+    value of each picture becomes 1.
 
     Args:
-        classes: index of the class of each picture; None: the one that is predicted.
+        classes: whose logit is explained, for each picture; None: the class that is predicted.
 
     Raises:
         CheckpointError: a network without convolutions.
     """
     keep_compiled()
+    maps = _compiled(json.dumps(to_spec(bundle.model)), bundle.size)
+    variables = jax.device_put(bundle.variables)
     chosen = np.full(len(images), -1) if classes is None else classes
-    target = _last_convolution(bundle.model, bundle.variables, images.shape[1])
     parts = [np.zeros((0, bundle.size, bundle.size), np.float32)]
     for first in range(0, len(images), BATCH):
         rows = np.arange(first, first + BATCH) % len(images)  # the last batch is filled up
-        parts.append(
-            np.asarray(_maps(bundle.model, target, bundle.variables, images[rows], chosen[rows]))
-        )
+        parts.append(np.asarray(maps(variables, images[rows], chosen[rows])))
     return np.concatenate(parts)[: len(images)]
 
 
 def overlay(
     image: UInt8[np.ndarray, "S S 3"], heat: Float[np.ndarray, "S S"]
 ) -> UInt8[np.ndarray, "S S 3"]:
-    """The picture with the map on it: the more a place speaks for the class, the redder it is."""
-    red = np.array([210, 20, 20], np.float32)
-    share = 0.6 * heat[..., None]
-    return np.round(image * (1 - share) + red * share).astype(np.uint8)
+    """The picture, tinted from clear over green and yellow to red as the map goes from 0 to 1."""
+    tint = np.stack([np.interp(heat, _DEGREES, _TINTS[:, c]) for c in range(3)], axis=-1)
+    opacity = _OPACITY * np.minimum(1.5 * heat, 1.0)[..., None]
+    return np.round(image * (1 - opacity) + tint * opacity).astype(np.uint8)
 
 
-def _watch(model: nn.Module, variables: PyTree, images: jax.Array, see: Any) -> jax.Array:
-    """Logits, with `see(path, y) -> y` called on what every convolutional layer puts out."""
-
-    def intercept(run, args, kwargs, context):
-        y = run(*args, **kwargs)
-        layer = isinstance(context.module, Conv | Residual | Unit)
-        return see(context.module.path, y) if layer and context.method_name == "__call__" else y
-
-    with nn.intercept_methods(intercept):
-        return model.apply(variables, images, train=False)
+@functools.lru_cache(maxsize=8)
+def _compiled(spec: str, size: int) -> Callable[..., jax.Array]:
+    """The compiled function of a network, which is given as JSON because modules may not hash."""
+    model = from_spec(json.loads(spec))
+    return jax.jit(functools.partial(_maps, model, _last_convolution(model, size)))
 
 
-def _last_convolution(model: nn.Module, variables: PyTree, size: int) -> tuple[str, ...]:
-    """Path of the layer that finishes last; around others, it finishes after them."""
+def _maps(
+    model: nn.Module,
+    target: Path,
+    variables: PyTree,
+    images: UInt8[jax.Array, "B S S 3"],
+    classes: Int[jax.Array, " B"],
+) -> Float[jax.Array, "B S S"]:
+    """The maps of a batch; a class of -1 is the predicted one."""
+
+    def score(change):
+        """The sum of the logits, where the map of `target` is changed by so much; and the map."""
+        found = {}
+
+        def see(path, y):
+            if path != target:
+                return y
+            found["map"] = y
+            return y + change
+
+        logits = _watch(functools.partial(model.apply, variables, images, train=False), see)
+        chosen = jnp.where(classes < 0, logits.argmax(axis=1), classes)
+        return jnp.take_along_axis(logits, chosen[:, None], axis=1).sum(), found["map"]
+
+    like = jax.eval_shape(lambda: score(0.0)[1])
+    gradient, maps = jax.grad(score, has_aux=True)(jnp.zeros(like.shape, like.dtype))
+    weights = gradient.astype(jnp.float32).mean(axis=(1, 2), keepdims=True)  # [B, 1, 1, C]
+    heat = nn.relu((weights * maps).sum(axis=-1))  # [B, h, w]
+    heat = jax.image.resize(heat, (len(images), *images.shape[1:3]), "bilinear")
+    return heat / jnp.maximum(heat.max(axis=(1, 2), keepdims=True), 1e-12)
+
+
+def _last_convolution(model: nn.Module, size: int) -> Path:
+    """Path of the convolutional layer that finishes last; one around others finishes after them."""
     finished = []
 
     def see(path, y):
@@ -76,31 +114,22 @@ def _last_convolution(model: nn.Module, variables: PyTree, size: int) -> tuple[s
         return y
 
     images = jax.ShapeDtypeStruct((1, size, size, 3), np.uint8)
-    jax.eval_shape(lambda v, x: _watch(model, v, x, see), variables, images)
+    init = functools.partial(model.init, jax.random.key(0), train=False)
+    jax.eval_shape(lambda x: _watch(functools.partial(init, x), see), images)
     if not finished:
-        raise CheckpointError("the network has no convolution, and so no map of places to show")
+        raise CheckpointError("a network without convolutions has no map of places to show")
     return finished[-1]
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _maps(model, target, variables, images, classes):
-    """[B, S, S] in [0, 1]; a class of -1 is the predicted one."""
-    kept = {}
+def _watch(run: Callable[[], PyTree], see: Callable[[Path, jax.Array], jax.Array]) -> PyTree:
+    """`run()`, with what each convolutional layer puts out replaced by `see(path, output)`."""
 
-    def score(delta):
-        def see(path, y):
-            if path != target:
-                return y
-            kept["map"] = y
-            return y if delta is None else y + delta
+    def intercept(call, args, kwargs, context):
+        y = call(*args, **kwargs)
+        layer = context.module
+        if context.method_name != "__call__" or not isinstance(layer, Conv | Residual | Unit):
+            return y
+        return see(layer.path, y)
 
-        logits = _watch(model, variables, images, see)
-        chosen = jnp.where(classes < 0, logits.argmax(axis=1), classes)
-        return jnp.take_along_axis(logits, chosen[:, None], axis=1).sum(), kept["map"]
-
-    shape = jax.eval_shape(lambda: score(None)[1])
-    grads, maps = jax.grad(score, has_aux=True)(jnp.zeros(shape.shape, shape.dtype))
-    weights = grads.mean(axis=(1, 2), keepdims=True)
-    heat = nn.relu((weights * maps).sum(axis=-1).astype(jnp.float32))
-    heat = jax.image.resize(heat, (len(images), *images.shape[1:3]), "bilinear")
-    return heat / jnp.maximum(heat.max(axis=(1, 2), keepdims=True), 1e-12)
+    with nn.intercept_methods(intercept):
+        return run()
