@@ -40,7 +40,8 @@ async function classify(file) {
     if (file.size > limit) throw new Error(`larger than ${Math.floor(limit / 2 ** 20)} MB`);
     const request = { method: "POST", body: file, headers: { "x-jaxgear": "1" } };
     const response = await fetch("predict", request);
-    answer = await response.json();
+    const mute = () => ({ error: `the server answered ${response.status}, try again` });
+    answer = await response.json().catch(mute);
     if (!response.ok) throw new Error(answer.error);
   } catch (error) {
     const gone = error instanceof TypeError; // what fetch throws when no server answers

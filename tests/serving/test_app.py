@@ -318,10 +318,17 @@ def test_by_keyboard_on_a_phone(page, tmp_path):
     assert chromium.overflow(page) == 0
 
 
-def test_a_server_that_is_gone_is_said(page):
-    page.execute_script("window.fetch = () => Promise.reject(new TypeError('Failed'))")
+@pytest.mark.parametrize(
+    ("answer", "word"),
+    [
+        ("Promise.reject(new TypeError('Failed'))", "is the server still running?"),
+        ("Promise.resolve(new Response('Busy', { status: 503 }))", "the server answered 503"),
+    ],
+)
+def test_a_server_that_is_gone_or_busy_is_said(page, answer, word):
+    page.execute_script(f"window.fetch = () => {answer}")
     send(page, "drop", **{"a.png": png(0)[0]})
-    assert "is the server still running?" in results(page, 1)[0].text
+    assert word in results(page, 1)[0].text
 
 
 @pytest.mark.parametrize(
