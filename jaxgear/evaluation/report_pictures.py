@@ -30,8 +30,8 @@ def losses(misses: list[Miss]) -> str:
     return (
         page.paragraph(
             "Test and validation pictures whose label the network finds least likely, worst first: "
-            "look here for wrong labels. Beside each, what spoke for the predicted class (Grad-CAM): "
-            "red most, then yellow and green."
+            "look here for wrong labels. Beside each, what spoke for the predicted class "
+            "(Grad-CAM): red most, then yellow and green."
         )
         + f'<ul class="cards">{cards}</ul>'
     )
