@@ -34,6 +34,7 @@ def grad_cam(
     bundle: Bundle,
     images: UInt8[np.ndarray, "N S S 3"],
     classes: Int[np.ndarray, " N"] | None = None,
+    batch_size: int = BATCH,
 ) -> Float[np.ndarray, "N S S"]:
     """How much each place speaks for a class: 0 (not at all, or against it) to 1 (most).
 
@@ -43,6 +44,7 @@ def grad_cam(
 
     Args:
         classes: whose logit is explained, for each picture; None: the class that is predicted.
+        batch_size: the compiled shape; 1 for those who explain one picture at a time.
 
     Raises:
         CheckpointError: a network without convolutions.
@@ -52,8 +54,8 @@ def grad_cam(
     variables = jax.device_put(bundle.variables)
     chosen = np.full(len(images), -1) if classes is None else classes
     parts = [np.zeros((0, bundle.size, bundle.size), np.float32)]
-    for first in range(0, len(images), BATCH):
-        rows = np.arange(first, first + BATCH) % len(images)  # the last batch is filled up
+    for first in range(0, len(images), batch_size):
+        rows = np.arange(first, first + batch_size) % len(images)  # the last batch is filled up
         parts.append(np.asarray(maps(variables, images[rows], chosen[rows])))
     return np.concatenate(parts)[: len(images)]
 

@@ -1,6 +1,7 @@
 """A run that has been trained, read back from its folder: for the report and for comparisons."""
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +47,11 @@ class FinishedRun:
         path = Path(path)
         config = read_json(path / "config.json")
         splits = read_json(path / "splits.json")
+        table = path / "history.csv"
         try:
-            rows = history.from_csv((path / "history.csv").read_text(encoding="utf-8"))
-            history.best(rows)  # ValueError where no epoch has a finite loss
+            rows = history.from_csv(table.read_text(encoding="utf-8")) if table.exists() else []
+            if not any(math.isfinite(row.val_loss) for row in rows):
+                raise CheckpointError(f"{path}: no epoch of this run is finished yet")
             pictures = tuple(
                 Picture(p["path"], p["sha256"], p["class"], p["group"], p["side"])
                 for p in splits["pictures"]
@@ -65,8 +68,7 @@ class FinishedRun:
                 test=read_json(path / "test.json") if (path / "test.json").exists() else None,
             )
         except (OSError, KeyError, TypeError, ValueError) as error:
-            reason = "no finished epoch" if isinstance(error, FileNotFoundError) else error
-            raise CheckpointError(f"{path}: cannot be read as a run ({reason})") from error
+            raise CheckpointError(f"{path}: cannot be read as a run ({error})") from error
 
     @property
     def best(self) -> history.Row:

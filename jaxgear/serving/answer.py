@@ -53,7 +53,7 @@ class Classifier:
     ) -> UInt8[np.ndarray, "T T 3"] | None:
         small = letterbox(image, self.bundle.size)[None]
         try:
-            (heat,) = explain.grad_cam(self.bundle, small, np.array([label], np.int32))
+            (heat,) = explain.grad_cam(self.bundle, small, np.array([label], np.int32), 1)
         except CheckpointError:
             return None
         large = Image.fromarray(heat).resize((SHOWN, SHOWN), Image.Resampling.BILINEAR)

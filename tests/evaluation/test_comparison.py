@@ -111,12 +111,14 @@ def test_command_prints_draws_and_writes(optimizers, tmp_path, capsys):
     [
         (["no/run"], 5, "no/run"),
         (["muon-0", "./muon-0"], 2, "more than once"),
-        (["muon-0", "empty"], 5, "empty"),
+        (["muon-0", "empty"], 5, "empty: no epoch"),
+        (["muon-0", "bad"], 5, "bad: cannot be read"),
     ],
 )
 def test_mistakes(optimizers, tmp_path, runs, code, word, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_run(tmp_path / "empty", losses=())
+    (write_run(tmp_path / "bad") / "splits.json").write_text("{}")
     with pytest.raises(SystemExit) as stop:
         cli.main(["compare", *runs])
     assert stop.value.code == code

@@ -80,7 +80,9 @@ def test_number_of_pictures_does_not_matter_and_compiles_once(caplog):
     assert len([line for line in compiled if "_maps" in line]) == 1, compiled
     assert together.shape == (11, SIZE, SIZE)
     assert together.dtype == np.float32
-    one_by_one = np.concatenate([explain.grad_cam(bundle, images[i : i + 1]) for i in range(11)])
+    one_by_one = np.concatenate(
+        [explain.grad_cam(bundle, images[i : i + 1], batch_size=1) for i in range(11)]
+    )
     np.testing.assert_allclose(together, one_by_one, atol=1e-5)
     assert explain.grad_cam(bundle, images[:0]).shape == (0, SIZE, SIZE)
 
