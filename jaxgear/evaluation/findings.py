@@ -83,35 +83,24 @@ def find(run: FinishedRun, source: str | None = None) -> Findings:
     bundle = Bundle.load(run.path)
     folder = _open(run, source, bundle.size)
     records = {record.sha256: record for record in folder.records}
-    sides = {name: run.side(name) for name in ("val", "test")}
-    _require(run, records, folder, [picture for side in sides.values() for picture in side])
-    predictor = Predictor(bundle)
-    index = {name: label for label, name in enumerate(bundle.classes)}
-    labels = {
-        name: np.array([index[picture.name] for picture in side], np.int32)
-        for name, side in sides.items()
-    }
-    images = {
-        name: pixels(
-            dataclasses.replace(folder, records=tuple(records[p.sha256] for p in side)),
-            bundle.size,
+    val, test = run.side("val"), run.side("test")
+    pictures = val + test
+    if gone := [picture.path for picture in pictures if picture.sha256 not in records]:
+        raise DataError(
+            f"{folder.root}: {len(gone)} of the pictures that {run.path} was tested on are not "
+            f"there, as {gone[0]}; name their place with --data FOLDER"
         )
-        for name, side in sides.items()
-    }
-    logits = {name: np.asarray(predictor.logits(images[name])) for name in sides}
-    summary = metrics.summarise(logits["test"], labels["test"], bundle.classes, bundle.temperature)
+    used = dataclasses.replace(folder, records=tuple(records[p.sha256] for p in pictures))
+    images = pixels(used, bundle.size)
+    labels = np.array([bundle.classes.index(picture.name) for picture in pictures], np.int32)
+    logits = Predictor(bundle).logits(images)
+    tested = slice(len(val), None)
     return Findings(
-        summary=summary,
-        misses=_misses(
-            bundle,
-            folder,
-            [records[picture.sha256] for side in sides.values() for picture in side],
-            [picture for side in sides.values() for picture in side],
-            np.concatenate(list(images.values())),
-            np.concatenate(list(logits.values())),
-            np.concatenate(list(labels.values())),
+        summary=metrics.summarise(
+            logits[tested], labels[tested], bundle.classes, bundle.temperature
         ),
-        calibration=_calibration(logits["test"], labels["test"], bundle.temperature),
+        misses=_misses(bundle, used, pictures, images, logits, labels),
+        calibration=_calibration(logits[tested], labels[tested], bundle.temperature),
         twins=_twins(run, folder, records),
     )
 
@@ -129,26 +118,15 @@ def _open(run: FinishedRun, source: str | None, size: int) -> Folder:
         ) from error
 
 
-def _require(
-    run: FinishedRun, records: dict[str, Record], folder: Folder, pictures: list[Picture]
-) -> None:
-    gone = [picture.path for picture in pictures if picture.sha256 not in records]
-    if gone:
-        raise DataError(
-            f"{folder.root}: {len(gone)} of the pictures that {run.path} was tested on are not "
-            f"there, as {gone[0]}; name their place with --data FOLDER"
-        )
-
-
 def _misses(
     bundle: Bundle,
     folder: Folder,
-    records: list[Record],
-    pictures: list[Picture],
+    pictures: tuple[Picture, ...],
     images: UInt8[np.ndarray, "N S S 3"],
     logits: Float[np.ndarray, "N K"],
     labels: Int[np.ndarray, " N"],
 ) -> list[Miss]:
+    """`pictures`, and the records of `folder`, in the order of the arrays."""
     probs = np.exp(calibration.log_softmax(logits, bundle.temperature))
     of_label = probs[np.arange(len(labels)), labels]
     worst = np.argsort(of_label, kind="stable")[:TOP_LOSSES]
@@ -159,7 +137,7 @@ def _misses(
         maps = [None] * len(worst)
     found = []
     for i, label, heat in zip(worst, predicted, maps, strict=True):
-        thumbnail = letterbox(folder.load(records[i]), THUMBNAIL)
+        thumbnail = letterbox(folder.load(folder.records[i]), THUMBNAIL)
         found.append(
             Miss(
                 pictures[i],

@@ -1,7 +1,7 @@
 """Figures inside the page of a report: SVG that takes the page's colours, light or dark."""
 
+import html
 import io
-import itertools
 import re
 from collections.abc import Mapping, Sequence
 
@@ -39,7 +39,7 @@ def reliability(tables: Mapping[str, Sequence[Bin]]) -> Figure:
     figure = Figure(figsize=SIZE, layout="constrained")
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color=plots.BEST, linewidth=1, linestyle=":", label="exact")
-    looks = itertools.cycle(((plots.TRAIN, "s"), (plots.VAL, "o")))
+    looks = ((plots.TRAIN, "s"), (plots.VAL, "o"))
     for (label, table), (colour, marker) in zip(tables.items(), looks, strict=False):
         most = max((b.n for b in table), default=1)
         axes.scatter(
@@ -58,7 +58,7 @@ def reliability(tables: Mapping[str, Sequence[Bin]]) -> Figure:
 
 
 def to_svg(figure: Figure, label: str) -> str:
-    """An inline `<svg>` with `label` (HTML-escaped by the caller) as its text alternative."""
+    """An inline `<svg>` with `label` as its text alternative."""
     file = io.StringIO()
     unstamped = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     # Text stays text; the salt keeps ids of several figures on one page apart, and the same.
@@ -74,4 +74,4 @@ def to_svg(figure: Figure, label: str) -> str:
     for colour, paint in _PAINT.items():
         svg = svg.replace(colour, paint)
     svg = re.sub(r" (width|height)=\"[\d.]+pt\"", "", svg, count=2)
-    return svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
+    return svg.replace("<svg", f'<svg role="img" aria-label="{html.escape(label)}"', 1)

@@ -117,6 +117,16 @@ def test_links_resolve_and_ids_are_unique(page):
     assert marks - {"ata:,"} <= ids.keys()
 
 
+def test_figures_take_the_colours_of_the_page(run):
+    html = (run / "report.html").read_text(encoding="utf-8")
+    figures = re.findall(r"<svg.*?</svg>", html, re.DOTALL)
+    assert len(figures) == 3
+    for figure in figures:
+        assert set(re.findall(r"(?:stroke|fill): ([^;\"]+)", figure)) <= {
+            "none", "currentColor", "var(--line)", "var(--quiet)", "var(--first)", "var(--second)"
+        }  # fmt: skip
+
+
 def test_a_screen_reader_finds_its_way(page):
     assert page.all("html")[0]["lang"] == "en"
     assert all(image["alt"] for image in page.all("img"))
