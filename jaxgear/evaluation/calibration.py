@@ -54,7 +54,7 @@ def fit_temperature(logits: Float[np.ndarray, "N K"], labels: Int[np.ndarray, " 
             cold = middle
         else:
             hot = middle
-    return float(np.exp((cold + hot) / 2))
+    return float(np.clip(np.exp((cold + hot) / 2), COLDEST, HOTTEST))
 
 
 def reliability(
