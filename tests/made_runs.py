@@ -56,7 +56,8 @@ def untrained(out: Path, data: str, *, size: int = 32, model=None, **config) -> 
     """A whole run of a network that was never trained: every file, the bundle among them."""
     dataset = open_dataset(data, size=size, seed=0, say=lambda line: None)
     model = model or ConvNet([Conv(4, strides=2), Conv(8), GlobalPool()], len(dataset.classes))
-    variables = model.init(jax.random.key(0), dataset.side("val").images[:1], train=False)
+    images = dataset.side("val").images[:1]
+    variables = jax.jit(lambda key: model.init(key, images, train=False))(jax.random.key(0))
     config = {"data": data, "seed": 0, "image_size": size, "on_bad": "stop"} | config
     with Run.create(out, "scratch", config, dataset, __file__) as run:
         run.rows = [row(epoch, loss) for epoch, loss in enumerate((2.5, 2.4, 2.6), 1)]

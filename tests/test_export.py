@@ -10,10 +10,9 @@ import flax.linen as nn
 import jax
 import numpy as np
 import pytest
+from small_bundle import make_bundle
 
 from jaxgear import cli, export
-from jaxgear.bundle import Bundle
-from jaxgear.data.known import KnownPictures
 from jaxgear.errors import GearError
 from jaxgear.models.convnet import Conv, ConvNet, GlobalPool, Pool, Residual, SpaceToDepth
 from jaxgear.models.finetune import Head, with_head
@@ -42,25 +41,18 @@ for name in sys.argv[1:]:
 """
 
 
-def bundle_of(model, variables):
-    known = KnownPictures.of(["ab" * 32], ["train"])
-    return Bundle(model, variables, CLASSES, SIZE, 1.7, "f" * 64, known, {}, {"epoch": 3})
+def bundle_of(model, variables=None):
+    return make_bundle(model, variables, SIZE, CLASSES, temperature=1.7)
 
 
 @pytest.fixture(scope="module")
 def bundles():
     """A convolutional network with every layer that has its own gradient, and a ResNet."""
-    model = ConvNet(
-        [SpaceToDepth(2), Conv(4), Pool(), Residual(), Conv(6, strides=2), GlobalPool()], classes=3
-    )
-    images = np.zeros((1, SIZE, SIZE, 3), np.uint8)
+    layers = [SpaceToDepth(2), Conv(4), Pool(), Residual(), Conv(6, strides=2), GlobalPool()]
     rng = np.random.default_rng(0)
     dense = {"kernel": rng.normal(size=(16, 3)).astype(np.float32), "bias": np.zeros(3, np.float32)}
     resnet = with_head(load_backbone(RESNET), Head(3), {"params": {"dense": dense}})
-    return {
-        "convnet": bundle_of(model, model.init(jax.random.key(0), images, train=False)),
-        "resnet": bundle_of(*resnet),
-    }
+    return {"convnet": bundle_of(ConvNet(layers, classes=3)), "resnet": bundle_of(*resnet)}
 
 
 @pytest.fixture(scope="module")

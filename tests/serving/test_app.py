@@ -20,17 +20,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import browser as chromium
-import jax
 import numpy as np
 import PIL.Image
 import pytest
 import uvicorn
+from small_bundle import make_bundle
 
 from jaxgear import cli
-from jaxgear.bundle import Bundle
 from jaxgear.data.images import letterbox
-from jaxgear.data.known import KnownPictures
-from jaxgear.models.convnet import Conv, ConvNet, GlobalPool
 from jaxgear.serving import app
 from jaxgear.serving.answer import Classifier
 
@@ -65,10 +62,8 @@ def bomb():
 @pytest.fixture(scope="module")
 def bundle():
     """A network that tells random pictures apart, and knows the one of seed 1."""
-    model = ConvNet((Conv(4), GlobalPool()), classes=len(CLASSES))
-    variables = model.init(jax.random.key(0), np.zeros((1, SIZE, SIZE, 3), np.uint8), train=False)
-    known = KnownPictures.of([hashlib.sha256(png(1)[0]).hexdigest()], ["train"])
-    return Bundle(model, variables, CLASSES, SIZE, 0.1, "f" * 64, known, {}, {})
+    known = {hashlib.sha256(png(1)[0]).hexdigest(): "train"}
+    return make_bundle(size=SIZE, classes=CLASSES, known=known, temperature=0.1)
 
 
 @pytest.fixture(scope="module")
