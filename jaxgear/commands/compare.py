@@ -6,7 +6,9 @@ from pathlib import Path
 from jaxgear.errors import UsageError
 from jaxgear.files import to_json, write_output
 
-SOURCE_LINES = 12  # of a difference between experiment files that are printed
+SOURCE_LINES = (
+    12  # of a difference between experiment files that are printed; of more, only the command
+)
 COLUMNS = {
     "best_epoch": "best epoch",
     "val_loss": "val loss",
@@ -77,26 +79,28 @@ def _print_groups(found) -> None:
 
 def _print_differences(found) -> None:
     for key, values in found.differing.items():
-        print(f"{key}: " + ", ".join(f"{label} {value}" for label, value in values.items()))
-    first = found.groups[0].label
-    for label, lines in found.sources.items():
-        print(f"experiment.py: {label} differs from {first} in {len(lines)} lines")
-        for line in lines[:SOURCE_LINES]:
-            print(f"  {line[:98]}")
+        print(f"{key}: " + ", ".join(f"{label} {_value(one)}" for label, one in values.items()))
+    first = found.groups[0]
+    for group in found.groups:
+        if not (lines := found.sources.get(group.label)):
+            continue
+        print(f"experiment.py: {group.label} differs from {first.label} in {len(lines)} lines")
         if len(lines) > SOURCE_LINES:
-            paths = [
-                group.runs[0].path / "experiment.py"
-                for group in found.groups
-                if group.label in (first, label)
-            ]
-            print(f"  … all: diff {paths[0]} {paths[1]}")
+            paths = [one.runs[0].path / "experiment.py" for one in (first, group)]
+            lines = [f"diff {paths[0]} {paths[1]}"]
+        for line in lines:
+            print(f"  {line}")
     for label, pairs in found.pairs.items():
         if pairs:
-            print(f"{label} - {first}, paired by equal test pictures:")
+            print(f"{label} - {first.label}, paired by equal test pictures:")
         for name, one in pairs.items():
             sign = "+" if one.mean >= 0 else ""
             count = f"{one.n} pair" + ("s" if one.n > 1 else "")
             print(f"  {COLUMNS[name]:13} {sign}{one} ({count})")
+
+
+def _value(value) -> str:
+    return "(empty)" if value == "" else str(value)
 
 
 def _cell(name: str, one) -> str:
@@ -109,7 +113,11 @@ def _cell(name: str, one) -> str:
 
 def _description(found, label: str) -> str:
     """What sets a group apart, short enough for a legend."""
-    words = [f"{key} {values[label]}" for key, values in found.differing.items()]
+    words = [
+        f"{key} {_value(values[label])}"
+        for key, values in found.differing.items()
+        if label in values
+    ]
     if label in found.sources:
         words.append(f"{len(found.sources[label])} lines of experiment.py")
     (group,) = (group for group in found.groups if group.label == label)

@@ -62,7 +62,7 @@ class Comparison:
     """The groups, in the order in which their first runs were given."""
 
     groups: tuple[Group, ...]
-    differing: dict[str, dict[str, Any]]  # config key -> value by group label
+    differing: dict[str, dict[str, Any]]  # config key -> values by label
     sources: dict[str, tuple[str, ...]]  # by label: lines removed and added since the first group
     pairs: dict[str, dict[str, Spread]]  # by label: differences to the first, on equal pictures
     warnings: tuple[str, ...]
@@ -93,10 +93,17 @@ def compare(runs: Sequence[FinishedRun]) -> Comparison:
     first, *others = groups
     configs = {group.label: group.runs[0].config for group in groups}
     keys = [key for config in configs.values() for key in config if key not in NOT_METHOD]
-    values = {key: {g: c.get(key) for g, c in configs.items()} for key in dict.fromkeys(keys)}
+    values = {
+        key: {label: config[key] for label, config in configs.items() if key in config}
+        for key in dict.fromkeys(keys)
+    }
     return Comparison(
         groups=groups,
-        differing={k: v for k, v in values.items() if len(set(map(json.dumps, v.values()))) > 1},
+        differing={
+            key: found
+            for key, found in values.items()
+            if len(found) < len(groups) or len(set(map(json.dumps, found.values()))) > 1
+        },
         sources={g.label: _changed_lines(first, g) for g in others if _source(first) != _source(g)},
         pairs={group.label: _pairs(first, group) for group in others},
         warnings=tuple(_warnings(groups)),

@@ -52,7 +52,11 @@ def test_pairing_takes_the_seed_out_of_the_difference(optimizers):
 
 def test_config_keys_that_differ_are_named(tmp_path):
     paths = [write_run(tmp_path / str(rate), lr=rate, epochs=3) for rate in (0.1, 0.2)]
-    assert compared(*paths).differing == {"lr": {"A": 0.1, "B": 0.2}}
+    other = write_run(tmp_path / "other", lr=0.1, epochs=3, dropout=None)
+    assert compared(*paths, other).differing == {
+        "lr": {"A": 0.1, "B": 0.2, "C": 0.1},
+        "dropout": {"C": None},  # the others have no such flag
+    }
 
 
 def test_other_pictures_are_warned_about(tmp_path):
