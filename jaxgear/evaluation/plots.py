@@ -95,9 +95,11 @@ def confusion(
             color=colour,
             fontsize=9,
         )
-    names = [_short(name, 24) for name in classes]
-    axes.set_xticks(range(len(classes)), names, rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(classes)), names)
+    names = [fonts.fit(name, 1.8, 10) for name in classes]
+    style = fonts.style("".join(names), 10)
+    slanted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+    axes.set_xticks(range(len(classes)), names, **slanted, **style)
+    axes.set_yticks(range(len(classes)), names, **style)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     axes.spines[:].set_visible(False)
@@ -190,10 +192,3 @@ def _describe(axes: Axes, x: str, y: str) -> None:
     axes.set_ylabel(y)
     axes.grid(color=GRID, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def _short(text: str, most: int) -> str:
-    """Cut in the middle, where names differ least; dollar signs are text, not formulas."""
-    if len(text) > most:
-        text = f"{text[: most // 2]}…{text[len(text) - most // 2 + 1 :]}"
-    return text.replace("$", r"\$")
