@@ -96,10 +96,10 @@ def confusion(
             fontsize=9,
         )
     names = [fonts.fit(name, 1.8, 10) for name in classes]
-    style = fonts.style("".join(names), 10)
-    slanted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
-    axes.set_xticks(range(len(classes)), names, **slanted, **style)
-    axes.set_yticks(range(len(classes)), names, **style)
+    axes.set_xticks(range(len(classes)), names, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(classes)), names)
+    for label in (*axes.get_xticklabels(), *axes.get_yticklabels()):
+        label.set(**fonts.style(label.get_text(), 10))
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     axes.spines[:].set_visible(False)
