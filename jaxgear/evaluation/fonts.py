@@ -1,6 +1,7 @@
 """Text that fits its place and has a glyph for every letter, whatever a file is called."""
 
 import functools
+import logging
 import unicodedata
 from typing import Any
 
@@ -14,6 +15,10 @@ _FINE = 4  # times the resolution of which a pixel is a point: letters snap to p
 _MISSING = "□"
 # Fonts of pictures (emoji), which matplotlib cannot draw, and of boxes that name a script.
 _UNFIT = ("Color", "Emoji", "LastResort", "Last Resort")
+
+# A letter in another weight is all right; matplotlib would say so on stderr for every font looked
+# at.
+logging.getLogger(font_manager.__name__).addFilter(lambda record: "weight" not in record.msg)
 
 
 def style(text: str, size: float, bold: bool = False) -> dict[str, Any]:

@@ -8,6 +8,7 @@ and no name that a client chooses is ever opened.
 
 import asyncio
 import ipaddress
+import re
 from importlib import resources
 
 from starlette.applications import Starlette
@@ -112,8 +113,7 @@ class Guard:
 
     def _is_ours(self, host: str) -> bool:
         """A rebound name is a name; an address or `localhost` cannot be made to point elsewhere."""
-        name = host.lower().rpartition(":")[0] if not host.endswith("]") else host.lower()
-        name = (name or host.lower()).strip("[]")
+        name = re.sub(r":\d+$", "", host.lower()).strip("[]")
         if name in ("localhost", self.host):
             return True
         try:
