@@ -19,8 +19,9 @@ async function start() {
 function take(files) {
   const pictures = [...files].slice(0, MOST);
   if (!pictures.length) return say("No file in that: save the picture first, then drop the file.");
+  const left = files.length - pictures.length; // now: a field's list is emptied below
   // One after another, whatever is dropped meanwhile.
-  waiting = waiting.then(() => classifyAll(pictures, files.length - pictures.length));
+  waiting = waiting.then(() => classifyAll(pictures, left));
 }
 
 async function classifyAll(pictures, left) {

@@ -300,6 +300,17 @@ def test_more_than_sixteen_are_left_out_and_too_large_is_not_sent(page):
     assert "larger than 20 MB" in results(page, 1)[0].text
 
 
+def test_several_are_chosen_in_the_field_and_again(page, tmp_path):
+    paths = [tmp_path / f"{seed}.png" for seed in (0, 2)]
+    for seed, path in zip((0, 2), paths, strict=True):
+        path.write_bytes(png(seed)[0])
+    for count in (2, 4):
+        page.find_element("id", "files").send_keys("\n".join(map(str, paths)))
+        results(page, count)
+        said = "2 of 2 pictures classified."
+        wait(lambda: page.find_element("id", "status").text == said)  # noqa: B023
+
+
 def test_by_keyboard_on_a_phone(page, tmp_path):
     (tmp_path / ("n" * 200 + ".png")).write_bytes(png(0)[0])
     chromium.resize(page, 360)
