@@ -1,15 +1,18 @@
 """The thing people hand on: a trained network with everything that its predictions depend on.
 
-    model/bundle.json           version, network, ordered classes, picture size, data fingerprint
-    model/weights.safetensors   params/... and batch_stats/..., float32
+    model/bundle.json            version, network, ordered classes, preprocessing, temperature,
+                                 fingerprint of the data, versions of the software
+    model/weights.safetensors    params/... and batch_stats/..., float32
+    model/pictures.safetensors   hash and side of every picture of the data set (data/known.py)
 
-`Bundle.load` takes that folder, or the run folder around it.
+`Bundle.load` takes that folder, or the run folder around it. Nothing in it is code or pickled.
 """
 
 import dataclasses
 import functools
 import hashlib
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -18,45 +21,66 @@ import flax.linen as nn
 import jax
 import numpy as np
 from flax import traverse_util
-from jaxtyping import PyTree
+from jaxtyping import Float, PyTree
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
+from jaxgear.data.known import KnownPictures
 from jaxgear.errors import CheckpointError
 from jaxgear.files import write_bytes, write_json
 from jaxgear.models.spec import from_spec, to_spec
 
-VERSION = 1
-CARD, WEIGHTS = "bundle.json", "weights.safetensors"
+VERSION = 2
+CARD, WEIGHTS, PICTURES = "bundle.json", "weights.safetensors", "pictures.safetensors"
+LAYOUT = "letterbox on white, RGB, uint8"  # what data/images.py does
 
 
 @dataclasses.dataclass(frozen=True)
 class Bundle:
-    """A network, its variables, and how pictures become its input."""
+    """A network, its variables, how pictures become its input, and logits probabilities."""
 
     model: nn.Module
     variables: PyTree  # {"params", "batch_stats"}
     classes: tuple[str, ...]  # in the order of the logits
     size: int  # pictures are letterboxed to size x size (data/images.py)
-    fingerprint: str  # of the training data
-    about: dict[str, Any]  # epoch, validation figures, versions: for people
+    temperature: float  # of the softmax; fitted on validation (evaluation/calibration.py)
+    fingerprint: str  # of the data set
+    pictures: KnownPictures  # of the data set, all sides
+    versions: dict[str, str]  # of the software that trained it
+    about: dict[str, Any]  # epoch, validation figures: for people
+
+    def probs(self, logits: Float[np.ndarray, "N K"]) -> Float[np.ndarray, "N K"]:
+        """Calibrated class probabilities, float32: softmax(logits / temperature)."""
+        scaled = logits.astype(np.float64) / self.temperature
+        powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+        return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
+
+    def side_of(self, sha256: str) -> str | None:
+        """The side (train, val, test, left_out) that a file with this sha256 (hex) was on."""
+        return self.pictures.side_of(sha256)
 
     def save(self, folder: Path) -> None:
-        """Writes the two files, each complete or not at all."""
+        """Writes the files, each complete or not at all; the card, which holds the hashes, last."""
         folder.mkdir(parents=True, exist_ok=True)
         flat = traverse_util.flatten_dict(dict(self.variables), sep="/")
-        weights = save_safetensors({name: np.asarray(leaf) for name, leaf in flat.items()})
+        files = {
+            WEIGHTS: save_safetensors({name: np.asarray(leaf) for name, leaf in flat.items()}),
+            PICTURES: save_safetensors(self.pictures.to_arrays()),
+        }
         card = {
             "version": VERSION,
             "model": to_spec(self.model),
             "classes": list(self.classes),
-            "preprocessing": {"size": self.size, "layout": "letterbox on white, RGB, uint8"},
+            "preprocessing": {"size": self.size, "layout": LAYOUT},
+            "temperature": self.temperature,
             "fingerprint": self.fingerprint,
-            "sha256": hashlib.sha256(weights).hexdigest(),
+            "versions": self.versions,
+            "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
             "about": self.about,
         }
-        write_bytes(folder / WEIGHTS, weights)
+        for name, data in files.items():
+            write_bytes(folder / name, data)
         write_json(folder / CARD, card)
 
     @classmethod
@@ -71,35 +95,46 @@ class Bundle:
             folder = folder / "model"
         try:
             card = json.loads((folder / CARD).read_bytes())
-            weights = (folder / WEIGHTS).read_bytes()
         except FileNotFoundError as error:
             raise CheckpointError(
-                f"{path}: neither a run nor a bundle ({Path(error.filename).name} is missing)"
+                f"{path}: neither a run nor a bundle ({CARD} is missing)"
             ) from error
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{folder}: unreadable bundle ({error})") from error
         try:
-            if card["version"] != VERSION:
-                raise CheckpointError(
-                    f"version {card['version']} of {CARD}, this jaxgear reads {VERSION}"
-                )
-            if hashlib.sha256(weights).hexdigest() != card["sha256"]:
-                raise CheckpointError(f"{WEIGHTS} differs from the sha256 in {CARD}")
-            bundle = cls(
-                model=from_spec(card["model"]),
-                variables=_unflatten(load_safetensors(weights)),
-                classes=tuple(map(str, card["classes"])),
-                size=int(card["preprocessing"]["size"]),
-                fingerprint=str(card["fingerprint"]),
-                about=dict(card["about"]),
-            )
-            bundle._check_leaves()
+            return cls._from_card(card, folder)
         except CheckpointError as error:
             raise CheckpointError(f"{folder}: {error}") from error
-        except (KeyError, TypeError, ValueError, AttributeError, SafetensorError) as error:
+        except KeyError as error:
+            raise CheckpointError(f"{folder}: not a valid bundle (no {error} in it)") from error
+        except (TypeError, ValueError, AttributeError, SafetensorError) as error:
             raise CheckpointError(
                 f"{folder}: not a valid bundle ({type(error).__name__}: {_first_line(error)})"
             ) from error
+
+    @classmethod
+    def _from_card(cls, card: dict[str, Any], folder: Path) -> "Bundle":
+        if card["version"] != VERSION:
+            raise CheckpointError(
+                f"version {card['version']} of {CARD}, this jaxgear reads {VERSION}; "
+                "--resume RUN of the experiment writes the model of a run anew"
+            )
+        if card["preprocessing"]["layout"] != LAYOUT:
+            raise CheckpointError(f"unknown preprocessing {card['preprocessing']['layout']!r}")
+        bundle = cls(
+            model=from_spec(card["model"]),
+            variables=_unflatten(load_safetensors(_read(folder, WEIGHTS, card))),
+            classes=tuple(map(str, card["classes"])),
+            size=int(card["preprocessing"]["size"]),
+            temperature=float(card["temperature"]),
+            fingerprint=str(card["fingerprint"]),
+            pictures=KnownPictures.from_arrays(load_safetensors(_read(folder, PICTURES, card))),
+            versions=dict(card["versions"]),
+            about=dict(card["about"]),
+        )
+        if not (bundle.temperature > 0 and math.isfinite(bundle.temperature)):
+            raise ValueError(f"temperature {bundle.temperature}")
+        bundle._check_leaves()
         return bundle
 
     def _check_leaves(self) -> None:
@@ -120,6 +155,17 @@ class Bundle:
         differing = sorted(k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k))
         if differing:
             raise ValueError(f"weights do not fit the network: {', '.join(differing[:5])}")
+
+
+def _read(folder: Path, name: str, card: dict[str, Any]) -> bytes:
+    """A file of the bundle, which must be the one that the card was written with."""
+    try:
+        data = (folder / name).read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{name} cannot be read ({error.strerror})") from error
+    if hashlib.sha256(data).hexdigest() != card["sha256"][name]:
+        raise CheckpointError(f"{name} differs from the sha256 in {CARD}")
+    return data
 
 
 def _first_line(error: Exception) -> str:

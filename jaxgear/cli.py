@@ -14,10 +14,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from jaxgear.commands import check, evaluate, prepare
+from jaxgear.commands import (
+    check,
+    compare,
+    evaluate,
+    export,
+    predict,
+    prepare,
+    report,
+    serve,
+)
 from jaxgear.errors import GearError, UsageError
 
-COMMANDS = (check, evaluate, prepare)
+COMMANDS = (check, evaluate, predict, report, compare, export, serve, prepare)
 C = TypeVar("C")
 
 

@@ -22,14 +22,13 @@ from jaxgear import prediction
 from jaxgear.bundle import Bundle
 from jaxgear.data.batches import Batches
 from jaxgear.data.dataset import Dataset, Side, few, keep_trained_out, open_dataset
+from jaxgear.data.known import KnownPictures
 from jaxgear.errors import UsageError
-from jaxgear.evaluation import metrics, plots
+from jaxgear.evaluation import calibration, metrics, plots, tiles
 from jaxgear.files import write_json
 from jaxgear.training import history, loop
 from jaxgear.training.runs import Run, environment, read_json
 from jaxgear.training.steps import TrainState
-
-GRID_TILES = 24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -227,19 +226,29 @@ def conclude(
         return _announce(run, read_json(run.path / "test.json"))
     if sentence := history.overfitting(run.rows):
         print(sentence)
+    records = dataset.folder.records
     bundle = Bundle(
         model=model,
         variables=variables,
         classes=dataset.classes,
         size=dataset.size,
+        temperature=1.0,
         fingerprint=dataset.folder.fingerprint,
-        about={"run": run.path.name, "versions": environment()["versions"]}
-        | dataclasses.asdict(row),
+        pictures=KnownPictures.of((record.sha256 for record in records), dataset.sides),
+        versions=environment()["versions"],
+        about={"run": run.path.name} | dataclasses.asdict(row),
     )
+    if logits_of is None:
+        predictor = prediction.Predictor(bundle)
+        logits_of = lambda side: predictor.logits(side.images)  # noqa: E731
+    val = dataset.side("val")
+    temperature = calibration.fit_temperature(np.asarray(logits_of(val)), val.labels)
+    bundle = dataclasses.replace(bundle, temperature=temperature)
     bundle.save(run.path / "model")
     test = dataset.test_side(run.path)
-    logits = np.asarray(logits_of(test)) if logits_of else prediction.logits(bundle, test)
-    summary = metrics.summarise(logits, test.labels, dataset.classes) | {"epoch": row.epoch}
+    logits = np.asarray(logits_of(test))
+    summary = metrics.summarise(logits, test.labels, dataset.classes, temperature)
+    summary |= {"epoch": row.epoch}
     caption = (
         f"test accuracy {summary['accuracy']:.4f} ({summary['n']} pictures), epoch {row.epoch}"
     )
@@ -247,7 +256,8 @@ def conclude(
         plots.confusion(summary["confusion"], dataset.classes, caption), run.path / "confusion.png"
     )
     plots.save(
-        plots.grid(_tiles(test, logits, dataset.classes), caption), run.path / "predictions.png"
+        plots.grid(tiles.test_tiles(test, bundle.probs(logits), dataset.classes), caption),
+        run.path / "predictions.png",
     )
     write_json(run.path / "test.json", summary)  # last: where it is, the run is complete
     return _announce(run, summary)
@@ -261,31 +271,6 @@ def _announce(run: Run, summary: dict[str, Any]) -> Path:
     )
     print(f"{run.path}\ttest accuracy {summary['accuracy']:.4f}", flush=True)
     return run.path
-
-
-def _tiles(side: Side, logits: np.ndarray, classes: tuple[str, ...]) -> list[plots.Tile]:
-    """Wrong pictures first, most confident ahead, then right ones of every class in turn."""
-    probs = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probs /= probs.sum(axis=1, keepdims=True)
-    predicted, sure = probs.argmax(axis=1), probs.max(axis=1)
-    wrong = np.flatnonzero(predicted != side.labels)
-    wrong = wrong[np.argsort(-sure[wrong])][: GRID_TILES // 2]
-    right = np.flatnonzero(predicted == side.labels)
-    place = np.zeros(len(right), int)  # of a picture among the right ones of its class
-    for label in set(side.labels[right]):
-        same = side.labels[right] == label
-        place[same] = np.arange(same.sum())
-    right = right[np.lexsort((side.labels[right], place))][: GRID_TILES - len(wrong)]
-    names = [name.replace("_", " ") for name in classes]
-    return [
-        plots.Tile(
-            side.images[i],
-            f"{names[predicted[i]]} {sure[i]:.2f}",
-            f"not: {names[side.labels[i]]}" if predicted[i] != side.labels[i] else "",
-            wrong=bool(predicted[i] != side.labels[i]),
-        )
-        for i in (*wrong, *right)
-    ]
 
 
 def _flag(name: str) -> str:

@@ -1,18 +1,145 @@
-"""A bundle and pictures -> logits: the one way, for evaluation and prediction."""
+"""A bundle and pictures -> logits and probabilities: the one way, for evaluation and prediction."""
 
+import functools
+import hashlib
+import itertools
+import os
 import sys
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
+import jax
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
 from jaxgear.bundle import Bundle
-from jaxgear.data.batches import Batches
+from jaxgear.compile_cache import keep_compiled
 from jaxgear.data.dataset import Side
 from jaxgear.data.folder import OnBad, pixels, read_folder, require_clean
+from jaxgear.data.images import ImageError, letterbox, load_rgb, read_bytes
+from jaxgear.data.sources import find_pictures
+from jaxgear.data.walk import Refused
 from jaxgear.errors import DataError
-from jaxgear.training import loop
-from jaxgear.training.progress import Progress
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a bundle makes of one file: either `image`, `probs` and `sha256`, or `error`."""
+
+    path: str
+    image: UInt8[np.ndarray, "S S 3"] | None = None  # as the network saw it
+    probs: Float[np.ndarray, " K"] | None = None  # calibrated, in the order of the bundle's classes
+    sha256: str | None = None  # of the file, hex
+    side: str | None = None  # of the data set that the file was on: train, val, test, left_out
+    error: str | None = None  # why it could not be read
+
+
+class Predictor:
+    """A bundle's network, compiled once for batches of `batch_size` pictures."""
+
+    def __init__(self, bundle: Bundle, batch_size: int = 64):
+        keep_compiled()
+        self.bundle = bundle
+        self.batch_size = batch_size
+        self._variables = jax.device_put(bundle.variables)
+        step = jax.jit(functools.partial(bundle.model.apply, train=False))
+        shape = (batch_size, bundle.size, bundle.size, 3)
+        images = jax.ShapeDtypeStruct(shape, np.uint8)
+        self._step = step.lower(self._variables, images).compile()
+
+    def start(self, images: UInt8[np.ndarray, "n S S 3"]) -> jax.Array:
+        """Logits of up to `batch_size` pictures, [batch_size, K]; does not wait for them."""
+        missing = self.batch_size - len(images)
+        padded = np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing else images
+        return self._step(self._variables, padded)
+
+    def logits(self, images: UInt8[np.ndarray, "N S S 3"]) -> Float[np.ndarray, "N K"]:
+        """Logits of any number of pictures."""
+        parts = [
+            np.asarray(self.start(images[first : first + self.batch_size]))
+            for first in range(0, len(images), self.batch_size)
+        ]
+        none = np.zeros((0, len(self.bundle.classes)), np.float32)
+        return np.concatenate([none, *parts])[: len(images)]
+
+    def probs(self, images: UInt8[np.ndarray, "N S S 3"]) -> Float[np.ndarray, "N K"]:
+        """Calibrated probabilities of any number of pictures."""
+        return self.bundle.probs(self.logits(images))
+
+
+def predict(
+    bundle: Bundle, sources: Iterable[str | os.PathLike[str]], batch_size: int = 64
+) -> Iterator[Prediction]:
+    """A prediction a picture, in order, as they come. Sources: files, folders, patterns.
+
+    Threads decode the next pictures while the network works on a batch; at any time there are
+    about three batches of pictures in memory.
+
+    Raises:
+        DataError: a folder without pictures, or a pattern that matches nothing.
+    """
+    yield from predict_files(bundle, find_pictures(sources), batch_size)
+
+
+def predict_files(
+    bundle: Bundle, files: list[Path | Refused], batch_size: int = 64
+) -> Iterator[Prediction]:
+    """`predict` for files that were found before."""
+    # One picture is not padded to 64, and sizes are few, so that compiled programs are found again.
+    batch_size = min(batch_size, 1 << (len(files) - 1).bit_length())
+    predictor = Predictor(bundle, batch_size)
+    pool = ThreadPoolExecutor(os.cpu_count())  # Pillow releases the GIL while it decodes
+    try:
+        read = _ahead(pool, functools.partial(_read, bundle), files, batch_size)
+        before: tuple[list[Prediction], jax.Array] | None = None
+        while chunk := list(itertools.islice(read, batch_size)):
+            images = [one.image for one in chunk if one.image is not None]
+            none = np.zeros((0, bundle.size, bundle.size, 3), np.uint8)
+            started = predictor.start(np.stack(images) if images else none)
+            if before is not None:  # the device works on this batch while we hand out the last
+                yield from _finish(bundle, *before)
+            before = chunk, started
+        if before is not None:
+            yield from _finish(bundle, *before)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _ahead(pool, read, files, most):
+    """`map(read, files)` with up to `most` results waiting."""
+    waiting = deque()
+    for file in files:
+        waiting.append(pool.submit(read, file))
+        if len(waiting) > most:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _read(bundle: Bundle, file: Path | Refused) -> Prediction:
+    """Everything about a picture but its probabilities."""
+    if isinstance(file, Refused):
+        return Prediction(file.path, error=file.reason)
+    path = str(file)
+    try:
+        data = read_bytes(path, path)
+        image = letterbox(load_rgb(data, path), bundle.size)
+    except ImageError as error:
+        return Prediction(path, error=error.reason)
+    sha256 = hashlib.sha256(data).hexdigest()
+    return Prediction(path, image, None, sha256, bundle.side_of(sha256))
+
+
+def _finish(bundle: Bundle, chunk: list[Prediction], logits: jax.Array) -> Iterator[Prediction]:
+    rows = iter(bundle.probs(np.asarray(logits)))
+    for one in chunk:
+        if one.image is None:
+            yield one
+        else:
+            yield Prediction(one.path, one.image, next(rows), one.sha256, one.side)
 
 
 def open_folder(root: Path, bundle: Bundle, on_bad: OnBad) -> Side:
@@ -34,10 +161,3 @@ def open_folder(root: Path, bundle: Bundle, on_bad: OnBad) -> Side:
     order = np.array([bundle.classes.index(name) for name in folder.classes], np.int32)
     labels = order[[record.label for record in folder.records]]
     return Side(pixels(folder, bundle.size), labels, folder.records)
-
-
-def logits(bundle: Bundle, side: Side, batch_size: int = 64) -> Float[np.ndarray, "N K"]:
-    """Logits of every picture, whatever the batch size."""
-    batches = Batches(side.images, side.labels, min(batch_size, len(side.labels)))
-    evaluator = loop.Evaluator(bundle.model.apply, bundle.variables, batches, Progress(quiet=True))
-    return evaluator(bundle.variables, batches)[1]

@@ -9,6 +9,8 @@ Tasks, each the same work as the peer's of that name:
     features-resnet50   features of a frozen ResNet-50, uint8 pictures in, batch 32
     train-resnet50      forward and backward pass of ResNet-50, batch 16
     train-reference     one optimizer step of a small CNN as others use on these pictures, batch 50
+    predict             `jaxgear predict RUN` as a whole process, decoding included; its peer is
+                        scripts/benchmarks/torch_predict.py
     reach               wall seconds from the first command to a test accuracy, everything included:
                         imports, checking and splitting the pictures with an empty cache,
                         compilation, training, the test
@@ -130,11 +132,30 @@ def reach(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def predict(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The command on `--limit` pictures with a CSV, programs compiled before; decoding included."""
+    files = sorted(str(path) for path in Path(arguments.data).rglob("*") if path.is_file())
+    files = files[: arguments.limit]
+    with tempfile.TemporaryDirectory() as scratch:
+        command = [sys.executable, "-m", "jaxgear", "predict", arguments.run, *files]
+        command += ["--csv", f"{scratch}/found.csv"]
+        for _ in range(2):  # the first compiles, where nobody has
+            start = time.perf_counter()
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            seconds = time.perf_counter() - start
+    return {
+        "images": len(files),
+        "images_per_second": round(len(files) / seconds),
+        "seconds": round(seconds, 2),
+    }
+
+
 # Task -> its function, and the figure that is compared.
 TASKS: dict[str, tuple[Callable[[argparse.Namespace], dict[str, Any]], str]] = {
     "features-resnet50": (features_resnet50, "images_per_second"),
     "train-resnet50": (train_resnet50, "images_per_second"),
     "train-reference": (train_reference, "images_per_second"),
+    "predict": (predict, "images_per_second"),
     "reach": (reach, "seconds"),
 }
 
@@ -177,6 +198,8 @@ def main() -> None:
     parser.add_argument("--data", help="folder of photographs")
     parser.add_argument("--accuracy", type=float, default=0.90)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--run", help="run or bundle, for predict")
+    parser.add_argument("--limit", type=int, default=1000, help="pictures, for predict")
     parser.add_argument("--peer", metavar="CMD", help="a command that does the same")
     parser.add_argument("--pairs", type=int, default=1, help="how often the two run")
     arguments = parser.parse_args()

@@ -1,5 +1,6 @@
 """A bundle gives back the network that was put in, or a one-line error."""
 
+import dataclasses
 import json
 
 import jax
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxgear.bundle import Bundle
+from jaxgear.data.known import KnownPictures
 from jaxgear.errors import CheckpointError
 from jaxgear.models.convnet import Conv, ConvNet, GlobalPool
 
@@ -17,7 +19,17 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), np.uint8)
 def bundle():
     model = ConvNet([Conv(4), GlobalPool()], classes=3)
     variables = model.init(jax.random.key(0), IMAGES, train=False)
-    return Bundle(model, variables, ("axes", "boots", "Ü雪"), 8, "f" * 64, {"epoch": 3})
+    return Bundle(
+        model=model,
+        variables=variables,
+        classes=("axes", "boots", "Ü雪"),
+        size=8,
+        temperature=1.5,
+        fingerprint="f" * 64,
+        pictures=KnownPictures.of(["0a" * 32, "0b" * 32], ["train", "test"]),
+        versions={"jax": "1"},
+        about={"epoch": 3},
+    )
 
 
 @pytest.fixture
@@ -29,9 +41,9 @@ def folder(bundle, tmp_path):
 def test_loads_what_was_saved_from_bundle_or_run(bundle, folder):
     for path in (folder, folder.parent):
         twin = Bundle.load(path)
-        assert (twin.classes, twin.size, twin.fingerprint, twin.about) == (
-            bundle.classes, 8, "f" * 64, {"epoch": 3}
-        )  # fmt: skip
+        for name in ("classes", "size", "temperature", "fingerprint", "versions", "about"):
+            assert getattr(twin, name) == getattr(bundle, name)
+        assert [twin.side_of(c * 32) for c in ("0a", "0b", "0c")] == ["train", "test", None]
         np.testing.assert_array_equal(
             twin.model.apply(twin.variables, IMAGES, train=False),
             bundle.model.apply(bundle.variables, IMAGES, train=False),
@@ -50,8 +62,14 @@ def edit(card, **changes):
         {"classes": None},
         {"classes": ["a", "b"]},
         {"preprocessing": {}},
+        {"preprocessing": {"size": 8, "layout": "stretched"}},
         {"fingerprint": None},
-        {"sha256": "0" * 64},
+        {"temperature": None},
+        {"temperature": 0},
+        {"temperature": float("nan")},
+        {"versions": None},
+        {"sha256": {}},
+        {"sha256": {"weights.safetensors": "0" * 64}},
         {"model": {"module": "Conv", "features": 9}},
         {"model": {"module": "nonsense"}},
         {"model": 3},
@@ -65,7 +83,7 @@ def test_a_card_that_lacks_or_contradicts_is_refused(folder, change):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["bundle.json", "weights.safetensors"])
+@pytest.mark.parametrize("name", ["bundle.json", "weights.safetensors", "pictures.safetensors"])
 @pytest.mark.parametrize("damage", ["missing", "truncated", "empty"])
 def test_damaged_files_are_refused_by_name(folder, name, damage):
     path = folder / name
@@ -84,6 +102,6 @@ def test_something_else_is_not_a_bundle(tmp_path):
 
 def test_weights_that_are_not_finite_are_refused(bundle, tmp_path):
     bad = jax.tree.map(lambda x: np.full_like(x, np.nan), bundle.variables)
-    Bundle(bundle.model, bad, bundle.classes, 8, "f", {}).save(tmp_path)
+    dataclasses.replace(bundle, variables=bad).save(tmp_path)
     with pytest.raises(CheckpointError, match="not finite"):
         Bundle.load(tmp_path)

@@ -120,8 +120,10 @@ def test_evaluate_on_the_test_side_gives_test_json(finished, tmp_path):
                    "--batch-size", size, module="jaxgear")  # fmt: skip
         assert done.returncode == 0, done.stderr
         found = json.loads((tmp_path / "found.json").read_text())
-        assert found.pop("loss") == pytest.approx(expected["loss"], rel=1e-5)
-        assert found == {k: v for k, v in expected.items() if k != "loss"}
+        for name in ("loss", "ece"):
+            assert found[name] == pytest.approx(expected[name], rel=1e-5)
+        rest = found.keys() - {"loss", "ece"}
+        assert {k: found[k] for k in rest} == {k: expected[k] for k in rest}
 
 
 def test_bundle_is_the_best_epoch(finished):
@@ -238,10 +240,10 @@ def test_transfer_is_a_run_like_any_other(finetune, tmp_path):
     bundle = Bundle.load(folder)
     dataset = open_dataset("drawn:120", size=32, seed=0, say=lambda line: None)
     test = dataset.test_side(folder)
-    logits = prediction.logits(bundle, test)
-    assert metrics.summarise(logits, test.labels, dataset.classes)["loss"] == pytest.approx(
-        found["loss"], rel=1e-4
-    )
+    logits = prediction.Predictor(bundle).logits(test.images)
+    summary = metrics.summarise(logits, test.labels, dataset.classes, bundle.temperature)
+    for name in ("loss", "ece", "temperature"):
+        assert summary[name] == pytest.approx(found[name], rel=1e-4)
     stem = bundle.variables["params"]["backbone"]["conv1"]["kernel"]
     np.testing.assert_array_equal(
         stem, load_backbone(WEIGHTS).variables["params"]["conv1"]["kernel"]

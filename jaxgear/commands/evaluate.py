@@ -26,8 +26,9 @@ def run(arguments: argparse.Namespace) -> None:
         raise UsageError(f"--batch-size {arguments.batch_size}: must be at least 1")
     bundle = Bundle.load(arguments.model)
     side = prediction.open_folder(arguments.folder, bundle, arguments.on_bad)
-    logits = prediction.logits(bundle, side, arguments.batch_size)
-    summary = metrics.summarise(logits, side.labels, bundle.classes)
+    predictor = prediction.Predictor(bundle, arguments.batch_size)
+    logits = predictor.logits(side.images)
+    summary = metrics.summarise(logits, side.labels, bundle.classes, bundle.temperature)
     summary["epoch"] = bundle.about.get("epoch")
     for name, row in summary["per_class"].items():
         print(

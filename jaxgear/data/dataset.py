@@ -138,20 +138,13 @@ def open_dataset(
         DataError: nothing there, refused pictures (with `on_bad="stop"`), or a class too small.
     """
     if not source:
-        source = str(PHOTOGRAPHS) if PHOTOGRAPHS.is_dir() else "drawn"
+        source = default_source()
         if source == "drawn":
             say(
                 f"no --data and no {PHOTOGRAPHS}: training on {DRAWN} drawn pictures; "
                 "`python -m scripts.get_gear` gets the photographs"
             )
-    if source.startswith("tfds:"):
-        # Imported when asked for: tensorflow-datasets takes most of a second.
-        from jaxgear.data.tfds_gear import read_tfds
-
-        folder = read_tfds(source.removeprefix("tfds:"), size=size)
-    else:
-        root = drawn_set(source) if source.split(":")[0] == "drawn" else Path(source)
-        folder = read_folder(root, size=size)
+    folder = read_source(source, size)
     folder = require_clean(folder, on_bad)
     for name, what in (("ignored", "hidden or system files"), ("refused", "unusable pictures")):
         if found := getattr(folder, name):
@@ -169,6 +162,22 @@ def open_dataset(
         + (f", {left_out} left out (near-duplicates of another side's)" if left_out else "")
     )
     return dataset
+
+
+def read_source(source: str, size: int) -> Folder:
+    """The pictures that `--data SOURCE` names (not empty), checked but not yet refused or split."""
+    if source.startswith("tfds:"):
+        # Imported when asked for: tensorflow-datasets takes most of a second.
+        from jaxgear.data.tfds_gear import read_tfds
+
+        return read_tfds(source.removeprefix("tfds:"), size=size)
+    root = drawn_set(source) if source.split(":")[0] == "drawn" else Path(source)
+    return read_folder(root, size=size)
+
+
+def default_source() -> str:
+    """What an empty `--data` means: the photographs where `get_gear` puts them, or `drawn`."""
+    return str(PHOTOGRAPHS) if PHOTOGRAPHS.is_dir() else "drawn"
 
 
 def drawn_set(source: str) -> Path:

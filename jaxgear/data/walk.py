@@ -1,7 +1,9 @@
 """Which files of a data folder are meant as pictures, of which class and side; opens none."""
 
 import os
+import re
 import unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,6 +11,7 @@ from jaxgear.errors import DataError
 
 SIDES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _SYSTEM = {"thumbs.db", "desktop.ini", "ehthumbs.db", "$recycle.bin", "system volume information"}
 _PICTURE_SUFFIXES = {
     ".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif",
@@ -80,14 +83,27 @@ def list_pictures(root: Path) -> Listing:
     return listing
 
 
+def list_files(folder: Path) -> tuple[list[str], list[Refused]]:
+    """Every visible file below a folder without classes, and what was refused; POSIX paths
+    relative to it in `stable_key` order. Links and loops as in `list_pictures`.
+
+    Raises:
+        DataError: no such folder, or it cannot be listed.
+    """
+    _entries(folder)
+    listing = Listing()
+    files = sorted(_files_below(folder, "", set(), listing), key=stable_key)
+    return files, sorted(listing.refused, key=lambda refused: stable_key(refused.path))
+
+
 def _class_folders(root: Path, prefix: str, listing: Listing) -> list[str]:
     """Names of the visible folders in `root/prefix`; the rest goes to `ignored`."""
     names = []
     for entry in _entries(root / prefix):
         if _is_hidden(entry) or not _is_folder(entry):
-            listing.ignored.append(_text(prefix + entry.name))
-        elif _text(entry.name) != entry.name:
-            raise DataError(f"{root}: folder name {_text(entry.name)} is not UTF-8; rename it")
+            listing.ignored.append(text_of(prefix + entry.name))
+        elif text_of(entry.name) != entry.name:
+            raise DataError(f"{root}: folder name {text_of(entry.name)} is not UTF-8; rename it")
         else:
             names.append(entry.name)
     return names
@@ -97,7 +113,16 @@ def _walk_class(root: Path, folder: str, name: str, side: str | None, listing: L
     name = unicodedata.normalize("NFC", name)
     listing.classes.add(name)
     before = len(listing.candidates) + len(listing.refused)
-    seen: set[tuple[int, int]] = {_identity(root)}
+    for path in _files_below(root, folder, {_identity(root)}, listing):
+        listing.candidates.append(Candidate(path, name, side))
+    if len(listing.candidates) + len(listing.refused) == before:
+        raise DataError(f"{root / folder}: class folder without pictures; fill or remove it")
+
+
+def _files_below(
+    root: Path, folder: str, seen: set[tuple[int, int]], listing: Listing
+) -> Iterator[str]:
+    """Paths relative to `root`; what cannot be meant goes to `refused` and `ignored`."""
     waiting = [folder]
     while waiting:
         current = waiting.pop()
@@ -112,19 +137,17 @@ def _walk_class(root: Path, folder: str, name: str, side: str | None, listing: L
             listing.refused.append(Refused(current, "folder that cannot be listed"))
             continue
         for entry in entries:
-            path = f"{current}/{entry.name}"
+            path = f"{current}/{entry.name}" if current else entry.name
             if _is_hidden(entry):
-                listing.ignored.append(_text(path))
-            elif _text(path) != path:
-                listing.refused.append(Refused(_text(path), "name that is not UTF-8"))
+                listing.ignored.append(text_of(path))
+            elif text_of(path) != path:
+                listing.refused.append(Refused(text_of(path), "name that is not UTF-8"))
             elif not _is_folder(entry):
-                listing.candidates.append(Candidate(path, name, side))
+                yield path
             elif Path(entry.name).suffix.lower() in _PICTURE_SUFFIXES:
                 listing.refused.append(Refused(path, "a folder, not a picture"))
             else:
                 waiting.append(path)
-    if len(listing.candidates) + len(listing.refused) == before:
-        raise DataError(f"{root / folder}: class folder without pictures; fill or remove it")
 
 
 def _check_names(root: Path, listing: Listing) -> None:
@@ -170,6 +193,11 @@ def _identity(folder: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _text(path: str) -> str:
-    """A name that can be printed: bytes of a name that are no UTF-8 are shown as `\\udcff`."""
+def text_of(path: str) -> str:
+    """A name that can be encoded: bytes of a name that are no UTF-8 become `\\udcff`."""
     return path.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def printable(path: str) -> str:
+    """`text_of` on one line and without what moves a terminal's cursor: a tab becomes `\\t`."""
+    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text_of(path))

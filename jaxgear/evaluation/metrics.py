@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from jaxgear.evaluation.calibration import expected_calibration_error, log_softmax
+
 
 def confusion_matrix(
     labels: Int[np.ndarray, " N"], predicted: Int[np.ndarray, " N"], classes: int
@@ -48,21 +50,27 @@ def wilson_interval(right: int, n: int, z: float = 1.959964) -> tuple[float, flo
 
 
 def summarise(
-    logits: Float[np.ndarray, "N K"], labels: Int[np.ndarray, " N"], classes: Sequence[str]
+    logits: Float[np.ndarray, "N K"],
+    labels: Int[np.ndarray, " N"],
+    classes: Sequence[str],
+    temperature: float,
 ) -> dict[str, Any]:
-    """The fields of `test.json`, all but `epoch`. Loss is the mean cross-entropy in nats."""
-    logits = logits.astype(np.float64)
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    log_probs = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    """The fields of `test.json`, all but `epoch`. Loss is the mean cross-entropy in nats, of the
+    logits as they are; `ece` is the calibration error of the probabilities at `temperature`.
+    """
+    log_probs = log_softmax(logits)
     predicted = logits.argmax(axis=1)
     table = confusion_matrix(labels, predicted, len(classes))
     right = int((predicted == labels).sum())
+    probs = np.exp(log_softmax(logits, temperature))
     return {
         "accuracy": right / len(labels),
         "loss": float(-log_probs[np.arange(len(labels)), labels].mean()),
         "n": len(labels),
         "interval95": list(wilson_interval(right, len(labels))),
         "macro_f1": macro_f1(table),
+        "ece": expected_calibration_error(probs, labels),
+        "temperature": temperature,
         "per_class": dict(zip(classes, per_class(table), strict=True)),
         "confusion": table.tolist(),
     }

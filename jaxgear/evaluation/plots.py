@@ -1,62 +1,81 @@
-"""Arrays in, figures out: curves, confusion matrix, grid of pictures. The only matplotlib import.
+"""Arrays in, figures out: curves, confusion matrix, grid. Only `plots*.py` and fonts.py use
+matplotlib.
 
 Figures are made without pyplot: nothing is shown, nothing stays open, no display is needed.
 """
 
 import io
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import matplotlib.figure
 import numpy as np
 from jaxtyping import Int, UInt8
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from jaxgear.evaluation import fonts
 from jaxgear.files import write_bytes
 from jaxgear.training import history
 
 TRAIN, VAL, BEST, WRONG = "#1b6ca8", "#d1662b", "#555555", "#b3261e"
-INK, GRID = "#222222", "#dddddd"
+INK, FAINT, GRID, WARNING = "#222222", "#767676", "#dddddd", "#9a5b00"
+
+
+class Figure(matplotlib.figure.Figure):
+    """A figure that a notebook shows, although pyplot knows nothing of it."""
+
+    def _repr_png_(self) -> bytes:
+        return png(self)
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One picture of a grid. The title's first line is set in bold."""
+    """One picture of a grid: a title in bold above it, lines below it."""
 
     image: UInt8[np.ndarray, "H W 3"] | None  # None: could not be read
     title: str
-    detail: str = ""
-    wrong: bool = False
+    detail: str = ""  # in grey
+    name: str = ""  # in light grey
+    warning: str = ""  # in amber
+    wrong: bool = False  # title and frame in red
 
 
 def curves(rows: Sequence[history.Row], title: str = "") -> Figure:
     """Average training and validation loss and accuracy of every epoch, the best epoch marked."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     losses, accuracies = figure.subplots(1, 2)
+    draw_curve(losses, rows, "loss")
+    draw_curve(accuracies, rows, "accuracy")
     best = history.best(rows)
-    epochs = [row.epoch for row in rows]
-    lines = (("train", TRAIN, "training (as optimised)"), ("val", VAL, "validation"))
-    for axes, name, top in ((losses, "loss", None), (accuracies, "accuracy", 1.0)):
-        for side, colour, label in lines:
-            values = [getattr(row, f"{side}_{name}") for row in rows]
-            axes.plot(epochs, values, color=colour, marker="o", markersize=3, label=label)
-        value = getattr(best, f"val_{name}")
-        axes.axvline(best.epoch, color=BEST, linewidth=1, linestyle=":")
-        axes.plot(best.epoch, value, "o", markersize=9, fillstyle="none", color=BEST)
-        _describe(axes, "epoch", f"average {name}")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        if top:
-            axes.set_ylim(top=top)
-    losses.set_ylim(bottom=0)
     losses.legend(frameon=False)
     losses.set_title(f"best epoch {best.epoch}: validation loss {best.val_loss:.3f}", fontsize=10)
     accuracies.set_title(f"validation accuracy there {best.val_accuracy:.3f}", fontsize=10)
     if title:
         figure.suptitle(title, fontsize=11)
     return figure
+
+
+def draw_curve(axes: Axes, rows: Sequence[history.Row], name: str) -> None:
+    """The training and the validation line of "loss" or "accuracy"."""
+    epochs = [row.epoch for row in rows]
+    lines = (("train", TRAIN, "training (as optimised)"), ("val", VAL, "validation"))
+    for side, colour, label in lines:
+        values = [getattr(row, f"{side}_{name}") for row in rows]
+        axes.plot(epochs, values, color=colour, marker="o", markersize=3, label=label)
+    best = history.best(rows)
+    axes.axvline(best.epoch, color=BEST, linewidth=1, linestyle=":")
+    value = getattr(best, f"val_{name}")
+    axes.plot(best.epoch, value, "o", markersize=9, fillstyle="none", color=BEST)
+    describe(axes, "epoch", f"average {name}")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if name == "loss":
+        axes.set_ylim(bottom=0)
+    else:
+        axes.set_ylim(top=1)
 
 
 def confusion(
@@ -83,9 +102,11 @@ def confusion(
             color=colour,
             fontsize=9,
         )
-    names = [_short(name, 24) for name in classes]
+    names = [fonts.fit(name, 1.8, 10) for name in classes]
     axes.set_xticks(range(len(classes)), names, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(classes)), names)
+    for label in (*axes.get_xticklabels(), *axes.get_yticklabels()):
+        label.set(**fonts.style(label.get_text(), 10))
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     axes.spines[:].set_visible(False)
@@ -98,61 +119,84 @@ def grid(tiles: Sequence[Tile], title: str = "", columns: int | None = None) -> 
     """Pictures with titles, in rows; wrong ones titled in red with a red frame."""
     columns = columns or _columns(len(tiles))
     rows = math.ceil(len(tiles) / columns)
-    figure = Figure(figsize=(2.1 * columns, 2.55 * rows + 0.5), layout="constrained")
-    cells = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes in cells[len(tiles) :]:
-        axes.set_visible(False)
-    for axes, tile in zip(cells, tiles, strict=False):
-        colour = WRONG if tile.wrong else INK
-        axes.set_xticks([])
-        axes.set_yticks([])
-        axes.spines[:].set_color(colour if tile.wrong else GRID)
-        axes.spines[:].set_linewidth(2 if tile.wrong else 1)
-        if tile.image is None:
-            axes.set_facecolor("#f3f3f3")
-            axes.set_aspect("equal")
-            axes.text(
-                0.5,
-                0.5,
-                "unreadable",
-                ha="center",
-                va="center",
-                color=WRONG,
-                transform=axes.transAxes,
-            )
-        else:
-            axes.imshow(tile.image)
-        axes.set_title(_short(tile.title, 26), fontsize=10, fontweight="bold", color=colour)
-        axes.set_xlabel(_short(tile.detail, 34), fontsize=8, color=colour)
-    if title:
-        figure.suptitle(title, fontsize=12)
+    lines = max(sum(map(bool, (t.detail, t.name, t.warning))) for t in tiles)
+    # In inches. Few pictures are shown large; all places are known, so no layout has to be found.
+    side = 4.0 if columns == 1 else 2.8 if columns <= 3 else 2.1
+    gap, margin, head, foot = 0.16, 0.25, 0.3, 0.2 * lines + 0.12
+    width = columns * (side + gap) - gap + 2 * margin
+    wrapped = textwrap.wrap(
+        title, int((width - 2 * margin) * 11)
+    )  # 12 points: 11 letters in an inch
+    top = 0.24 * len(wrapped) + margin
+    height = rows * (head + side + foot) + top + margin / 2
+    figure = Figure(figsize=(width, height))
+    if wrapped:
+        text = "\n".join(map(fonts.drawable, wrapped))
+        at = {"x": margin / width, "y": 1 - margin / 2 / height, "ha": "left", "va": "top"}
+        figure.suptitle(text, **at, **fonts.style(text, 12), color=INK)
+    for place, tile in enumerate(tiles):
+        row, column = divmod(place, columns)
+        left = margin + column * (side + gap)
+        bottom = height - top - row * (head + side + foot) - head - side
+        axes = figure.add_axes((left / width, bottom / height, side / width, side / height))
+        _draw(axes, tile, side)
     return figure
+
+
+def _draw(axes: Axes, tile: Tile, side: float) -> None:
+    """One tile of a grid; `side` is that of the axes, in inches."""
+    colour = WRONG if tile.wrong else INK
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_color(colour if tile.wrong else GRID)
+    axes.spines[:].set_linewidth(2 if tile.wrong else 1)
+    if tile.image is None:
+        axes.set_facecolor("#f3f3f3")
+        centre = {"ha": "center", "va": "center", "transform": axes.transAxes}
+        axes.text(0.5, 0.5, "unreadable", color=WRONG, fontsize=11, **centre)
+    else:
+        axes.imshow(tile.image)
+    text = fonts.fit(tile.title, side, 11, bold=True)
+    axes.set_title(text, color=colour, pad=5, **fonts.style(text, 11, bold=True))
+    below = ((tile.detail, INK), (tile.warning, WARNING), (tile.name, FAINT))
+    for number, (line, colour) in enumerate((text, c) for text, c in below if text):
+        text = fonts.fit(line, side, 8.5)
+        axes.annotate(
+            text,
+            (0.5, 0),
+            (0, -5 - 14.4 * number),
+            "axes fraction",
+            "offset points",
+            ha="center",
+            va="top",
+            color=colour,
+            **fonts.style(text, 8.5),
+        )
 
 
 def save(figure: Figure, path: Path) -> None:
     """Writes a PNG in one move; the same figure is the same bytes (no time, no version in it)."""
-    png = io.BytesIO()
-    figure.savefig(png, dpi=110, metadata={"Software": None})
-    write_bytes(path, png.getvalue())
+    write_bytes(path, png(figure))
+
+
+def png(figure: Figure, dpi: int = 110) -> bytes:
+    """The bytes that `save` writes; a higher `dpi` for slides."""
+    file = io.BytesIO()
+    figure.savefig(file, dpi=dpi, metadata={"Software": None})
+    return file.getvalue()
 
 
 def _columns(tiles: int) -> int:
     """A grid a little wider than high, with as few empty cells as that allows."""
     if tiles <= 6:
-        return tiles
+        return tiles if tiles <= 4 else 3
     ideal = math.sqrt(1.6 * tiles)
     return min(range(4, 9), key=lambda c: (-tiles % c > 1, abs(c - ideal)))
 
 
-def _describe(axes: Axes, x: str, y: str) -> None:
+def describe(axes: Axes, x: str, y: str) -> None:
+    """Names both axes; a light grid instead of a box."""
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.grid(color=GRID, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def _short(text: str, most: int) -> str:
-    """Cut in the middle, where names differ least; dollar signs are text, not formulas."""
-    if len(text) > most:
-        text = f"{text[: most // 2]}…{text[len(text) - most // 2 + 1 :]}"
-    return text.replace("$", r"\$")

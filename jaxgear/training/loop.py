@@ -1,13 +1,9 @@
-"""The only place where steps are compiled: epochs of training, and passes of evaluation."""
+"""The only place where training steps are compiled: epochs, and passes of evaluation."""
 
-import contextlib
 import functools
-import hashlib
 import math
-import platform
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,8 +11,8 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, PyTree
 
+from jaxgear.compile_cache import keep_compiled
 from jaxgear.data.batches import Batch, Batches
-from jaxgear.data.cache import user_cache
 from jaxgear.errors import DivergedError
 from jaxgear.training import steps
 from jaxgear.training.history import Row
@@ -119,24 +115,6 @@ def compile_step(name: str, step: Any, progress: Progress, *arguments: PyTree) -
     compiled = step.lower(*arguments).compile()
     progress.say(f"compiled the {name} step in {time.perf_counter() - start:.1f} s")
     return compiled
-
-
-@functools.cache
-def keep_compiled() -> None:
-    """Keeps compiled programs in the user's cache folder: a second start of the same run is quick.
-
-    A folder for each kind of processor, as a home may be shared between machines and a CPU program
-    runs only where its instructions are. A folder chosen by `JAX_COMPILATION_CACHE_DIR` stays.
-    """
-    cache = user_cache()
-    if cache is None or jax.config.jax_compilation_cache_dir:
-        return
-    with contextlib.suppress(OSError):
-        cpu = Path("/proc/cpuinfo").read_text()
-        flags = next((line for line in cpu.splitlines() if line.startswith("flags")), "")
-        kind = hashlib.sha256(f"{platform.machine()} {flags}".encode()).hexdigest()[:8]
-        (cache / f"xla-{kind}").mkdir(parents=True, exist_ok=True)
-        jax.config.update("jax_compilation_cache_dir", str(cache / f"xla-{kind}"))
 
 
 def _check_finite(

@@ -1,4 +1,4 @@
-"""Training, evaluation and prediction of one batch, as pure functions. The loop compiles them."""
+"""Training and evaluation of one batch, as pure functions. The loop compiles them."""
 
 from collections.abc import Callable
 from typing import Any, no_type_check
@@ -171,13 +171,6 @@ def eval_step(
     logits = apply(variables, batch.image, train=False)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.label)
     return _metrics(losses, logits, batch), logits
-
-
-def predict_step(
-    apply: Callable[..., Any], variables: PyTree, images: Num[Array, "B ..."]
-) -> Float[Array, "B K"]:
-    """Class probabilities."""
-    return jax.nn.softmax(apply(variables, images, train=False))
 
 
 def _metrics(losses: Float[Array, " B"], logits: Float[Array, "B K"], batch: Batch) -> Metrics:

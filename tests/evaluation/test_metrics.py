@@ -36,7 +36,7 @@ def test_tables_agree_with_sklearn(classes, n, seed):
 def test_summary_agrees_with_sklearn():
     rng = np.random.default_rng(0)
     logits, labels = rng.normal(size=(40, 3)).astype(np.float32), rng.integers(0, 3, 40)
-    found = metrics.summarise(logits, labels, ["a", "b", "c"])
+    found = metrics.summarise(logits, labels, ["a", "b", "c"], 1.0)
     probs = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     assert found["loss"] == pytest.approx(sklearn.metrics.log_loss(labels, probs), rel=1e-6)
     assert found["accuracy"] == sklearn.metrics.accuracy_score(labels, logits.argmax(axis=1))
@@ -46,7 +46,7 @@ def test_summary_agrees_with_sklearn():
 
 def test_huge_logits_do_not_overflow():
     logits = np.array([[1e4, 0.0], [0.0, 1e4]], np.float32)
-    assert metrics.summarise(logits, np.array([0, 1]), ["a", "b"])["loss"] == 0
+    assert metrics.summarise(logits, np.array([0, 1]), ["a", "b"], 1.0)["loss"] == 0
 
 
 @pytest.mark.parametrize(

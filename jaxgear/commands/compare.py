@@ -1,0 +1,137 @@
+"""Set runs side by side: curves, and figures with their spread over seeds."""
+
+import argparse
+from pathlib import Path
+
+from jaxgear.errors import UsageError
+from jaxgear.files import to_json, write_output
+
+SOURCE_LINES = (
+    12  # of a difference between experiment files that are printed; of more, only the command
+)
+COLUMNS = {
+    "best_epoch": "best epoch",
+    "val_loss": "val loss",
+    "val_accuracy": "val accuracy",
+    "test_accuracy": "test accuracy",
+    "macro_f1": "macro-F1",
+    "test_loss": "test loss",
+    "seconds": "seconds",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of `jaxgear compare`."""
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="draw the curves there (PNG)")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write a line a run there")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Groups the runs by config and experiment file; prints and draws how the groups did."""
+    from jaxgear.evaluation import comparison
+    from jaxgear.evaluation.finished import FinishedRun
+
+    places = [path.resolve() for path in arguments.runs]
+    for path, place in zip(arguments.runs, places, strict=True):
+        if places.count(place) > 1:
+            raise UsageError(f"{path}: given more than once")
+    found = comparison.compare([FinishedRun.read(path) for path in arguments.runs])
+    _print_groups(found)
+    _print_differences(found)
+    for line in found.warnings:
+        print(f"warning: {line}")
+    values = comparison.to_dict(found)
+    if arguments.csv:
+        write_output("--csv", arguments.csv, _csv(values))
+    if arguments.json:
+        write_output("--json", arguments.json, to_json(values))
+    if arguments.out:
+        from jaxgear.evaluation import plots, plots_compare
+
+        figure = plots_compare.runs(
+            {
+                f"{group.label}: {_description(found, group.label)}": [r.rows for r in group.runs]
+                for group in found.groups
+            }
+        )
+        write_output("--out", arguments.out, plots.png(figure))
+
+
+def _print_groups(found) -> None:
+    table = [["", "runs", *COLUMNS.values()]]
+    for group in found.groups:
+        cells = [group.spread(name) for name in COLUMNS]
+        table.append(
+            [group.label, str(len(group.runs))]
+            + [_cell(name, cell) for name, cell in zip(COLUMNS, cells, strict=True)]
+        )
+    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+    for row in table:
+        cells = (cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+        print("  ".join(cells).rstrip())
+    print()
+    for group in found.groups:
+        names = ", ".join(f"{run.path.name} (seed {run.config.get('seed')})" for run in group.runs)
+        print(f"{group.label}: {names}")
+
+
+def _print_differences(found) -> None:
+    for key, values in found.differing.items():
+        print(f"{key}: " + ", ".join(f"{label} {_value(one)}" for label, one in values.items()))
+    first = found.groups[0]
+    for group in found.groups:
+        if not (lines := found.sources.get(group.label)):
+            continue
+        print(f"experiment.py: {group.label} differs from {first.label} in {len(lines)} lines")
+        if len(lines) > SOURCE_LINES:
+            paths = [one.runs[0].path / "experiment.py" for one in (first, group)]
+            lines = [f"diff {paths[0]} {paths[1]}"]
+        for line in lines:
+            print(f"  {line}")
+    for label, pairs in found.pairs.items():
+        if pairs:
+            print(f"{label} - {first.label}, paired by equal test pictures:")
+        for name, one in pairs.items():
+            sign = "+" if one.mean >= 0 else ""
+            count = f"{one.n} pair" + ("s" if one.n > 1 else "")
+            print(f"  {COLUMNS[name]:13} {sign}{one} ({count})")
+
+
+def _value(value) -> str:
+    return "(empty)" if value == "" else str(value)
+
+
+def _cell(name: str, one) -> str:
+    if one is None:
+        return "-"
+    if name in ("best_epoch", "seconds"):
+        return f"{one.mean:.1f}" + ("" if one.std is None else f" ± {one.std:.1f}")
+    return str(one)
+
+
+def _description(found, label: str) -> str:
+    """What sets a group apart, short enough for a legend."""
+    words = [
+        f"{key} {_value(values[label])}"
+        for key, values in found.differing.items()
+        if label in values
+    ]
+    if label in found.sources:
+        words.append(f"{len(found.sources[label])} lines of experiment.py")
+    (group,) = (group for group in found.groups if group.label == label)
+    return ", ".join(words) or group.runs[0].path.name
+
+
+def _csv(values) -> str:
+    import csv
+    import io
+
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ["group", "run", "seed", *COLUMNS], lineterminator="\n")
+    writer.writeheader()
+    for group in values["groups"]:
+        for one in group["runs"]:
+            writer.writerow({"group": group["group"], **one})
+    return text.getvalue()

@@ -1,0 +1,208 @@
+"""Several runs side by side: which belong together, how they differ, and which did better.
+
+Runs whose config differs in the seed alone, and whose experiment file is the same, are a group; its
+figures are a mean and a standard deviation over its runs. The seed also decides the split, so that
+spread covers other pictures as well as other first weights.
+"""
+
+import collections
+import dataclasses
+import difflib
+import json
+import string
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxgear.evaluation.finished import FinishedRun
+
+# Config keys that say nothing about the method.
+NOT_METHOD = ("seed", "out", "resume")
+MEASURES = (
+    "best_epoch",
+    "val_loss",
+    "val_accuracy",
+    "test_accuracy",
+    "macro_f1",
+    "test_loss",
+    "seconds",
+)
+# What a difference between groups is given for.
+PAIRED = ("val_loss", "val_accuracy", "test_accuracy", "macro_f1", "test_loss")
+
+
+@dataclasses.dataclass(frozen=True)
+class Spread:
+    """Mean and sample standard deviation (None for a single value) of `n` values."""
+
+    mean: float
+    std: float | None
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:.4f}" + ("" if self.std is None else f" ± {self.std:.4f}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Runs of one method."""
+
+    label: str  # A, B, ...
+    runs: tuple[FinishedRun, ...]
+
+    def spread(self, measure: str) -> Spread | None:
+        """Of a measure over the runs that have it; None if none has."""
+        values = [figures(run)[measure] for run in self.runs]
+        return spread([value for value in values if value is not None])
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """The groups, in the order in which their first runs were given."""
+
+    groups: tuple[Group, ...]
+    differing: dict[str, dict[str, Any]]  # config key -> values by label
+    sources: dict[str, tuple[str, ...]]  # by label: lines removed and added since the first group
+    pairs: dict[str, dict[str, Spread]]  # by label: differences to the first, on equal pictures
+    warnings: tuple[str, ...]
+
+
+def figures(run: FinishedRun) -> dict[str, float | int | None]:
+    """The `MEASURES` of one run: the best epoch, the test of its model, training time in all."""
+    test = run.test or {}
+    return {
+        "best_epoch": run.best.epoch,
+        "val_loss": run.best.val_loss,
+        "val_accuracy": run.best.val_accuracy,
+        "test_accuracy": test.get("accuracy"),
+        "macro_f1": test.get("macro_f1"),
+        "test_loss": test.get("loss"),
+        "seconds": sum(row.seconds for row in run.rows),
+    }
+
+
+def compare(runs: Sequence[FinishedRun]) -> Comparison:
+    """Groups runs and says how the groups differ."""
+    members: dict[str, list[FinishedRun]] = {}
+    for run in runs:
+        members.setdefault(_method(run), []).append(run)
+    groups = tuple(
+        Group(_label(index), tuple(found)) for index, found in enumerate(members.values())
+    )
+    first, *others = groups
+    configs = {group.label: group.runs[0].config for group in groups}
+    keys = [key for config in configs.values() for key in config if key not in NOT_METHOD]
+    values = {
+        key: {label: config[key] for label, config in configs.items() if key in config}
+        for key in dict.fromkeys(keys)
+    }
+    return Comparison(
+        groups=groups,
+        differing={
+            key: found
+            for key, found in values.items()
+            if len(found) < len(groups) or len(set(map(json.dumps, found.values()))) > 1
+        },
+        sources={g.label: _changed_lines(first, g) for g in others if _source(first) != _source(g)},
+        pairs={group.label: _pairs(first, group) for group in others},
+        warnings=tuple(_warnings(groups)),
+    )
+
+
+def spread(values: Sequence[float]) -> Spread | None:
+    """Mean and sample standard deviation; None of nothing."""
+    if not values:
+        return None
+    std = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return Spread(float(np.mean(values)), std, len(values))
+
+
+def to_dict(found: Comparison) -> dict[str, Any]:
+    """All of a comparison as JSON has it."""
+    plain = lambda one: None if one is None else dataclasses.asdict(one)  # noqa: E731
+    return {
+        "groups": [
+            {
+                "group": group.label,
+                **{name: plain(group.spread(name)) for name in MEASURES},
+                "runs": [
+                    {"run": str(run.path), "seed": run.config.get("seed"), **figures(run)}
+                    for run in group.runs
+                ],
+            }
+            for group in found.groups
+        ],
+        "differing_config": found.differing,
+        "differing_source": {label: list(lines) for label, lines in found.sources.items()},
+        "difference_to_first": {
+            label: {name: plain(one) for name, one in pairs.items()}
+            for label, pairs in found.pairs.items()
+        },
+        "warnings": list(found.warnings),
+    }
+
+
+def _method(run: FinishedRun) -> str:
+    config = {key: value for key, value in run.config.items() if key not in NOT_METHOD}
+    return json.dumps([config, run.source], sort_keys=True)
+
+
+def _label(index: int) -> str:
+    """A to Z, then AA, AB, ..."""
+    letters = string.ascii_uppercase
+    return (_label(index // 26 - 1) if index >= 26 else "") + letters[index % 26]
+
+
+def _source(group: Group) -> str:
+    return group.runs[0].source
+
+
+def _changed_lines(first: Group, group: Group) -> tuple[str, ...]:
+    """Lines of a diff without its headers and context: `-` of the first group's file, `+` new."""
+    lines = difflib.unified_diff(_source(first).splitlines(), _source(group).splitlines(), n=0)
+    return tuple(line for line in list(lines)[2:] if line[:1] in "+-")
+
+
+def _tested_on(run: FinishedRun) -> tuple[str, ...]:
+    return tuple(sorted(picture.sha256 for picture in run.side("test")))
+
+
+def _pairs(first: Group, group: Group) -> dict[str, Spread]:
+    """Differences between runs of two groups that were tested on the same pictures.
+
+    Pairing takes the split, which is most of the spread, out of the comparison.
+    """
+    before = {_tested_on(run): figures(run) for run in first.runs}
+    after = {_tested_on(run): figures(run) for run in group.runs}
+    shared = [(before[key], after[key]) for key in before.keys() & after.keys()]
+    found = {}
+    for name in PAIRED:
+        values = [b[name] - a[name] for a, b in shared if None not in (a[name], b[name])]
+        if values:
+            found[name] = spread(values)
+    return found
+
+
+def _warnings(groups: Sequence[Group]) -> list[str]:
+    runs = [run for group in groups for run in group.runs]
+    said = [
+        f"{run.path}: not tested yet (no test.json); go on with --resume {run.path}"
+        for run in runs
+        if run.test is None
+    ]
+    if len({run.fingerprint for run in runs}) > 1:
+        said.append("the runs had different pictures (fingerprints differ): compare them loosely")
+    elif len({tuple(sorted(map(_tested_on, group.runs))) for group in groups}) > 1:
+        said.append(
+            "the groups were tested on different pictures, as the seed decides the split: compare "
+            "them loosely, or train each with the same seeds"
+        )
+    for group in groups:
+        seeds = collections.Counter(run.config.get("seed") for run in group.runs)
+        if again := [str(seed) for seed, count in seeds.items() if count > 1]:
+            said.append(
+                f"{group.label} has several runs of seed {', '.join(again)}: repeats of one run, "
+                "so its spread is too small"
+            )
+    return said

@@ -1,0 +1,80 @@
+"""A run that has been trained, read back from its folder: for the report and for comparisons."""
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+from jaxgear.errors import CheckpointError
+from jaxgear.training import history
+from jaxgear.training.runs import read_json
+
+SIDES = ("train", "val", "test", "left_out")
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """A line of `splits.json`."""
+
+    path: str  # relative to the data folder
+    sha256: str
+    name: str  # of its class
+    group: str  # near-duplicates share one
+    side: str  # one of SIDES
+
+
+@dataclasses.dataclass(frozen=True)
+class FinishedRun:
+    """What a run folder says about itself; nothing is computed."""
+
+    path: Path
+    config: dict[str, Any]
+    environment: dict[str, Any]
+    source: str  # the experiment file as run
+    fingerprint: str  # of the pictures
+    classes: tuple[str, ...]
+    pictures: tuple[Picture, ...]
+    rows: tuple[history.Row, ...]  # at least one
+    test: dict[str, Any] | None  # test.json; None for a run that was interrupted before it
+
+    @classmethod
+    def read(cls, path: str | Path) -> "FinishedRun":
+        """Reads a run folder.
+
+        Raises:
+            CheckpointError: not a run folder, or one in which no epoch was finished.
+        """
+        path = Path(path)
+        config = read_json(path / "config.json")
+        splits = read_json(path / "splits.json")
+        table = path / "history.csv"
+        try:
+            rows = history.from_csv(table.read_text(encoding="utf-8")) if table.exists() else []
+            if not any(math.isfinite(row.val_loss) for row in rows):
+                raise CheckpointError(f"{path}: no epoch of this run is finished yet")
+            pictures = tuple(
+                Picture(p["path"], p["sha256"], p["class"], p["group"], p["side"])
+                for p in splits["pictures"]
+            )
+            return cls(
+                path=path,
+                config=dict(config),
+                environment=dict(read_json(path / "environment.json")),
+                source=(path / "experiment.py").read_text(encoding="utf-8"),
+                fingerprint=str(splits["fingerprint"]),
+                classes=tuple(splits["classes"]),
+                pictures=pictures,
+                rows=tuple(rows),
+                test=read_json(path / "test.json") if (path / "test.json").exists() else None,
+            )
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{path}: cannot be read as a run ({error})") from error
+
+    @property
+    def best(self) -> history.Row:
+        """The epoch of lowest validation loss."""
+        return history.best(self.rows)
+
+    def side(self, name: str) -> tuple[Picture, ...]:
+        """The pictures of one side."""
+        return tuple(picture for picture in self.pictures if picture.side == name)

@@ -1,0 +1,94 @@
+"""Text that fits its place and has a glyph for every letter, whatever a file is called."""
+
+import functools
+import logging
+import unicodedata
+from typing import Any
+
+from matplotlib import font_manager
+from matplotlib.backends.backend_agg import RendererAgg
+from matplotlib.font_manager import FontProperties
+
+BASE = "DejaVu Sans"  # comes with matplotlib
+_INCH = 72  # points
+_FINE = 4  # times the resolution of which a pixel is a point: letters snap to pixels
+_MISSING = "□"
+# Fonts of pictures (emoji), which matplotlib cannot draw, and of boxes that name a script.
+_UNFIT = ("Color", "Emoji", "LastResort", "Last Resort")
+
+# A letter in another weight is all right; matplotlib would say so on stderr for every font looked
+# at.
+logging.getLogger(font_manager.__name__).addFilter(lambda record: "weight" not in record.msg)
+
+
+def style(text: str, size: float, bold: bool = False) -> dict[str, Any]:
+    """Arguments of a matplotlib text: fonts that have the letters, and no formulas in dollars."""
+    return {
+        "fontfamily": _families(text, bold),
+        "fontsize": size,
+        "fontweight": _weight(bold),
+        "parse_math": False,
+    }
+
+
+def fit(text: str, inches: float, size: float, bold: bool = False) -> str:
+    """`drawable` text cut in the middle, where names differ least, until it is no wider."""
+    text = drawable(text, bold)
+    keep = len(text)
+    while _width(shown := _cut(text, keep), size, bold) > inches * _INCH and keep > 2:
+        keep -= max(1, keep // 20)
+    return shown
+
+
+def drawable(text: str, bold: bool = False) -> str:
+    """Composed letters (NFC), and a box for those that no installed font has."""
+    text = unicodedata.normalize("NFC", text)
+    return "".join(c if c == "\n" or _family(c, bold) else _MISSING for c in text)
+
+
+def _cut(text: str, keep: int) -> str:
+    if keep >= len(text):
+        return text
+    start = (keep + 1) // 2
+    return f"{text[:start]}…{text[len(text) - (keep - start) :]}"
+
+
+def _width(text: str, size: float, bold: bool) -> float:
+    """In points."""
+    properties = FontProperties(family=_families(text, bold), size=size, weight=_weight(bold))
+    return _renderer().get_text_width_height_descent(text, properties, ismath=False)[0] / _FINE
+
+
+@functools.cache
+def _renderer() -> RendererAgg:
+    return RendererAgg(1, 1, _FINE * _INCH)
+
+
+def _weight(bold: bool) -> str:
+    return "bold" if bold else "normal"
+
+
+def _families(text: str, bold: bool) -> list[str]:
+    found = (_family(letter, bold) for letter in text)
+    return list(dict.fromkeys([BASE, *(name for name in found if name)]))
+
+
+@functools.cache
+def _family(letter: str, bold: bool) -> str | None:
+    """An installed font that has the letter in this weight; matplotlib's own first."""
+    names = dict.fromkeys([BASE, *(font.name for font in font_manager.fontManager.ttflist)])
+    for name in names:
+        if not any(word in name for word in _UNFIT) and ord(letter) in _letters(name, bold):
+            return name
+    return None
+
+
+@functools.cache
+def _letters(family: str, bold: bool) -> frozenset[int]:
+    """Code points in the file that matplotlib takes for a family and weight."""
+    properties = FontProperties(family=[family], weight=_weight(bold))
+    try:
+        path = font_manager.findfont(properties, fallback_to_default=False)
+        return frozenset(font_manager.get_font(path).get_charmap())
+    except (OSError, RuntimeError, ValueError):  # gone since it was listed, or not readable
+        return frozenset()

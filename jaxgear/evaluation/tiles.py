@@ -1,0 +1,99 @@
+"""What grids show: test pictures with what is right, and new ones with what is thought of them."""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from jaxgear.bundle import Bundle
+from jaxgear.data.dataset import Side
+from jaxgear.data.images import ImageError, letterbox, load_rgb
+from jaxgear.data.walk import printable
+from jaxgear.evaluation import plots
+from jaxgear.prediction import Prediction
+
+TESTED = 24  # tiles of test pictures
+MOST = 40  # tiles of new pictures: more than that nobody looks at on one page
+PIXELS = 440  # a picture at the size at which a single one is shown
+
+_SEEN = {
+    "train": "in the training data",
+    "val": "in the validation data",
+    "test": "in the test data",
+    "left_out": "in the data set, left out",
+}
+
+
+def prediction_grid(
+    bundle: Bundle, predictions: Sequence[Prediction], total: int | None = None
+) -> plots.Figure:
+    """New pictures titled with class and probability, below it the second guess and the name.
+
+    Pictures that are in the bundle's data set are marked. The first `MOST` are shown, at a better
+    resolution than the network's, read again from where they are.
+
+    Args:
+        total: how many there are, where `predictions` are the first of more.
+    """
+    total = total or len(predictions)
+    shown = predictions[:MOST]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        tiles = list(pool.map(lambda one: _tile(one, bundle.classes), shown))
+    count = f"{total} picture{'s' * (total != 1)}"
+    title = count if total == len(shown) else f"The first {len(shown)} of {count}"
+    if run := bundle.about.get("run"):
+        title += f", classified by {run}"
+    if accuracy := bundle.about.get("val_accuracy"):
+        title += f" (validation accuracy {accuracy:.3f})"
+    return plots.grid(tiles, title)
+
+
+def _tile(one: Prediction, classes: Sequence[str]) -> plots.Tile:
+    name = printable(Path(one.path).name)
+    if one.probs is None:
+        return plots.Tile(None, "no prediction", one.error or "", name)
+    try:
+        image = letterbox(load_rgb(one.path), PIXELS)
+    except ImageError:  # gone or changed since
+        image = one.image
+    best, *others = np.argsort(-one.probs, kind="stable")
+    second = f"then {_words(classes[others[0]])} {one.probs[others[0]]:.2f}" if others else ""
+    return plots.Tile(
+        image,
+        f"{_words(classes[best])} {one.probs[best]:.2f}",
+        second,
+        name,
+        _SEEN.get(one.side, ""),
+    )
+
+
+def test_tiles(
+    side: Side, probs: Float[np.ndarray, "N K"], classes: Sequence[str]
+) -> list[plots.Tile]:
+    """Wrong pictures first, most confident ahead, then right ones of every class in turn."""
+    predicted, sure = probs.argmax(axis=1), probs.max(axis=1)
+    wrong = np.flatnonzero(predicted != side.labels)
+    wrong = wrong[np.argsort(-sure[wrong])][: TESTED // 2]
+    right = np.flatnonzero(predicted == side.labels)
+    place = np.zeros(len(right), int)  # of a picture among the right ones of its class
+    for label in set(side.labels[right]):
+        same = side.labels[right] == label
+        place[same] = np.arange(same.sum())
+    right = right[np.lexsort((side.labels[right], place))][: TESTED - len(wrong)]
+    names = [_words(name) for name in classes]
+    return [
+        plots.Tile(
+            side.images[i],
+            f"{names[predicted[i]]} {sure[i]:.2f}",
+            f"not: {names[side.labels[i]]}" if predicted[i] != side.labels[i] else "",
+            wrong=bool(predicted[i] != side.labels[i]),
+        )
+        for i in (*wrong, *right)
+    ]
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")

@@ -1,0 +1,72 @@
+"""Predictions as tables for programs, written as they come."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from jaxgear.data.walk import text_of
+from jaxgear.files import Output
+from jaxgear.prediction import Prediction
+
+
+class CsvTable:
+    """Columns `path, class, probability` and one a class; pictures that were read."""
+
+    def __init__(self, output: Output, classes: Sequence[str]):
+        self._output, self._classes = output, classes
+        self._write(["path", "class", "probability", *classes])
+
+    def add(self, one: Prediction) -> None:
+        """A row, unless the picture was unreadable."""
+        if one.probs is not None:
+            probs = [f"{p:.6f}" for p in one.probs]
+            best = int(one.probs.argmax())
+            self._write([text_of(one.path), self._classes[best], probs[best], *probs])
+
+    def end(self) -> None:
+        """Nothing is left to write."""
+
+    def _write(self, cells: list[str]) -> None:
+        line = io.StringIO()
+        csv.writer(line, lineterminator="\n").writerow(cells)
+        self._output.write(line.getvalue())
+
+
+class JsonTable:
+    """`{"predictions": [...], "unreadable": [{"path", "reason"}, ...]}`, entries as `as_json`."""
+
+    def __init__(self, output: Output, classes: Sequence[str]):
+        self._output, self._classes = output, classes
+        self._unreadable: list[dict[str, str]] = []
+        self._before = '{"predictions": [\n'
+
+    def add(self, one: Prediction) -> None:
+        """An entry."""
+        if one.error is not None:
+            self._unreadable.append({"path": text_of(one.path), "reason": one.error})
+            return
+        entry = json.dumps(as_json(one, self._classes), ensure_ascii=False, allow_nan=False)
+        self._output.write(self._before + entry)
+        self._before = ",\n"
+
+    def end(self) -> None:
+        """The closing part; without it the file is no JSON."""
+        start = "" if self._before == ",\n" else self._before
+        unreadable = json.dumps(self._unreadable, ensure_ascii=False)
+        self._output.write(f'{start}\n], "unreadable": {unreadable}}}\n')
+
+
+def as_json(one: Prediction, classes: Sequence[str]) -> dict[str, Any]:
+    """A picture that was read: class, probabilities, hash, and its side of the model's data set."""
+    best = int(one.probs.argmax())
+    probs = [round(float(p), 6) for p in one.probs]
+    return {
+        "path": text_of(one.path),
+        "class": classes[best],
+        "probability": probs[best],
+        "probabilities": dict(zip(classes, probs, strict=True)),
+        "sha256": one.sha256,
+        "side": one.side,
+    }

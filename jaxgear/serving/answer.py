@@ -1,0 +1,66 @@
+"""The bytes of one picture -> what the page shows of it."""
+
+import base64
+import hashlib
+import io
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from jaxgear.bundle import Bundle
+from jaxgear.data.images import letterbox, load_rgb
+from jaxgear.errors import CheckpointError
+from jaxgear.evaluation import explain
+from jaxgear.prediction import Predictor
+
+SHOWN = 320  # pixels of the pictures that are sent back
+
+
+class Classifier:
+    """A bundle, compiled for one picture at a time. Threads may share it."""
+
+    def __init__(self, bundle: Bundle):
+        self.bundle = bundle
+        self.predictor = Predictor(bundle, 1)
+        # Compiled now, so that the first picture is answered as quickly as the next.
+        self._overlay(np.zeros((1, 1, 3), np.uint8), 0)
+
+    def answer(self, data: bytes) -> dict[str, Any]:
+        """Classes with probabilities, the likeliest first, and the picture with and without the map
+        of where the network saw the first (as data URLs; null for a network without convolutions).
+
+        Raises:
+            ImageError: not a picture, damaged, or too large when decoded.
+        """
+        image = load_rgb(data)
+        (probs,) = self.predictor.probs(letterbox(image, self.bundle.size)[None])
+        order = np.argsort(-probs, kind="stable")
+        overlay = self._overlay(image, int(order[0]))
+        return {
+            "classes": [
+                {"name": self.bundle.classes[i], "probability": round(float(probs[i]), 6)}
+                for i in order
+            ],
+            "side": self.bundle.side_of(hashlib.sha256(data).hexdigest()),
+            "picture": _data_url(letterbox(image, SHOWN)),
+            "overlay": None if overlay is None else _data_url(overlay),
+        }
+
+    def _overlay(
+        self, image: UInt8[np.ndarray, "H W 3"], label: int
+    ) -> UInt8[np.ndarray, "T T 3"] | None:
+        small = letterbox(image, self.bundle.size)[None]
+        try:
+            (heat,) = explain.grad_cam(self.bundle, small, np.array([label], np.int32), 1)
+        except CheckpointError:
+            return None
+        large = Image.fromarray(heat).resize((SHOWN, SHOWN), Image.Resampling.BILINEAR)
+        return explain.overlay(letterbox(image, SHOWN), np.asarray(large))
+
+
+def _data_url(pixels: UInt8[np.ndarray, "H W 3"]) -> str:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=88)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()

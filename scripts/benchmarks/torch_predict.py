@@ -1,0 +1,181 @@
+"""The peer of `python -m jaxgear predict`: the same network and pictures, by PyTorch.
+
+    /path/to/torch/bin/python scripts/benchmarks/torch_predict.py RUN FOLDER --csv FILE
+
+Reads the weights of a run of experiments/scratch.py and does what a script around torchvision does:
+a DataLoader with two worker processes, Resize (bicubic), Pad, ToTensor, Normalize, batches of 64.
+Needs torch, numpy and Pillow. The last line is JSON with the seconds from the first import on, and
+how many images a second that is.
+"""
+
+import time
+
+START = time.perf_counter()
+
+import argparse  # noqa: E402
+import csv  # noqa: E402
+import json  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+import torch.nn.functional as F  # noqa: E402
+from PIL import Image, ImageOps  # noqa: E402
+from torch import nn  # noqa: E402
+
+
+class Pictures(torch.utils.data.Dataset):
+    """Upright RGB on white, its longer side `size`, padded to a square, normalised: [3, S, S]."""
+
+    def __init__(self, paths: list[Path], size: int, mean: float, std: float):
+        self.paths, self.size, self.mean, self.std = paths, size, mean / 255, std / 255
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        image = ImageOps.exif_transpose(Image.open(self.paths[index]))
+        if image.mode != "RGB":
+            image = image.convert("RGBA")
+            white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+            image = Image.alpha_composite(white, image).convert("RGB")
+        scale = self.size / max(image.size)
+        width, height = (max(1, round(side * scale)) for side in image.size)
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
+        square = Image.new("RGB", (self.size, self.size), (255, 255, 255))
+        square.paste(image, ((self.size - width) // 2, (self.size - height) // 2))
+        x = torch.from_numpy(np.array(square)).permute(2, 0, 1).contiguous().float().div_(255)
+        return x.sub_(self.mean).div_(self.std)
+
+
+class Conv(nn.Module):
+    """Convolution, batch normalisation, ReLU."""
+
+    def __init__(self, features: int, kernel: int = 3, **_: object):
+        super().__init__()
+        self.conv = nn.LazyConv2d(features, kernel, padding=kernel // 2, bias=False)
+        self.norm = nn.LazyBatchNorm2d()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.relu(self.norm(self.conv(x)), inplace=True)
+
+
+class Residual(nn.Module):
+    """Two convolutions around which the input is added."""
+
+    def __init__(self, features: int, kernel: int = 3):
+        super().__init__()
+        self.conv1, self.conv2 = Conv(features, kernel), Conv(features, kernel)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.conv2(self.conv1(x))
+
+
+class SpaceToDepth(nn.Module):
+    """Squares of pixels become channels, in the order row, column, channel."""
+
+    def __init__(self, patch: int):
+        super().__init__()
+        self.patch = patch
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        b, c, height, width = x.shape
+        p = self.patch
+        x = x.reshape(b, c, height // p, p, width // p, p).permute(0, 3, 5, 1, 2, 4)
+        return x.reshape(b, p * p * c, height // p, width // p)
+
+
+class GlobalPool(nn.Module):
+    """Mean and maximum over the whole map."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([x.mean((2, 3)), x.amax((2, 3))], dim=1)
+
+
+def network(card: dict, weights: dict[str, np.ndarray]) -> nn.Module:
+    """The network that a bundle describes, with its weights."""
+    layers, features = [], 3
+    for spec in card["model"]["layers"]:
+        match spec["module"]:
+            case "Conv":
+                features = spec["features"]
+                layers.append(Conv(features, spec["kernel"]))
+            case "Residual":
+                layers.append(Residual(features, spec["kernel"]))
+            case "Pool":
+                layers.append(nn.MaxPool2d(spec["window"]))
+            case "SpaceToDepth":
+                layers.append(SpaceToDepth(spec["patch"]))
+            case "GlobalPool":
+                layers.append(GlobalPool())
+            case other:
+                raise SystemExit(f"this script knows no layer {other}")
+    model = nn.Sequential(*layers, nn.LazyLinear(len(card["classes"]))).eval()
+    size = card["preprocessing"]["size"]
+    model(torch.zeros(1, 3, size, size))  # gives the lazy layers their shapes
+    ours = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
+    state = {}
+    for name, value in weights.items():
+        *path, leaf = name.split("/")[1:]
+        first = path[0].removeprefix("layers_").replace("head", str(len(layers)))
+        if leaf == "kernel":
+            value = value.transpose(3, 2, 0, 1) if value.ndim == 4 else value.T
+        key = ".".join([first, *path[1:], ours.get(leaf, leaf)])
+        state[key] = torch.from_numpy(value.copy())
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    assert not unexpected, unexpected
+    assert all(name.endswith("num_batches_tracked") for name in missing), missing
+    return model
+
+
+def read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    """A file of float32 arrays: a length, a JSON header, the bytes."""
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    header.pop("__metadata__", None)
+    body = memoryview(data)[8 + length :]
+    return {
+        name: np.frombuffer(body[slice(*entry["data_offsets"])], np.float32).reshape(entry["shape"])
+        for name, entry in header.items()
+    }
+
+
+def main() -> None:
+    """Predicts and prints how long it took."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--limit", type=int, default=1000)
+    parser.add_argument("--csv", type=Path)
+    arguments = parser.parse_args()
+    bundle = arguments.run / "model"
+    card = json.loads((bundle / "bundle.json").read_text())
+    model = network(card, read_safetensors(bundle / "weights.safetensors"))
+    model = model.to(memory_format=torch.channels_last)  # a sixth faster here
+    paths = sorted(path for path in arguments.folder.rglob("*") if path.is_file())
+    pictures = Pictures(
+        paths[: arguments.limit],
+        card["preprocessing"]["size"],
+        card["model"]["mean"],
+        card["model"]["std"],
+    )
+    rows = []
+    with torch.inference_mode():
+        for batch in torch.utils.data.DataLoader(pictures, 64, num_workers=2):
+            batch = batch.contiguous(memory_format=torch.channels_last)
+            rows.append(torch.softmax(model(batch) / card["temperature"], dim=1))
+    probs = torch.cat(rows).numpy()
+    if arguments.csv:
+        with arguments.csv.open("w", newline="") as file:
+            table = csv.writer(file)
+            table.writerow(["path", "class", "probability", *card["classes"]])
+            for path, row in zip(pictures.paths, probs, strict=True):
+                best = int(row.argmax())
+                table.writerow([path, card["classes"][best], row[best], *row])
+    seconds = time.perf_counter() - START
+    print(json.dumps({"seconds": round(seconds, 2), "images_per_second": round(len(probs) / seconds)}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,188 @@
+"""`jaxgear predict`: what it prints and writes, and what it does about files that are not there."""
+
+import csv
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+from pictures import encoded, scene, write_set
+from small_bundle import CLASSES, make_bundle
+
+from jaxgear import cli, prediction
+from jaxgear.bundle import Bundle
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A working directory other than the repository's: a run, and five new pictures."""
+    monkeypatch.chdir(tmp_path)
+    write_set(tmp_path, {"new": 5})
+    known = hashlib.sha256(encoded(scene(2))).hexdigest()
+    make_bundle(known={known: "train"}).save(tmp_path / "run" / "model")
+    return tmp_path
+
+
+def call(*arguments):
+    with pytest.raises(SystemExit) as stop:
+        cli.main([str(argument) for argument in arguments])
+    return stop.value.code
+
+
+def test_lines_csv_json_and_grid_agree(here, capsys):
+    outputs = ["--csv", "a.csv", "--json", "a.json", "--grid", "a.png"]
+    assert call("predict", "run", "new", *outputs) == 0
+    printed = capsys.readouterr()
+    lines = [line.split("\t") for line in printed.out.splitlines()]
+    with Path("a.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["path", "class", "probability", *CLASSES]
+    found = json.loads(Path("a.json").read_text())
+    assert found["unreadable"] == []
+    bundle = Bundle.load("run")
+    expected = list(prediction.predict(bundle, ["new"]))
+    for one, line, row, entry in zip(expected, lines, rows, found["predictions"], strict=True):
+        name = CLASSES[one.probs.argmax()]
+        assert line == [one.path, name, f"{one.probs.max():.4f}"]
+        assert (row["path"], row["class"]) == (entry["path"], entry["class"]) == (one.path, name)
+        assert float(row["probability"]) == entry["probability"] == pytest.approx(one.probs.max())
+        np.testing.assert_allclose([float(row[c]) for c in CLASSES], one.probs, atol=1e-6)
+        np.testing.assert_allclose(list(entry["probabilities"].values()), one.probs, atol=1e-6)
+    assert [entry["side"] for entry in found["predictions"]] == [None, None, "train", None, None]
+    assert printed.err.splitlines() == ["note: 1 of 5 are in the data of this model (1 train)"]
+    with PIL.Image.open("a.png") as picture:
+        assert picture.format == "PNG"
+    assert sorted(os.listdir()) == ["a.csv", "a.json", "a.png", "new", "run"]  # noqa: PTH208
+
+
+def test_a_missing_file_and_a_text_file_among_five(here, capsys):
+    Path("new/00001.png").write_text("hello")
+    sources = [f"new/{i:05d}.png" for i in range(4)]
+    outputs = ["--csv", "a.csv", "--json", "a.json", "--grid", "a.png"]
+    assert call("predict", "run", *sources, "new/gone.png", *outputs) == 4
+    printed = capsys.readouterr()
+    assert len(printed.out.splitlines()) == 3
+    errors = [line for line in printed.err.splitlines() if line.startswith("error: ")]
+    assert errors == [
+        "error: new/00001.png: text, not a picture",
+        "error: new/gone.png: no such file",
+    ]
+    assert "note: --grid shows 3 new pictures" in printed.err
+    assert [line.split(",")[0] for line in Path("a.csv").read_text().splitlines()[1:]] == [
+        f"new/{i:05d}.png" for i in (0, 2, 3)
+    ]
+    assert json.loads(Path("a.json").read_text())["unreadable"] == [
+        {"path": "new/00001.png", "reason": "text, not a picture"},
+        {"path": "new/gone.png", "reason": "no such file"},
+    ]
+    assert Path("a.png").stat().st_size > 10_000
+
+
+def test_nothing_readable_is_still_whole_files(here, capsys):
+    Path("new/00001.png").write_text("hello")
+    assert call("predict", "run", "new/00001.png", "--json", "a.json", "--csv", "a.csv") == 4
+    assert json.loads(Path("a.json").read_text())["predictions"] == []
+    assert len(Path("a.csv").read_text().splitlines()) == 1
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "word"),
+    [
+        (["run"], 2, "no pictures"),
+        (["run", "empty"], 4, "empty: no pictures"),
+        (["run", "new/*.tiff"], 4, "new/*.tiff: matches no file"),
+        (["nothing", "new"], 5, "nothing"),
+        (["run", "new", "--batch-size", "0"], 2, "--batch-size 0"),
+        (["run", "new", "--csv", "no/such/folder/a.csv"], 2, "--csv no/such/folder/a.csv"),
+        (["run", "new", "--json", "new"], 2, "--json new: cannot be written"),
+        (["run", "new", "--grid", "no/a.png"], 2, "--grid no/a.png"),
+        (["run", "new", "--grid", "a.jpg"], 2, "--grid a.jpg"),
+        (["run", "new", "--csv", "a", "--json", "./a"], 2, "--json a"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_mistakes_are_one_line_before_the_work_and_leave_nothing(
+    here, capsys, arguments, code, word
+):
+    Path("empty").mkdir()
+    assert call("predict", *arguments) == code
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    (line,) = printed.err.splitlines()
+    assert word in line
+    assert sorted(os.listdir()) == ["empty", "new", "run"]  # noqa: PTH208
+
+
+def test_an_output_that_cannot_be_finished_leaves_the_old_one(here, monkeypatch, capsys):
+    Path("a.csv").write_text("old")
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("jaxgear.files.os.fsync", full)
+    assert call("predict", "run", "new", "--csv", "a.csv") == 2
+    assert "--csv a.csv: cannot be written (No space left on device)" in capsys.readouterr().err
+    assert Path("a.csv").read_text() == "old"
+    assert not Path(".new-a.csv").exists()
+
+
+def test_a_folder_gives_what_evaluate_gives_at_any_batch_size(tmp_path, capsys):
+    """The same accuracy to the last picture, the same loss, the same class of every file."""
+    folder = write_set(tmp_path / "set", dict.fromkeys(CLASSES, 7))
+    make_bundle().save(tmp_path / "model")
+    bundle = Bundle.load(tmp_path / "model")
+    assert call("evaluate", tmp_path / "model", folder, "--json", tmp_path / "e.json") == 0
+    expected = json.loads((tmp_path / "e.json").read_text())
+    files = {}
+    for batch_size in (1, 7, 64, 1000):
+        size = ["--batch-size", batch_size]
+        assert call("predict", tmp_path / "model", folder, "--csv", tmp_path / "p.csv", *size) == 0
+        with (tmp_path / "p.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert len(rows) == expected["n"] == 21
+        right = sum(Path(row["path"]).parent.name == row["class"] for row in rows)
+        assert right / len(rows) == expected["accuracy"]
+        found = list(prediction.predict(bundle, [folder], batch_size))
+        assert [one.path for one in found] == [row["path"] for row in rows]
+        logits = bundle.temperature * np.log([one.probs for one in found])
+        labels = [CLASSES.index(Path(one.path).parent.name) for one in found]
+        log_probs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+        loss = -log_probs[range(21), labels].mean()
+        assert loss == pytest.approx(expected["loss"], rel=1e-5)
+        assert (
+            call("evaluate", tmp_path / "model", folder, "--json", tmp_path / "e.json", *size) == 0
+        )
+        again = json.loads((tmp_path / "e.json").read_text())
+        assert again["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+        assert again["confusion"] == expected["confusion"]
+        files[batch_size] = [(row["path"], row["class"]) for row in rows]
+    assert all(rows == files[1] for rows in files.values())
+
+
+def test_imports_only_what_it_needs(here):
+    """A quick start: nothing of training and, without --grid, of drawing."""
+    code = (
+        "import sys\nfrom jaxgear import cli\n"
+        "try: cli.main(['predict', 'run', 'new'])\n"
+        "except SystemExit as stop: assert not stop.code\n"
+        "unwanted = {'optax', 'orbax', 'matplotlib', 'tensorflow', 'tensorflow_datasets', 'tyro'}\n"
+        "print(sorted(unwanted & set(sys.modules)), file=sys.stderr)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "LANG": "C", "NO_COLOR": "1"}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
+    assert done.stderr.splitlines()[-1] == "[]", done.stderr
+    assert len(done.stdout.splitlines()) == 5
+    assert "\x1b" not in done.stdout + done.stderr

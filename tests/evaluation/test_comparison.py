@@ -1,0 +1,140 @@
+"""Runs are grouped by method, and compared fairly or with a warning."""
+
+import csv
+import json
+
+import numpy as np
+import PIL.Image
+import pytest
+from made_runs import SOURCE, write_run
+
+from jaxgear import cli
+from jaxgear.evaluation import comparison
+from jaxgear.evaluation.finished import FinishedRun
+
+ADAMW = SOURCE.replace("muon", "adamw")
+
+
+def compared(*paths):
+    return comparison.compare([FinishedRun.read(path) for path in paths])
+
+
+@pytest.fixture
+def optimizers(tmp_path):
+    """Muon and AdamW, three seeds each, as a researcher would have them."""
+    return [
+        write_run(
+            tmp_path / f"{name}-{seed}", accuracy=accuracy + 0.1 * seed, seed=seed, source=source
+        )
+        for name, source, accuracy in (("muon", SOURCE, 0.5), ("adamw", ADAMW, 0.52))
+        for seed in (0, 1, 2)
+    ]
+
+
+def test_seeds_of_one_method_are_a_group_and_another_source_is_not(optimizers):
+    found = compared(*optimizers)
+    assert [len(group.runs) for group in found.groups] == [3, 3]
+    one = found.groups[0].spread("test_accuracy")
+    assert (one.mean, one.std, one.n) == (pytest.approx(0.6), pytest.approx(0.1), 3)
+    assert found.groups[0].spread("seconds").mean == 6.0
+    assert found.groups[0].spread("best_epoch").mean == 2
+    assert found.sources == {"B": ("-tx = optax.muon(schedule)", "+tx = optax.adamw(schedule)")}
+    assert found.differing == {}
+    assert found.warnings == ()
+
+
+def test_pairing_takes_the_seed_out_of_the_difference(optimizers):
+    """Each group spreads by 0.1, their difference not at all."""
+    pair = compared(*optimizers).pairs["B"]["test_accuracy"]
+    assert (pair.mean, pair.n) == (pytest.approx(0.02), 3)
+    assert pair.std == pytest.approx(0, abs=1e-12)
+
+
+def test_config_keys_that_differ_are_named(tmp_path):
+    paths = [write_run(tmp_path / str(rate), lr=rate, epochs=3) for rate in (0.1, 0.2)]
+    other = write_run(tmp_path / "other", lr=0.1, epochs=3, dropout=None)
+    assert compared(*paths, other).differing == {
+        "lr": {"A": 0.1, "B": 0.2, "C": 0.1},
+        "dropout": {"C": None},  # the others have no such flag
+    }
+
+
+def test_other_pictures_are_warned_about(tmp_path):
+    first = write_run(tmp_path / "first")
+    seed = write_run(tmp_path / "seed", seed=1, lr=2)
+    data = write_run(tmp_path / "data", fingerprint="e" * 64, lr=3)
+    again = write_run(tmp_path / "again")
+    assert "same seeds" in "".join(compared(first, seed).warnings)
+    assert compared(first, seed).pairs == {"B": {}}
+    assert "fingerprints differ" in "".join(compared(first, data).warnings)
+    assert "several runs of seed 0" in "".join(compared(first, again).warnings)
+
+
+def test_a_run_without_its_test_is_compared_by_validation(tmp_path):
+    found = compared(write_run(tmp_path / "a"), write_run(tmp_path / "b", accuracy=None, lr=1))
+    assert found.groups[1].spread("test_accuracy") is None
+    assert found.groups[1].spread("val_loss").mean == 1.0
+    assert "not tested yet" in found.warnings[0]
+
+
+def test_spread_is_the_sample_standard_deviation():
+    values = [0.3, 0.9, 0.4]
+    found = comparison.spread(values)
+    assert found.std == pytest.approx(np.std(values, ddof=1))
+    assert comparison.spread([1.0]).std is None
+    assert comparison.spread([]) is None
+
+
+def test_labels_go_on_after_z():
+    labels = [comparison._label(index) for index in range(60)]
+    assert labels[25:28] == ["Z", "AA", "AB"]
+    assert len(set(labels)) == 60
+
+
+def test_command_prints_draws_and_writes(optimizers, tmp_path, capsys):
+    files = {flag: tmp_path / f"found.{flag}" for flag in ("out", "csv", "json")}
+    flags = [word for flag, path in files.items() for word in (f"--{flag}", str(path))]
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["compare", *map(str, optimizers), *flags])
+    assert stop.value.code == 0
+    printed = capsys.readouterr().out
+    assert "0.6000 ± 0.1000" in printed
+    assert "+tx = optax.adamw(schedule)" in printed
+    with PIL.Image.open(files["out"]) as picture:
+        assert picture.format == "PNG"
+    table = list(csv.DictReader(files["csv"].read_text().splitlines()))
+    assert [(line["group"], line["seed"]) for line in table] == [
+        (group, seed) for group in "AB" for seed in "012"
+    ]
+    found = json.loads(files["json"].read_text())
+    assert found["groups"][1]["test_accuracy"]["mean"] == pytest.approx(0.62)
+
+
+@pytest.mark.parametrize(
+    ("runs", "code", "word"),
+    [
+        (["no/run"], 5, "no/run"),
+        (["muon-0", "./muon-0"], 2, "more than once"),
+        (["muon-0", "empty"], 5, "empty: no epoch"),
+        (["muon-0", "bad"], 5, "bad: cannot be read"),
+    ],
+)
+def test_mistakes(optimizers, tmp_path, runs, code, word, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_run(tmp_path / "empty", losses=())
+    (write_run(tmp_path / "bad") / "splits.json").write_text("{}")
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["compare", *runs])
+    assert stop.value.code == code
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert word in lines[0]
+
+
+def test_curves_of_runs_of_different_length_have_a_mean_over_all(tmp_path):
+    from jaxgear.evaluation import plots_compare
+
+    runs = [FinishedRun.read(write_run(tmp_path / str(n), [3.0 + n] * n)).rows for n in (2, 4)]
+    losses = plots_compare.runs({"A": runs}).axes[0]
+    thick = max(losses.lines, key=lambda line: line.get_linewidth())
+    np.testing.assert_array_equal(thick.get_ydata(), [6.0, 6.0])

@@ -1,0 +1,166 @@
+"""Maps of networks whose answer is known, and of those whose map can be worked out otherwise."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxgear.bundle import Bundle
+from jaxgear.data.known import KnownPictures
+from jaxgear.errors import CheckpointError
+from jaxgear.evaluation import explain
+from jaxgear.models.convnet import Conv, ConvNet, Dense, Dropout, GlobalPool, Pool, Residual
+from jaxgear.models.finetune import FineTuned, Head
+from jaxgear.models.preprocess import Preprocess
+from jaxgear.models.resnet import ResNet
+
+SIZE = 32
+
+
+def bundle_of(model, variables=None, size=SIZE):
+    if variables is None:
+        images = np.zeros((1, size, size, 3), np.uint8)
+        init = jax.jit(lambda key: model.init(key, images, train=False))
+        variables = init(jax.random.key(0))
+    names = tuple(map(str, range(getattr(model, "classes", 3))))
+    return Bundle(
+        model, variables, names, size, 1.0, "f", KnownPictures.of([], []), {"jax": "1"}, {}
+    )
+
+
+def colour_bundle(pool):
+    """Two channels, the red and the blue of each pixel; class 0 is red on average, class 1 blue."""
+    model = ConvNet([Conv(2, kernel=1), *pool], classes=2, mean=0.0, std=255.0)
+    bundle = bundle_of(model)
+    params = jax.tree.map(np.zeros_like, dict(bundle.variables["params"]))
+    kernel = np.zeros((1, 1, 3, 2), np.float32)
+    kernel[0, 0, 0, 0] = kernel[0, 0, 2, 1] = 1
+    params["layers_0"] = {
+        "conv": {"kernel": kernel},
+        "norm": {"scale": np.ones(2, np.float32), "bias": np.zeros(2, np.float32)},
+    }
+    params["head"]["kernel"] = np.array([[1, 0], [0, 1], [0, 0], [0, 0]], np.float32)
+    return bundle_of(model, {**bundle.variables, "params": params})
+
+
+def corners():
+    """Black, with a red square at the top left and a larger blue one at the bottom right."""
+    image = np.zeros((1, SIZE, SIZE, 3), np.uint8)
+    image[0, 2:10, 2:10, 0] = 255
+    image[0, 16:30, 16:30, 2] = 255
+    return image
+
+
+def test_shows_the_square_of_the_colour_that_is_asked_for():
+    image, bundle = corners(), colour_bundle([GlobalPool()])
+    for label, channel in ((0, 0), (1, 2)):
+        (heat,) = explain.grad_cam(bundle, image, np.array([label]))
+        # The convolution keeps each pixel, so the map is the channel itself.
+        np.testing.assert_allclose(heat, image[0, ..., channel] / 255, atol=1e-5)
+    (predicted,) = explain.grad_cam(bundle, image)
+    np.testing.assert_array_equal(
+        predicted, explain.grad_cam(bundle, image, np.array([1]))[0]
+    )  # more of it is blue
+
+
+def test_what_speaks_against_a_class_is_not_shown():
+    bundle = colour_bundle([GlobalPool()])
+    params = {**bundle.variables["params"], "head": {"kernel": -np.eye(4, 2), "bias": np.zeros(2)}}
+    against = bundle_of(bundle.model, {**bundle.variables, "params": params})
+    assert explain.grad_cam(against, corners()).max() == 0
+
+
+def test_number_of_pictures_does_not_matter_and_compiles_once(caplog):
+    bundle = bundle_of(ConvNet([Conv(4), Pool(), Residual(), GlobalPool()], classes=3))
+    images = np.random.default_rng(0).integers(0, 256, (11, SIZE, SIZE, 3), np.uint8)
+    with jax.log_compiles():
+        together = explain.grad_cam(bundle, images)
+        explain.grad_cam(bundle, images[:3])
+    compiled = [line for line in caplog.messages if line.startswith("Finished XLA compilation")]
+    assert len([line for line in compiled if "_maps" in line]) == 1, compiled
+    assert together.shape == (11, SIZE, SIZE)
+    assert together.dtype == np.float32
+    one_by_one = np.concatenate(
+        [explain.grad_cam(bundle, images[i : i + 1], batch_size=1) for i in range(11)]
+    )
+    np.testing.assert_allclose(together, one_by_one, atol=1e-5)
+    assert explain.grad_cam(bundle, images[:0]).shape == (0, SIZE, SIZE)
+
+
+@pytest.mark.parametrize(
+    ("layers", "last"),
+    [
+        ([Conv(4), Residual(), Pool(), Dense(5), Dropout(0.5)], "layers_1"),
+        ([Conv(4), Pool(), Conv(4, strides=2), GlobalPool()], "layers_2"),
+    ],
+)
+def test_last_convolution_is_found_and_its_gradient_is_right(layers, last):
+    """Against the same network cut in two by hand."""
+    model = ConvNet(layers, classes=3)
+    bundle = bundle_of(model)
+    assert explain._last_convolution(model, SIZE) == (last,)
+    images = np.random.default_rng(1).integers(0, 256, (2, SIZE, SIZE, 3), np.uint8)
+    cut = int(last[-1]) + 1
+
+    def lower(module, x):
+        x = (jnp.asarray(x, jnp.float32) - module.mean) / module.std
+        for layer in module.layers[:cut]:
+            x = layer(x, False)
+        return x
+
+    def upper(module, x):
+        for layer in module.layers[cut:]:
+            x = layer(x, False)
+        return module.head(x.reshape(len(x), -1))
+
+    maps = model.apply(bundle.variables, images, method=lower)
+    for label in range(3):
+        gradient = jax.grad(
+            lambda x, label=label: model.apply(bundle.variables, x, method=upper)[:, label].sum()
+        )(maps)
+        check(bundle, images, label, maps, gradient)
+
+
+def test_resnet_is_explained_at_its_last_stage():
+    like = Preprocess("BGR", 0.5, (1.0, 2.0, 3.0), (4.0, 5.0, 6.0))
+    model = FineTuned(
+        ResNet(depth=18, width=4), Head(3), like.order, like.scale, like.mean, like.std
+    )
+    bundle = bundle_of(model, size=64)
+    rng = np.random.default_rng(2)
+    head = {"dense": {"kernel": rng.normal(size=(32, 3)), "bias": np.zeros(3)}}
+    params = {**bundle.variables["params"], "head": head}
+    bundle = bundle_of(model, {**bundle.variables, "params": params}, size=64)
+    below = {name: tree["backbone"] for name, tree in bundle.variables.items()}
+    images = rng.integers(0, 256, (2, 64, 64, 3), np.uint8)
+    stages = jax.jit(lambda x: model.backbone.apply(below, like(x), method="stages"))
+    maps = stages(images)
+    for label in range(3):
+        gradient = jax.grad(
+            lambda x, label=label: model.head.apply(
+                {"params": head}, x.mean(axis=(1, 2)), train=False
+            )[:, label].sum()
+        )(maps)
+        check(bundle, images, label, maps, gradient)
+
+
+def check(bundle, images, label, maps, gradient):
+    heat = np.maximum((np.mean(gradient, axis=(1, 2), keepdims=True) * maps).sum(-1), 0)
+    heat = jax.image.resize(heat, images.shape[:3], "bilinear")
+    expected = heat / np.maximum(heat.max(axis=(1, 2), keepdims=True), 1e-12)
+    found = explain.grad_cam(bundle, images, np.full(len(images), label))
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_a_network_without_convolutions_is_refused():
+    with pytest.raises(CheckpointError, match="without convolutions"):
+        explain.grad_cam(bundle_of(ConvNet([Dense(4)], classes=3)), corners())
+
+
+def test_overlay_leaves_the_picture_where_the_map_is_zero_and_is_red_where_it_is_one():
+    image = np.full((2, 2, 3), 128, np.uint8)
+    shown = explain.overlay(image, np.array([[0.0, 1.0], [0.5, 0.2]], np.float32))
+    np.testing.assert_array_equal(shown[0, 0], image[0, 0])
+    red, green, blue = shown[0, 1].astype(int)
+    assert red > 128 > max(green, blue)
+    assert shown.dtype == np.uint8

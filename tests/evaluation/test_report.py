@@ -1,0 +1,275 @@
+"""The report of a run: complete in itself, true to the run, and safe whatever names are in it."""
+
+import json
+import re
+import shutil
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
+
+import browser as chromium
+import numpy as np
+import PIL.Image
+import pytest
+from made_runs import untrained
+
+from jaxgear import cli
+from jaxgear.bundle import Bundle
+from jaxgear.data.images import letterbox, load_rgb
+from jaxgear.evaluation.findings import find
+from jaxgear.evaluation.finished import FinishedRun
+from jaxgear.models.convnet import ConvNet, Dense
+from jaxgear.models.finetune import FineTuned, Head
+from jaxgear.models.resnet import ResNet
+from jaxgear.prediction import Predictor
+
+HOSTILE = '"><img src=x onerror=alert(1)>'
+CLASSES = ("<b>boots & Ü雪", "axes", "hardshell_jackets_of_a_long_name")
+CSS = Path(__file__).parents[2] / "jaxgear/evaluation/report.css"
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(cache, monkeypatch):
+    """One for this file, in place of an empty one for each test."""
+    monkeypatch.setenv("JAXGEAR_CACHE", str(cache))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Ten pictures a class, four of which each have a twin in another format and size."""
+    root, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+    for name in CLASSES:
+        (root / name).mkdir()
+        for i in range(10):
+            coarse = PIL.Image.fromarray(rng.integers(0, 256, (12, 12, 3), np.uint8))
+            picture = coarse.resize((60, 60), PIL.Image.Resampling.BICUBIC)
+            picture.save(root / name / f"{i}{HOSTILE}.png")
+            if i < 4:
+                picture.resize((90, 90)).save(root / name / f"twin{i}{HOSTILE}.jpg", quality=90)
+    return root
+
+
+@pytest.fixture(scope="module")
+def run(data, cache, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAXGEAR_CACHE", str(cache))
+        folder = untrained(tmp_path_factory.mktemp("runs"), str(data), argv="<script>")
+        assert call("report", folder) == 0
+    return folder
+
+
+def call(*arguments):
+    with pytest.raises(SystemExit) as stop:
+        cli.main([str(argument) for argument in arguments])
+    return stop.value.code
+
+
+class Page(HTMLParser):
+    """Elements of a page in order, as (tag, attributes), and its text."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.elements, self.text = [], ""
+        self.feed(html)
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+
+    def handle_data(self, data):
+        self.text += data
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+@pytest.fixture(scope="module")
+def page(run):
+    return Page((run / "report.html").read_text(encoding="utf-8"))
+
+
+def test_page_is_small_and_fetches_nothing(run, page):
+    html = (run / "report.html").read_text(encoding="utf-8")
+    assert len(html) < 5_000_000
+    assert not re.search(r"https?:|//[a-z]", re.sub(r"data:[^\"]*", "", html))
+    assert page.all("script") == []
+    assert all(image["src"].startswith("data:image/") for image in page.all("img"))
+
+
+def test_names_of_classes_and_files_stay_text(page):
+    for name in (*CLASSES, HOSTILE):
+        assert name in page.text
+    assert page.all("b") == []
+    assert not any("onerror" in attributes for _, attributes in page.elements)
+
+
+def test_links_resolve_and_ids_are_unique(page):
+    ids = Counter(a["id"] for _, a in page.elements if "id" in a)
+    assert max(ids.values()) == 1
+    links = [a["href"] for a in page.all("a")]
+    assert len(links) == 8
+    assert all(link[0] == "#" and link[1:] in ids for link in links)
+    marks = {a[k][1:] for _, a in page.elements for k in ("href", "xlink:href") if k in a}
+    assert marks - {"ata:,"} <= ids.keys()
+
+
+def test_figures_take_the_colours_of_the_page(run):
+    html = (run / "report.html").read_text(encoding="utf-8")
+    figures = re.findall(r"<svg.*?</svg>", html, re.DOTALL)
+    assert len(figures) == 3
+    for figure in figures:
+        assert set(re.findall(r"(?:stroke|fill): ([^;\"]+)", figure)) <= {
+            "none", "currentColor", "var(--line)", "var(--quiet)", "var(--first)", "var(--second)"
+        }  # fmt: skip
+
+
+def test_a_screen_reader_finds_its_way(page):
+    assert page.all("html")[0]["lang"] == "en"
+    assert all(image["alt"] for image in page.all("img"))
+    assert all(header["scope"] in ("row", "col") for header in page.all("th"))
+    assert len(page.all("caption")) == len(page.all("table"))
+    assert all(figure["role"] == "img" and figure["aria-label"] for figure in page.all("svg"))
+    assert [tag for tag, _ in page.elements if tag in ("header", "nav", "main")] == [
+        "header", "nav", "main"
+    ]  # fmt: skip
+    assert [tag for tag, _ in page.elements if re.fullmatch(r"h\d", tag)][:2] == ["h1", "h2"]
+
+
+def test_figures_are_those_of_the_test(run, page):
+    test = json.loads((run / "test.json").read_text())
+    found = find(FinishedRun.read(run)).summary
+    assert found["confusion"] == test["confusion"]
+    assert found["loss"] == pytest.approx(test["loss"], rel=1e-5)
+    low, high = test["interval95"]
+    assert f"{test['accuracy']:.3f}" in page.text
+    assert f"{low:.3f} – {high:.3f}" in page.text
+
+
+def test_largest_losses_are_of_pictures_that_were_not_trained_on(run, data):
+    """The order and the probabilities, from each file by itself."""
+    finished = FinishedRun.read(run)
+    misses = find(finished).misses
+    losses = [miss.loss for miss in misses]
+    assert losses == sorted(losses, reverse=True)
+    others = {*finished.side("val"), *finished.side("test")}
+    assert {miss.picture for miss in misses} == others  # so few that all are shown
+    bundle = Bundle.load(run)
+    image = letterbox(load_rgb(data / misses[0].picture.path), bundle.size)
+    (probs,) = Predictor(bundle, 1).probs(image[None])
+    label = bundle.classes.index(misses[0].picture.name)
+    assert misses[0].label_prob == pytest.approx(probs[label], abs=1e-6)
+    assert (misses[0].predicted, misses[0].prob) == (
+        bundle.classes[probs.argmax()],
+        pytest.approx(probs.max(), abs=1e-6),
+    )
+    assert misses[0].image.shape == misses[0].overlay.shape
+    assert (misses[0].image != misses[0].overlay).any()
+
+
+def test_twins_are_counted_on_the_sides_that_the_run_gave_them(run):
+    finished = FinishedRun.read(run)
+    twins = find(finished).twins
+    assert (twins.groups, twins.straddling) == (12, 0)
+    assert sum(twins.pictures.values()) == 24
+    assert twins.pictures["left_out"] == len(finished.side("left_out")) > 0
+    for members in twins.examples:
+        names = sorted(Path(picture.path).stem for picture, _ in members)
+        assert names[1] == f"twin{names[0]}"
+
+
+def test_pictures_that_moved_are_found_by_flag_and_hash(run, data, tmp_path, capsys):
+    there = tmp_path / "there"
+    shutil.copytree(data, there)
+    next((there / "axes").iterdir()).rename(there / "axes" / "renamed.png")
+    expected = find(FinishedRun.read(run)).summary
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"data": "data/gone"}))
+    assert call("report", copy) == 4
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "data/gone" in line
+    assert "--data FOLDER" in line
+    assert find(FinishedRun.read(copy), str(there)).summary == expected
+    tested = FinishedRun.read(run).side("test")[0]
+    shutil.rmtree(there)
+    shutil.copytree(data, there)
+    (there / tested.path).unlink()
+    assert call("report", copy, "--data", there) == 4
+    assert tested.path in capsys.readouterr().err
+
+
+def test_a_run_without_a_model_is_one_line(run, tmp_path, capsys):
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    shutil.rmtree(copy / "model")
+    assert call("report", copy) == 5
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def fine_tuned(classes):
+    backbone = ResNet(depth=18, width=2)
+    return FineTuned(backbone, Head(classes), "RGB", 1 / 255, (0.5,) * 3, (0.2,) * 3)
+
+
+def dense(classes):
+    return ConvNet([Dense(4)], classes)
+
+
+@pytest.mark.parametrize(
+    ("network", "maps"), [pytest.param(fine_tuned, True, marks=pytest.mark.slow), (dense, False)]
+)
+def test_other_networks_have_a_report(network, maps, data, tmp_path):
+    folder = untrained(tmp_path, str(data), model=network(len(CLASSES)))
+    assert call("report", folder) == 0
+    alts = [image["alt"] for image in Page((folder / "report.html").read_text()).all("img")]
+    assert any(alt.startswith("where the network saw") for alt in alts) == maps
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_colours_have_the_contrast_of_wcag_aa(scheme):
+    block = re.findall(r":root \{(.*?)\}", CSS.read_text(), re.DOTALL)[scheme]
+    colours = dict(re.findall(r"--([a-z]+): (#[0-9a-f]{6})", block))
+
+    def luminance(name):
+        values = [int(colours[name][i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in values]
+        return np.dot(linear, [0.2126, 0.7152, 0.0722])
+
+    def contrast(a, b):
+        dark, light = sorted((luminance(a), luminance(b)))
+        return (light + 0.05) / (dark + 0.05)
+
+    for ink in ("ink", "quiet", "link", "bad"):
+        for paper in ("paper", "panel"):
+            assert contrast(ink, paper) >= 4.5, (ink, paper)
+    assert all(contrast(line, "paper") >= 3 for line in ("first", "second"))
+
+
+@pytest.fixture(scope="module")
+def browser():
+    yield from chromium.chromium()
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1280])
+def test_in_a_browser_nothing_fails_and_nothing_sticks_out(run, browser, width, dark):
+    chromium.resize(browser, width, dark=dark)
+    browser.get((run / "report.html").resolve().as_uri())
+    for details in browser.find_elements("css selector", "details"):
+        details.click()
+    assert chromium.overflow(browser) == 0
+    assert chromium.errors(browser) == []
+    assert chromium.requested(browser) <= {"file", "data"}
+    paper = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
+    assert paper == ("rgb(20, 24, 28)" if dark else "rgb(255, 255, 255)")
+
+
+def test_skip_link_is_first_and_leads_to_the_content(run, browser):
+    browser.get((run / "report.html").resolve().as_uri())
+    browser.switch_to.active_element.send_keys("\ue004")  # Tab
+    assert browser.switch_to.active_element.text == "Skip to the content"
+    browser.switch_to.active_element.send_keys("\n")
+    assert browser.switch_to.active_element.get_attribute("id") == "main"

@@ -1,0 +1,87 @@
+"""Grids name what they show, at a resolution to look at, and mark what is not new."""
+
+import numpy as np
+import pytest
+from pictures import encoded, scene
+from small_bundle import make_bundle
+
+from jaxgear.evaluation import plots, tiles
+from jaxgear.prediction import Prediction
+
+BUNDLE = make_bundle()
+PROBS = np.array([0.2, 0.1, 0.7], np.float32)
+
+
+def prediction(path, **changes):
+    image = np.zeros((16, 16, 3), np.uint8)
+    fields = {"image": image, "probs": PROBS, "sha256": "0" * 64} | changes
+    return Prediction(str(path), **fields)
+
+
+@pytest.fixture
+def picture(tmp_path):
+    path = tmp_path / "Ü雪 $x$.png"
+    path.write_bytes(encoded(scene(1, 600, 800)))
+    return path
+
+
+def texts(axes):
+    return [axes.get_title(), *(text.get_text() for text in axes.texts)]
+
+
+def test_class_probability_second_guess_and_name(picture):
+    figure = tiles.prediction_grid(BUNDLE, [prediction(picture)])
+    (axes,) = figure.axes
+    title, second, name = texts(axes)
+    assert (title, second) == ("hardshell jackets 0.70", "then axes 0.20")
+    assert name.startswith("Ü")
+    assert name.endswith(" $x$.png")
+    assert axes.images[0].get_array().shape == (tiles.PIXELS, tiles.PIXELS, 3)
+    assert figure.get_suptitle().replace("\n", " ") == (
+        "1 picture, classified by scratch-20260101-120000 (validation accuracy 0.900)"
+    )
+
+
+@pytest.mark.parametrize(("side", "words"), [("train", "training data"), ("test", "test data")])
+def test_a_picture_of_the_data_set_is_marked(picture, side, words):
+    marked = tiles.prediction_grid(BUNDLE, [prediction(picture, side=side)]).axes[0]
+    assert any(words in text for text in texts(marked))
+
+
+def test_unreadable_and_vanished_pictures(picture):
+    bad = Prediction("a.jpg", error="empty file")
+    gone = prediction(picture.with_name("gone.png"))
+    first, second = tiles.prediction_grid(BUNDLE, [bad, gone]).axes
+    assert texts(first) == ["no prediction", "unreadable", "empty file", "a.jpg"]
+    assert second.images[0].get_array().shape == (16, 16, 3)
+
+
+def test_of_many_the_first_are_shown_and_the_title_says_so(picture):
+    many = [prediction(picture)] * (tiles.MOST + 3)
+    for shown, total in ((many, None), (many[: tiles.MOST], len(many))):
+        figure = tiles.prediction_grid(BUNDLE, shown, total)
+        assert len(figure.axes) == tiles.MOST
+        assert figure.get_suptitle().startswith("The first 40 of 43 pictures")
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 13])
+def test_nothing_overlaps_and_nothing_is_cut_off(n):
+    """Every text is on the page, and no two texts or pictures of a grid touch."""
+    tile = plots.Tile(np.zeros((8, 8, 3), np.uint8), "W" * 80, "l" * 200, "Ü雪" * 50, "seen", True)
+    figure = plots.grid([tile] * n, "a title of a run with a rather long name " * 3)
+    figure.canvas.draw()
+    page = figure.bbox
+    texts = [text for axes in figure.axes for text in (axes.title, *axes.texts)]
+    boxes = [text.get_window_extent() for text in (*texts, figure._suptitle)]
+    boxes += [axes.get_window_extent() for axes in figure.axes]
+    for number, box in enumerate(boxes):
+        assert page.x0 <= box.x0 < box.x1 <= page.x1
+        assert page.y0 <= box.y0 < box.y1 <= page.y1
+        for other in boxes[:number]:
+            assert min(box.x1, other.x1) - max(box.x0, other.x0) < 1 or (
+                min(box.y1, other.y1) - max(box.y0, other.y0) < 1
+            )
+
+
+def test_a_notebook_shows_a_figure():
+    assert plots.confusion([[1]], ["a"])._repr_png_().startswith(b"\x89PNG")

@@ -1,0 +1,65 @@
+"""Run folders that were made without training."""
+
+import json
+from pathlib import Path
+
+import jax
+
+from jaxgear import experiment
+from jaxgear.data.dataset import open_dataset
+from jaxgear.models.convnet import Conv, ConvNet, GlobalPool
+from jaxgear.training import history
+from jaxgear.training.runs import Run
+
+SOURCE = "tx = optax.muon(schedule)\nmodel = ConvNet([])\n"
+
+
+def row(epoch: int, loss: float, accuracy: float = 0.5) -> history.Row:
+    return history.Row(epoch, 10 * epoch, 1.0 / epoch, loss, 0.6, accuracy, 0.1, 2.0)
+
+
+def write_run(
+    path: Path,
+    losses=(2.0, 1.0, 1.5),
+    *,
+    accuracy: float | None = 0.9,
+    seed: int = 0,
+    source: str = SOURCE,
+    fingerprint: str = "f" * 64,
+    test_pictures: str | None = None,
+    **config,
+) -> Path:
+    """Figures alone: no pictures and no model. `accuracy` None: never tested."""
+    path.mkdir(parents=True)
+    sides = {"train": "a", "val": "b", "test": test_pictures or f"c{seed}"}
+    pictures = [
+        {"path": f"axes/{sha}.jpg", "sha256": sha, "class": "axes", "group": sha, "side": side}
+        for side, sha in sides.items()
+    ]
+    splits = {"fingerprint": fingerprint, "classes": ["axes"], "pictures": pictures}
+    files = {
+        "config.json": {"seed": seed, "out": str(path.parent), "resume": "", **config},
+        "environment.json": {"python": "3.11"},
+        "splits.json": splits,
+    }
+    if accuracy is not None:
+        files["test.json"] = {"accuracy": accuracy, "loss": 0.5, "macro_f1": accuracy - 0.1}
+    for name, value in files.items():
+        (path / name).write_text(json.dumps(value))
+    (path / "experiment.py").write_text(source)
+    rows = [row(epoch, loss) for epoch, loss in enumerate(losses, 1)]
+    (path / "history.csv").write_text(history.to_csv(rows))
+    return path
+
+
+def untrained(out: Path, data: str, *, size: int = 32, model=None, **config) -> Path:
+    """A whole run of a network that was never trained: every file, the bundle among them."""
+    dataset = open_dataset(data, size=size, seed=0, say=lambda line: None)
+    model = model or ConvNet([Conv(4, strides=2), Conv(8), GlobalPool()], len(dataset.classes))
+    images = dataset.side("val").images[:1]
+    variables = jax.jit(lambda key: model.init(key, images, train=False))(jax.random.key(0))
+    config = {"data": data, "seed": 0, "image_size": size, "on_bad": "stop"} | config
+    with Run.create(out, "scratch", config, dataset, __file__) as run:
+        run.rows = [row(epoch, loss) for epoch, loss in enumerate((2.5, 2.4, 2.6), 1)]
+        (run.path / "history.csv").write_text(history.to_csv(run.rows))
+        return experiment.conclude(run, run.rows[1], dataset, model, variables)

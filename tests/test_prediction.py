@@ -1,0 +1,90 @@
+"""Predictions are those of the network, whatever the batch size, and of every file there is one."""
+
+import hashlib
+import itertools
+
+import jax
+import numpy as np
+import pytest
+from pictures import encoded, scene
+from small_bundle import CLASSES, make_bundle
+
+from jaxgear import prediction
+from jaxgear.data.images import letterbox, load_rgb
+
+SIZE = 16
+
+
+@pytest.fixture
+def files(tmp_path):
+    paths = [tmp_path / "new" / f"{i:02d}.png" for i in range(9)]
+    paths[0].parent.mkdir()
+    for seed, path in enumerate(paths):
+        path.write_bytes(encoded(scene(seed)))
+    return paths
+
+
+def compiled(caplog):
+    return [line for line in caplog.messages if line.startswith("Finished XLA compilation")]
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 9, 64])
+def test_predictor_is_the_network(batch_size, caplog):
+    bundle = make_bundle()
+    images = np.random.default_rng(0).integers(0, 256, (9, SIZE, SIZE, 3), np.uint8)
+    with jax.log_compiles():
+        predictor = prediction.Predictor(bundle, batch_size)
+        logits = predictor.logits(images)
+        probs = predictor.probs(images[:5])
+    assert len(compiled(caplog)) == 1
+    expected = bundle.model.apply(bundle.variables, images, train=False)
+    np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(probs, jax.nn.softmax(expected[:5] / 0.5), rtol=1e-4)
+    np.testing.assert_array_equal(probs.argmax(axis=1), logits[:5].argmax(axis=1))
+    assert predictor.logits(images[:0]).shape == (0, len(CLASSES))
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 4, 64])
+def test_every_file_has_its_prediction_in_order(files, batch_size, caplog):
+    files[3].write_text("no picture")
+    known = hashlib.sha256(files[5].read_bytes()).hexdigest()
+    bundle = make_bundle(known={known: "train"})
+    sources = [files[0].parent, "no/such.png"]
+    with jax.log_compiles():
+        found = list(prediction.predict(bundle, sources, batch_size))
+    assert len(compiled(caplog)) == 1
+    assert [one.path for one in found] == [*map(str, files), "no/such.png"]
+    assert {i: one.error for i, one in enumerate(found) if one.error} == {
+        3: "text, not a picture",
+        9: "no such file",
+    }
+    assert [i for i, one in enumerate(found) if one.side] == [5]
+    assert (found[5].side, found[5].sha256) == ("train", known)
+    good = [one for one in found if not one.error]
+    for one in good:
+        np.testing.assert_array_equal(one.image, letterbox(load_rgb(one.path), SIZE))
+    probs = prediction.Predictor(bundle, 3).probs(np.stack([one.image for one in good]))
+    np.testing.assert_allclose([one.probs for one in good], probs, rtol=1e-5)
+
+
+def test_nothing_but_unreadable_files(files):
+    files[0].write_bytes(b"")
+    (only,) = prediction.predict(make_bundle(), [files[0]])
+    assert (only.probs, only.error) == (None, "empty file")
+
+
+def test_reads_only_a_few_batches_ahead_and_stops_when_nobody_asks(files, monkeypatch):
+    """100,000 pictures need no more memory than 1,000."""
+    read = []
+
+    def count(path, name):
+        read.append(path)
+        return files[0].read_bytes()
+
+    monkeypatch.setattr(prediction, "read_bytes", count)
+    many = [files[0].with_name(f"{i}.png") for i in range(500)]
+    found = prediction.predict_files(make_bundle(), many, batch_size=8)
+    for number, _ in enumerate(itertools.islice(found, 100), 1):
+        assert len(read) <= number + 5 * 8
+    found.close()
+    assert len(read) < 200
