@@ -71,6 +71,22 @@ def load_rgb(
         ImageError: missing, not a regular file, not a picture, damaged, cut short, or more than
             `MAX_PIXELS` (found from the header, before any pixel is allocated).
     """
+    return _decode(source, name, opacity=False)
+
+
+def load_rgba(
+    source: bytes | str | os.PathLike[str], name: str | None = None
+) -> UInt8[np.ndarray, "H W 4"]:
+    """`load_rgb` with the opacity as a fourth channel: 255 where the file has no transparency.
+
+    The colours are those on white: an opacity of 0 is white whatever the file hides there.
+    """
+    return _decode(source, name, opacity=True)
+
+
+def _decode(
+    source: bytes | str | os.PathLike[str], name: str | None, *, opacity: bool
+) -> UInt8[np.ndarray, "H W C"]:
     if isinstance(source, bytes):
         name = name or "picture"
         data = source
@@ -88,6 +104,8 @@ def load_rgb(
             image.load()
             upright = _UPRIGHT.get(_orientation(image))
             flat = _on_white(image, deep_png=image.format == "PNG" and data[24] == 16)
+            if opacity:
+                flat.putalpha(_opacity(image))
             return np.array(flat if upright is None else flat.transpose(upright))
     except ImageError:
         raise
@@ -232,6 +250,15 @@ def _on_white(image: Image.Image, *, deep_png: bool) -> Image.Image:
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         image = Image.alpha_composite(white, image)
     return image.convert("RGB")
+
+
+def _opacity(image: Image.Image) -> Image.Image:
+    """Mode L, of a picture that `_on_white` has seen: it repairs the key colour of deep PNGs."""
+    if image.mode in ("RGBa", "La"):
+        image = image.convert(image.mode.upper())
+    if image.has_transparency_data and not image.mode.startswith(("I", "F")):
+        return image.convert("RGBA").getchannel("A")
+    return Image.new("L", image.size, 255)
 
 
 def _scaled_to_8_bits(image: Image.Image) -> Image.Image:
