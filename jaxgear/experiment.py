@@ -16,11 +16,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree, UInt8
 
 from jaxgear import prediction
 from jaxgear.bundle import Bundle
+from jaxgear.data.bank import background_bank
 from jaxgear.data.batches import Batches
+from jaxgear.data.cutout import with_masks
 from jaxgear.data.dataset import Dataset, Side, few, keep_trained_out, open_dataset
 from jaxgear.data.known import KnownPictures
 from jaxgear.errors import UsageError
@@ -58,6 +60,9 @@ class Config:
     """Pictures are letterboxed to a square of this many pixels."""
     patience: int = 10
     """Stop after this many epochs without a lower validation loss."""
+    backgrounds: str = ""
+    """Paste objects on other backgrounds: on photographs of this folder (the half of them that is
+    not kept for tests), or on `drawn` ones alone. Empty: do not."""
 
     def check(self) -> None:
         """Raises UsageError for values that cannot work, before anything is written."""
@@ -135,11 +140,27 @@ def open_data(config: Config) -> Dataset:
     return dataset
 
 
+def open_backgrounds(config: Config) -> UInt8[Array, "M T T 3"] | None:
+    """What `--backgrounds` names, on the device (data/bank.py); None for no backgrounds."""
+    if not config.backgrounds:
+        return None
+    folder = None if config.backgrounds == "drawn" else Path(config.backgrounds)
+    bank = background_bank(folder, config.image_size, config.seed)
+    print(f"backgrounds: {len(bank)} pieces, of {config.backgrounds}")
+    return jnp.asarray(bank)
+
+
 def picture_batches(config: Config, dataset: Dataset) -> tuple[Batches, Batches]:
-    """The training and validation sides, on the device."""
+    """The training and validation sides, on the device.
+
+    With `--backgrounds` training pictures have the mask of their object as a fourth channel.
+    """
+    train, val = dataset.side("train"), dataset.side("val")
+    if config.backgrounds:
+        train = with_masks(train, dataset.folder)
     train, val = (
         Batches(side.images, side.labels, config.batch_size, config.seed, side.names)
-        for side in (dataset.side("train"), dataset.side("val"))
+        for side in (train, val)
     )
     return train, val
 
