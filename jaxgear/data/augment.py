@@ -160,6 +160,11 @@ def one_view() -> Augment:
     return lambda keys, views: jax.vmap(jax.random.choice)(keys, views)
 
 
+def one_of(rows: Float[Array, "M ..."]) -> Augment:
+    """One of `rows` in the place of each example."""
+    return lambda keys, _: jax.vmap(jax.random.choice, (0, None))(keys, rows)
+
+
 def mixup(alpha: float = 0.2) -> Mix:
     """Blends each picture and target with its neighbour's in the batch (Zhang et al. 2018)."""
 

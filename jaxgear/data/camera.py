@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxgear.data.augment import WHITE, Images, Keys, uniform
+from jaxgear.data.augment import WHITE, Images, Keys, stored, uniform
 
 ONE = (1, 1, 1)
 
@@ -30,29 +30,18 @@ def camera(keys: Keys, scene: Images) -> Images:
     x = x * jnp.exp(uniform(keys, 2, -0.3, 0.25, ONE) + uniform(keys, 3, -0.1, 0.1, (1, 1, 3)))
     grey = x.mean(axis=-1, keepdims=True)
     x = jnp.clip(grey + (x - grey) * uniform(keys, 4, 0.6, 1.3, ONE), 0, WHITE)
-    x = _blurred(x, uniform(keys, 5, shape=ONE) ** 2 * 2.2)
-    x = x + _noise(keys, x) * uniform(keys, 6, shape=ONE) ** 2 * 14
+    x = _blurred(stored(x), 0.1 + uniform(keys, 5) ** 2 * 2.5)
+    x = stored(x + _noise(keys, x) * uniform(keys, 6, shape=ONE) ** 2 * 14)
     return jnp.clip(_blocks(x, jnp.exp(uniform(keys, 7, -2.5, 0.5, ONE))), 0, WHITE)
 
 
-def _blurred(x: Images, strength: Float[Array, "B 1 1 1"]) -> Images:
-    """Between the picture, (strength 0), and three ever wider binomial blurs of it (1, 2, 3)."""
-    out = x * jnp.maximum(1 - strength, 0)
-    for number, step in enumerate((1, 2, 3), 1):
-        for axis in (1, 2):
-            x = (_moved(x, step, axis) + 2 * x + _moved(x, -step, axis)) / 4
-        out = out + x * jnp.maximum(1 - jnp.abs(strength - number), 0)
-    return out
-
-
-def _moved(x: Images, step: int, axis: int) -> Images:
-    """Shifted by `step` pixels; the border is repeated."""
-    pad = [(0, 0)] * 4
-    pad[axis] = (max(step, 0), max(-step, 0))
-    size = x.shape[axis]
-    return jax.lax.slice_in_dim(
-        jnp.pad(x, pad, mode="edge"), max(-step, 0), max(-step, 0) + size, axis=axis
-    )
+def _blurred(x: Images, sigma: Float[Array, " B"]) -> Images:
+    """Gaussian blur of `sigma` pixels, as products with a matrix: one blur for each example."""
+    place = jnp.arange(x.shape[1], dtype=jnp.float32)
+    kernel = jnp.exp(-(((place[:, None] - place) / sigma[:, None, None]) ** 2) / 2)
+    kernel /= kernel.sum(axis=-1, keepdims=True)  # [B, S, S]
+    across = jnp.einsum("bjv,bivc->bijc", kernel, x)
+    return jnp.einsum("biu,bujc->bijc", kernel, across)
 
 
 def _noise(keys: Keys, x: Images) -> Images:

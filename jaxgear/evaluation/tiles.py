@@ -60,6 +60,9 @@ def _tile(one: Prediction, classes: Sequence[str]) -> plots.Tile:
     except ImageError:  # gone or changed since
         image = one.image
     best, *others = np.argsort(-one.probs, kind="stable")
+    if one.refused:
+        title, second = prediction.NONE, f"no gear; most like {_words(classes[best])}"
+        return plots.Tile(image, title, second, name, _SEEN.get(one.side, ""))
     second = f"then {_words(classes[others[0]])} {one.probs[others[0]]:.2f}" if others else ""
     return plots.Tile(
         image,
