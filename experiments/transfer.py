@@ -56,7 +56,7 @@ def main(config: Config) -> Path:
     bank = experiment.open_backgrounds(config)
     augment = chain(
         *(flip(), affine(rotate=10, scale=0.2), colour()),
-        backgrounds(bank, probability=0.8, clutter=0),
+        backgrounds(bank, probability=0.9, clutter=0),
     )
     head = Head(len(dataset.classes), config.dropout)
 

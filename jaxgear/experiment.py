@@ -281,9 +281,8 @@ def conclude(
     test = dataset.test_side(run.path)
     logits = np.asarray(logits_of(test))
     summary = metrics.summarise(logits, test.labels, dataset.classes, bundle.temperature)
-    summary |= {"epoch": row.epoch}
-    if bundle.accept_from is not None:
-        summary["accepted"] = float((bundle.score(logits) >= bundle.accept_from).mean())
+    accepted = [not bundle.refuses(score) for score in bundle.score(logits)]
+    summary |= {"epoch": row.epoch, "accepted": sum(accepted) / len(accepted)}
     caption = (
         f"test accuracy {summary['accuracy']:.4f} ({summary['n']} pictures), epoch {row.epoch}"
     )
