@@ -271,6 +271,13 @@ def test_with_backgrounds_a_bundle_knows_what_is_no_gear(module, flags, tmp_path
     assert found["accepted"] == pytest.approx((scores >= bundle.accept_from).mean(), abs=0.06)
 
 
+def test_the_reference_is_a_run_like_any_other(tmp_path):
+    done = run(*TINY, "--epochs", 1, "--out", tmp_path, module="experiments.reference")
+    assert done.returncode == 0, done.stderr
+    (folder,) = tmp_path.iterdir()
+    assert len(Bundle.load(folder).classes) == 12
+
+
 def test_transfer_without_its_weights_says_what_to_do(tmp_path):
     done = run(
         "--weights", "no/such/file", *TINY, "--out", tmp_path / "out", module="experiments.transfer"
