@@ -58,12 +58,13 @@ class Bundle:
         return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
 
     def score(self, logits: Float[np.ndarray, "N K"]) -> Float[np.ndarray, " N"]:
-        """How much each picture looks like gear of any class: log sum exp of its logits, the
-        negative energy (Liu et al. 2020).
+        """How much each picture looks like gear of one class: its largest logit less their mean.
+
+        Training on backgrounds alone with equal targets (`backgrounds.empty`) makes logits equal
+        where there is no gear. scripts/not_gear.py compares this with other scores.
         """
         z = logits.astype(np.float64)
-        most = z.max(axis=1)
-        return most + np.log(np.exp(z - most[:, None]).sum(axis=1))
+        return z.max(axis=1) - z.mean(axis=1)
 
     def refuses(self, score: float) -> bool:
         """Whether a picture with that score is taken for none of the classes."""

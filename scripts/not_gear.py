@@ -2,8 +2,8 @@
 
     python -m scripts.not_gear RUN --data FOLDER --gear DIR... --not-gear SCENES
 
-Thresholds are chosen on the validation side of the run and `--gear` folders that are named with
-`--choose`; figures are of the test side, the `--gear` folders, and SCENES.
+Thresholds are chosen on the validation side of the run and the folders of `--choose`; figures are
+of the test side, the folders of `--gear`, and SCENES.
 """
 
 import argparse
@@ -63,6 +63,7 @@ def compare(
     test = read(side("test") + list(find_pictures(gear) if gear else []))
     rest = read(list(find_pictures([other])))
     scores = {
+        "largest less mean logit": lambda f, z: bundle.score(z),
         "confidence": lambda f, z: refusal.confidence(z / bundle.temperature),
         "largest logit": lambda f, z: refusal.largest_logit(z),
         "energy": lambda f, z: refusal.energy(z),

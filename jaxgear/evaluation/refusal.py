@@ -1,11 +1,12 @@
 """Whether a picture shows gear at all: a score of each picture, and the least that is accepted.
 
 numpy alone, on tables of logits, and of features where a score needs them. A larger score is more
-like gear. Bundles use `energy` (bundle.py); scripts/not_gear.py compares it with the others.
+like gear. Bundles use the largest logit less their mean (`Bundle.score`); the others are what
+scripts/not_gear.py compares it with.
 """
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 ACCEPTED = 0.95  # of pictures of gear, by the choice of the threshold
 
@@ -67,8 +68,3 @@ def auroc(gear: Float[np.ndarray, " N"], other: Float[np.ndarray, " M"]) -> floa
     below = np.searchsorted(np.sort(other), gear, side="left")
     up_to = np.searchsorted(np.sort(other), gear, side="right")
     return float((below + up_to).sum() / (2 * len(gear) * len(other)))
-
-
-def refused(scores: Float[np.ndarray, " N"], accept_from: float | None) -> Bool[np.ndarray, " N"]:
-    """Which pictures are below the threshold; none where there is no threshold."""
-    return np.zeros(len(scores), bool) if accept_from is None else scores < accept_from
