@@ -1,4 +1,4 @@
-"""One picture: bytes or a path in, RGB uint8 out. All decoding of pictures happens in this file.
+"""One picture: bytes or a path in, RGB uint8 out. All decoding of pictures happens here.
 
 Numpy and Pillow only. What a file is gets decided by its content, never by its extension, and one
 that cannot be decoded to the last pixel is an `ImageError`, never a partly grey picture.
@@ -16,7 +16,9 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError, features
 
+from jaxgear.data import rgb
 from jaxgear.data.quiet import quiet_pillow
+from jaxgear.data.turns import Turns
 from jaxgear.errors import DataError
 
 # Part of every cache key: raise it whenever the same file would give other pixels than before.
@@ -25,22 +27,14 @@ VERSION = 1
 # 50 million pixels is a 150 MB array: more than any phone's normal mode, far less than a bomb.
 MAX_PIXELS = 50_000_000
 MAX_BYTES = 512 * 2**20
+_decoding = Turns(MAX_PIXELS)  # at a time, in all threads: the memory of one large picture
+MAX_EXIF = 64  # segments of a JPEG, which Pillow joins in quadratic time; cameras write one or two
 
 # Pillow knows some 40 formats, some of which start other programs (EPS). Photographs need few.
 FORMATS = ["JPEG", "PNG", "GIF", "BMP", "TIFF"] + [
     name for name in ("WEBP", "AVIF") if features.check(name.lower())
 ]
 
-_UPRIGHT = {  # EXIF orientation -> what turns the stored pixels upright (EXIF 2.3, tag 0x0112)
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-_ORIENTATION = 0x0112
 _PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"  # the empty last chunk with its check sum
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 
@@ -85,10 +79,9 @@ def load_rgb(
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise ImageError(name, _too_large(f"{width} x {height} pixels"))
-            image.load()
-            upright = _UPRIGHT.get(_orientation(image))
-            flat = _on_white(image, deep_png=image.format == "PNG" and data[24] == 16)
-            return np.array(flat if upright is None else flat.transpose(upright))
+            with _decoding.turn(width * height):
+                image.load()
+                return rgb.to_rgb(image, deep_png=image.format == "PNG" and data[24] == 16)
     except ImageError:
         raise
     except UnidentifiedImageError:
@@ -108,7 +101,7 @@ def portable(data: bytes, name: str | None = None) -> bytes:
     """
     pixels = load_rgb(data, name)
     with quiet_pillow(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        if image.format == "JPEG" and image.mode == "RGB" and _orientation(image) in (0, 1):
+        if image.format == "JPEG" and image.mode == "RGB" and rgb.orientation(image) == 1:
             return data
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
@@ -184,6 +177,8 @@ def _check_whole(data: bytes, name: str) -> None:
     """Refuses files whose end is missing where Pillow would fill the gap or not look."""
     if data.startswith(b"\xff\xd8\xff") and not _jpeg_ends(data):
         raise ImageError(name, "truncated JPEG (no end-of-image marker)")
+    if data.startswith(b"\xff\xd8\xff") and data.count(b"Exif\0\0") > MAX_EXIF:
+        raise ImageError(name, "damaged picture (too many EXIF segments)")
     if data.startswith(b"\x89PNG\r\n") and _PNG_END not in data:
         raise ImageError(name, "truncated PNG (no IEND chunk)")
 
@@ -204,64 +199,3 @@ def _jpeg_ends(data: bytes) -> bool:
         if marker not in (0x01, 0xD8):  # all others but these two are followed by a length
             position += int.from_bytes(data[position : position + 2], "big")
     return False
-
-
-def _orientation(image: Image.Image) -> int:
-    """EXIF orientation 1 to 8; asked after loading: Pillow turns TIFF itself and drops the tag."""
-    try:
-        return image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # the pixels are fine; a damaged EXIF block is no reason to refuse them
-        return 1
-
-
-def _on_white(image: Image.Image, *, deep_png: bool) -> Image.Image:
-    """Any Pillow mode -> mode RGB, transparent parts composited on white."""
-    mode = image.mode
-    if mode.startswith("I;16") or mode in ("I", "F"):
-        return _scaled_to_8_bits(image)
-    if mode == "LAB":
-        return _lab_to_rgb(image)
-    key = image.info.get("transparency")
-    if deep_png and key is not None:
-        # Pillow keeps the upper 8 bits of the 16 of a channel, but all 16 of the key colour
-        image.info["transparency"] = tuple(v >> 8 for v in key)
-    if mode in ("RGBa", "La"):
-        image = image.convert(mode.upper())
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        image = Image.alpha_composite(white, image)
-    return image.convert("RGB")
-
-
-def _scaled_to_8_bits(image: Image.Image) -> Image.Image:
-    """16-bit, 32-bit and float grey -> RGB.
-
-    16 bits keep the upper byte, as Pillow does for 48-bit colour. 32-bit and float files do not say
-    which value is white: it is taken as the smallest of 1 (float), 255, 65535 that covers the
-    values, and anything else is stretched from its own minimum to its own maximum.
-    """
-    values = np.array(image)
-    key = image.info.get("transparency")
-    if image.mode.startswith("I;16"):
-        grey = (values >> 8).astype(np.uint8)
-    else:
-        values = values.astype(np.float64)
-        if not np.isfinite(values).all():
-            raise ValueError("values that are not finite")
-        low, high = values.min(), values.max()
-        whites = [1.0, 255.0, 65535.0] if image.mode == "F" else [255.0, 65535.0]
-        white = next((w for w in whites if high <= w), None)
-        if low < 0 or white is None:
-            values, white = values - low, max(high - low, 1.0)
-        grey = np.round(values * (255 / white)).astype(np.uint8)
-    if isinstance(key, int):
-        grey[np.asarray(image) == key] = 255
-    return Image.fromarray(grey).convert("RGB")
-
-
-def _lab_to_rgb(image: Image.Image) -> Image.Image:
-    from PIL import ImageCms  # needs littlecms, which not every Pillow has; LAB is rare
-
-    lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-    return ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
