@@ -134,6 +134,9 @@ class Bundle:
         )
         if not (bundle.temperature > 0 and math.isfinite(bundle.temperature)):
             raise ValueError(f"temperature {bundle.temperature}")
+        for name in ("classes", "fingerprint", "versions"):
+            if not getattr(bundle, name):
+                raise ValueError(f"{name} is empty")
         bundle._check_leaves()
         return bundle
 
