@@ -117,7 +117,7 @@ class Bundle:
         if card["version"] != VERSION:
             raise CheckpointError(
                 f"version {card['version']} of {CARD}, this jaxgear reads {VERSION}; "
-                "--resume RUN of the experiment writes the model of a run anew"
+                "use the jaxgear that wrote it, or train again"
             )
         if card["preprocessing"]["layout"] != LAYOUT:
             raise CheckpointError(f"unknown preprocessing {card['preprocessing']['layout']!r}")
