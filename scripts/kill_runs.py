@@ -51,6 +51,7 @@ def train() -> None:
         model = ConvNet(layers, classes=len(dataset.classes))
         tx = optax.sgd(0.05, momentum=0.9)
         state = steps.init_state(model, tx, batches.images[:1], config.seed, average=True)
+        state = experiment.warm_start(config, state)
         with Progress() as progress, experiment.start(config, __file__, dataset) as run:
             state = run.latest(state)
             epochs = loop.epochs(
