@@ -117,7 +117,7 @@ class Bundle:
         if card["version"] != VERSION:
             raise CheckpointError(
                 f"version {card['version']} of {CARD}, this jaxgear reads {VERSION}; "
-                "--resume RUN of the experiment writes the model of a run anew"
+                "use the jaxgear that wrote it, or train again"
             )
         if card["preprocessing"]["layout"] != LAYOUT:
             raise CheckpointError(f"unknown preprocessing {card['preprocessing']['layout']!r}")
@@ -134,6 +134,9 @@ class Bundle:
         )
         if not (bundle.temperature > 0 and math.isfinite(bundle.temperature)):
             raise ValueError(f"temperature {bundle.temperature}")
+        for name in ("classes", "fingerprint", "versions"):
+            if not getattr(bundle, name):
+                raise ValueError(f"{name} is empty")
         bundle._check_leaves()
         return bundle
 

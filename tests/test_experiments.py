@@ -18,7 +18,7 @@ import pytest
 from jaxgear import prediction
 from jaxgear.bundle import Bundle
 from jaxgear.data.dataset import open_dataset
-from jaxgear.evaluation import metrics
+from jaxgear.evaluation import calibration, metrics
 from jaxgear.models.pretrained import load_backbone
 from scripts import bench
 
@@ -240,10 +240,16 @@ def test_transfer_is_a_run_like_any_other(finetune, tmp_path):
     bundle = Bundle.load(folder)
     dataset = open_dataset("drawn:120", size=32, seed=0, say=lambda line: None)
     test = dataset.test_side(folder)
-    logits = prediction.Predictor(bundle).logits(test.images)
+    predictor = prediction.Predictor(bundle)
+    logits = predictor.logits(test.images)
     summary = metrics.summarise(logits, test.labels, dataset.classes, bundle.temperature)
     for name in ("loss", "ece", "temperature"):
         assert summary[name] == pytest.approx(found[name], rel=1e-4)
+    val = dataset.side("val")
+    temperature = calibration.fit_temperature(predictor.logits(val.images), val.labels)
+    assert bundle.temperature == pytest.approx(temperature, rel=1e-3)
+    known = [bundle.side_of(record.sha256) for record in dataset.folder.records]
+    assert known == list(dataset.sides)
     stem = bundle.variables["params"]["backbone"]["conv1"]["kernel"]
     np.testing.assert_array_equal(
         stem, load_backbone(WEIGHTS).variables["params"]["conv1"]["kernel"]

@@ -1,5 +1,6 @@
 """Predictions are those of the network, whatever the batch size, and of every file there is one."""
 
+import dataclasses
 import hashlib
 import itertools
 
@@ -11,8 +12,10 @@ from small_bundle import CLASSES, make_bundle
 
 from jaxgear import prediction
 from jaxgear.data.images import letterbox, load_rgb
+from jaxgear.data.known import KnownPictures
 
 SIZE = 16
+BUNDLE = make_bundle()
 
 
 @pytest.fixture
@@ -24,20 +27,22 @@ def files(tmp_path):
     return paths
 
 
+@pytest.fixture
 def compiled(caplog):
-    return [line for line in caplog.messages if line.startswith("Finished XLA compilation")]
+    """What was compiled so far, in any thread."""
+    jax.config.update("jax_log_compiles", True)
+    yield lambda: [line for line in caplog.messages if line.startswith("Finished XLA compilation")]
+    jax.config.update("jax_log_compiles", False)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 9, 64])
-def test_predictor_is_the_network(batch_size, caplog):
-    bundle = make_bundle()
+def test_predictor_is_the_network(batch_size, compiled):
     images = np.random.default_rng(0).integers(0, 256, (9, SIZE, SIZE, 3), np.uint8)
-    with jax.log_compiles():
-        predictor = prediction.Predictor(bundle, batch_size)
-        logits = predictor.logits(images)
-        probs = predictor.probs(images[:5])
-    assert len(compiled(caplog)) == 1
-    expected = bundle.model.apply(bundle.variables, images, train=False)
+    predictor = prediction.Predictor(BUNDLE, batch_size)
+    logits = predictor.logits(images)
+    probs = predictor.probs(images[:5])
+    assert len(compiled()) == 1
+    expected = BUNDLE.model.apply(BUNDLE.variables, images, train=False)
     np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(probs, jax.nn.softmax(expected[:5] / 0.5), rtol=1e-4)
     np.testing.assert_array_equal(probs.argmax(axis=1), logits[:5].argmax(axis=1))
@@ -45,14 +50,13 @@ def test_predictor_is_the_network(batch_size, caplog):
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 4, 64])
-def test_every_file_has_its_prediction_in_order(files, batch_size, caplog):
+def test_every_file_has_its_prediction_in_order(files, batch_size, compiled):
     files[3].write_text("no picture")
     known = hashlib.sha256(files[5].read_bytes()).hexdigest()
-    bundle = make_bundle(known={known: "train"})
+    bundle = dataclasses.replace(BUNDLE, pictures=KnownPictures.of([known], ["train"]))
     sources = [files[0].parent, "no/such.png"]
-    with jax.log_compiles():
-        found = list(prediction.predict(bundle, sources, batch_size))
-    assert len(compiled(caplog)) == 1
+    found = list(prediction.predict(bundle, sources, batch_size))
+    assert len(compiled()) == 1
     assert [one.path for one in found] == [*map(str, files), "no/such.png"]
     assert {i: one.error for i, one in enumerate(found) if one.error} == {
         3: "text, not a picture",
@@ -69,7 +73,7 @@ def test_every_file_has_its_prediction_in_order(files, batch_size, caplog):
 
 def test_nothing_but_unreadable_files(files):
     files[0].write_bytes(b"")
-    (only,) = prediction.predict(make_bundle(), [files[0]])
+    (only,) = prediction.predict(BUNDLE, [files[0]])
     assert (only.probs, only.error) == (None, "empty file")
 
 
@@ -83,7 +87,7 @@ def test_reads_only_a_few_batches_ahead_and_stops_when_nobody_asks(files, monkey
 
     monkeypatch.setattr(prediction, "read_bytes", count)
     many = [files[0].with_name(f"{i}.png") for i in range(500)]
-    found = prediction.predict_files(make_bundle(), many, batch_size=8)
+    found = prediction.predict_files(BUNDLE, many, batch_size=8)
     for number, _ in enumerate(itertools.islice(found, 100), 1):
         assert len(read) <= number + 5 * 8
     found.close()

@@ -171,8 +171,10 @@ def read_source(source: str, size: int) -> Folder:
         from jaxgear.data.tfds_gear import read_tfds
 
         return read_tfds(source.removeprefix("tfds:"), size=size)
-    root = drawn_set(source) if source.split(":")[0] == "drawn" else Path(source)
-    return read_folder(root, size=size)
+    if source.split(":")[0] == "drawn":
+        # Its one hidden file is our own: nothing to tell people of.
+        return replace(read_folder(drawn_set(source), size=size), ignored=())
+    return read_folder(Path(source), size=size)
 
 
 def default_source() -> str:

@@ -75,7 +75,13 @@ def draw_curve(axes: Axes, rows: Sequence[history.Row], name: str) -> None:
     if name == "loss":
         axes.set_ylim(bottom=0)
     else:
-        axes.set_ylim(top=1)
+        top_at_one(axes)
+
+
+def top_at_one(axes: Axes) -> None:
+    """An accuracy axis that ends a little above 1, so that a marker there is whole."""
+    low = min(axes.get_ylim()[0], 0.99)
+    axes.set_ylim(low, 1 + 0.04 * (1 - low))
 
 
 def confusion(

@@ -174,7 +174,9 @@ def main() -> None:
                 best = int(row.argmax())
                 table.writerow([path, card["classes"][best], row[best], *row])
     seconds = time.perf_counter() - START
-    print(json.dumps({"seconds": round(seconds, 2), "images_per_second": round(len(probs) / seconds)}))
+    print(
+        json.dumps({"seconds": round(seconds, 2), "images_per_second": round(len(probs) / seconds)})
+    )
 
 
 if __name__ == "__main__":
