@@ -20,7 +20,7 @@ def limited() -> Iterator[None]:
     """One case: fails above `MEBIBYTES` of further memory or `SECONDS`, and ends a hang with a
     traceback of all threads. Memory is measured where Linux's /proc is.
     """
-    faulthandler.dump_traceback_later(120, exit=True)
+    faulthandler.dump_traceback_later(60, exit=True)
     started, before = time.process_time(), _peak(reset=True)
     try:
         yield
