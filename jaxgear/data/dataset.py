@@ -14,7 +14,12 @@ from jaxtyping import Int, UInt8
 from jaxgear.data.cache import user_cache
 from jaxgear.data.drawn import CLASSES, write_drawn
 from jaxgear.data.folder import Folder, OnBad, Record, pixels, read_folder, require_clean
-from jaxgear.data.splits import assign_sides, near_duplicate_groups, twins_across
+from jaxgear.data.splits import (
+    assign_sides,
+    near_duplicate_groups,
+    twins_across,
+    twins_in_two_classes,
+)
 from jaxgear.errors import DataError
 
 PHOTOGRAPHS = Path("data/gear_images")  # where scripts/get_gear.py puts them
@@ -153,6 +158,9 @@ def open_dataset(
     sides = assign_sides(folder, groups, seed=seed)
     for record, twin in twins_across(folder.records, groups, sides):
         say(f"warning: near-duplicates on two sides: {record.path} and {twin.path}")
+    if pairs := twins_in_two_classes(folder.records, groups):
+        named = few(f"{a.path} and {b.path}" for a, b in pairs)
+        say(f"warning: near-duplicates in two classes: {named}; `jaxgear check --sheet` shows them")
     dataset = Dataset(folder, tuple(groups), tuple(sides), size)
     counts = dataset.counts()
     left_out = counts.get("left_out", 0)

@@ -141,8 +141,9 @@ class _Unpickler(pickle._Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         full = f"{module}.{name}"
         if full not in ALLOWED:
+            full = full[:80]
             raise CheckpointError(
-                f"{self._path}: refused, it would run {full[:80]!r}; save tensors alone (state_dict)"
+                f"{self._path}: refused, it would run {full!r}; save tensors alone (state_dict)"
             )
         return _Global(full)
 
