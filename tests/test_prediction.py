@@ -7,12 +7,13 @@ import itertools
 import jax
 import numpy as np
 import pytest
-from pictures import encoded, scene
+from pictures import encoded, scene, write_set
 from small_bundle import CLASSES, make_bundle
 
 from jaxgear import prediction
 from jaxgear.data.images import letterbox, load_rgb
 from jaxgear.data.known import KnownPictures
+from jaxgear.errors import DataError
 
 SIZE = 16
 BUNDLE = make_bundle()
@@ -92,3 +93,26 @@ def test_reads_only_a_few_batches_ahead_and_stops_when_nobody_asks(files, monkey
         assert len(read) <= number + 5 * 8
     found.close()
     assert len(read) < 200
+
+
+def test_a_folder_is_labelled_in_the_order_of_the_model(tmp_path, capsys):
+    """A class that the folder lacks is said; one that the model does not know is an error."""
+    bundle = make_bundle()
+    write_set(tmp_path / "set", {"hardshell_jackets": 2, "boots": 1})
+    side = prediction.open_folder(tmp_path / "set", bundle, "stop")
+    assert [CLASSES[label] for label in side.labels] == [r.path.split("/")[0] for r in side.records]
+    assert "no pictures of class axes" in capsys.readouterr().err
+    write_set(tmp_path / "set", {"gloves": 1}, start=9)
+    with pytest.raises(DataError, match="set/gloves: the model knows no class 'gloves'"):
+        prediction.open_folder(tmp_path / "set", bundle, "stop")
+
+
+def test_what_a_picture_shares_its_batch_with_does_not_matter():
+    bundle = make_bundle()
+    images = np.random.default_rng(1).integers(0, 256, (40, SIZE, SIZE, 3), np.uint8)
+    alone = prediction.Predictor(bundle, 1).probs(images)
+    for batch_size in (3, 40, 64):
+        predictor = prediction.Predictor(bundle, batch_size)
+        np.testing.assert_allclose(predictor.probs(images), alone, atol=1e-6)
+        backwards = predictor.probs(images[::-1])[::-1]
+        np.testing.assert_allclose(backwards, alone, atol=1e-6)

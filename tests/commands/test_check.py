@@ -40,15 +40,7 @@ def test_twins_are_warned_of_and_drawn(tmp_path, capsys):
     assert call("check", root, "--sheet", tmp_path / "a.png", "--json", tmp_path / "a.json") == 0
     printed = capsys.readouterr().out.splitlines()
     found = json.loads((tmp_path / "a.json").read_text())
-    assert (
-        found["duplicate_groups"]
-        == [
-            ["train/axes/00000.png", "train/axes/same.jpg"],
-            ["train/axes/wrong.jpg", "train/boots/00006.png"],
-            ["test/boots/late.jpg", "train/boots/00007.png"],
-        ]
-        or len(found["duplicate_groups"]) == 3
-    )
+    assert len(found["duplicate_groups"]) == 3
     assert found["alike_in_two_classes"] == [["train/boots/00006.png", "train/axes/wrong.jpg"]]
     assert found["alike_on_two_sides"] == [["train/boots/00007.png", "test/boots/late.jpg"]]
     assert [line for line in printed if line.startswith("warning")] == [

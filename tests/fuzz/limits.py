@@ -49,7 +49,7 @@ def no_warnings() -> Iterator[None]:
         warnings.simplefilter("always")
         yield
         gc.collect()
-    assert [str(one.message) for one in seen] == []
+    assert [str(one) for one in seen] == []
 
 
 def state(root: Path) -> dict[bytes, tuple]:
