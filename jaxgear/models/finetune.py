@@ -60,13 +60,19 @@ class FineTuned(nn.Module):
 
 
 def with_head(
-    backbone: Backbone, head: Head, variables: PyTree, train_from: int = FROZEN
+    backbone: Backbone,
+    head: Head,
+    variables: PyTree,
+    train_from: int = FROZEN,
+    compute: str = "float32",
 ) -> tuple[FineTuned, PyTree]:
-    """The network of a backbone and a head that was trained on its features, with its variables."""
+    """The network of a backbone and a head that was trained on its features, with its variables.
+
+    Stages of the backbone compute in `compute`; variables stay float32.
+    """
     like = backbone.preprocess
-    module = FineTuned(
-        backbone.module, head, like.order, like.scale, like.mean, like.std, train_from
-    )
+    module = backbone.module.clone(dtype=compute)
+    module = FineTuned(module, head, like.order, like.scale, like.mean, like.std, train_from)
     below = backbone.variables
     return module, {
         "params": {"backbone": below["params"], "head": variables["params"]},

@@ -49,9 +49,11 @@ class ResNet(nn.Module):
         self, x: Float[Array, "B H W 3"], train: bool = False, train_from: int = 0
     ) -> Float[Array, "B D"]:
         """With `train`, stages from `train_from` on (0: the stem) use the batch's statistics and
-        update the running ones; the stages below it stay frozen.
+        update the running ones; the stages below it stay frozen, and no gradient goes there.
         """
         x = self.stages(x, train, train_from)
+        if train and train_from > STAGES:
+            x = jax.lax.stop_gradient(x)
         return x.astype(jnp.float32).mean(axis=(1, 2))
 
     @nn.compact
@@ -73,6 +75,8 @@ class ResNet(nn.Module):
         dtype = jnp.dtype(self.dtype)
         x = x.astype(dtype)
         for stage in range(first, last + 1):
+            if train and 0 < stage == train_from:
+                x = jax.lax.stop_gradient(x)  # the backward pass ends here
             conv = functools.partial(_conv, self.conv_bias, dtype)
             norm = self._norm(train and stage >= train_from, dtype)
             if stage == 0:
