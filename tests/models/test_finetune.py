@@ -38,12 +38,12 @@ def backbone():
     return load_backbone(WEIGHTS)
 
 
-def network(backbone, train_from=FROZEN, compute="float32"):
+def network(backbone, train_from=FROZEN, **options):
     head = Head(3)
     variables = head.init(jax.random.key(0), np.zeros((1, 16), np.float32), train=False)
     kernel = jax.random.normal(jax.random.key(1), (16, 3))
     variables = {"params": {"dense": {**variables["params"]["dense"], "kernel": kernel}}}
-    return head, variables, *with_head(backbone, head, variables, train_from, compute)
+    return head, variables, *with_head(backbone, head, variables, train_from, **options)
 
 
 def trained(model, variables, labels, train_from, count=3):
@@ -65,9 +65,10 @@ def trained(model, variables, labels, train_from, count=3):
     return state
 
 
+@pytest.mark.parametrize("batch_statistics", [False, True])
 @pytest.mark.parametrize("train_from", [FROZEN, 4, 2])
-def test_frozen_is_bit_identical_and_the_rest_moves(backbone, train_from):
-    _, _, model, variables = network(backbone, train_from)
+def test_frozen_is_bit_identical_and_the_rest_moves(backbone, train_from, batch_statistics):
+    _, _, model, variables = network(backbone, train_from, batch_statistics=batch_statistics)
     state = trained(model, variables, LABELS, train_from)
     for name, after in (("params", state.params), ("batch_stats", state.batch_stats)):
         before = traverse_util.flatten_dict(variables[name])
@@ -75,7 +76,8 @@ def test_frozen_is_bit_identical_and_the_rest_moves(backbone, train_from):
         assert before.keys() == after.keys()
         for path in before:
             same = np.array_equal(before[path], after[path])
-            assert same == (stage_of(path) < train_from), path
+            kept = name == "batch_stats" and not batch_statistics
+            assert same == (kept or stage_of(path) < train_from), path
 
 
 def test_frozen_stages_keep_no_optimizer_slots(backbone):
@@ -216,8 +218,8 @@ def test_no_gradient_goes_below_what_is_trained(backbone):
 
 def test_fine_tuning_in_bfloat16_keeps_float32_and_lowers_for_gpus(backbone):
     """Close to float32; and the program for a GPU leaves convolutions to its own library."""
-    _, _, model, variables = network(backbone, 1, "bfloat16")
-    exact = trained(network(backbone, 1)[2], variables, LABELS, 1, count=1)
+    _, _, model, variables = network(backbone, 1, compute="bfloat16", batch_statistics=True)
+    exact = trained(network(backbone, 1, batch_statistics=True)[2], variables, LABELS, 1, count=1)
     half = trained(model, variables, LABELS, 1, count=1)
     for a, b in zip(
         jax.tree.leaves(half.batch_stats), jax.tree.leaves(exact.batch_stats), strict=True
