@@ -25,6 +25,8 @@ from scripts import bench
 ROOT = Path(__file__).parents[1]
 TINY = ["--data", "drawn:120", "--image-size", "32", "--batch-size", "16"]
 
+pytestmark = pytest.mark.one_cache
+
 
 def command(*arguments, module="experiments.scratch"):
     return [sys.executable, "-m", module, *map(str, arguments)]
@@ -39,18 +41,6 @@ def run(*arguments, module="experiments.scratch", **options):
 def rows(folder):
     with (folder / "history.csv").open() as file:
         return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    """One cache for this file: the drawn pictures are drawn once."""
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(autouse=True)
-def own_cache(cache, monkeypatch):
-    """In place of the fixture that gives each test an empty one."""
-    monkeypatch.setenv("JAXGEAR_CACHE", str(cache))
 
 
 @pytest.fixture(scope="module")

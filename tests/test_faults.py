@@ -19,6 +19,8 @@ from scripts import kill_runs
 
 ROOT = Path(__file__).parents[1]
 
+pytestmark = pytest.mark.one_cache
+
 
 def start(*flags, **options):
     """The short run of scripts/kill_runs.py as a process."""
@@ -39,17 +41,6 @@ def finish(process, code=0):
 def only(folder):
     (run,) = folder.glob("kill_runs-*")
     return run
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(autouse=True)
-def own_cache(cache, monkeypatch):
-    """In place of the fixture that gives each test an empty one."""
-    monkeypatch.setenv("JAXGEAR_CACHE", str(cache))
 
 
 @pytest.fixture(scope="module")
@@ -134,8 +125,9 @@ def test_an_odd_environment_is_no_obstacle(straight, tmp_path):
     assert kill_runs.outcome(run) == kill_runs.outcome(straight)
 
 
-def test_another_seed_is_another_run(straight, tmp_path):
-    finish(start(*kill_runs.TRAIN, "--epochs", 2, "--seed", 1, "--out", tmp_path))
+def test_another_seed_is_another_run_and_its_place_may_be_relative(straight, tmp_path):
+    out = Path(os.path.relpath(tmp_path, ROOT))
+    finish(start(*kill_runs.TRAIN, "--epochs", 2, "--seed", 1, "--out", out))
     ours = kill_runs.outcome(only(tmp_path))
     assert ours["state.json"] != kill_runs.outcome(straight)["state.json"]
 
