@@ -18,6 +18,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float, UInt8
 from safetensors.numpy import save
 
+from jaxgear.data.walk import printable
 from jaxgear.errors import CheckpointError
 from jaxgear.files import from_json
 from jaxgear.models.convert import Converted, checked, convert, graft
@@ -88,10 +89,10 @@ def load_backbone(path: Path) -> Backbone:
     path = Path(path)
     try:
         return _load(path)
-    except CheckpointError:
-        raise
+    except CheckpointError as error:  # it may quote what a stranger wrote
+        raise CheckpointError(printable(str(error))[:1400]) from error
     except Exception as error:  # names and numbers of a stranger make the machine fail in any way
-        reason = "".join(c if c.isprintable() else "?" for c in repr(error)[:200])
+        reason = printable(repr(error))[:200]
         raise CheckpointError(f"{path}: damaged, or no weights of a ResNet ({reason})") from error
 
 
