@@ -20,6 +20,7 @@ from jaxgear.data.splits import (
     twins_across,
     twins_in_two_classes,
 )
+from jaxgear.data.walk import printable
 from jaxgear.errors import DataError
 
 PHOTOGRAPHS = Path("data/gear_images")  # where scripts/get_gear.py puts them
@@ -157,7 +158,7 @@ def open_dataset(
     groups = near_duplicate_groups(folder.records)
     sides = assign_sides(folder, groups, seed=seed)
     for record, twin in twins_across(folder.records, groups, sides):
-        say(f"warning: near-duplicates on two sides: {record.path} and {twin.path}")
+        say(f"warning: near-duplicates on two sides: {few([record.path])} and {few([twin.path])}")
     if pairs := twins_in_two_classes(folder.records, groups):
         named = few(f"{a.path} and {b.path}" for a, b in pairs)
         say(f"warning: near-duplicates in two classes: {named}; `jaxgear check --sheet` shows them")
@@ -203,6 +204,6 @@ def drawn_set(source: str) -> Path:
 
 
 def few(names: Iterable[str], most: int = 3) -> str:
-    """The first `most` of `names`, and how many more there are."""
-    names = list(names)
+    """The first `most` of `names`, as they can be printed, and how many more there are."""
+    names = list(map(printable, names))
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if names[most:] else "")

@@ -21,7 +21,7 @@ from jaxtyping import UInt8
 
 from jaxgear.data.cache import CacheChoice, PictureCache, shrink
 from jaxgear.data.images import ImageError, load_rgb, read_bytes
-from jaxgear.data.walk import Candidate, Refused, list_pictures, stable_key
+from jaxgear.data.walk import Candidate, Refused, list_pictures, printable, stable_key
 from jaxgear.errors import DataError
 
 OnBad = Literal["stop", "skip"]
@@ -201,7 +201,7 @@ def require_clean(folder: Folder, on_bad: OnBad = "stop") -> Folder:
             f"{folder.root}: {len(bad)} files cannot be used; repair or remove them, or go on "
             "without them (--on-bad skip)"
         ]
-        lines += [f"  {refused.path}: {refused.reason}" for refused in bad[:_LISTED]]
+        lines += [f"  {printable(refused.path)}: {refused.reason}" for refused in bad[:_LISTED]]
         if len(bad) > _LISTED:
             more = len(bad) - _LISTED
             lines.append(f"  … and {more} more; run `python -m jaxgear check {folder.root}`")

@@ -15,7 +15,7 @@ from limits import limited, no_warnings, state
 from pictures import encoded, scene
 
 from jaxgear.data.folder import read_folder, require_clean
-from jaxgear.data.walk import text_of
+from jaxgear.data.walk import printable, text_of
 from jaxgear.errors import DataError
 
 PICTURES = [encoded(scene(k, 12, 16), kind) for k, kind in enumerate(("PNG", "JPEG", "WEBP"))]
@@ -113,6 +113,7 @@ def test_trees(examples, outside):
             assert all(unicodedata.is_normalized("NFC", name) for name in found.classes)
             assert read_folder(root, size=16, min_classes=1, cache=None) == found
             skipped(found)
+            message += told(found)
         message.encode()  # nothing in it that cannot be printed
         assert str(root) in message
         assert state(outside.parent) == before
@@ -121,6 +122,17 @@ def test_trees(examples, outside):
     with no_warnings():
         check()
     assert min(outcomes.values()) > examples / 10, outcomes
+
+
+def told(found) -> str:
+    """What a run says of the folder: nothing in it moves the cursor."""
+    try:
+        require_clean(found)
+    except DataError as error:
+        lines = str(error).split("\n")
+        assert all(line == printable(line) for line in lines)
+        return lines[0]
+    return ""
 
 
 def skipped(found) -> None:
