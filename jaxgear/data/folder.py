@@ -175,10 +175,13 @@ def conflicts(folder: Folder) -> tuple[Refused, ...]:
         best = max(same, key=lambda record: _RANK.get(record.side or "", 0))
         for record in same:
             other = next((o for o in same if o.label != record.label), None)
+            where = "in another class"
+            if other is None and record.side != best.side:
+                other, where = best, "on another side"
             if other is not None:
-                found.append(Refused(record.path, f"same bytes as {other.path}, in another class"))
-            elif record.side != best.side:
-                found.append(Refused(record.path, f"same bytes as {best.path}, on another side"))
+                found.append(
+                    Refused(record.path, f"same bytes as {printable(other.path)}, {where}")
+                )
     return tuple(sorted(found, key=lambda one: stable_key(one.path)))
 
 

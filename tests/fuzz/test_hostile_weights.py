@@ -53,7 +53,7 @@ def damaged(draw: st.DrawFn, value, most: int = 3) -> str:
             holder[key] = [holder[key]] if draw(st.booleans()) else {"module": holder[key]}
         elif change == "many":
             most = 1_000_000 // len(json.dumps(holder[key]))
-            holder[key] = [holder[key]] * draw(st.sampled_from([2, 50, min(5000, most)]))
+            holder[key] = [holder[key]] * min(most, draw(st.sampled_from([2, 50, 5000])))
         else:
             other, there = draw(st.sampled_from(places))
             try:
