@@ -53,7 +53,7 @@ class Bundle:
     def probs(self, logits: Float[np.ndarray, "N K"]) -> Float[np.ndarray, "N K"]:
         """Calibrated class probabilities, float32: softmax(logits / temperature)."""
         if not np.isfinite(logits).all():
-            raise CheckpointError("the network's output is not finite: its weights are of no use")
+            raise CheckpointError("the model's output is not finite: its weights are of no use")
         scaled = logits.astype(np.float64) / self.temperature
         powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
         return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)

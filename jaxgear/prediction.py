@@ -22,7 +22,7 @@ from jaxgear.data.folder import OnBad, pixels, read_folder, require_clean
 from jaxgear.data.images import ImageError, load_letterboxed, read_bytes
 from jaxgear.data.sources import find_pictures
 from jaxgear.data.walk import Refused
-from jaxgear.errors import DataError
+from jaxgear.errors import CheckpointError, DataError
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +63,10 @@ class Predictor:
             for first in range(0, len(images), self.batch_size)
         ]
         none = np.zeros((0, len(self.bundle.classes)), np.float32)
-        return np.concatenate([none, *parts])[: len(images)]
+        logits = np.concatenate([none, *parts])[: len(images)]
+        if not np.isfinite(logits).all():
+            raise CheckpointError("the model's output is not finite: its weights are of no use")
+        return logits
 
     def probs(self, images: UInt8[np.ndarray, "N S S 3"]) -> Float[np.ndarray, "N K"]:
         """Calibrated probabilities of any number of pictures."""

@@ -30,7 +30,7 @@ MODULES = {
 }
 MODULE = "module"
 MOST = 2000  # modules and values of their fields; a deep ConvNet has some hundred
-LARGEST = 2**20  # of whole numbers: features, windows, classes
+LARGEST = 2**20  # number: features, windows, classes, means
 
 
 def to_spec(value: Any) -> Any:
@@ -84,7 +84,7 @@ def _build(spec: Any, left: list[int]) -> Any:
         return module(**{name: _build(value, left) for name, value in fields.items()})
     if isinstance(spec, list):
         return tuple(_build(item, left) for item in spec)
-    if isinstance(spec, int) and abs(spec) > LARGEST:
+    if isinstance(spec, int | float) and abs(spec) > LARGEST:
         raise CheckpointError(f"the network has a number over {LARGEST} in it")
     return spec
 

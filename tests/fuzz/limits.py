@@ -50,7 +50,8 @@ def no_warnings() -> Iterator[None]:
         warnings.simplefilter("always")
         yield
         gc.collect()
-    assert [str(one) for one in seen] == []
+    messages = [str(one) for one in seen]
+    assert not messages, messages[:3]
 
 
 def state(root: Path) -> dict[bytes, tuple]:
