@@ -29,7 +29,7 @@ MODULES = {
     )
 }
 MODULE = "module"
-MOST = 2000  # modules and values of their fields; a deep ConvNet has some hundred
+MOST = 1000  # modules and values of their fields; a deep ConvNet has some hundred
 LARGEST = 2**20  # number: features, windows, classes, means
 
 

@@ -85,9 +85,9 @@ def test_originals_are_sound():
         assert load_rgb(data).shape in {(20, 28, 3), (28, 20, 3)}
 
 
-@pytest.mark.parametrize("examples", [1000, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [600, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_bytes(examples):
-    @settings(max_examples=examples, deadline=None, derandomize=examples == 1000, database=None,
+    @settings(max_examples=examples, deadline=None, derandomize=examples == 600, database=None,
               suppress_health_check=list(HealthCheck))  # fmt: skip
     @given(mutated(ORIGINALS))
     def check(data):
