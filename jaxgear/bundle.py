@@ -11,8 +11,6 @@
 import dataclasses
 import functools
 import hashlib
-import json
-import math
 import os
 from pathlib import Path
 from typing import Any
@@ -22,17 +20,19 @@ import jax
 import numpy as np
 from flax import traverse_util
 from jaxtyping import Float, PyTree
-from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
 from jaxgear.data.known import KnownPictures
+from jaxgear.data.walk import printable
 from jaxgear.errors import CheckpointError
-from jaxgear.files import write_bytes, write_json
+from jaxgear.files import from_json, read_regular, write_bytes, write_json
 from jaxgear.models.spec import from_spec, to_spec
 
 VERSION = 2
 CARD, WEIGHTS, PICTURES = "bundle.json", "weights.safetensors", "pictures.safetensors"
+CARD_LIMIT, WEIGHTS_LIMIT = 2**20, 2**30  # bytes; a ResNet-152 has 0.24 GB
+MAX_SIZE = 2048  # pixels
 LAYOUT = "letterbox on white, RGB, uint8"  # what data/images.py does
 
 
@@ -53,6 +53,8 @@ class Bundle:
 
     def probs(self, logits: Float[np.ndarray, "N K"]) -> Float[np.ndarray, "N K"]:
         """Calibrated class probabilities, float32: softmax(logits / temperature)."""
+        if not np.isfinite(logits).all():
+            raise CheckpointError("the model's output is not finite: its weights are of no use")
         scaled = logits.astype(np.float64) / self.temperature
         powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
         return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
@@ -109,20 +111,23 @@ class Bundle:
         if (folder / "model" / CARD).is_file():
             folder = folder / "model"
         try:
-            card = json.loads((folder / CARD).read_bytes())
+            card = from_json(read_regular(folder / CARD, CARD_LIMIT))
         except FileNotFoundError as error:
             raise CheckpointError(
                 f"{path}: neither a run nor a bundle ({CARD} is missing)"
             ) from error
         except (OSError, ValueError) as error:
-            raise CheckpointError(f"{folder}: unreadable bundle ({error})") from error
+            reason = getattr(error, "strerror", None) or _first_line(error)
+            raise CheckpointError(f"{folder / CARD}: cannot be read ({reason})") from error
         try:
             return cls._from_card(card, folder)
         except CheckpointError as error:
-            raise CheckpointError(f"{folder}: {error}") from error
+            raise CheckpointError(f"{folder}: {_first_line(error)}") from error
         except KeyError as error:
-            raise CheckpointError(f"{folder}: not a valid bundle (no {error} in it)") from error
-        except (TypeError, ValueError, AttributeError, SafetensorError) as error:
+            raise CheckpointError(
+                f"{folder}: not a valid bundle (no {_first_line(error)} in it)"
+            ) from error
+        except Exception as error:  # hostile fields make networks and parsers raise anything
             raise CheckpointError(
                 f"{folder}: not a valid bundle ({type(error).__name__}: {_first_line(error)})"
             ) from error
@@ -131,27 +136,32 @@ class Bundle:
     def _from_card(cls, card: dict[str, Any], folder: Path) -> "Bundle":
         if card["version"] != VERSION:
             raise CheckpointError(
-                f"version {card['version']} of {CARD}, this jaxgear reads {VERSION}; "
-                "--resume RUN of the experiment writes the model of a run anew"
+                f"version {str(card['version'])[:20]} of {CARD}, this jaxgear reads {VERSION}; "
+                "use the jaxgear that wrote it, or train again"
             )
         if card["preprocessing"]["layout"] != LAYOUT:
             raise CheckpointError(f"unknown preprocessing {card['preprocessing']['layout']!r}")
         bundle = cls(
             model=from_spec(card["model"]),
             variables=_unflatten(load_safetensors(_read(folder, WEIGHTS, card))),
-            classes=tuple(map(str, card["classes"])),
-            size=int(card["preprocessing"]["size"]),
+            classes=_classes(card["classes"]),
+            size=card["preprocessing"]["size"],
             temperature=float(card["temperature"]),
             fingerprint=str(card["fingerprint"]),
             pictures=KnownPictures.from_arrays(load_safetensors(_read(folder, PICTURES, card))),
-            versions=dict(card["versions"]),
+            versions={name: str(value) for name, value in card["versions"].items()},
             about=dict(card["about"]),
             accept_from=None if card["accept_from"] is None else float(card["accept_from"]),
         )
         if bundle.accept_from is not None and not math.isfinite(bundle.accept_from):
             raise ValueError(f"accept_from {bundle.accept_from}")
-        if not (bundle.temperature > 0 and math.isfinite(bundle.temperature)):
+        if not 1e-6 < bundle.temperature < 1e6:
             raise ValueError(f"temperature {bundle.temperature}")
+        if type(bundle.size) is not int or not 1 <= bundle.size <= MAX_SIZE:
+            raise ValueError(f"pictures of {bundle.size!r} pixels, at most {MAX_SIZE} are read")
+        for name in ("classes", "fingerprint", "versions"):
+            if not getattr(bundle, name):
+                raise ValueError(f"{name} is empty")
         bundle._check_leaves()
         return bundle
 
@@ -178,7 +188,7 @@ class Bundle:
 def _read(folder: Path, name: str, card: dict[str, Any]) -> bytes:
     """A file of the bundle, which must be the one that the card was written with."""
     try:
-        data = (folder / name).read_bytes()
+        data = read_regular(folder / name, WEIGHTS_LIMIT)
     except OSError as error:
         raise CheckpointError(f"{name} cannot be read ({error.strerror})") from error
     if hashlib.sha256(data).hexdigest() != card["sha256"][name]:
@@ -186,8 +196,18 @@ def _read(folder: Path, name: str, card: dict[str, Any]) -> bytes:
     return data
 
 
+def _classes(names: Any) -> tuple[str, ...]:
+    """Names that can be told apart and printed."""
+    sound = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    if not sound or len(set(names)) < len(names):
+        raise ValueError("classes are not a list of different names")
+    if any(name != printable(name) or not name for name in names):
+        raise ValueError("a class without a name, or with control characters in it")
+    return tuple(names)
+
+
 def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
+    return printable(str(error).strip().partition("\n")[0][:300])
 
 
 def _unflatten(flat: dict[str, np.ndarray]) -> PyTree:

@@ -51,7 +51,21 @@ def run_experiment(experiment: Callable[[C], Path], config: type[C]) -> NoReturn
     argv = sys.argv[1:]
     debug = "--debug" in argv
     argv = [word for word in argv if word != "--debug"]
-    exit_with(lambda: experiment(parse(config, argv)), debug)
+    exit_with(lambda: _within_memory(experiment, parse(config, argv)), debug)
+
+
+def _within_memory(experiment: Callable[[C], Path], config: C) -> Path:
+    """Runs it; when the device has too little memory, says which flag helps."""
+    try:
+        return experiment(config)
+    except RuntimeError as error:  # jax.errors.JaxRuntimeError, without importing jax for it
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        size = config.batch_size
+        raise GearError(
+            f"--batch-size {size} did not fit in the device's memory; try --batch-size "
+            f"{max(1, size // 2)}, or a smaller --image-size"
+        ) from error
 
 
 def parse(config: type[C], argv: Sequence[str]) -> C:

@@ -3,7 +3,9 @@
 import contextlib
 import errno
 import json
+import math
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -47,6 +49,43 @@ def write_json(path: Path, value: Any) -> None:
 def to_json(value: Any) -> str:
     """Indented JSON; ValueError for what JSON lacks (NaN)."""
     return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def read_regular(path: Path, limit: int) -> bytes:
+    """A file whole; OSError if it is a pipe or folder, or has more than `limit` bytes."""
+    # O_NONBLOCK: opening a pipe without a writer would otherwise wait for ever.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor, not a path
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        if status.st_size > limit:
+            raise OSError(errno.EFBIG, f"larger than {limit >> 20} MB")
+        return file.read(limit)
+
+
+def from_json(content: str | bytes) -> Any:
+    """The value of JSON as others read it: no NaN and infinity, no number that becomes one, no key
+    twice, nothing too deep. ValueError for all that.
+    """
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            raise ValueError("a key twice in one object")
+        return found
+
+    def finite(text: str) -> float:
+        if not math.isfinite(value := float(text)):
+            raise ValueError(f"the number {text[:20]}")
+        return value
+
+    try:
+        return json.loads(
+            content, object_pairs_hook=once, parse_float=finite, parse_constant=finite
+        )
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 class Output:

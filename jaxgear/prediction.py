@@ -19,10 +19,10 @@ from jaxgear.bundle import Bundle
 from jaxgear.compile_cache import keep_compiled
 from jaxgear.data.dataset import Side
 from jaxgear.data.folder import OnBad, pixels, read_folder, require_clean
-from jaxgear.data.images import ImageError, letterbox, load_rgb, read_bytes
+from jaxgear.data.images import ImageError, load_letterboxed, read_bytes
 from jaxgear.data.sources import find_pictures
 from jaxgear.data.walk import Refused
-from jaxgear.errors import DataError
+from jaxgear.errors import CheckpointError, DataError
 
 NONE = "none"  # what a refused picture shows
 
@@ -71,7 +71,10 @@ class Predictor:
             for first in range(0, len(images), self.batch_size)
         ]
         none = np.zeros((0, len(self.bundle.classes)), np.float32)
-        return np.concatenate([none, *parts])[: len(images)]
+        logits = np.concatenate([none, *parts])[: len(images)]
+        if not np.isfinite(logits).all():
+            raise CheckpointError("the model's output is not finite: its weights are of no use")
+        return logits
 
     def probs(self, images: UInt8[np.ndarray, "N S S 3"]) -> Float[np.ndarray, "N K"]:
         """Calibrated probabilities of any number of pictures."""
@@ -98,15 +101,15 @@ def predict_files(
     """`predict` for files that were found before."""
     # One picture is not padded to 64, and sizes are few, so that compiled programs are found again.
     batch_size = min(batch_size, 1 << (len(files) - 1).bit_length())
-    predictor = Predictor(bundle, batch_size)
     pool = ThreadPoolExecutor(os.cpu_count())  # Pillow releases the GIL while it decodes
     try:
+        predictor = pool.submit(Predictor, bundle, batch_size)  # meanwhile others decode
         read = _ahead(pool, functools.partial(_read, bundle), files, batch_size)
         before: tuple[list[Prediction], jax.Array] | None = None
         while chunk := list(itertools.islice(read, batch_size)):
             images = [one.image for one in chunk if one.image is not None]
             none = np.zeros((0, bundle.size, bundle.size, 3), np.uint8)
-            started = predictor.start(np.stack(images) if images else none)
+            started = predictor.result().start(np.stack(images) if images else none)
             if before is not None:  # the device works on this batch while we hand out the last
                 yield from _finish(bundle, *before)
             before = chunk, started
@@ -134,7 +137,7 @@ def _read(bundle: Bundle, file: Path | Refused) -> Prediction:
     path = str(file)
     try:
         data = read_bytes(path, path)
-        image = letterbox(load_rgb(data, path), bundle.size)
+        image = load_letterboxed(data, bundle.size, path)
     except ImageError as error:
         return Prediction(path, error=error.reason)
     sha256 = hashlib.sha256(data).hexdigest()

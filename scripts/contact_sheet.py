@@ -23,7 +23,7 @@ MAGENTA = np.array([255, 0, 255])
 
 def pasted(path: Path, ground: np.ndarray) -> Image.Image:
     """The picture on white, and its object on `ground` (RGB), side by side."""
-    rgba = load_rgba(path)
+    rgba = load_rgba(path.read_bytes(), str(path))
     opacity = cutout(rgba)[..., None] / 255
     there = rgba[..., :3].astype(np.float32)
     alone = np.clip(there - (1 - opacity) * (255 - ground), 0, 255).astype(np.uint8)

@@ -89,7 +89,7 @@ def build(run: Path, folder: Path, out: Path, side: str, data: str, seed: int) -
     for picture in pictures:
         rng = np.random.default_rng((seed, int(picture.sha256[:8], 16)))
         ground = grounds[rng.integers(len(grounds))]
-        image = composite(load_rgba(root / picture.path), ground, rng)
+        image = composite(load_rgba((root / picture.path).read_bytes(), picture.path), ground, rng)
         place = out / picture.name / f"{picture.sha256[:16]}.jpg"
         place.parent.mkdir(parents=True, exist_ok=True)
         image.save(place, quality=int(rng.integers(70, 96)))

@@ -18,9 +18,22 @@ def shared() -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One cache for the file: its drawn pictures are drawn, and its programs compiled, once."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Gives each test an empty picture cache, so that none reads or fills the user's own."""
-    folder = tmp_path_factory.mktemp("cache")
+def own_cache(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Path:
+    """Gives each test an empty cache, so that none reads or fills the user's own; or `cache`, to
+    those that are marked `one_cache`.
+    """
+    shared = request.node.get_closest_marker("one_cache")
+    folder = request.getfixturevalue("cache") if shared else tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("JAXGEAR_CACHE", str(folder))
     return folder

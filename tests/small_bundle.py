@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+from flax import traverse_util
 
 from jaxgear.bundle import Bundle
 from jaxgear.data.known import KnownPictures
@@ -15,7 +16,7 @@ def make_bundle(model=None, variables=None, size=16, classes=CLASSES, known=None
     model = model or ConvNet([Conv(4), GlobalPool()], classes=len(classes))
     if variables is None:
         images = np.zeros((1, size, size, 3), np.uint8)
-        variables = jax.jit(lambda key: model.init(key, images, train=False))(jax.random.key(0))
+        variables = random_variables(lambda: model.init(jax.random.key(0), images, train=False))
     return Bundle(
         model=model,
         variables=variables,
@@ -27,3 +28,16 @@ def make_bundle(model=None, variables=None, size=16, classes=CLASSES, known=None
         versions={"jax": jax.__version__},
         about={"run": "scratch-20260101-120000", "epoch": 3, "val_accuracy": 0.9},
     )
+
+
+def random_variables(init):
+    """Variables of the shapes that `init()` has, without compiling it, which takes seconds."""
+    rng = np.random.default_rng(0)
+
+    def draw(path, leaf):
+        if path[-1] == "kernel":
+            fan_in = np.prod(leaf.shape[:-1])
+            return rng.normal(scale=(2 / fan_in) ** 0.5, size=leaf.shape).astype(np.float32)
+        return np.full(leaf.shape, path[-1] in ("scale", "var"), np.float32)
+
+    return traverse_util.path_aware_map(draw, jax.eval_shape(init))

@@ -69,6 +69,8 @@ def edit(card, **changes):
         {"temperature": 0},
         {"temperature": float("nan")},
         {"versions": None},
+        {"versions": {}},
+        {"fingerprint": ""},
         {"sha256": {}},
         {"sha256": {"weights.safetensors": "0" * 64}},
         {"model": {"module": "Conv", "features": 9}},

@@ -18,12 +18,14 @@ import pytest
 from jaxgear import prediction
 from jaxgear.bundle import Bundle
 from jaxgear.data.dataset import open_dataset
-from jaxgear.evaluation import metrics
+from jaxgear.evaluation import calibration, metrics
 from jaxgear.models.pretrained import load_backbone
 from scripts import bench
 
 ROOT = Path(__file__).parents[1]
 TINY = ["--data", "drawn:120", "--image-size", "32", "--batch-size", "16"]
+
+pytestmark = pytest.mark.one_cache
 
 
 def command(*arguments, module="experiments.scratch"):
@@ -39,18 +41,6 @@ def run(*arguments, module="experiments.scratch", **options):
 def rows(folder):
     with (folder / "history.csv").open() as file:
         return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    """One cache for this file: the drawn pictures are drawn once."""
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(autouse=True)
-def own_cache(cache, monkeypatch):
-    """In place of the fixture that gives each test an empty one."""
-    monkeypatch.setenv("JAXGEAR_CACHE", str(cache))
 
 
 @pytest.fixture(scope="module")
@@ -241,10 +231,16 @@ def test_transfer_is_a_run_like_any_other(finetune, tmp_path):
     bundle = Bundle.load(folder)
     dataset = open_dataset("drawn:120", size=32, seed=0, say=lambda line: None)
     test = dataset.test_side(folder)
-    logits = prediction.Predictor(bundle).logits(test.images)
+    predictor = prediction.Predictor(bundle)
+    logits = predictor.logits(test.images)
     summary = metrics.summarise(logits, test.labels, dataset.classes, bundle.temperature)
     for name in ("loss", "ece", "temperature"):
         assert summary[name] == pytest.approx(found[name], rel=1e-4)
+    val = dataset.side("val")
+    temperature = calibration.fit_temperature(predictor.logits(val.images), val.labels)
+    assert bundle.temperature == pytest.approx(temperature, rel=1e-3)
+    known = [bundle.side_of(record.sha256) for record in dataset.folder.records]
+    assert known == list(dataset.sides)
     stem = bundle.variables["params"]["backbone"]["conv1"]["kernel"]
     np.testing.assert_array_equal(
         stem, load_backbone(WEIGHTS).variables["params"]["conv1"]["kernel"]

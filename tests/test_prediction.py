@@ -1,18 +1,22 @@
 """Predictions are those of the network, whatever the batch size, and of every file there is one."""
 
+import dataclasses
 import hashlib
 import itertools
 
 import jax
 import numpy as np
 import pytest
-from pictures import encoded, scene
+from pictures import encoded, scene, write_set
 from small_bundle import CLASSES, make_bundle
 
 from jaxgear import prediction
 from jaxgear.data.images import letterbox, load_rgb
+from jaxgear.data.known import KnownPictures
+from jaxgear.errors import DataError
 
 SIZE = 16
+BUNDLE = make_bundle()
 
 
 @pytest.fixture
@@ -24,20 +28,22 @@ def files(tmp_path):
     return paths
 
 
+@pytest.fixture
 def compiled(caplog):
-    return [line for line in caplog.messages if line.startswith("Finished XLA compilation")]
+    """What was compiled so far, in any thread."""
+    jax.config.update("jax_log_compiles", True)
+    yield lambda: [line for line in caplog.messages if line.startswith("Finished XLA compilation")]
+    jax.config.update("jax_log_compiles", False)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 9, 64])
-def test_predictor_is_the_network(batch_size, caplog):
-    bundle = make_bundle()
+def test_predictor_is_the_network(batch_size, compiled):
     images = np.random.default_rng(0).integers(0, 256, (9, SIZE, SIZE, 3), np.uint8)
-    with jax.log_compiles():
-        predictor = prediction.Predictor(bundle, batch_size)
-        logits = predictor.logits(images)
-        probs = predictor.probs(images[:5])
-    assert len(compiled(caplog)) == 1
-    expected = bundle.model.apply(bundle.variables, images, train=False)
+    predictor = prediction.Predictor(BUNDLE, batch_size)
+    logits = predictor.logits(images)
+    probs = predictor.probs(images[:5])
+    assert len(compiled()) == 1
+    expected = BUNDLE.model.apply(BUNDLE.variables, images, train=False)
     np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(probs, jax.nn.softmax(expected[:5] / 0.5), rtol=1e-4)
     np.testing.assert_array_equal(probs.argmax(axis=1), logits[:5].argmax(axis=1))
@@ -45,14 +51,13 @@ def test_predictor_is_the_network(batch_size, caplog):
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 4, 64])
-def test_every_file_has_its_prediction_in_order(files, batch_size, caplog):
+def test_every_file_has_its_prediction_in_order(files, batch_size, compiled):
     files[3].write_text("no picture")
     known = hashlib.sha256(files[5].read_bytes()).hexdigest()
-    bundle = make_bundle(known={known: "train"})
+    bundle = dataclasses.replace(BUNDLE, pictures=KnownPictures.of([known], ["train"]))
     sources = [files[0].parent, "no/such.png"]
-    with jax.log_compiles():
-        found = list(prediction.predict(bundle, sources, batch_size))
-    assert len(compiled(caplog)) == 1
+    found = list(prediction.predict(bundle, sources, batch_size))
+    assert len(compiled()) == 1
     assert [one.path for one in found] == [*map(str, files), "no/such.png"]
     assert {i: one.error for i, one in enumerate(found) if one.error} == {
         3: "text, not a picture",
@@ -69,7 +74,7 @@ def test_every_file_has_its_prediction_in_order(files, batch_size, caplog):
 
 def test_nothing_but_unreadable_files(files):
     files[0].write_bytes(b"")
-    (only,) = prediction.predict(make_bundle(), [files[0]])
+    (only,) = prediction.predict(BUNDLE, [files[0]])
     assert (only.probs, only.error) == (None, "empty file")
 
 
@@ -83,8 +88,31 @@ def test_reads_only_a_few_batches_ahead_and_stops_when_nobody_asks(files, monkey
 
     monkeypatch.setattr(prediction, "read_bytes", count)
     many = [files[0].with_name(f"{i}.png") for i in range(500)]
-    found = prediction.predict_files(make_bundle(), many, batch_size=8)
+    found = prediction.predict_files(BUNDLE, many, batch_size=8)
     for number, _ in enumerate(itertools.islice(found, 100), 1):
         assert len(read) <= number + 5 * 8
     found.close()
     assert len(read) < 200
+
+
+def test_a_folder_is_labelled_in_the_order_of_the_model(tmp_path, capsys):
+    """A class that the folder lacks is said; one that the model does not know is an error."""
+    bundle = make_bundle()
+    write_set(tmp_path / "set", {"hardshell_jackets": 2, "boots": 1})
+    side = prediction.open_folder(tmp_path / "set", bundle, "stop")
+    assert [CLASSES[label] for label in side.labels] == [r.path.split("/")[0] for r in side.records]
+    assert "no pictures of class axes" in capsys.readouterr().err
+    write_set(tmp_path / "set", {"gloves": 1}, start=9)
+    with pytest.raises(DataError, match="set/gloves: the model knows no class 'gloves'"):
+        prediction.open_folder(tmp_path / "set", bundle, "stop")
+
+
+def test_what_a_picture_shares_its_batch_with_does_not_matter():
+    bundle = make_bundle()
+    images = np.random.default_rng(1).integers(0, 256, (40, SIZE, SIZE, 3), np.uint8)
+    alone = prediction.Predictor(bundle, 1).probs(images)
+    for batch_size in (3, 40, 64):
+        predictor = prediction.Predictor(bundle, batch_size)
+        np.testing.assert_allclose(predictor.probs(images), alone, atol=1e-6)
+        backwards = predictor.probs(images[::-1])[::-1]
+        np.testing.assert_allclose(backwards, alone, atol=1e-6)

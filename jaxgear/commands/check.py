@@ -2,7 +2,9 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
+from jaxgear.errors import UsageError
 from jaxgear.files import to_json, write_output
 
 
@@ -10,20 +12,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `jaxgear check`."""
     parser.add_argument("folder", type=Path)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the findings there")
+    parser.add_argument(
+        "--sheet", type=Path, metavar="FILE", help="draw pairs of near-duplicates there, as a PNG"
+    )
+    parser.add_argument(
+        "--since", type=Path, metavar="RUN", help="what has changed since that run was trained"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Lists what a training run would meet; exit 4 if it would stop."""
     from jaxgear.data.folder import conflicts, read_folder
-    from jaxgear.data.splits import near_duplicate_groups
+    from jaxgear.data.splits import near_duplicate_groups, twins_across, twins_in_two_classes
 
+    if arguments.sheet and arguments.sheet.suffix.lower() != ".png":
+        raise UsageError(f"--sheet {arguments.sheet}: is drawn as PNG; name it something.png")
+    earlier = _earlier(arguments.since)
     folder = read_folder(arguments.folder, min_classes=1)
-    groups: dict[str, list[str]] = {}
     group_of = near_duplicate_groups(folder.records)
+    groups: dict[str, list[str]] = {}
     for record, group in zip(folder.records, group_of, strict=True):
         groups.setdefault(group, []).append(record.path)
-    alike = [paths for paths in groups.values() if len(paths) > 1]
     clashing = conflicts(folder)
+    given = [record.side or "train" for record in folder.records]
     counts = dict.fromkeys(folder.classes, 0)
     for record in folder.records:
         counts[folder.classes[record.label]] += 1
@@ -37,22 +48,64 @@ def run(arguments: argparse.Namespace) -> int:
         "refused": [{"path": r.path, "reason": r.reason} for r in folder.refused],
         "conflicts": [{"path": r.path, "reason": r.reason} for r in clashing],
         "ignored": list(folder.ignored),
-        "duplicate_groups": alike,
+        "duplicate_groups": [paths for paths in groups.values() if len(paths) > 1],
+        "alike_in_two_classes": _paths(twins_in_two_classes(folder.records, group_of)),
+        "alike_on_two_sides": _paths(twins_across(folder.records, group_of, given)),
         "fingerprint": folder.fingerprint,
     }
-    print(f"{found['pictures']} pictures in {len(counts)} classes")
-    for name, count in counts.items():
+    if earlier is not None:
+        from jaxgear.evaluation import influx
+
+        found["since"] = influx.since(earlier, folder)
+    _print(found)
+    if arguments.sheet:
+        from jaxgear.evaluation import plots
+        from jaxgear.evaluation.contact_sheet import contact_sheet
+
+        sheet = contact_sheet(folder, group_of)
+        if sheet is None:
+            print("no near-duplicates: no sheet is drawn")
+        else:
+            write_output("--sheet", arguments.sheet, plots.png(sheet))
+    if arguments.json:
+        write_output("--json", arguments.json, to_json(found))
+    return 4 if folder.refused or clashing else 0
+
+
+def _earlier(path: Path | None) -> Any:
+    if path is None:
+        return None
+    from jaxgear.evaluation.finished import FinishedRun
+
+    return FinishedRun.read(path)
+
+
+def _paths(pairs: list) -> list[list[str]]:
+    return [[record.path for record in pair] for pair in pairs]
+
+
+def _print(found: dict[str, Any]) -> None:
+    """The findings for people; names are of strangers, and do not move the cursor."""
+    from jaxgear.data.walk import printable
+
+    print(f"{found['pictures']} pictures in {len(found['classes'])} classes")
+    for name, count in found["classes"].items():
         print(f"  {name:24} {count}")
-    if sides:
+    if found["pictures"]:
         print(f"sides from {found['smallest_side']} to {found['largest_side']} pixels")
     for title in ("refused", "conflicts"):
         print(f"{title}: {len(found[title])}")
         for row in found[title]:
-            print(f"  {row['path']}: {row['reason']}")
-    print(f"ignored (hidden or system files): {len(folder.ignored)}")
-    print(f"groups of near-duplicates: {len(alike)}")
-    for paths in alike:
-        print(f"  {', '.join(paths)}")
-    if arguments.json:
-        write_output("--json", arguments.json, to_json(found))
-    return 4 if folder.refused or clashing else 0
+            print(f"  {printable(row['path'])}: {row['reason']}")
+    print(f"ignored (hidden or system files): {len(found['ignored'])}")
+    print(f"groups of near-duplicates: {len(found['duplicate_groups'])}")
+    for paths in found["duplicate_groups"]:
+        print(f"  {', '.join(map(printable, paths))}")
+    for where in ("in_two_classes", "on_two_sides"):
+        for path, other in found[f"alike_{where}"]:
+            words = where.replace("_", " ")
+            print(f"warning: near-duplicates {words}: {printable(path)} and {printable(other)}")
+    if "since" in found:
+        from jaxgear.evaluation import influx
+
+        print("\n".join(influx.lines(found["since"])))

@@ -29,8 +29,8 @@ def run(arguments: argparse.Namespace) -> None:
         raise UsageError(f"--batch-size {arguments.batch_size}: must be at least 1")
     bundle = Bundle.load(arguments.model)
     side = prediction.open_folder(arguments.folder, bundle, arguments.on_bad)
-    predictor = prediction.Predictor(bundle, arguments.batch_size)
-    logits = predictor.logits(side.images)
+    batch_size = min(arguments.batch_size, len(side.labels))
+    logits = prediction.Predictor(bundle, batch_size).logits(side.images)
     summary = metrics.summarise(logits, side.labels, bundle.classes, bundle.temperature)
     summary["epoch"] = bundle.about.get("epoch")
     for name, row in summary["per_class"].items():
@@ -41,7 +41,8 @@ def run(arguments: argparse.Namespace) -> None:
     low, high = summary["interval95"]
     print(
         f"accuracy {summary['accuracy']:.4f} ({low:.4f} to {high:.4f})  "
-        f"loss {summary['loss']:.4f}  macro-F1 {summary['macro_f1']:.4f}  n {summary['n']}"
+        f"loss {summary['loss']:.4f}  macro-F1 {summary['macro_f1']:.4f}  "
+        f"calibration error {summary['ece']:.4f}  n {summary['n']}"
     )
     accepted = [not bundle.refuses(score) for score in bundle.score(logits)]
     summary["accepted"] = sum(accepted) / len(accepted)

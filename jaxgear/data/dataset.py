@@ -14,7 +14,13 @@ from jaxtyping import Int, UInt8
 from jaxgear.data.cache import user_cache
 from jaxgear.data.drawn import CLASSES, write_drawn
 from jaxgear.data.folder import Folder, OnBad, Record, pixels, read_folder, require_clean
-from jaxgear.data.splits import assign_sides, near_duplicate_groups, twins_across
+from jaxgear.data.splits import (
+    assign_sides,
+    near_duplicate_groups,
+    twins_across,
+    twins_in_two_classes,
+)
+from jaxgear.data.walk import printable
 from jaxgear.errors import DataError
 
 PHOTOGRAPHS = Path("data/gear_images")  # where scripts/get_gear.py puts them
@@ -152,7 +158,10 @@ def open_dataset(
     groups = near_duplicate_groups(folder.records)
     sides = assign_sides(folder, groups, seed=seed)
     for record, twin in twins_across(folder.records, groups, sides):
-        say(f"warning: near-duplicates on two sides: {record.path} and {twin.path}")
+        say(f"warning: near-duplicates on two sides: {few([record.path])} and {few([twin.path])}")
+    if pairs := twins_in_two_classes(folder.records, groups):
+        named = few(f"{a.path} and {b.path}" for a, b in pairs)
+        say(f"warning: near-duplicates in two classes: {named}; `jaxgear check --sheet` shows them")
     dataset = Dataset(folder, tuple(groups), tuple(sides), size)
     counts = dataset.counts()
     left_out = counts.get("left_out", 0)
@@ -171,8 +180,10 @@ def read_source(source: str, size: int) -> Folder:
         from jaxgear.data.tfds_gear import read_tfds
 
         return read_tfds(source.removeprefix("tfds:"), size=size)
-    root = drawn_set(source) if source.split(":")[0] == "drawn" else Path(source)
-    return read_folder(root, size=size)
+    if source.split(":")[0] == "drawn":
+        # Its one hidden file is our own: nothing to tell people of.
+        return replace(read_folder(drawn_set(source), size=size), ignored=())
+    return read_folder(Path(source), size=size)
 
 
 def default_source() -> str:
@@ -193,6 +204,6 @@ def drawn_set(source: str) -> Path:
 
 
 def few(names: Iterable[str], most: int = 3) -> str:
-    """The first `most` of `names`, and how many more there are."""
-    names = list(names)
+    """The first `most` of `names`, as they can be printed, and how many more there are."""
+    names = list(map(printable, names))
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if names[most:] else "")

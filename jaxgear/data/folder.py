@@ -21,7 +21,7 @@ from jaxtyping import UInt8
 
 from jaxgear.data.cache import CacheChoice, PictureCache, shrink
 from jaxgear.data.images import ImageError, load_rgb, read_bytes
-from jaxgear.data.walk import Candidate, Refused, list_pictures, stable_key
+from jaxgear.data.walk import Candidate, Refused, list_pictures, printable, stable_key
 from jaxgear.errors import DataError
 
 OnBad = Literal["stop", "skip"]
@@ -175,10 +175,13 @@ def conflicts(folder: Folder) -> tuple[Refused, ...]:
         best = max(same, key=lambda record: _RANK.get(record.side or "", 0))
         for record in same:
             other = next((o for o in same if o.label != record.label), None)
+            where = "in another class"
+            if other is None and record.side != best.side:
+                other, where = best, "on another side"
             if other is not None:
-                found.append(Refused(record.path, f"same bytes as {other.path}, in another class"))
-            elif record.side != best.side:
-                found.append(Refused(record.path, f"same bytes as {best.path}, on another side"))
+                found.append(
+                    Refused(record.path, f"same bytes as {printable(other.path)}, {where}")
+                )
     return tuple(sorted(found, key=lambda one: stable_key(one.path)))
 
 
@@ -201,7 +204,7 @@ def require_clean(folder: Folder, on_bad: OnBad = "stop") -> Folder:
             f"{folder.root}: {len(bad)} files cannot be used; repair or remove them, or go on "
             "without them (--on-bad skip)"
         ]
-        lines += [f"  {refused.path}: {refused.reason}" for refused in bad[:_LISTED]]
+        lines += [f"  {printable(refused.path)}: {refused.reason}" for refused in bad[:_LISTED]]
         if len(bad) > _LISTED:
             more = len(bad) - _LISTED
             lines.append(f"  … and {more} more; run `python -m jaxgear check {folder.root}`")

@@ -125,6 +125,20 @@ def twins_across(
     ]
 
 
+def twins_in_two_classes(
+    records: Sequence[Record], groups: Sequence[str]
+) -> list[tuple[Record, Record]]:
+    """Near-duplicates with different labels, of which one is probably wrong: a pair for each
+    picture whose class is not that of the first in its group.
+    """
+    first: dict[str, Record] = {}
+    pairs = [
+        (record, first.setdefault(group, record))
+        for record, group in zip(records, groups, strict=True)
+    ]
+    return [(record, other) for record, other in pairs if record.label != other.label]
+
+
 def _fill_empty_sides(
     folder: Folder,
     kept: list[tuple[int, str]],

@@ -21,10 +21,12 @@ import tensorflow_datasets as tfds
 from jaxgear.data import images
 from jaxgear.data.cache import CacheChoice, PictureCache
 from jaxgear.data.folder import Folder, Record, fingerprint
-from jaxgear.data.walk import SIDES, Refused, stable_key
+from jaxgear.data.walk import SIDES, Refused, printable, stable_key
 from jaxgear.errors import DataError
+from jaxgear.files import from_json, read_regular
 
 _OURS = {"image", "label", "path", "sha256", "group"}
+_KNOWN = "tensorflow_datasets.core.features."
 _SPLITS = {**SIDES, "left_out": "left_out"}
 
 
@@ -176,6 +178,8 @@ def read_tfds(
     good = [result for result in checked if not isinstance(result, Refused)]
     good.sort(key=lambda result: stable_key(result[0].path))
     classes = tuple(builder.info.features[label].names)
+    if any(name != printable(name) for name in classes):
+        raise DataError(f"{root}: a class with control characters in its name")
     if len(classes) < min_classes:
         raise DataError(f"{root}: has {len(classes)} classes, at least {min_classes} needed")
     records = tuple(record for record, _, _ in good)
@@ -211,12 +215,37 @@ def _newest(source: str) -> Path:
 
 def _open(root: Path) -> tuple[tfds.core.DatasetBuilder, str, str]:
     """A prepared set, and the names of its image and label features."""
+    _check_features(root)
     try:
         builder = tfds.builder_from_directory(root)
     except Exception as error:  # TFDS and protobuf each have their own kinds
         raise DataError(f"{root}: not a readable TFDS set ({_first_line(error)})") from error
     image = _feature(builder, "image", tfds.features.Image)
     return builder, image, _feature(builder, "label", tfds.features.ClassLabel)
+
+
+def _check_features(root: Path) -> None:
+    """Refuses a set that names features which are not TFDS' own: it would import and so run them.
+
+    Any module in the working directory can be named, so also one that lies beside the set.
+    """
+    path = root / "features.json"
+    if not path.is_file():
+        return  # not a set, as `builder_from_directory` says
+    try:
+        waiting = [from_json(read_regular(path, 2**24))]
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: not readable ({_first_line(error)})") from error
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            for key in ("pythonClassName", "type"):
+                name = value.get(key, "")
+                if isinstance(name, str) and "." in name and not name.startswith(_KNOWN):
+                    raise DataError(f"{path}: refused, it would import {printable(name)[:80]!r}")
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
 
 
 def _sources(builder: tfds.core.DatasetBuilder, image: str) -> dict[str, Any]:

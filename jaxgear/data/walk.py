@@ -102,8 +102,11 @@ def _class_folders(root: Path, prefix: str, listing: Listing) -> list[str]:
     for entry in _entries(root / prefix):
         if _is_hidden(entry) or not _is_folder(entry):
             listing.ignored.append(text_of(prefix + entry.name))
-        elif text_of(entry.name) != entry.name:
-            raise DataError(f"{root}: folder name {text_of(entry.name)} is not UTF-8; rename it")
+        elif printable(entry.name) != entry.name:  # it would become the name of a class
+            raise DataError(
+                f"{root}: folder name {printable(entry.name)} holds control characters or is not "
+                "UTF-8; rename it"
+            )
         else:
             names.append(entry.name)
     return names

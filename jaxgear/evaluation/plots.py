@@ -46,8 +46,10 @@ class Tile:
 
 def curves(rows: Sequence[history.Row], title: str = "") -> Figure:
     """Average training and validation loss and accuracy of every epoch, the best epoch marked."""
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    losses, accuracies = figure.subplots(1, 2)
+    figure = Figure(figsize=(10, 4))
+    # Drawn after every epoch: fixed margins take half the time of a computed layout.
+    margins = {"left": 0.06, "right": 0.99, "bottom": 0.13, "top": 0.83, "wspace": 0.16}
+    losses, accuracies = figure.subplots(1, 2, gridspec_kw=margins)
     draw_curve(losses, rows, "loss")
     draw_curve(accuracies, rows, "accuracy")
     best = history.best(rows)
@@ -75,7 +77,13 @@ def draw_curve(axes: Axes, rows: Sequence[history.Row], name: str) -> None:
     if name == "loss":
         axes.set_ylim(bottom=0)
     else:
-        axes.set_ylim(top=1)
+        top_at_one(axes)
+
+
+def top_at_one(axes: Axes) -> None:
+    """An accuracy axis that ends a little above 1, so that a marker there is whole."""
+    low = min(axes.get_ylim()[0], 0.99)
+    axes.set_ylim(low, 1 + 0.04 * (1 - low))
 
 
 def confusion(

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from jaxgear.evaluation import fonts
-from jaxgear.evaluation.plots import Figure, describe
+from jaxgear.evaluation.plots import Figure, describe, top_at_one
 from jaxgear.training import history
 
 # Okabe and Ito (2008), told apart with every kind of colour vision; without yellow, too light here.
@@ -41,7 +41,7 @@ def runs(groups: Mapping[str, Sequence[Sequence[history.Row]]]) -> Figure:
         describe(axes, "epoch", f"validation {name}")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     losses.set_ylim(bottom=0)
-    accuracies.set_ylim(top=1)
+    top_at_one(accuracies)
     handles, labels = losses.get_legend_handles_labels()
     legend = figure.legend(handles, labels, loc="outside lower left", frameon=False)
     for text in legend.get_texts():

@@ -50,7 +50,7 @@ def _training(run: FinishedRun) -> str:
         page.paragraph(
             f"Lowest validation loss {best.val_loss:.4f} in epoch {best.epoch} (dotted line), with "
             f"accuracy {best.val_accuracy:.4f} there; that epoch's model is tested below. "
-            "Training loss is as optimised, with augmentation and smoothed labels."
+            "Training loss is as optimised, with augmentation and the loss's own terms."
         )
     ]
     if sentence := history.overfitting(run.rows):

@@ -52,7 +52,7 @@ def compute_features(
         for view in range(views)
     }
     missing = [place for place, entry in found.items() if entry is None]
-    folded = backbone.fold()
+    folded = backbone.fold() if missing else backbone
     for start in range(0, len(missing), BATCH):
         places = missing[start : start + BATCH]
         # The last batch is filled up with its first picture.

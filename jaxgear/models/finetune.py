@@ -38,8 +38,8 @@ class FineTuned(nn.Module):
     """Pictures (RGB, 0 to 255) through a ResNet's features to logits: [B, H, W, 3] -> [B, K].
 
     `order`, `scale`, `mean` and `std` are the preprocessing that belongs to the weights
-    (`Preprocess`). In training, stages from `train_from` on (0: the stem) use and update batch
-    statistics; `FROZEN` keeps all.
+    (`Preprocess`). Stages from `train_from` on (0: the stem; `FROZEN`: none) are trained, on the
+    running statistics that came with the weights, or with `batch_statistics` on the batch's.
     """
 
     backbone: ResNet
@@ -49,6 +49,7 @@ class FineTuned(nn.Module):
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     train_from: int = FROZEN
+    batch_statistics: bool = False
 
     def __call__(self, images: Num[ArrayLike, "B H W 3"], train: bool) -> Float[Array, "B K"]:
         return self.head(self.features(images, train), train)
@@ -56,17 +57,26 @@ class FineTuned(nn.Module):
     def features(self, images: Num[ArrayLike, "B H W 3"], train: bool) -> Float[Array, "B D"]:
         """The pooled features of the last stage."""
         preprocess = Preprocess(self.order, self.scale, tuple(self.mean), tuple(self.std))
-        return self.backbone(preprocess(jnp.asarray(images)), train, self.train_from)
+        x = preprocess(jnp.asarray(images))
+        return self.backbone(x, train, self.train_from, self.batch_statistics)
 
 
 def with_head(
-    backbone: Backbone, head: Head, variables: PyTree, train_from: int = FROZEN
+    backbone: Backbone,
+    head: Head,
+    variables: PyTree,
+    train_from: int = FROZEN,
+    compute: str = "float32",
+    batch_statistics: bool = False,
 ) -> tuple[FineTuned, PyTree]:
-    """The network of a backbone and a head that was trained on its features, with its variables."""
+    """The network of a backbone and a head that was trained on its features, with its variables.
+
+    Stages of the backbone compute in `compute`; variables stay float32. See `FineTuned`.
+    """
     like = backbone.preprocess
-    module = FineTuned(
-        backbone.module, head, like.order, like.scale, like.mean, like.std, train_from
-    )
+    module = backbone.module.clone(dtype=compute)
+    pixels = (like.order, like.scale, like.mean, like.std)
+    module = FineTuned(module, head, *pixels, train_from, batch_statistics)
     below = backbone.variables
     return module, {
         "params": {"backbone": below["params"], "head": variables["params"]},

@@ -18,7 +18,9 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float, UInt8
 from safetensors.numpy import save
 
+from jaxgear.data.walk import printable
 from jaxgear.errors import CheckpointError
+from jaxgear.files import from_json
 from jaxgear.models.convert import Converted, checked, convert, graft
 from jaxgear.models.preprocess import Preprocess
 from jaxgear.models.resnet import ResNet, fold_batch_norm
@@ -85,6 +87,16 @@ def load_backbone(path: Path) -> Backbone:
     CheckpointError, in one line with the file's name, if they are not whole and sound.
     """
     path = Path(path)
+    try:
+        return _load(path)
+    except CheckpointError as error:  # it may quote what a stranger wrote
+        raise CheckpointError(printable(str(error))[:1400]) from error
+    except Exception as error:  # names and numbers of a stranger make the machine fail in any way
+        reason = printable(repr(error))[:200]
+        raise CheckpointError(f"{path}: damaged, or no weights of a ResNet ({reason})") from error
+
+
+def _load(path: Path) -> Backbone:
     source = read_weights(path)
     own = METADATA in source.metadata
     parts = _read_own(source, path) if own else convert(source, path)
@@ -99,7 +111,7 @@ def load_backbone(path: Path) -> Backbone:
 
 def _read_own(source: Source, path: Path) -> Converted:
     try:
-        text = json.loads(source.metadata[METADATA])
+        text = from_json(source.metadata[METADATA])
         if text["format"] != FORMAT:
             raise CheckpointError(f"{path}: of format {text['format']!r}; this reads {FORMAT}")
         fields = {name: kind(text["module"][name]) for name, kind in MODULE_FIELDS.items()}

@@ -46,12 +46,19 @@ class ResNet(nn.Module):
     dtype: str = "float32"
 
     def __call__(
-        self, x: Float[Array, "B H W 3"], train: bool = False, train_from: int = 0
+        self,
+        x: Float[Array, "B H W 3"],
+        train: bool = False,
+        train_from: int = 0,
+        batch_statistics: bool = True,
     ) -> Float[Array, "B D"]:
-        """With `train`, stages from `train_from` on (0: the stem) use the batch's statistics and
-        update the running ones; the stages below it stay frozen.
+        """With `train`, stages from `train_from` on (0: the stem) are trained; the stages below it
+        stay frozen, and no gradient goes there. Stages that are trained use the batch's statistics
+        and update the running ones, or, without `batch_statistics`, keep those.
         """
-        x = self.stages(x, train, train_from)
+        x = self.stages(x, train, train_from, batch_statistics=batch_statistics)
+        if train and train_from > STAGES:
+            x = jax.lax.stop_gradient(x)
         return x.astype(jnp.float32).mean(axis=(1, 2))
 
     @nn.compact
@@ -62,6 +69,7 @@ class ResNet(nn.Module):
         train_from: int = 0,
         first: int = 0,
         last: int = STAGES,
+        batch_statistics: bool = True,
     ) -> Float[Array, "B h w F"]:
         """Stages `first` to `last` (0: the stem), for Grad-CAM or to go on from a kept map.
 
@@ -73,8 +81,10 @@ class ResNet(nn.Module):
         dtype = jnp.dtype(self.dtype)
         x = x.astype(dtype)
         for stage in range(first, last + 1):
+            if train and 0 < stage == train_from:
+                x = jax.lax.stop_gradient(x)  # the backward pass ends here
             conv = functools.partial(_conv, self.conv_bias, dtype)
-            norm = self._norm(train and stage >= train_from, dtype)
+            norm = self._norm(train and batch_statistics and stage >= train_from, dtype)
             if stage == 0:
                 x = conv(self.width, 7, 2, name="conv1")(x)  # [B, H/2, W/2, 64]
                 x = nn.relu(norm(name="norm1")(x))

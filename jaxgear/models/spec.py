@@ -30,6 +30,8 @@ MODULES = {
     )
 }
 MODULE = "module"
+MOST = 1000  # modules and values of their fields; a deep ConvNet has some hundred
+LARGEST = 2**20  # number: features, windows, classes, means
 
 
 def to_spec(value: Any) -> Any:
@@ -54,23 +56,37 @@ def to_spec(value: Any) -> Any:
     raise TypeError(f"a bundle cannot hold {value!r}")
 
 
-def from_spec(spec: Any) -> Any:
-    """The inverse of `to_spec`.
+def from_spec(spec: Any) -> nn.Module:
+    """The inverse of `to_spec` for a module.
 
     Raises:
-        CheckpointError: a module that is not known, or fields that it does not have.
+        CheckpointError: a module that is not known, fields that it does not have, or more modules
+            and numbers than a network needs.
     """
+    if not isinstance(spec, dict):
+        raise CheckpointError("the network is no module")
+    left = [MOST]
+    return _build(spec, left)
+
+
+def _build(spec: Any, left: list[int]) -> Any:
+    left[0] -= 1
+    if left[0] < 0:
+        raise CheckpointError(f"the network has more than {MOST} parts")
     if isinstance(spec, dict):
         fields = dict(spec)
-        module = MODULES.get(fields.pop(MODULE, None))
+        name = fields.pop(MODULE, None)
+        module = MODULES.get(name) if isinstance(name, str) else None
         if module is None:
-            raise CheckpointError(f"unknown network module {spec.get(MODULE)!r}")
+            raise CheckpointError(f"unknown network module {str(spec.get(MODULE))[:80]!r}")
         unknown = fields.keys() - _fields(module)
         if unknown:
             raise CheckpointError(f"{spec[MODULE]} has no field {sorted(unknown)[0]!r}")
-        return module(**{name: from_spec(value) for name, value in fields.items()})
+        return module(**{name: _build(value, left) for name, value in fields.items()})
     if isinstance(spec, list):
-        return tuple(from_spec(item) for item in spec)
+        return tuple(_build(item, left) for item in spec)
+    if isinstance(spec, int | float) and abs(spec) > LARGEST:
+        raise CheckpointError(f"the network has a number over {LARGEST} in it")
     return spec
 
 

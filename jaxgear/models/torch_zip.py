@@ -10,6 +10,7 @@ import math
 import pickle
 import zipfile
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy as np
 
 from jaxgear.errors import CheckpointError
 
-PICKLE_LIMIT = 16 * 2**20  # bytes; the structure of a ResNet-152 takes 0.2 MB
+PICKLE_LIMIT = 4 * 2**20  # bytes; the structure of a ResNet-152 takes 0.2 MB
 
 DTYPES = {
     "FloatStorage": np.dtype("<f4"),
@@ -53,7 +54,8 @@ def read_torch_zip(path: Path) -> dict[str, np.ndarray]:
         raise CheckpointError(f"{path}: holds no state dict; save `model.state_dict()`")
     for name, box in tree.items():
         if not isinstance(name, str) or not isinstance(getattr(box, "array", None), np.ndarray):
-            raise CheckpointError(f"{path}: {name!r} is no tensor; save `model.state_dict()` alone")
+            name = repr(name)[:80]
+            raise CheckpointError(f"{path}: {name} is no tensor; save `model.state_dict()` alone")
     return {name: box.array for name, box in tree.items()}
 
 
@@ -94,15 +96,32 @@ ALLOWED = {
 }
 
 
+def _with_plain_keys(opcode: bytes) -> Callable[["_Unpickler"], None]:
+    """An opcode that fills a dictionary, for keys that are text or a number alone: the hash of a
+    tuple that holds another twice, which holds another twice, takes for ever.
+    """
+    fill = pickle._Unpickler.dispatch[opcode[0]]
+
+    def filled(self: "_Unpickler") -> None:
+        keys = self.stack[-2:-1] if opcode == pickle.SETITEM else self.stack[::2]
+        if not all(isinstance(key, str | int) for key in keys):
+            raise pickle.UnpicklingError("a key that is neither text nor a number")
+        fill(self)
+
+    return filled
+
+
 class _Unpickler(pickle._Unpickler):
     """The Python one and not the C one, which takes as much memory as a file tells it to."""
 
-    # Opcodes that torch never writes: buffers (memory before data) and copyreg's extensions.
+    # Opcodes that torch never writes: buffers (memory before data), copyreg's extensions, sets.
     dispatch = {  # noqa: RUF012 (as in the base class)
         opcode: method
         for opcode, method in pickle._Unpickler.dispatch.items()
-        if bytes([opcode]) not in (b"\x96", b"\x97", b"\x98", b"\x82", b"\x83", b"\x84")
+        if bytes([opcode]) not in b"\x96 \x97 \x98 \x82 \x83 \x84 \x8f \x90 \x91".split()
     }
+    for opcode in (pickle.SETITEM, pickle.SETITEMS, pickle.DICT):
+        dispatch[opcode[0]] = _with_plain_keys(opcode)
 
     def __init__(self, archive: zipfile.ZipFile, path: Path):
         self._archive, self._path = archive, path
@@ -122,6 +141,7 @@ class _Unpickler(pickle._Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         full = f"{module}.{name}"
         if full not in ALLOWED:
+            full = full[:80]
             raise CheckpointError(
                 f"{self._path}: refused, it would run {full!r}; save tensors alone (state_dict)"
             )
@@ -137,7 +157,7 @@ class _Unpickler(pickle._Unpickler):
             self._storages[key] = _Box(np.frombuffer(data, dtype))
         storage = self._storages[key]
         if storage.array.dtype != dtype or storage.array.size != count:
-            raise pickle.UnpicklingError(f"storage {key} does not have {count!r} numbers")
+            raise pickle.UnpicklingError(f"storage {key} does not have as many numbers as it says")
         return storage
 
     def _read(self, name: str) -> bytes:
@@ -151,15 +171,12 @@ class _Unpickler(pickle._Unpickler):
         return self._archive.read(info)  # checks the CRC
 
 
-def _rebuild_tensor(
-    storage: Any, offset: Any, size: tuple[Any, ...], stride: tuple[Any, ...]
-) -> _Box:
+def _rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any) -> _Box:
     """The view that torch saved, copied; checked to lie within its storage."""
-    numbers = (offset, *size, *stride)
     if len(size) != len(stride) or len(size) > 8:
-        raise pickle.UnpicklingError(f"a tensor of size {size!r} and stride {stride!r}")
-    if any(type(n) is not int or n < 0 for n in numbers):
-        raise pickle.UnpicklingError(f"a tensor of size {size!r} and stride {stride!r}")
+        raise pickle.UnpicklingError(f"a tensor of {len(size)} axes and {len(stride)} strides")
+    if any(type(n) is not int or not 0 <= n < 2**40 for n in (offset, *size, *stride)):
+        raise pickle.UnpicklingError("a tensor of impossible size or stride")
     array = storage.array
     if 0 in size:
         return _Box(np.zeros(size, array.dtype))

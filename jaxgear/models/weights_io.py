@@ -4,7 +4,6 @@ Nothing here knows what a ResNet is. Files are taken to be hostile: sizes are ch
 is taken, paths in a file stay in its folder, and nothing in a file is run.
 """
 
-import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -15,10 +14,11 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from jaxgear.errors import CheckpointError
+from jaxgear.files import from_json, read_regular
 from jaxgear.models.torch_zip import read_torch_zip
 
-JSON_LIMIT = 64 * 2**20  # bytes
-TOTAL_LIMIT = 4 * 2**30  # bytes of tensors; ResNet-152 has 0.24 GB
+JSON_LIMIT = 16 * 2**20  # bytes; of `[]`, they take 0.4 GB in memory
+TOTAL_LIMIT = 2**30  # bytes of tensors; ResNet-152 has 0.24 GB
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,17 @@ def read_weights(path: Path) -> Source:
     try:
         if path.is_dir():
             return _read_folder(path)
+        if not path.is_file() and path.exists():
+            raise CheckpointError(f"{path}: not a regular file")
+        if path.stat().st_size > TOTAL_LIMIT:
+            raise CheckpointError(f"{path}: more than {TOTAL_LIMIT >> 30} GB of weights")
         with path.open("rb") as file:
             head = file.read(16)
         if head[:4] == b"PK\x03\x04":
             return Source(read_torch_zip(path))
         if head[8:9] == b"{":
+            if int.from_bytes(head[:8], "little") > JSON_LIMIT:
+                raise CheckpointError(f"{path}: damaged or truncated (its header is too large)")
             return _read_safetensors(path)
         if head.lstrip()[:1] == b"{":
             return _read_tfjs(path)
@@ -77,13 +83,9 @@ def _read_folder(folder: Path) -> Source:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    if path.stat().st_size > JSON_LIMIT:
-        raise CheckpointError(
-            f"{path}: larger than {JSON_LIMIT >> 20} MB, no description of a model"
-        )
     try:
-        value = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
+        value = from_json(read_regular(path, JSON_LIMIT))
+    except ValueError as error:
         raise CheckpointError(f"{path}: not JSON ({str(error)[:100]})") from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{path}: not a JSON object")
@@ -133,12 +135,14 @@ def _keras_layers(model: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def _weight_spec(weight: dict[str, Any], path: Path) -> tuple[str, tuple[int, ...], int]:
     """Name, shape and bytes of one entry of the manifest."""
     name, shape = weight["name"], weight["shape"]
+    if len(shape) > 8:
+        raise CheckpointError(f"{path}: {name!r} has {len(shape)} axes")
     if not isinstance(name, str) or any(type(n) is not int or n < 0 for n in shape):
         raise CheckpointError(f"{path}: {name!r} has the impossible shape {shape!r}")
     if weight["dtype"] != "float32" or "quantization" in weight:
         raise CheckpointError(f"{path}: {name!r} is not plain float32; convert without quantising")
     size = 4 * math.prod(shape)
-    if len(shape) > 8 or size > TOTAL_LIMIT:
+    if size > TOTAL_LIMIT:
         raise CheckpointError(f"{path}: {name!r} has the impossible shape {shape!r}")
     return name, tuple(shape), size
 

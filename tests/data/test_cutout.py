@@ -25,7 +25,7 @@ def drawn(draw, quality=None):
         image.save(file, "PNG")
     else:
         image.save(file, "JPEG", quality=quality)
-    return load_rgba(file.getvalue())
+    return load_rgba(file.getvalue(), "drawn")
 
 
 def disc(pen):
@@ -78,7 +78,7 @@ def test_transparency_is_the_mask():
     opacity[5:15, 10:20] = 200
     file = io.BytesIO()
     Image.fromarray(np.dstack([np.zeros((20, 30, 3), np.uint8), opacity])).save(file, "PNG")
-    rgba = load_rgba(file.getvalue())
+    rgba = load_rgba(file.getvalue(), "drawn")
     np.testing.assert_array_equal(cutout.cutout(rgba), opacity)
     assert rgba[0, 0].tolist() == [255, 255, 255, 0]
 

@@ -106,6 +106,15 @@ def test_twins_on_a_folder_s_own_sides_are_warned_of(tmp_path, said):
     assert all("twin.jpg" in line for line in warnings)
 
 
+def test_twins_in_two_classes_are_warned_of(tmp_path, said):
+    write_set(tmp_path / "set", {"axes": 8, "boots": 8})
+    with PIL.Image.open(tmp_path / "set/axes/00003.png") as picture:
+        picture.convert("RGB").save(tmp_path / "set/boots/wrong.jpg", quality=60)
+    open_dataset(str(tmp_path / "set"), size=32, seed=0, say=said.append)
+    (warning,) = [line for line in said if line.startswith("warning")]
+    assert "two classes: boots/wrong.jpg and axes/00003.png; `jaxgear check --sheet`" in warning
+
+
 @pytest.mark.parametrize("count", ["drawn:0", "drawn:x", "drawn:-3"])
 def test_a_count_that_is_none_is_refused(count, said):
     with pytest.raises(DataError, match=count):

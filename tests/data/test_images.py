@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from jaxgear.data import images
-from jaxgear.data.images import ImageError, letterbox, load_rgb
+from jaxgear.data.images import ImageError, letterbox, load_letterboxed, load_rgb
 from jaxgear.errors import DataError
 
 
@@ -510,6 +510,24 @@ def test_letterbox_is_antialiased():
 def test_letterbox_of_thin_pictures_keeps_a_pixel(shape: tuple[int, int]):
     square = letterbox(np.zeros((*shape, 3), np.uint8), 32)
     assert (square == 0).all(axis=2).any()
+
+
+@pytest.mark.parametrize("size", [16, 60, 100])
+@pytest.mark.parametrize("shape", [(40, 60), (700, 90), (3, 300)])
+def test_load_letterboxed_is_letterbox_of_load_rgb(shape: tuple[int, int], size: int):
+    alpha = np.full((*shape, 1), 90, np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    files = [
+        encode(Image.fromarray(scene(*shape)), "JPEG", exif=exif),
+        encode(Image.fromarray(np.concatenate([scene(*shape), alpha], axis=2)), "PNG"),
+        encode(Image.fromarray(scene(*shape)[..., 0]), "PNG"),
+    ]
+    for data in files:
+        expected = letterbox(load_rgb(data), size)
+        np.testing.assert_array_equal(load_letterboxed(data, size, "x"), expected)
+    with pytest.raises(ImageError, match="x: empty file"):
+        load_letterboxed(b"", size, "x")
 
 
 def test_real_pictures(shared: Path):

@@ -269,3 +269,21 @@ def test_a_damaged_set(made, damage: str):
         shard.write_bytes(data[:2000] + bytes(2000) + data[4000:])
     with pytest.raises(DataError, match="gear"):
         read_tfds(f"gear@{where}", size=32)
+
+
+@pytest.mark.parametrize("name", ["data.gear.evil.Image", "evil.Image", "os.path.Image"])
+def test_a_set_that_would_import_something_is_refused(made, monkeypatch, tmp_path, name: str):
+    """TFDS imports what features.json names, and the working directory is on Python's path."""
+    where = made[3]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    for folder in (tmp_path, tmp_path / "data/gear"):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "evil.py").write_text("open('canary', 'w')")
+    features = where / "gear/1.0.0/features.json"
+    known = "tensorflow_datasets.core.features.image_feature.Image"
+    assert known in features.read_text()
+    features.write_text(features.read_text().replace(known, name))
+    with pytest.raises(DataError, match=f"features.json: refused, it would import '{name}'"):
+        read_tfds(f"gear@{where}", size=32)
+    assert not (tmp_path / "canary").exists()

@@ -1,6 +1,8 @@
 """Which files count as pictures of which class: layouts, hidden files, links, names."""
 
+import contextlib
 import os
+import random
 import unicodedata
 from pathlib import Path
 
@@ -144,6 +146,32 @@ def test_both_forms_of_one_name_are_two_files_in_stable_order(tmp_path: Path):
         "a/é.jpg",
         "b/x",
     ]
+
+
+def test_order_is_not_that_of_the_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    names = ["a.jpg", "B.JPG", "é.jpeg", "e\u0301 ü.png", "n" * 255, "10", "9", "Ü雪"]
+    fill(tmp_path, *(f"{folder}/{name}" for folder in ("boots", "axes/deep") for name in names))
+    expected = list_pictures(tmp_path)
+    assert len(expected.candidates) == len(set(expected.candidates)) == 2 * len(names)
+    scandir = os.scandir
+    for seed in range(3):
+
+        def shuffled(folder, seed=seed):
+            with scandir(folder) as entries:
+                found = list(entries)
+            random.Random(seed).shuffle(found)
+            return contextlib.nullcontext(found)
+
+        monkeypatch.setattr(walk.os, "scandir", shuffled)
+        assert list_pictures(tmp_path) == expected
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\tb", "\x1b[2J", "\x85"])
+def test_a_class_name_can_be_printed(tmp_path: Path, name: str):
+    fill(tmp_path, "boots/a.jpg", f"{name}/a.jpg")
+    with pytest.raises(DataError, match="holds control characters") as error:
+        list_pictures(tmp_path)
+    assert str(error.value).isprintable()
 
 
 def test_links_are_followed_and_loops_end(tmp_path: Path):

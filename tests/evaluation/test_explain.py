@@ -4,9 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small_bundle import make_bundle
 
-from jaxgear.bundle import Bundle
-from jaxgear.data.known import KnownPictures
 from jaxgear.errors import CheckpointError
 from jaxgear.evaluation import explain
 from jaxgear.models.convnet import Conv, ConvNet, Dense, Dropout, GlobalPool, Pool, Residual
@@ -18,14 +17,7 @@ SIZE = 32
 
 
 def bundle_of(model, variables=None, size=SIZE):
-    if variables is None:
-        images = np.zeros((1, size, size, 3), np.uint8)
-        init = jax.jit(lambda key: model.init(key, images, train=False))
-        variables = init(jax.random.key(0))
-    names = tuple(map(str, range(getattr(model, "classes", 3))))
-    return Bundle(
-        model, variables, names, size, 1.0, "f", KnownPictures.of([], []), {"jax": "1"}, {}
-    )
+    return make_bundle(model, variables, size, tuple(map(str, range(model.classes))))
 
 
 def colour_bundle(pool):
@@ -126,11 +118,11 @@ def test_resnet_is_explained_at_its_last_stage():
     model = FineTuned(
         ResNet(depth=18, width=4), Head(3), like.order, like.scale, like.mean, like.std
     )
-    bundle = bundle_of(model, size=64)
+    bundle = make_bundle(model, size=64)
     rng = np.random.default_rng(2)
     head = {"dense": {"kernel": rng.normal(size=(32, 3)), "bias": np.zeros(3)}}
     params = {**bundle.variables["params"], "head": head}
-    bundle = bundle_of(model, {**bundle.variables, "params": params}, size=64)
+    bundle = make_bundle(model, {**bundle.variables, "params": params}, size=64)
     below = {name: tree["backbone"] for name, tree in bundle.variables.items()}
     images = rng.integers(0, 256, (2, 64, 64, 3), np.uint8)
     stages = jax.jit(lambda x: model.backbone.apply(below, like(x), method="stages"))

@@ -27,16 +27,7 @@ HOSTILE = '"><img src=x onerror=alert(1)>'
 CLASSES = ("<b>boots & Ü雪", "axes", "hardshell_jackets_of_a_long_name")
 CSS = Path(__file__).parents[2] / "jaxgear/evaluation/report.css"
 
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(autouse=True)
-def own_cache(cache, monkeypatch):
-    """One for this file, in place of an empty one for each test."""
-    monkeypatch.setenv("JAXGEAR_CACHE", str(cache))
+pytestmark = pytest.mark.one_cache
 
 
 @pytest.fixture(scope="module")

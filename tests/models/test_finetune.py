@@ -40,12 +40,12 @@ def backbone():
     return load_backbone(WEIGHTS)
 
 
-def network(backbone, train_from=FROZEN):
+def network(backbone, train_from=FROZEN, **options):
     head = Head(3)
     variables = head.init(jax.random.key(0), np.zeros((1, 16), np.float32), train=False)
     kernel = jax.random.normal(jax.random.key(1), (16, 3))
     variables = {"params": {"dense": {**variables["params"]["dense"], "kernel": kernel}}}
-    return head, variables, *with_head(backbone, head, variables, train_from)
+    return head, variables, *with_head(backbone, head, variables, train_from, **options)
 
 
 def trained(model, variables, labels, train_from, count=3):
@@ -67,9 +67,10 @@ def trained(model, variables, labels, train_from, count=3):
     return state
 
 
+@pytest.mark.parametrize("batch_statistics", [False, True])
 @pytest.mark.parametrize("train_from", [FROZEN, 4, 2])
-def test_frozen_is_bit_identical_and_the_rest_moves(backbone, train_from):
-    _, _, model, variables = network(backbone, train_from)
+def test_frozen_is_bit_identical_and_the_rest_moves(backbone, train_from, batch_statistics):
+    _, _, model, variables = network(backbone, train_from, batch_statistics=batch_statistics)
     state = trained(model, variables, LABELS, train_from)
     for name, after in (("params", state.params), ("batch_stats", state.batch_stats)):
         before = traverse_util.flatten_dict(variables[name])
@@ -77,7 +78,8 @@ def test_frozen_is_bit_identical_and_the_rest_moves(backbone, train_from):
         assert before.keys() == after.keys()
         for path in before:
             same = np.array_equal(before[path], after[path])
-            assert same == (stage_of(path) < train_from), path
+            kept = name == "batch_stats" and not batch_statistics
+            assert same == (kept or stage_of(path) < train_from), path
 
 
 def test_frozen_stages_keep_no_optimizer_slots(backbone):
@@ -208,3 +210,47 @@ def test_works_without_a_cache(backbone, monkeypatch, tmp_path):
     (tmp_path / "file").touch()
     monkeypatch.setenv("JAXGEAR_CACHE", str(tmp_path / "file"))
     assert features.compute_features(backbone, side()).shape == (5, 1, 16)
+
+
+def gradient(model, variables):
+    """Of the parameters, in a training step of all five pictures."""
+
+    def loss(params):
+        logits, _ = model.apply(
+            {**variables, "params": params}, IMAGES, train=True, mutable=["batch_stats"]
+        )
+        return optax.softmax_cross_entropy_with_integer_labels(logits, LABELS).mean()
+
+    return traverse_util.flatten_dict(jax.jit(jax.grad(loss))(variables["params"]))
+
+
+def test_no_gradient_goes_below_what_is_trained(backbone):
+    """From stage 3 up it is the gradient of the whole network on the same statistics."""
+    whole = gradient(*network(backbone, 3)[2:])
+    assert not any(leaf.any() for path, leaf in whole.items() if stage_of(path) < 3)
+    assert all(leaf.any() for path, leaf in whole.items() if stage_of(path) >= 3)
+    _, _, model, variables = network(backbone, 3)
+    text = jax.jit(lambda v: gradient(model, v)).lower(variables).compile().cost_analysis()
+    everything = network(backbone, 0)[2]
+    full = jax.jit(lambda v: gradient(everything, v)).lower(variables).compile().cost_analysis()
+    assert text["flops"] < 0.7 * full["flops"]
+
+
+def test_fine_tuning_in_bfloat16_keeps_float32_and_lowers_for_gpus(backbone):
+    """Close to float32; and the program for a GPU leaves convolutions to its own library."""
+    _, _, model, variables = network(backbone, 1, compute="bfloat16", batch_statistics=True)
+    exact = trained(network(backbone, 1, batch_statistics=True)[2], variables, LABELS, 1, count=1)
+    half = trained(model, variables, LABELS, 1, count=1)
+    for a, b in zip(
+        jax.tree.leaves(half.batch_stats), jax.tree.leaves(exact.batch_stats), strict=True
+    ):
+        assert a.dtype == jnp.float32
+        np.testing.assert_allclose(a, b, rtol=0.1, atol=0.05)
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(half.params))
+    loss = steps.smoothed_cross_entropy(0.1)
+    batch = next(Batches(IMAGES, LABELS, 5).ordered())
+    step = functools.partial(steps.train_step, classes=3, loss=loss)
+    lowered = jax.jit(step).trace(half, batch).lower(lowering_platforms=("cuda",))
+    program = lowered.as_text()
+    assert "tensor<3x3x2x2xbf16>" in program
+    assert "stablehlo.while" not in program  # the blocks of the gradient for CPUs

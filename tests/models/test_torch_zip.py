@@ -150,8 +150,9 @@ def test_storages_are_checked(tmp_path):
 def test_a_bomb_is_refused(tmp_path):
     path = tmp_path / "bomb.pth"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
-        file.writestr("archive/data.pkl", b"]" * 10_000_000)
+        file.writestr("archive/data.pkl", b"]" * 1_000_000)
     assert "compressed" in refused(path)
+    assert "too large" in refused(archive(tmp_path / "large.pth", b"]" * 10_000_000))
 
 
 def test_cut_off_files_are_refused(tmp_path):

@@ -15,8 +15,8 @@ from jaxgear.training.history import Row
 IMAGES = np.zeros((1, 8, 8, 3), np.uint8)
 
 
-def make_state(width=4, seed=0, tx=None, average=True):
-    model = ConvNet([Conv(width), GlobalPool()], classes=3)
+def make_state(width=4, seed=0, tx=None, average=True, classes=3):
+    model = ConvNet([Conv(width), GlobalPool()], classes=classes)
     return steps.init_state(model, tx or optax.adam(1e-3), IMAGES, seed, average)
 
 
@@ -111,13 +111,30 @@ def test_damage_is_named(folder, damage):
         (lambda: make_state(width=5), "layers_0"),
         (lambda: make_state(tx=optax.sgd(0.1)), "opt_state"),
         (lambda: make_state(average=False), "average"),
+        (lambda: make_state(classes=4), r"head\.bias: float32\[3\] there, float32\[4\] here"),
+        (lambda: jax.tree.map(halve, make_state()), "float32.* there, bfloat16"),
     ],
-    ids=["width", "optimizer", "average"],
+    ids=["width", "optimizer", "average", "classes", "dtype"],
 )
 def test_what_does_not_fit_is_refused_by_leaf(folder, other, leaf):
     saved(folder)
     with Checkpoints(folder) as checkpoints, pytest.raises(CheckpointError, match=leaf):
         checkpoints.restore(other(), 1)
+
+
+def halve(leaf):
+    return leaf.astype(jnp.bfloat16) if leaf.dtype == jnp.float32 else leaf
+
+
+def test_what_was_saved_is_whole_whatever_comes_after(folder):
+    """An exception right after a save is the caller's; the epoch is there, and nothing half."""
+    with pytest.raises(ZeroDivisionError), Checkpoints(folder) as checkpoints:  # noqa: PT012
+        checkpoints.save(make_state(), 1, 1.0)
+        raise ZeroDivisionError
+    assert [path.name for path in folder.iterdir()] == ["000001"]
+    with Checkpoints(folder) as checkpoints:
+        assert checkpoints.epochs == [1]
+        checkpoints.restore(make_state(seed=1), 1)
 
 
 def test_a_missing_epoch_is_an_error(folder):

@@ -1,0 +1,151 @@
+"""A picture that Pillow has decoded, of any mode -> mode RGB: upright and on white.
+
+Large ones band by band of rows: Pillow's conversions each make a picture of four bytes a pixel,
+and several of them at once would take more than 1 GB for the largest that is read.
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+_ORIENTATION = 0x0112
+_BAND = 1 << 20  # pixels
+
+_UPRIGHT = {  # EXIF orientation -> what turns the stored pixels upright (EXIF 2.3, tag 0x0112)
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_FROM_THE_END = (3, 4, 6, 7)  # the first stored row is the last row or column
+_SIDEWAYS = (5, 6, 7, 8)  # stored rows are columns
+
+
+def upright(image: Image.Image, *, deep_png: bool) -> Image.Image:
+    """The pixels of a loaded image, as `images.load_rgb` describes them.
+
+    Args:
+        image: loaded; its `info["transparency"]` may be changed.
+        deep_png: it is a PNG of 16 bits a channel.
+    """
+    grey = image.mode.startswith("I") or image.mode == "F"
+    key = image.info.get("transparency")
+    if deep_png and key is not None and not grey:
+        # Pillow keeps the upper 8 bits of the 16 of a channel, but all 16 of the key colour
+        image.info["transparency"] = tuple(v >> 8 for v in key)
+    flat = _scaling(image) if grey else _on_white
+    turn = orientation(image)
+    width, height = image.size
+    if width * height <= _BAND:
+        return _turned(flat(image), turn)
+    whole = Image.new("RGB", (height, width) if turn in _SIDEWAYS else (width, height))
+    for top, band in _bands(image):
+        start = height - top - band.height if turn in _FROM_THE_END else top
+        whole.paste(_turned(flat(band), turn), (start, 0) if turn in _SIDEWAYS else (0, start))
+    return whole
+
+
+def upright_with_opacity(image: Image.Image, *, deep_png: bool) -> Image.Image:
+    """`upright` in mode RGBA, on white all the same: the opacity is 255 where there is none."""
+    whole = upright(image, deep_png=deep_png)  # which repairs the key colour of deep PNGs
+    turn = orientation(image)
+    if image.mode in ("RGBa", "La"):
+        image = image.convert(image.mode.upper())
+    if image.has_transparency_data and not image.mode.startswith(("I", "F")):
+        opacity = _turned(image.convert("RGBA").getchannel("A"), turn)
+    else:
+        opacity = Image.new("L", whole.size, 255)
+    whole.putalpha(opacity)
+    return whole
+
+
+def to_array(image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
+    """An image of mode RGB as an array of its own."""
+    array = np.empty((image.height, image.width, 3), np.uint8)
+    for top, band in _bands(image):
+        array[top : top + band.height] = np.asarray(band)
+    return array
+
+
+def orientation(image: Image.Image) -> int:
+    """EXIF orientation 1 to 8; asked after loading: Pillow turns TIFF itself and drops the tag."""
+    try:
+        found = image.getexif().get(_ORIENTATION, 1)
+        return found if found in _UPRIGHT else 1
+    except Exception:  # the pixels are fine; a damaged EXIF block is no reason to refuse them
+        return 1
+
+
+def _turned(image: Image.Image, turn: int) -> Image.Image:
+    return image.transpose(_UPRIGHT[turn]) if turn in _UPRIGHT else image
+
+
+def _bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """Rows, in order, with the number of the first."""
+    step = max(1, _BAND // image.width)
+    for top in range(0, image.height, step):
+        yield top, image.crop((0, top, image.width, min(top + step, image.height)))
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """Mode RGB, transparent parts composited on white."""
+    if image.mode == "LAB":
+        return _lab_to_rgb(image)
+    if image.mode in ("RGBa", "La"):
+        image = image.convert(image.mode.upper())
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, image)
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _scaling(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
+    """What makes RGB of bands of 16-bit, 32-bit and float grey.
+
+    16 bits keep the upper byte, as Pillow does for 48-bit colour. 32-bit and float files do not say
+    which value is white: it is taken as the smallest of 1 (float), 255, 65535 that covers the
+    values, and anything else is stretched from its own minimum to its own maximum.
+    """
+    key = image.info.get("transparency")
+    deep = image.mode.startswith("I;16")
+    low, white = (0.0, 65535.0) if deep else _range(image)
+
+    def scale(band: Image.Image) -> Image.Image:
+        values = np.asarray(band)
+        if deep:
+            grey = (values >> 8).astype(np.uint8)
+        else:
+            grey = np.round((values.astype(np.float64) - low) * (255 / white)).astype(np.uint8)
+        if isinstance(key, int):
+            grey[values == key] = 255
+        return Image.fromarray(grey).convert("RGB")
+
+    return scale
+
+
+def _range(image: Image.Image) -> tuple[float, float]:
+    """Which value is black, and how far above it white is."""
+    low, high = np.inf, -np.inf
+    for _, band in _bands(image):
+        values = np.asarray(band)
+        if not np.isfinite(values).all():
+            raise ValueError("values that are not finite")
+        low, high = min(low, float(values.min())), max(high, float(values.max()))
+    whites = [1.0, 255.0, 65535.0] if image.mode == "F" else [255.0, 65535.0]
+    white = next((w for w in whites if high <= w), None)
+    if low < 0 or white is None:
+        return low, max(high - low, 1.0)
+    return 0.0, white
+
+
+def _lab_to_rgb(image: Image.Image) -> Image.Image:
+    from PIL import ImageCms  # needs littlecms, which not every Pillow has; LAB is rare
+
+    lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+    return ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")

@@ -1,0 +1,75 @@
+"""What has come to a folder of pictures since a run was trained on it, and what that changes."""
+
+from collections import Counter
+from typing import Any
+
+from jaxgear.data.folder import Folder, require_clean
+from jaxgear.data.splits import LEFT_OUT, assign_sides, near_duplicate_groups
+from jaxgear.evaluation.finished import SIDES, FinishedRun
+
+
+def since(run: FinishedRun, folder: Folder) -> dict[str, Any]:
+    """The balance of classes and sides before and now, with the seed of the run.
+
+    Keys: `run`, `pictures` {before, now, added, removed}; `classes`, a row each {before, now,
+    added}; `sides` {before, now}; `moved`, paths of old pictures that are on another side now;
+    `left_out`, paths of old ones that a new twin keeps out. Unusable pictures do not count.
+
+    Raises:
+        DataError: a class that is too small to be split.
+    """
+    folder = require_clean(folder, "skip")
+    groups = near_duplicate_groups(folder.records)
+    sides = assign_sides(folder, groups, seed=int(run.config["seed"]))
+    old = {(picture.path, picture.sha256): picture.side for picture in run.pictures}
+    now = {(r.path, r.sha256): side for r, side in zip(folder.records, sides, strict=True)}
+    stayed = [key for key in now if key in old and old[key] != LEFT_OUT]
+    names = [folder.classes[record.label] for record in folder.records]
+    before, after = Counter(picture.name for picture in run.pictures), Counter(names)
+    added = Counter(
+        name
+        for record, name in zip(folder.records, names, strict=True)
+        if (record.path, record.sha256) not in old
+    )
+    return {
+        "run": str(run.path),
+        "pictures": {
+            "before": len(old),
+            "now": len(now),
+            "added": len(now.keys() - old.keys()),
+            "removed": len(old.keys() - now.keys()),
+        },
+        "classes": {
+            name: {"before": before[name], "now": after[name], "added": added[name]}
+            for name in sorted(before | after)
+        },
+        "sides": {
+            name: {
+                "before": sum(side == name for side in old.values()),
+                "now": sum(side == name for side in now.values()),
+            }
+            for name in SIDES
+        },
+        "moved": [key[0] for key in stayed if now[key] not in (old[key], LEFT_OUT)],
+        "left_out": [key[0] for key in stayed if now[key] == LEFT_OUT],
+    }
+
+
+def lines(found: dict[str, Any]) -> list[str]:
+    """`since`, to be read."""
+    count = found["pictures"]
+    text = [
+        f"since {found['run']}: {count['before']} pictures then, {count['now']} now "
+        f"({count['added']} added, {count['removed']} removed; an edited one is both)"
+    ]
+    for name, row in found["classes"].items():
+        shares = (row[when] / max(1, count[when]) for when in ("before", "now"))
+        before, now = (f"{share:6.1%}" for share in shares)
+        text.append(f"  {name:24} {row['before']:6} {before}  ->{row['now']:6} {now}")
+    sides = (f"{name} {row['before']} -> {row['now']}" for name, row in found["sides"].items())
+    text.append(f"sides with the seed of that run: {', '.join(sides)}")
+    text.append(
+        f"  {len(found['moved'])} old pictures are on another side now, {len(found['left_out'])} "
+        "are left out because of a new twin"
+    )
+    return text

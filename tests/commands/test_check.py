@@ -1,0 +1,142 @@
+"""`jaxgear check`: what is said of twins, of an influx, and of names that are no names."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+from made_runs import row
+from pictures import encoded, scene, write_set
+
+from jaxgear import cli
+from jaxgear.data.dataset import open_dataset
+from jaxgear.data.folder import read_folder
+from jaxgear.data.splits import near_duplicate_groups
+from jaxgear.evaluation import contact_sheet, plots
+from jaxgear.training import history
+from jaxgear.training.runs import Run
+
+
+def call(*arguments):
+    with pytest.raises(SystemExit) as stop:
+        cli.main([str(argument) for argument in arguments])
+    return stop.value.code
+
+
+def twin(seed: int) -> bytes:
+    """Of `scene(seed)`: smaller and re-encoded."""
+    pixels = np.asarray(PIL.Image.fromarray(scene(seed)).resize((48, 36)))
+    return encoded(pixels, "JPEG", quality=80)
+
+
+def test_twins_are_warned_of_and_drawn(tmp_path, capsys):
+    """The same photograph twice in a class, in two classes, and on two sides."""
+    root = write_set(tmp_path / "set", {"train/axes": 5, "train/boots": 5, "test/axes": 2})
+    (root / "test/boots").mkdir()
+    (root / "train/axes/same.jpg").write_bytes(twin(0))
+    (root / "train/axes/wrong.jpg").write_bytes(twin(6))
+    (root / "test/boots/late.jpg").write_bytes(twin(7))
+    assert call("check", root, "--sheet", tmp_path / "a.png", "--json", tmp_path / "a.json") == 0
+    printed = capsys.readouterr().out.splitlines()
+    found = json.loads((tmp_path / "a.json").read_text())
+    assert len(found["duplicate_groups"]) == 3
+    assert found["alike_in_two_classes"] == [["train/boots/00006.png", "train/axes/wrong.jpg"]]
+    assert found["alike_on_two_sides"] == [["train/boots/00007.png", "test/boots/late.jpg"]]
+    assert [line for line in printed if line.startswith("warning")] == [
+        "warning: near-duplicates in two classes: train/boots/00006.png and train/axes/wrong.jpg",
+        "warning: near-duplicates on two sides: train/boots/00007.png and test/boots/late.jpg",
+    ]
+    with PIL.Image.open(tmp_path / "a.png") as picture:
+        assert picture.format == "PNG"
+        assert min(picture.size) > 300
+
+
+def test_the_sheet_shows_pairs_that_contradict_first(tmp_path):
+    root = write_set(tmp_path, {"axes": 30, "boots": 3})
+    for seed in range(30):
+        (root / "axes" / f"{seed}.jpg").write_bytes(twin(seed))
+    (root / "axes" / "wrong.jpg").write_bytes(twin(31))
+    folder = read_folder(root)
+    groups = near_duplicate_groups(folder.records)
+    found = contact_sheet.pairs(folder, groups)
+    assert len(found) == 31
+    assert {record.path for record in found[0]} == {"axes/wrong.jpg", "boots/00031.png"}
+    assert all(a.label == b.label for a, b in found[1:])
+    figure = contact_sheet.contact_sheet(folder, groups)
+    assert len(figure.axes) == 2 * contact_sheet.MOST
+    assert figure.get_suptitle() == "The first 24 of 31 pairs that look alike"
+    assert figure.axes[0].title.get_color() == plots.WRONG
+    assert figure.axes[2].title.get_color() == plots.INK
+
+
+def test_without_twins_there_is_no_sheet(tmp_path, capsys):
+    root = write_set(tmp_path / "set", {"axes": 3, "boots": 3})
+    assert call("check", root, "--sheet", tmp_path / "a.png") == 0
+    assert "no near-duplicates" in capsys.readouterr().out
+    assert not (tmp_path / "a.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "word"),
+    [
+        (["--sheet", "a.jpg"], 2, "--sheet a.jpg"),
+        (["--sheet", "no/such/a.png"], 2, "--sheet no/such/a.png"),
+        (["--since", "no/run"], 5, "no/run"),
+    ],
+)
+def test_mistakes_are_one_line(flags, code, word, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_set(Path("set"), {"axes": 2, "boots": 1})
+    Path("set/boots/twin.jpg").write_bytes(twin(0))
+    assert call("check", "set", *flags) == code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert word in line
+    assert [path.name for path in Path().iterdir()] == ["set"]
+
+
+def test_an_influx_of_300_keeps_every_old_side(tmp_path, capsys):
+    """What was trained on, tested on and validated on stays so; the balance is told."""
+    root = write_set(tmp_path / "set", {"axes": 60, "boots": 40})
+    dataset = open_dataset(str(root), size=16, seed=5, say=lambda line: None)
+    with Run.create(tmp_path, "scratch", {"seed": 5}, dataset, __file__) as run:
+        (run.path / "history.csv").write_text(history.to_csv([row(1, 1.0)]))
+    before = dict(zip((r.path for r in dataset.folder.records), dataset.sides, strict=True))
+    write_set(root, {"axes": 50, "boots": 200, "gloves": 50}, start=1000)
+    (root / "axes/twin.jpg").write_bytes(twin(3))
+    (root / "axes/00009.png").unlink()
+    assert call("check", root, "--since", run.path, "--json", tmp_path / "a.json") == 0
+    found = json.loads((tmp_path / "a.json").read_text())["since"]
+    assert found["pictures"] == {"before": 100, "now": 400, "added": 301, "removed": 1}
+    assert found["classes"] == {
+        "axes": {"before": 60, "now": 110, "added": 51},
+        "boots": {"before": 40, "now": 240, "added": 200},
+        "gloves": {"before": 0, "now": 50, "added": 50},
+    }
+    assert found["moved"] == []
+    assert set(found["left_out"]) <= {"axes/00003.png"}
+    grown = open_dataset(str(root), size=16, seed=5, say=lambda line: None)
+    after = dict(zip((r.path for r in grown.folder.records), grown.sides, strict=True))
+    for path in before.keys() & after.keys() - {"axes/00003.png"}:
+        assert after[path] == before[path]
+    for name, count in grown.counts().items():
+        assert found["sides"][name]["now"] == count
+    printed = capsys.readouterr().out
+    assert "100 pictures then, 400 now (301 added, 1 removed" in printed
+    assert "boots                        40  40.0%  ->   240  60.0%" in printed
+    assert "0 old pictures are on another side now" in printed
+
+
+def test_names_cannot_move_the_cursor(tmp_path, capsys):
+    root = write_set(tmp_path / "set", {"axes": 2, "boots": 2})
+    (root / "axes" / "a\x1b[2J\n.jpg").write_bytes(b"<html>")
+    (root / "axes" / "b\x1b[2J.jpg").write_bytes(twin(0))
+    assert call("check", root) == 4
+    printed = capsys.readouterr()
+    assert "\x1b" not in printed.out + printed.err
+    assert "a\\x1b[2J\\n.jpg: a web page" in printed.out
+    (root / "c\x1b[2J").mkdir()
+    assert call("check", root) == 4
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.isprintable()
+    assert "rename it" in line

@@ -1,0 +1,71 @@
+"""What a single case may take, and the trees that must stay as they are."""
+
+import faulthandler
+import gc
+import hashlib
+import os
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+SECONDS = 10  # of the processor; a case takes some milliseconds
+MEBIBYTES = 1024
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+@contextmanager
+def limited() -> Iterator[None]:
+    """One case: fails above `MEBIBYTES` of further memory or `SECONDS`, and ends a hang with a
+    traceback of all threads. Memory is measured where Linux's /proc is.
+    """
+    faulthandler.dump_traceback_later(60, exit=True)
+    started, before = time.process_time(), _peak(reset=True)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+    seconds = time.process_time() - started
+    assert seconds < SECONDS, f"{seconds:.0f} s"
+    grown = (_peak() - before) / 1024 if before else 0
+    assert grown < MEBIBYTES, f"{grown:.0f} MiB"
+
+
+def _peak(reset: bool = False) -> int:
+    """The largest resident size since the last reset, in KiB."""
+    try:
+        if reset:
+            _CLEAR.write_text("5")
+    except OSError:  # no /proc, or none that may be written: time alone is limited
+        return 0
+    line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1])
+
+
+@contextmanager
+def no_warnings() -> Iterator[None]:
+    """Warnings are seen even where what they become as errors is caught."""
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        yield
+        gc.collect()
+    messages = [str(one) for one in seen]
+    assert not messages, messages[:3]
+
+
+def state(root: Path) -> dict[bytes, tuple]:
+    """Every entry below `root`, without following links, with what a write would change."""
+    found = {}
+    for folder, folders, files in os.walk(os.fsencode(root)):
+        for name in (*folders, *files):
+            path = os.path.join(folder, name)  # noqa: PTH118 - bytes
+            status = os.lstat(path)
+            what = None
+            if os.path.islink(path):  # noqa: PTH114
+                what = os.readlink(path)  # noqa: PTH115
+            elif name in files:
+                with open(path, "rb") as file:  # noqa: PTH123
+                    what = hashlib.sha256(file.read()).digest()
+            found[path] = status.st_mtime_ns, status.st_mode, what
+    return found

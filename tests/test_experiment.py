@@ -1,0 +1,70 @@
+"""Around an experiment's own expressions: what is kept when training ends badly or early."""
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxgear import experiment
+from jaxgear.data.dataset import open_dataset
+from jaxgear.errors import DivergedError
+from jaxgear.models.convnet import Conv, ConvNet, GlobalPool
+from jaxgear.training import history, loop, steps
+from jaxgear.training.progress import Progress
+from jaxgear.training.runs import Run
+
+CONFIG = experiment.Config(data="drawn:60", image_size=16, batch_size=8, epochs=5)
+
+
+@pytest.fixture
+def dataset():
+    return open_dataset(CONFIG.data, size=16, seed=0, say=lambda line: None)
+
+
+def follow(dataset, out, tx, patience=5, epochs=5):
+    """Trains in a new run folder, and gives it with the state (None: it ended with an error)."""
+    train, val = experiment.picture_batches(CONFIG, dataset)
+    model = ConvNet([Conv(4), GlobalPool()], classes=len(dataset.classes))
+    state = steps.init_state(model, tx, train.images[:1], 0)
+    with Run.create(out, "tiny", {"epochs": epochs}, dataset, __file__) as run:
+        rows = loop.epochs(
+            state,
+            train,
+            val,
+            last=epochs,
+            schedule=lambda step: 0.1,
+            progress=Progress(quiet=True),
+            classes=len(dataset.classes),
+            loss=steps.smoothed_cross_entropy(0.0),
+        )
+        state = experiment.follow(run, state, rows, patience)
+        return run, run.checkpoints.epochs, run.best(state)
+
+
+def test_divergence_names_files_and_leaves_what_was_good(dataset, tmp_path):
+    """The rate explodes in the third epoch: two are on disk, whole and finite, and no third."""
+    steps_an_epoch = -(-dataset.counts()["train"] // 8)
+    rate = lambda step: jnp.where(step < 2 * steps_an_epoch + 2, 0.01, 1e30)  # noqa: E731
+    with pytest.raises(DivergedError) as diverged:
+        follow(dataset, tmp_path, optax.sgd(rate))
+    (folder,) = tmp_path.iterdir()
+    message = str(diverged.value)
+    assert f"step {2 * steps_an_epoch + 4} (epoch 3)" in message
+    named = message.rpartition("of that batch: ")[2].split(", ")
+    assert set(named) <= set(dataset.side("train").names)
+    assert len(named) == 8
+    rows = history.from_csv((folder / "history.csv").read_text())
+    assert [row.epoch for row in rows] == [1, 2]
+    assert np.isfinite([(row.train_loss, row.val_loss) for row in rows]).all()
+    saved = sorted(path.parent.name for path in folder.glob("checkpoints/*/manifest.json"))
+    assert saved == ["000001", "000002"]
+    assert not (folder / "interrupted").exists()
+
+
+def test_patience_ends_training_with_the_best_epoch(dataset, tmp_path, capsys):
+    """A rate of 0 changes nothing: no epoch is better than the first, but for its statistics."""
+    run, epochs, (_, best) = follow(dataset, tmp_path, optax.sgd(0.0), patience=1, epochs=30)
+    assert len(run.rows) < 30
+    assert "stopped early: no lower validation loss for 1 epochs" in capsys.readouterr().out
+    assert best.val_loss == min(row.val_loss for row in run.rows)
+    assert {best.epoch, run.rows[-1].epoch} <= set(epochs)

@@ -1,0 +1,202 @@
+"""What a machine does to a run: signals, full disks, odd environments, other devices."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from jaxgear import cli
+from jaxgear.errors import GearError
+from jaxgear.experiment import Config
+from scripts import kill_runs
+
+ROOT = Path(__file__).parents[1]
+
+pytestmark = pytest.mark.one_cache
+
+
+def start(*flags, **options):
+    """The short run of scripts/kill_runs.py as a process."""
+    command = [sys.executable, "-m", "scripts.kill_runs", "train", *map(str, flags)]
+    return subprocess.Popen(
+        command,
+        **{"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        | options,
+    )
+
+
+def finish(process, code=0):
+    printed, complaint = process.communicate(timeout=120)
+    assert process.returncode == code, complaint
+    return printed, complaint
+
+
+def only(folder):
+    (run,) = folder.glob("kill_runs-*")
+    return run
+
+
+@pytest.fixture(scope="module")
+def straight(cache, tmp_path_factory):
+    """A run that nothing happened to."""
+    out = tmp_path_factory.mktemp("straight")
+    finish(start(*kill_runs.TRAIN, "--out", out, env=os.environ | {"JAXGEAR_CACHE": str(cache)}))
+    return only(out)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_the_last_step_and_the_run_goes_on_to_the_same_bits(
+    number, straight, tmp_path
+):
+    process = start(*kill_runs.TRAIN, "--out", tmp_path)
+    while not list(tmp_path.glob("*/checkpoints/000002/manifest.json")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, complaint = finish(process, 128 + number)
+    run = only(tmp_path)
+    assert complaint.splitlines() == [f"interrupted; go on with --resume {run}"]
+    assert not (run / "lock").exists()
+    assert not list(run.glob("**/*-tmp"))
+    finish(start("--resume", run))
+    assert kill_runs.outcome(run) == kill_runs.outcome(straight)
+
+
+def test_the_second_signal_ends_it_at_once():
+    code = """if True:
+        import signal, time
+        from jaxgear.training.signals import deferred_signals
+        with deferred_signals() as signals:
+            print("ready", flush=True)
+            while not signals.received:
+                time.sleep(0.01)
+            print("first", flush=True)
+            time.sleep(60)  # a save that takes long
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    for word in ("ready", "first"):
+        assert process.stdout.readline() == f"{word}\n"
+        process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=10) == 130
+    process.stdout.close()
+
+
+def test_a_full_disk_ends_the_run_and_loses_nothing(tmp_path):
+    """A disk of 1 MB: exit 5 at the first save that does not fit; what was saved before loads."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(disk)]
+    if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("needs the right to mount a small disk")
+    try:
+        _, complaint = finish(start(*kill_runs.TRAIN, "--epochs", 200, "--patience", 200,
+                                    "--out", disk), 5)  # fmt: skip
+        (line,) = complaint.splitlines()
+        run = only(disk)
+        assert str(run) in line
+        assert "No space left on device" in line
+        saved = sorted(p.parent.name for p in run.glob("checkpoints/*/manifest.json"))
+        assert saved
+        subprocess.run([*mount[:-3], "remount,size=8m", *mount[-2:]], check=True)
+        epochs = int(saved[-1]) + 2
+        printed, _ = finish(start("--resume", run, "--epochs", epochs))
+        assert f"epoch {int(saved[-1]) + 1:3d}" in printed
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_an_odd_environment_is_no_obstacle(straight, tmp_path):
+    """No home, no terminal, no locale, no cache: the same bits, no escape codes."""
+    bare = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "LANG": "C", "NO_COLOR": "1"}
+    out = tmp_path / "with space Ü雪"
+    printed, complaint = finish(start(*kill_runs.TRAIN, "--out", out, env=bare))
+    assert "\x1b" not in printed + complaint
+    run = only(out)
+    assert (run / "curves.png").stat().st_size > 1000
+    assert kill_runs.outcome(run) == kill_runs.outcome(straight)
+
+
+def test_another_seed_is_another_run_and_its_place_may_be_relative(straight, tmp_path):
+    out = Path(os.path.relpath(tmp_path, ROOT))
+    finish(start(*kill_runs.TRAIN, "--epochs", 2, "--seed", 1, "--out", out))
+    ours = kill_runs.outcome(only(tmp_path))
+    assert ours["state.json"] != kill_runs.outcome(straight)["state.json"]
+
+
+def test_a_run_can_start_from_the_weights_of_another(straight, tmp_path):
+    """Those that fit, by name and shape; the rest is listed. None: an error."""
+    flags = [*kill_runs.TRAIN, "--epochs", 1, "--init-from", straight, "--out", tmp_path]
+    printed, _ = finish(start(*flags))
+    assert "7 of 7 leaves taken" in printed
+    _, complaint = finish(start(*kill_runs.TRAIN, "--init-from", tmp_path / "no"), 5)
+    assert str(tmp_path / "no") in complaint
+
+
+def test_checkpoints_move_between_one_device_and_eight(tmp_path):
+    """Saved from eight, parameters sharded over them, and read by one; and back."""
+    code = """if True:
+        import sys
+        from pathlib import Path
+        import jax, jax.numpy as jnp, numpy as np
+        from jax.sharding import NamedSharding, PartitionSpec as P
+        sys.path.insert(0, "tests/training")
+        from test_checkpoints import make_state
+        from jaxgear.training.checkpoints import Checkpoints
+        mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+        def spread(leaf):
+            split = leaf.ndim == 4 and leaf.shape[-1] % 8 == 0
+            return jax.device_put(leaf, NamedSharding(mesh, P(None, None, None, "data") if split else P()))
+        state = jax.tree.map(spread, make_state(width=8, seed=3))
+        assert len(state.params["layers_0"]["conv"]["kernel"].sharding.device_set) == 8
+        with Checkpoints(Path(sys.argv[1]) / "eight") as checkpoints:
+            checkpoints.save(state, 1, 1.0)
+        with Checkpoints(Path(sys.argv[1]) / "one") as checkpoints:
+            back = checkpoints.restore(jax.tree.map(spread, make_state(width=8, seed=4)), 1)
+        kernel = back.params["layers_0"]["conv"]["kernel"]
+        assert len(kernel.sharding.device_set) == 8
+        np.testing.assert_array_equal(kernel, state.params["layers_0"]["conv"]["kernel"])
+    """  # noqa: E501
+    sys.path.insert(0, str(ROOT / "tests/training"))
+    from test_checkpoints import leaves, make_state
+
+    from jaxgear.training.checkpoints import Checkpoints
+
+    state = make_state(width=8, seed=3)
+    with Checkpoints(tmp_path / "one") as checkpoints:
+        checkpoints.save(state, 1, 1.0)
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], cwd=ROOT, capture_output=True,
+                          text=True, env=os.environ | flags)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    with Checkpoints(tmp_path / "eight") as checkpoints:
+        twin = checkpoints.restore(make_state(width=8, seed=4), 1)
+    for a, b in zip(leaves(twin), leaves(state), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_too_little_memory_names_the_flag():
+    def experiment(config):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")
+
+    with pytest.raises(
+        GearError, match=r"--batch-size 256 did not fit.* try --batch-size 128"
+    ) as e:
+        cli._within_memory(experiment, Config(batch_size=256))
+    assert e.value.exit_code == 1
+
+
+@pytest.mark.slow
+def test_no_run_is_lost_to_twenty_kills(capsys):
+    assert kill_runs.main(["--kills", "20"]) == 0
+    *_, counts, last = capsys.readouterr().out.splitlines()
+    assert last == "20 killed, 0 lost, 0 different"
+    assert json.loads(counts)["finished"] >= 3
