@@ -13,6 +13,7 @@ import optax
 
 from jaxgear import cli, experiment
 from jaxgear.data.augment import affine, chain, colour, flip
+from jaxgear.data.backgrounds import backgrounds, empty, scenes
 from jaxgear.models.convnet import Conv, ConvNet, GlobalPool, Pool, Residual, SpaceToDepth
 from jaxgear.training import loop, optim, steps
 from jaxgear.training.progress import Progress
@@ -34,7 +35,8 @@ class Config(experiment.Config):
 def main(config: Config) -> Path:
     """Trains, tests once, and returns the run folder."""
     dataset = experiment.open_data(config)
-    train, val = experiment.picture_batches(config, dataset)
+    bank = experiment.open_backgrounds(config)
+    train, val = experiment.picture_batches(config, dataset, bank)
     model = ConvNet(
         [
             *(SpaceToDepth(2), Conv(32), Pool(), Conv(64), Pool()),
@@ -54,11 +56,12 @@ def main(config: Config) -> Path:
         adam_learning_rate=lambda step: 0.15 * schedule(step),
         muon_weight_dimension_numbers=optim.convolution_kernels,
     )
-    augment = chain(flip(), affine(rotate=20, scale=0.3, shift=0.1), colour(swap=0.3))
-
-    state = experiment.warm_start(
-        config, steps.init_state(model, tx, train.images[:1], config.seed)
+    augment = chain(
+        *(flip(), affine(rotate=20, scale=0.3, shift=0.1), colour(swap=0.3)),
+        backgrounds(bank, probability=0.6),
     )
+
+    state = experiment.warm_start(config, steps.init_state(model, tx, val.images[:1], config.seed))
     with (
         Progress(config.epochs) as progress,
         experiment.start(config, __file__, dataset) as run,
@@ -75,11 +78,12 @@ def main(config: Config) -> Path:
             classes=len(dataset.classes),
             loss=steps.smoothed_cross_entropy(config.label_smoothing),
             augment=augment,
+            mix=empty(scenes(bank), probability=0.06),
             class_weights=train.class_weights(len(dataset.classes), config.balance),
         )
         state = experiment.follow(run, state, epochs, config.patience)
         state, best = run.best(state)
-        return experiment.conclude(run, best, dataset, model, state.variables)
+        return experiment.conclude(run, best, dataset, model, state.variables, bank=bank)
 
 
 if __name__ == "__main__":

@@ -16,14 +16,19 @@ import jax
 import optax
 
 from jaxgear import cli, experiment
-from jaxgear.data.augment import affine, chain, colour, flip, one_view
+from jaxgear.data.augment import affine, chain, colour, flip, one_of, one_view
+from jaxgear.data.backgrounds import backgrounds, empty, scenes
 from jaxgear.data.batches import Batches
+from jaxgear.data.cutout import with_masks
+from jaxgear.data.pasted import and_pasted, scene_side
 from jaxgear.models.download import default_weights
 from jaxgear.models.features import compute_features
 from jaxgear.models.finetune import Head, groups, with_head
 from jaxgear.models.pretrained import load_backbone
 from jaxgear.training import loop, steps
 from jaxgear.training.progress import Progress
+
+SCENES = 400  # backgrounds alone whose features are kept: no gear
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,20 +56,29 @@ def main(config: Config) -> Path:
     """Trains, tests once, and returns the run folder."""
     dataset = experiment.open_data(config)
     backbone = load_backbone(Path(config.weights) if config.weights else default_weights())
-    augment = chain(flip(), affine(rotate=10, scale=0.2), colour())
+    bank = experiment.open_backgrounds(config)
+    augment = chain(
+        *(flip(), affine(rotate=10, scale=0.2), colour()),
+        backgrounds(bank, probability=0.9, clutter=0),
+    )
     head = Head(len(dataset.classes), config.dropout)
 
     # Stage one: the head, on features that are computed once. [N, V, D]
     features = functools.partial(compute_features, backbone, augment=augment)
-    train_side, val_side = dataset.side("train"), dataset.side("val")
+    train_side = dataset.side("train")
+    masked = train_side if bank is None else with_masks(train_side, dataset.folder)
+    val_side = and_pasted(dataset.side("val"), dataset.folder, bank)
     train = Batches(
-        features(train_side, config.views),
+        features(masked, config.views),
         train_side.labels,
         config.batch_size,
         config.seed,
         train_side.names,
     )
     val = Batches(features(val_side)[:, 0], val_side.labels, config.batch_size)
+    mix = None
+    if bank is not None:
+        mix = empty(one_of(features(scene_side(bank, config.image_size, SCENES))[:, 0]))
     network, epochs, view = head, config.epochs, one_view()
     schedule = optax.cosine_decay_schedule(config.peak_lr, epochs * len(train))
     tx = optax.adamw(schedule, weight_decay=config.weight_decay)
@@ -75,12 +89,17 @@ def main(config: Config) -> Path:
     }
 
     if config.finetune:  # Stage two: the network, from that head on.
-        quiet = {"schedule": schedule, "progress": Progress(quiet=True), "augment": view}
+        quiet = {
+            "schedule": schedule,
+            "progress": Progress(quiet=True),
+            "augment": view,
+            "mix": mix,
+        }
         state = experiment.last(loop.epochs(state, train, val, last=epochs, **quiet, **options))
         compute = "bfloat16" if jax.default_backend() == "gpu" else "float32"
         network, variables = with_head(backbone, head, state.variables, config.finetune, compute)
-        train, val = experiment.picture_batches(config, dataset)
-        epochs, view = config.finetune_epochs, augment
+        train, val = experiment.picture_batches(config, dataset, bank)
+        epochs, view, mix = config.finetune_epochs, augment, empty(scenes(bank))
         schedule = optax.warmup_cosine_decay_schedule(
             0.0, config.finetune_lr, len(train), epochs * len(train)
         )
@@ -92,7 +111,7 @@ def main(config: Config) -> Path:
             },
             lambda params: groups(params, config.finetune),
         )
-        state = steps.init_state(network, tx, train.images[:1], config.seed, variables=variables)
+        state = steps.init_state(network, tx, val.images[:1], config.seed, variables=variables)
 
     state = experiment.warm_start(config, state)
     with Progress(epochs) as progress, experiment.start(config, __file__, dataset) as run:
@@ -106,12 +125,13 @@ def main(config: Config) -> Path:
             schedule=schedule,
             progress=progress,
             augment=view,
+            mix=mix,
             **options,
         )
         state, best = run.best(experiment.follow(run, state, rows, config.patience))
         if config.finetune:
             network = network.clone(backbone=backbone.module)  # tested in float32
-            return experiment.conclude(run, best, dataset, network, state.variables)
+            return experiment.conclude(run, best, dataset, network, state.variables, bank=bank)
         network, variables = with_head(backbone, head, state.variables)
         return experiment.conclude(
             run,
@@ -120,6 +140,7 @@ def main(config: Config) -> Path:
             network,
             variables,
             lambda side: head.apply(state.variables, features(side)[:, 0], train=False),
+            bank=bank,
         )
 
 

@@ -49,6 +49,7 @@ class Bundle:
     pictures: KnownPictures  # of the data set, all sides
     versions: dict[str, str]  # of the software that trained it
     about: dict[str, Any]  # epoch, validation figures: for people
+    accept_from: float | None = None  # least `score` of a picture of gear; None: all are accepted
 
     def probs(self, logits: Float[np.ndarray, "N K"]) -> Float[np.ndarray, "N K"]:
         """Calibrated class probabilities, float32: softmax(logits / temperature)."""
@@ -57,6 +58,18 @@ class Bundle:
         scaled = logits.astype(np.float64) / self.temperature
         powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
         return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
+
+    def score(self, logits: Float[np.ndarray, "N K"]) -> Float[np.ndarray, " N"]:
+        """How much each picture looks like gear of any class: log sum exp of its logits, the
+        negative energy (Liu et al. 2020).
+        """
+        z = logits.astype(np.float64)
+        most = z.max(axis=1)
+        return most + np.log(np.exp(z - most[:, None]).sum(axis=1))
+
+    def refuses(self, score: float) -> bool:
+        """Whether a picture with that score is taken for none of the classes."""
+        return self.accept_from is not None and bool(score < self.accept_from)
 
     def side_of(self, sha256: str) -> str | None:
         """The side (train, val, test, left_out) that a file with this sha256 (hex) was on."""
@@ -76,6 +89,7 @@ class Bundle:
             "classes": list(self.classes),
             "preprocessing": {"size": self.size, "layout": LAYOUT},
             "temperature": self.temperature,
+            "accept_from": self.accept_from,
             "fingerprint": self.fingerprint,
             "versions": self.versions,
             "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
@@ -136,7 +150,10 @@ class Bundle:
             pictures=KnownPictures.from_arrays(load_safetensors(_read(folder, PICTURES, card))),
             versions={name: str(value) for name, value in card["versions"].items()},
             about=dict(card["about"]),
+            accept_from=None if card["accept_from"] is None else float(card["accept_from"]),
         )
+        if bundle.accept_from is not None and not math.isfinite(bundle.accept_from):
+            raise ValueError(f"accept_from {bundle.accept_from}")
         if not 1e-6 < bundle.temperature < 1e6:
             raise ValueError(f"temperature {bundle.temperature}")
         if type(bundle.size) is not int or not 1 <= bundle.size <= MAX_SIZE:

@@ -16,15 +16,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree, UInt8
 
 from jaxgear import prediction
 from jaxgear.bundle import Bundle
+from jaxgear.data.bank import background_bank
 from jaxgear.data.batches import Batches
+from jaxgear.data.cutout import with_masks
 from jaxgear.data.dataset import Dataset, Side, few, keep_trained_out, open_dataset
 from jaxgear.data.known import KnownPictures
+from jaxgear.data.pasted import and_pasted
 from jaxgear.errors import UsageError
-from jaxgear.evaluation import calibration, metrics, plots, tiles
+from jaxgear.evaluation import calibration, metrics, plots, refusal, tiles
 from jaxgear.files import write_json
 from jaxgear.training import history, loop
 from jaxgear.training.runs import Run, environment, read_json
@@ -58,6 +61,9 @@ class Config:
     """Pictures are letterboxed to a square of this many pixels."""
     patience: int = 10
     """Stop after this many epochs without a lower validation loss."""
+    backgrounds: str = ""
+    """Paste objects on other backgrounds: on photographs of this folder (the half of them that is
+    not kept for tests), or on `drawn` ones alone. Empty: do not."""
 
     def check(self) -> None:
         """Raises UsageError for values that cannot work, before anything is written."""
@@ -135,11 +141,31 @@ def open_data(config: Config) -> Dataset:
     return dataset
 
 
-def picture_batches(config: Config, dataset: Dataset) -> tuple[Batches, Batches]:
-    """The training and validation sides, on the device."""
+def open_backgrounds(config: Config) -> UInt8[Array, "M T T 3"] | None:
+    """What `--backgrounds` names, on the device (data/bank.py); None for no backgrounds."""
+    if not config.backgrounds:
+        return None
+    folder = None if config.backgrounds == "drawn" else Path(config.backgrounds)
+    bank = background_bank(folder, config.image_size, config.seed)
+    print(f"backgrounds: {len(bank)} pieces, of {config.backgrounds}")
+    return jnp.asarray(bank)
+
+
+def picture_batches(
+    config: Config, dataset: Dataset, bank: UInt8[Array, "M T T 3"] | None = None
+) -> tuple[Batches, Batches]:
+    """The training and validation sides, on the device.
+
+    With a bank of backgrounds training pictures have the mask of their object as a fourth channel,
+    and validation pictures are there twice: as they are, and pasted.
+    """
+    train = dataset.side("train")
+    if bank is not None:
+        train = with_masks(train, dataset.folder)
+    val = and_pasted(dataset.side("val"), dataset.folder, bank)
     train, val = (
         Batches(side.images, side.labels, config.batch_size, config.seed, side.names)
-        for side in (dataset.side("train"), dataset.side("val"))
+        for side in (train, val)
     )
     return train, val
 
@@ -216,11 +242,14 @@ def conclude(
     model: nn.Module,
     variables: PyTree,
     logits_of: Callable[[Side], np.ndarray] | None = None,
+    bank: UInt8[Array, "M T T 3"] | None = None,
 ) -> Path:
     """Hands on the model of `row`, the best epoch, and tests it: all that reads test pictures.
 
     Writes `model/`, `test.json`, `confusion.png` and `predictions.png`, and prints the last line.
     `logits_of` is a quicker way to the model's logits than from pictures, where there is one.
+    With a `bank` of backgrounds the temperature, and the score from which a picture is gear, are
+    those of the validation pictures as they are and pasted, alike.
     """
     if run.tested and not run.trained:
         return _announce(run, read_json(run.path / "test.json"))
@@ -241,14 +270,19 @@ def conclude(
     if logits_of is None:
         predictor = prediction.Predictor(bundle)
         logits_of = lambda side: predictor.logits(side.images)  # noqa: E731
-    val = dataset.side("val")
-    temperature = calibration.fit_temperature(np.asarray(logits_of(val)), val.labels)
-    bundle = dataclasses.replace(bundle, temperature=temperature)
+    val = and_pasted(dataset.side("val"), dataset.folder, bank)
+    logits = np.asarray(logits_of(val))
+    bundle = dataclasses.replace(
+        bundle,
+        temperature=calibration.fit_temperature(logits, val.labels),
+        accept_from=None if bank is None else refusal.threshold(bundle.score(logits)),
+    )
     bundle.save(run.path / "model")
     test = dataset.test_side(run.path)
     logits = np.asarray(logits_of(test))
-    summary = metrics.summarise(logits, test.labels, dataset.classes, temperature)
-    summary |= {"epoch": row.epoch}
+    summary = metrics.summarise(logits, test.labels, dataset.classes, bundle.temperature)
+    accepted = [not bundle.refuses(score) for score in bundle.score(logits)]
+    summary |= {"epoch": row.epoch, "accepted": sum(accepted) / len(accepted)}
     caption = (
         f"test accuracy {summary['accuracy']:.4f} ({summary['n']} pictures), epoch {row.epoch}"
     )

@@ -6,9 +6,9 @@ import itertools
 import os
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jax
@@ -24,6 +24,8 @@ from jaxgear.data.sources import find_pictures
 from jaxgear.data.walk import Refused
 from jaxgear.errors import CheckpointError, DataError
 
+NONE = "none"  # what a refused picture shows
+
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
@@ -35,6 +37,12 @@ class Prediction:
     sha256: str | None = None  # of the file, hex
     side: str | None = None  # of the data set that the file was on: train, val, test, left_out
     error: str | None = None  # why it could not be read
+    score: float | None = None  # how much it looks like gear (`Bundle.score`)
+    refused: bool = False  # its score is too low: none of the classes
+
+    def name(self, classes: Sequence[str]) -> str:
+        """What it shows: the likeliest class, or `NONE`. Of a picture that was read."""
+        return NONE if self.refused else classes[int(self.probs.argmax())]
 
 
 class Predictor:
@@ -137,12 +145,14 @@ def _read(bundle: Bundle, file: Path | Refused) -> Prediction:
 
 
 def _finish(bundle: Bundle, chunk: list[Prediction], logits: jax.Array) -> Iterator[Prediction]:
-    rows = iter(bundle.probs(np.asarray(logits)))
+    logits = np.asarray(logits)
+    rows = zip(bundle.probs(logits), bundle.score(logits), strict=True)
     for one in chunk:
         if one.image is None:
             yield one
         else:
-            yield Prediction(one.path, one.image, next(rows), one.sha256, one.side)
+            probs, score = next(rows)
+            yield replace(one, probs=probs, score=float(score), refused=bundle.refuses(score))
 
 
 def open_folder(root: Path, bundle: Bundle, on_bad: OnBad) -> Side:

@@ -12,18 +12,21 @@ from jaxgear.prediction import Prediction
 
 
 class CsvTable:
-    """Columns `path, class, probability` and one a class; pictures that were read."""
+    """Columns `path, class, probability`, one a class, and `score`; pictures that were read. The
+    class of a refused one is `none`, and its probability that of the likeliest class.
+    """
 
     def __init__(self, output: Output, classes: Sequence[str]):
         self._output, self._classes = output, classes
-        self._write(["path", "class", "probability", *classes])
+        self._write(["path", "class", "probability", *classes, "score"])
 
     def add(self, one: Prediction) -> None:
         """A row, unless the picture was unreadable."""
         if one.probs is not None:
             probs = [f"{p:.6f}" for p in one.probs]
             best = int(one.probs.argmax())
-            self._write([text_of(one.path), self._classes[best], probs[best], *probs])
+            cells = [text_of(one.path), one.name(self._classes), probs[best], *probs]
+            self._write([*cells, f"{one.score:.6f}"])
 
     def end(self) -> None:
         """Nothing is left to write."""
@@ -59,14 +62,15 @@ class JsonTable:
 
 
 def as_json(one: Prediction, classes: Sequence[str]) -> dict[str, Any]:
-    """A picture that was read: class, probabilities, hash, and its side of the model's data set."""
+    """A picture that was read: class, probabilities, score, hash, side of the model's data."""
     best = int(one.probs.argmax())
     probs = [round(float(p), 6) for p in one.probs]
     return {
         "path": text_of(one.path),
-        "class": classes[best],
+        "class": one.name(classes),
         "probability": probs[best],
         "probabilities": dict(zip(classes, probs, strict=True)),
+        "score": round(one.score, 6),
         "sha256": one.sha256,
         "side": one.side,
     }

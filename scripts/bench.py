@@ -86,8 +86,8 @@ def train_reference(arguments: argparse.Namespace) -> dict[str, Any]:
     import optax
 
     from jaxgear.data.batches import Batches
+    from jaxgear.models.reference import ReferenceCNN
     from jaxgear.training import steps
-    from scripts.reference_cnn import ReferenceCNN
 
     batch = arguments.batch or 50
     labels = np.random.default_rng(1).integers(0, CLASSES, batch)

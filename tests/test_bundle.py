@@ -6,6 +6,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from small_bundle import make_bundle
 
 from jaxgear.bundle import Bundle
 from jaxgear.data.known import KnownPictures
@@ -106,4 +107,24 @@ def test_weights_that_are_not_finite_are_refused(bundle, tmp_path):
     bad = jax.tree.map(lambda x: np.full_like(x, np.nan), bundle.variables)
     dataclasses.replace(bundle, variables=bad).save(tmp_path)
     with pytest.raises(CheckpointError, match="not finite"):
+        Bundle.load(tmp_path)
+
+
+@pytest.mark.parametrize("accept_from", [None, -1.5, 2])
+def test_the_score_of_gear_is_kept(tmp_path, accept_from):
+    bundle = dataclasses.replace(make_bundle(), accept_from=accept_from)
+    bundle.save(tmp_path / "model")
+    found = Bundle.load(tmp_path)
+    assert found.accept_from == accept_from
+    logits = np.array([[-2.0, -2.0, -5.0], [9.0, 0.0, 0.0]], np.float32)  # scores -1.28, 9.0002
+    refused = [found.refuses(score) for score in found.score(logits)]
+    assert refused == {None: [False, False], -1.5: [False, False], 2: [True, False]}[accept_from]
+
+
+@pytest.mark.parametrize("value", [float("nan"), "high"])
+def test_a_score_that_is_none_is_an_error(tmp_path, value):
+    make_bundle().save(tmp_path / "model")
+    card = json.loads((tmp_path / "model" / "bundle.json").read_text())
+    (tmp_path / "model" / "bundle.json").write_text(json.dumps(card | {"accept_from": value}))
+    with pytest.raises(CheckpointError):
         Bundle.load(tmp_path)

@@ -224,6 +224,7 @@ def test_transfer_is_a_run_like_any_other(finetune, tmp_path):
     done = run(*arguments, module="experiments.transfer")
     assert done.returncode == 0, done.stderr
     (folder,) = tmp_path.iterdir()
+    assert Bundle.load(folder).accept_from is None
     assert folder.name.startswith("transfer-")
     assert len(rows(folder)) == 2
     found = json.loads((folder / "test.json").read_text())
@@ -244,6 +245,33 @@ def test_transfer_is_a_run_like_any_other(finetune, tmp_path):
     np.testing.assert_array_equal(
         stem, load_backbone(WEIGHTS).variables["params"]["conv1"]["kernel"]
     )
+
+
+@pytest.mark.parametrize(
+    ("module", "flags"),
+    [
+        ("experiments.scratch", [*TINY, "--epochs", 2]),
+        ("experiments.transfer", TRANSFER),
+        ("experiments.transfer", [*TRANSFER, "--finetune", 4, "--finetune-epochs", 2]),
+    ],
+)
+def test_with_backgrounds_a_bundle_knows_what_is_no_gear(module, flags, tmp_path):
+    done = run(*flags, "--backgrounds", "drawn", "--out", tmp_path, module=module)
+    assert done.returncode == 0, done.stderr
+    (folder,) = tmp_path.iterdir()
+    bundle = Bundle.load(folder)
+    assert np.isfinite(bundle.accept_from)
+    found = json.loads((folder / "test.json").read_text())
+    test = open_dataset("drawn:120", size=32, seed=0, say=lambda line: None).test_side(folder)
+    scores = bundle.score(prediction.Predictor(bundle).logits(test.images))
+    assert found["accepted"] == pytest.approx((scores >= bundle.accept_from).mean(), abs=0.06)
+
+
+def test_the_reference_is_a_run_like_any_other(tmp_path):
+    done = run(*TINY, "--epochs", 1, "--out", tmp_path, module="experiments.reference")
+    assert done.returncode == 0, done.stderr
+    (folder,) = tmp_path.iterdir()
+    assert len(Bundle.load(folder).classes) == 12
 
 
 def test_transfer_without_its_weights_says_what_to_do(tmp_path):

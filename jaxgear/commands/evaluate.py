@@ -12,6 +12,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, metavar="RUN_OR_BUNDLE")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there")
+    parser.add_argument(
+        "--not-gear", type=Path, metavar="FOLDER", help="pictures without gear, to be refused"
+    )
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--on-bad", choices=["stop", "skip"], default="stop")
 
@@ -41,5 +44,18 @@ def run(arguments: argparse.Namespace) -> None:
         f"loss {summary['loss']:.4f}  macro-F1 {summary['macro_f1']:.4f}  "
         f"calibration error {summary['ece']:.4f}  n {summary['n']}"
     )
+    accepted = [not bundle.refuses(score) for score in bundle.score(logits)]
+    summary["accepted"] = sum(accepted) / len(accepted)
+    if arguments.not_gear:
+        others = [
+            one
+            for one in prediction.predict(bundle, [arguments.not_gear], arguments.batch_size)
+            if one.error is None
+        ]
+        refused = sum(one.refused for one in others)
+        summary["not_gear"] = {"n": len(others), "refused": refused}
+        print(
+            f"gear accepted {summary['accepted']:.4f}  not gear refused {refused} of {len(others)}"
+        )
     if arguments.json:
         write_output("--json", arguments.json, to_json(summary))

@@ -25,7 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """A line a picture on stdout; those that cannot be read on stderr, and exit 4."""
+    """A line a picture on stdout: its class and probability, or `none` and its score where it is no
+    gear. Those that cannot be read on stderr, and exit 4.
+    """
     if not arguments.images:
         raise UsageError("no pictures: name files, folders or patterns after the run")
     if arguments.batch_size < 1:
@@ -64,8 +66,8 @@ def _predict(arguments: argparse.Namespace, outputs: dict[str, Output]) -> int:
             unreadable += 1
             _say(f"error: {path}: {one.error}")
         else:
-            best = int(one.probs.argmax())
-            print(f"{path}\t{bundle.classes[best]}\t{one.probs[best]:.4f}", flush=True)
+            sure = one.score if one.refused else one.probs.max()
+            print(f"{path}\t{one.name(bundle.classes)}\t{sure:.4f}", flush=True)
             sides[one.side] += 1
         for table in tables:
             table.add(one)

@@ -32,7 +32,7 @@ SIDES = ("train", "val", "test")
 class Side:
     """The pictures of one side."""
 
-    images: UInt8[np.ndarray, "N S S 3"]  # RGB, letterboxed on white
+    images: UInt8[np.ndarray, "N S S C"]  # RGB, letterboxed on white; C = 4: and the mask
     labels: Int[np.ndarray, " N"]
     records: tuple[Record, ...]
 

@@ -13,7 +13,7 @@ from jaxgear.data.dataset import Side
 from jaxgear.data.images import ImageError, letterbox, load_rgb
 from jaxgear.data.walk import printable
 from jaxgear.evaluation import plots
-from jaxgear.prediction import Prediction
+from jaxgear.prediction import NONE, Prediction
 
 TESTED = 24  # tiles of test pictures
 MOST = 40  # tiles of new pictures: more than that nobody looks at on one page
@@ -60,6 +60,9 @@ def _tile(one: Prediction, classes: Sequence[str]) -> plots.Tile:
     except ImageError:  # gone or changed since
         image = one.image
     best, *others = np.argsort(-one.probs, kind="stable")
+    if one.refused:
+        title, second = NONE, f"no gear; most like {_words(classes[best])}"
+        return plots.Tile(image, title, second, name, _SEEN.get(one.side, ""))
     second = f"then {_words(classes[others[0]])} {one.probs[others[0]]:.2f}" if others else ""
     return plots.Tile(
         image,

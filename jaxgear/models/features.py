@@ -21,7 +21,7 @@ from jaxgear.data.dataset import Side
 from jaxgear.models.pretrained import Backbone
 
 BATCH = 32  # one compiled shape for any number of pictures
-Augment = Callable[[Key[Array, " B"], Float[Array, "B S S 3"]], Float[Array, "B S S 3"]]
+Augment = Callable[[Key[Array, " B"], Float[Array, "B S S C"]], Float[Array, "B S S 3"]]
 Progress = Callable[[int, int], None]
 
 
@@ -37,14 +37,17 @@ def compute_features(
     Args:
         backbone: runs in evaluation mode, its normalisation folded into the convolutions.
         side: pictures, letterboxed, and their records, of which sha256 is the key of a picture's
-            entries and the seed of its views.
+            entries and the seed of its views. With masks, where `augment` wants them.
         augment: makes views 1 and on.
         progress: called with the number of views done and in all.
     """
     images, sha256 = side.images, [record.sha256 for record in side.records]
-    store = _Store(backbone, images.shape[1], _recipe(augment, images.shape[1]))
+    plain = _Store(backbone, images.shape[1], "")
+    # The program of the views is only made where there are views.
+    recipe = _recipe(augment, images.shape) if views > 1 else ""
+    stores = [plain, *[_Store(backbone, images.shape[1], recipe)] * (views - 1)]
     found = {
-        (row, view): store.get(sha256[row], view)
+        (row, view): stores[view].get(sha256[row], view)
         for row in range(len(images))
         for view in range(views)
     }
@@ -56,9 +59,9 @@ def compute_features(
         rows = [row for row, _ in places] + [places[0][0]] * (BATCH - len(places))
         view = np.array([view for _, view in places] + [0] * (BATCH - len(places)), np.int32)
         seeds = np.array([int(sha256[row][:8], 16) for row in rows], np.uint32)
-        pictures = _views(augment, images[rows], seeds, view)
+        pictures = _views(augment if view.any() else None, images[rows], seeds, view)
         for place, entry in zip(places, np.asarray(folded.features(pictures)), strict=False):
-            store.put(sha256[place[0]], place[1], entry)
+            stores[place[1]].put(sha256[place[0]], place[1], entry)
             found[place] = entry
         progress(len(found) - len(missing) + start + len(places), len(found))
     flat = [found[row, view] for row in range(len(images)) for view in range(views)]
@@ -68,19 +71,25 @@ def compute_features(
 @functools.partial(jax.jit, static_argnames="augment")
 def _views(augment, images, seeds, view):
     """View 0 is the picture; bytes again, as features are defined on what can be stored."""
+    plain = images[..., :3]
     if augment is None:
-        return images
+        return plain
     keys = jax.vmap(lambda s, v: jax.random.fold_in(jax.random.key(s), v))(seeds, view)
     changed = augment(keys, images.astype(jnp.float32))
     changed = jnp.clip(jnp.round(changed), 0, 255).astype(jnp.uint8)
-    return jnp.where((view == 0)[:, None, None, None], images, changed)
+    return jnp.where((view == 0)[:, None, None, None], plain, changed)
 
 
-def _recipe(augment: Augment | None, size: int) -> str:
-    """A hash of the program that makes the views: another augmentation has other entries."""
-    shapes = [((BATCH, size, size, 3), jnp.uint8), ((BATCH,), jnp.uint32), ((BATCH,), jnp.int32)]
-    program = _views.lower(augment, *(jax.ShapeDtypeStruct(*shape) for shape in shapes))
-    return hashlib.sha256(program.as_text().encode()).hexdigest()
+def _recipe(augment: Augment | None, shape: tuple[int, ...]) -> str:
+    """A hash of the program that makes the views and of the arrays in it, backgrounds say: another
+    augmentation has other entries.
+    """
+    shapes = [((BATCH, *shape[1:]), jnp.uint8), ((BATCH,), jnp.uint32), ((BATCH,), jnp.int32)]
+    program = _views.trace(augment, *(jax.ShapeDtypeStruct(*shape) for shape in shapes))
+    digest = hashlib.sha256(program.lower().as_text().encode())
+    for constant in program.jaxpr.consts:
+        digest.update(np.asarray(constant).tobytes())
+    return digest.hexdigest()
 
 
 class _Store:

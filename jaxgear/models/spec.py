@@ -10,7 +10,7 @@ from typing import Any
 import flax.linen as nn
 
 from jaxgear.errors import CheckpointError
-from jaxgear.models import convnet, finetune, resnet
+from jaxgear.models import convnet, finetune, reference, resnet
 
 MODULES = {
     module.__name__: module
@@ -25,6 +25,7 @@ MODULES = {
         convnet.Dropout,
         finetune.FineTuned,
         finetune.Head,
+        reference.ReferenceCNN,
         resnet.ResNet,
     )
 }

@@ -1,6 +1,7 @@
 """`jaxgear predict`: what it prints and writes, and what it does about files that are not there."""
 
 import csv
+import dataclasses
 import hashlib
 import json
 import os
@@ -43,7 +44,7 @@ def test_lines_csv_json_and_grid_agree(here, capsys):
     lines = [line.split("\t") for line in printed.out.splitlines()]
     with Path("a.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["path", "class", "probability", *CLASSES]
+    assert list(rows[0]) == ["path", "class", "probability", *CLASSES, "score"]
     found = json.loads(Path("a.json").read_text())
     assert found["unreadable"] == []
     bundle = Bundle.load("run")
@@ -186,3 +187,43 @@ def test_imports_only_what_it_needs(here):
     assert done.stderr.splitlines()[-1] == "[]", done.stderr
     assert len(done.stdout.splitlines()) == 5
     assert "\x1b" not in done.stdout + done.stderr
+
+
+@pytest.fixture
+def strict(here):
+    """The run, which now takes half of the five pictures for no gear; their scores."""
+    bundle = Bundle.load("run")
+    scores = [one.score for one in prediction.predict(bundle, ["new"])]
+    dataclasses.replace(bundle, accept_from=sorted(scores)[2]).save(Path("run/model"))
+    return scores
+
+
+def test_what_is_no_gear_is_none(strict, capsys):
+    assert (
+        call("predict", "run", "new", "--csv", "a.csv", "--json", "a.json", "--grid", "a.png") == 0
+    )
+    lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    with Path("a.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    entries = json.loads(Path("a.json").read_text())["predictions"]
+    least = sorted(strict)[2]
+    for score, line, row, entry in zip(strict, lines, rows, entries, strict=True):
+        assert (line[1] == "none") == (row["class"] == "none") == (score < least)
+        assert entry["class"] == row["class"] == line[1]
+        assert entry["score"] == float(row["score"]) == pytest.approx(score, abs=1e-5)
+        shown = score if score < least else float(row["probability"])
+        assert float(line[2]) == pytest.approx(shown, abs=1e-4)
+    assert [line[1] for line in lines].count("none") == 2
+
+
+def test_evaluate_counts_what_is_refused(strict, capsys):
+    write_set(Path(), {"gear/axes": 3, "gear/boots": 2})
+    assert call("evaluate", "run", "gear", "--not-gear", "new", "--json", "a.json") == 0
+    found = json.loads(Path("a.json").read_text())
+    assert found["not_gear"] == {"n": 5, "refused": 2}
+    assert found["accepted"] == 0.6  # the same five pictures
+    assert found["n"] == 5
+    assert found["macro_f1"] == pytest.approx(
+        np.mean([row["f1"] for row in found["per_class"].values() if row["n"]])
+    )
+    assert "not gear refused 2 of 5" in capsys.readouterr().out

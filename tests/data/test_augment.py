@@ -56,17 +56,20 @@ def test_affine_of_nothing_is_the_identity(images, keys):
     np.testing.assert_allclose(unmoved, images, atol=1e-3)
 
 
+WHITE = jnp.full(3, 255.0)
+
+
 def test_resample_moves_by_pixels_and_fills_with_white(images):
     across, down = jnp.array([1.0, 0.0]), jnp.array([0.0, 1.0])
-    moved = augment._resample(images[0], across, down, jnp.array([3.0, -2.0]))
+    moved = augment.resample(images[0], across, down, jnp.array([3.0, -2.0]), WHITE, SIDE)
     np.testing.assert_allclose(moved[2:, :-3], images[0][:-2, 3:], atol=1e-3)
     assert float(moved[:2].min()) == 255
     assert float(moved[:, -3:].min()) == 255
 
 
 def test_a_quarter_turn_is_rot90(images):
-    turned = augment._resample(
-        images[0], jnp.array([0.0, 1.0]), jnp.array([-1.0, 0.0]), jnp.zeros(2)
+    turned = augment.resample(
+        images[0], jnp.array([0.0, 1.0]), jnp.array([-1.0, 0.0]), jnp.zeros(2), WHITE, SIDE
     )
     np.testing.assert_allclose(turned, jnp.rot90(images[0], -1), atol=1e-2)
 

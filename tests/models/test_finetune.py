@@ -1,6 +1,7 @@
 """A head over a backbone: the same numbers from features and from pictures; frozen is frozen."""
 
 import functools
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -12,6 +13,7 @@ from flax import traverse_util
 from random_weights import pictures
 
 from jaxgear.data.augment import affine, flip
+from jaxgear.data.backgrounds import backgrounds
 from jaxgear.data.batches import Batches
 from jaxgear.data.dataset import Side
 from jaxgear.data.folder import Record
@@ -184,6 +186,24 @@ def test_another_augmentation_has_other_entries(backbone, monkeypatch):
     assert calls == []
     compute(augment=affine(rotate=11))
     assert len(calls) == 1
+
+
+def test_another_bank_of_backgrounds_has_other_entries(backbone, monkeypatch):
+    """Arrays that an augmentation holds are part of the key, not only its program."""
+    masked = side()
+    masked = replace(masked, images=np.pad(masked.images, [(0, 0)] * 3 + [(0, 1)]))
+    dark, bright = (jnp.full((2, 48, 48, 3), level, jnp.uint8) for level in (40, 200))
+    paste = lambda bank: backgrounds(bank, probability=1.0, clutter=0)  # noqa: E731
+    first = features.compute_features(backbone, masked, 2, paste(dark))
+    calls = count_batches(monkeypatch)
+    np.testing.assert_array_equal(
+        features.compute_features(backbone, masked, 2, paste(jnp.array(dark))), first
+    )
+    assert calls == []
+    second = features.compute_features(backbone, masked, 2, paste(bright))
+    assert len(calls) == 1
+    np.testing.assert_array_equal(second[:, 0], first[:, 0])
+    assert not np.allclose(second[:, 1], first[:, 1], atol=1e-3)
 
 
 def test_works_without_a_cache(backbone, monkeypatch, tmp_path):

@@ -1,0 +1,125 @@
+"""Common corruptions at five severities (Hendrycks & Dietterich 2019), of u8 pictures [H, W, 3].
+
+Of their families those that happen to product and phone pictures, and scale, rotation and
+occlusion. Strengths are fractions of the picture's side, so that they mean the same at any size.
+numpy and Pillow alone; what is random comes from `rng`.
+"""
+
+import io
+import math
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageFilter
+
+Corruption = Callable[[UInt8[np.ndarray, "H W 3"], int, np.random.Generator], np.ndarray]
+
+SEVERITIES = (1, 2, 3, 4, 5)
+WHITE = (255, 255, 255)
+
+
+def blur(image, severity, rng):
+    """Gaussian."""
+    radius = (0.006, 0.01, 0.016, 0.024, 0.035)[severity - 1] * max(image.shape)
+    return np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(radius)))
+
+
+def noise(image, severity, rng):
+    """Normal, alike in every channel's spread."""
+    spread = (0.04, 0.08, 0.12, 0.18, 0.26)[severity - 1] * 255
+    return _bytes(image + rng.normal(0, spread, image.shape))
+
+
+def brightness(image, severity, rng):
+    """Darker and brighter, by chance: white cannot get any brighter, but what is on it can."""
+    factor = (1.2, 1.45, 1.75, 2.2, 2.8)[severity - 1]
+    return _bytes(image * (factor if rng.random() < 0.5 else 1 / factor))
+
+
+def contrast(image, severity, rng):
+    """Less of it, around the mean."""
+    mean = image.mean(axis=(0, 1))
+    return _bytes(mean + (image - mean) * (0.75, 0.5, 0.35, 0.22, 0.12)[severity - 1])
+
+
+def jpeg(image, severity, rng):
+    """Saved at a low quality."""
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=(40, 25, 15, 9, 5)[severity - 1])
+    return np.asarray(Image.open(file))
+
+
+def pixelate(image, severity, rng):
+    """Large pixels."""
+    height, width = image.shape[:2]
+    share = (0.6, 0.42, 0.3, 0.2, 0.13)[severity - 1]
+    few = max(1, round(width * share)), max(1, round(height * share))
+    small = Image.fromarray(image).resize(few, Image.Resampling.BOX)
+    return np.asarray(small.resize((width, height), Image.Resampling.NEAREST))
+
+
+def scale(image, severity, rng):
+    """Smaller in its frame."""
+    return _turned(image, 0, (0.8, 0.65, 0.5, 0.38, 0.28)[severity - 1])
+
+
+def rotation(image, severity, rng):
+    """Either way."""
+    angle = (10, 20, 35, 60, 90)[severity - 1]
+    return _turned(image, angle if rng.random() < 0.5 else -angle, 1)
+
+
+def occlusion(image, severity, rng):
+    """A grey square before it."""
+    height, width = image.shape[:2]
+    share = math.sqrt((0.05, 0.1, 0.18, 0.28, 0.4)[severity - 1])
+    tall, wide = round(height * share), round(width * share)
+    top, left = (int(rng.integers(0, room + 1)) for room in (height - tall, width - wide))
+    out = image.copy()
+    out[top : top + tall, left : left + wide] = rng.integers(40, 200)
+    return out
+
+
+CORRUPTIONS: dict[str, Corruption] = {
+    one.__name__: one
+    for one in (
+        *(blur, noise, brightness, contrast, jpeg, pixelate),
+        *(scale, rotation, occlusion),
+    )
+}
+
+
+def corrupt(
+    images: UInt8[np.ndarray, "N H W 3"], name: str, severity: int, seed: int = 0
+) -> UInt8[np.ndarray, "N H W 3"]:
+    """Every picture corrupted; what happens to picture i depends on (seed, i) alone."""
+    if severity not in SEVERITIES:
+        raise ValueError(f"severity {severity}: one of {SEVERITIES}")
+    function = CORRUPTIONS[name]
+    return np.stack(
+        [
+            function(image, severity, np.random.default_rng((seed, number)))
+            for number, image in enumerate(images)
+        ]
+    )
+
+
+def _turned(image, angle, size):
+    """Rotated by degrees and scaled around the centre, on white."""
+    height, width = image.shape[:2]
+    cos, sin = math.cos(math.radians(angle)) / size, math.sin(math.radians(angle)) / size
+    x, y = (width - 1) / 2 + 0.5, (height - 1) / 2 + 0.5
+    matrix = (cos, sin, x - cos * x - sin * y, -sin, cos, y + sin * x - cos * y)
+    bicubic = Image.Resampling.BICUBIC
+    source = Image.fromarray(image)
+    if size < 1:  # without this, what gets smaller would be sampled with gaps
+        source = source.filter(ImageFilter.GaussianBlur(0.4 * (1 / size - 1)))
+    turned = source.transform(
+        (width, height), Image.Transform.AFFINE, matrix, bicubic, fillcolor=WHITE
+    )
+    return np.asarray(turned)
+
+
+def _bytes(values):
+    return np.clip(np.round(values), 0, 255).astype(np.uint8)

@@ -1,0 +1,74 @@
+"""Whether a picture shows gear at all: a score of each picture, and the least that is accepted.
+
+numpy alone, on tables of logits, and of features where a score needs them. A larger score is more
+like gear. Bundles use `energy` (bundle.py); scripts/not_gear.py compares it with the others.
+"""
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+ACCEPTED = 0.95  # of pictures of gear, by the choice of the threshold
+
+
+def energy(logits: Float[np.ndarray, "N K"]) -> Float[np.ndarray, " N"]:
+    """log sum exp of the logits, the negative energy (Liu et al. 2020)."""
+    z = logits.astype(np.float64)
+    most = z.max(axis=1)
+    return most + np.log(np.exp(z - most[:, None]).sum(axis=1))
+
+
+def largest_logit(logits: Float[np.ndarray, "N K"]) -> Float[np.ndarray, " N"]:
+    """The largest logit (Hendrycks et al. 2022, "Scaling Out-of-Distribution Detection")."""
+    return logits.max(axis=1).astype(np.float64)
+
+
+def confidence(logits: Float[np.ndarray, "N K"]) -> Float[np.ndarray, " N"]:
+    """Log-probability of the likeliest class (Hendrycks & Gimpel 2017, up to the logarithm)."""
+    return logits.max(axis=1) - energy(logits)
+
+
+def mahalanobis(
+    features: Float[np.ndarray, "N D"],
+    known: Float[np.ndarray, "M D"],
+    labels: Int[np.ndarray, " M"],
+) -> Float[np.ndarray, " N"]:
+    """Minus the distance to the nearest class mean of `known` features, under the covariance within
+    classes (Lee et al. 2018), shrunk by a tenth to a multiple of the identity.
+    """
+    known = known.astype(np.float64)
+    names, place = np.unique(labels, return_inverse=True)
+    means = np.stack([known[place == i].mean(axis=0) for i in range(len(names))])
+    within = known - means[place]
+    covariance = within.T @ within / len(known)
+    size = np.trace(covariance) / len(covariance)
+    precision = np.linalg.inv(0.9 * covariance + 0.1 * size * np.eye(len(covariance)))
+    apart = features.astype(np.float64)[:, None] - means  # [N, K, D]
+    return -np.einsum("nkd,de,nke->nk", apart, precision, apart, optimize=True).min(axis=1)
+
+
+def nearest(
+    features: Float[np.ndarray, "N D"], known: Float[np.ndarray, "M D"], k: int = 5
+) -> Float[np.ndarray, " N"]:
+    """Minus the distance to the k-th nearest of `known`, features scaled to length 1 (Sun et al.
+    2022).
+    """
+    a, b = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (features, known))
+    return -np.sqrt(np.maximum(2 - 2 * np.partition(a @ b.T, -k, axis=1)[:, -k], 0))
+
+
+def threshold(scores: Float[np.ndarray, " N"], accepted: float = ACCEPTED) -> float:
+    """The largest threshold by which the share `accepted` of the scores is at or above it."""
+    place = int(np.floor((1 - accepted) * len(scores)))
+    return float(np.sort(scores)[place])
+
+
+def auroc(gear: Float[np.ndarray, " N"], other: Float[np.ndarray, " M"]) -> float:
+    """The chance that a picture of gear has a higher score than another; ties count half."""
+    below = np.searchsorted(np.sort(other), gear, side="left")
+    up_to = np.searchsorted(np.sort(other), gear, side="right")
+    return float((below + up_to).sum() / (2 * len(gear) * len(other)))
+
+
+def refused(scores: Float[np.ndarray, " N"], accept_from: float | None) -> Bool[np.ndarray, " N"]:
+    """Which pictures are below the threshold; none where there is no threshold."""
+    return np.zeros(len(scores), bool) if accept_from is None else scores < accept_from

@@ -1,0 +1,104 @@
+"""Which score tells gear from what is no gear: AUROC, and the share refused at 95 % accepted.
+
+    python -m scripts.not_gear RUN --data FOLDER --gear DIR... --not-gear SCENES
+
+Thresholds are chosen on the validation side of the run and `--gear` folders that are named with
+`--choose`; figures are of the test side, the `--gear` folders, and SCENES.
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from jaxgear.bundle import Bundle
+from jaxgear.cli import exit_with
+from jaxgear.data.images import letterbox, load_rgb
+from jaxgear.data.sources import find_pictures
+from jaxgear.evaluation import refusal
+from jaxgear.evaluation.finished import FinishedRun
+
+BATCH = 64
+
+
+def network(bundle: Bundle) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Pictures u8 [N, S, S, 3] -> features [N, D] and logits [N, K]."""
+
+    @jax.jit
+    def step(images):
+        model, variables = bundle.model, bundle.variables
+        features = model.apply(variables, images, train=False, method="features")
+        logits = model.apply(variables, images, train=False)
+        return features.reshape(len(images), -1), logits
+
+    def both(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        rows = np.resize(np.arange(len(images)), -(-len(images) // BATCH) * BATCH)
+        parts = [step(images[part]) for part in rows.reshape(-1, BATCH)]
+        return tuple(
+            np.concatenate([np.asarray(p[i]) for p in parts])[: len(images)] for i in (0, 1)
+        )
+
+    return both
+
+
+def compare(
+    run: Path, data: str, gear: list[Path], choose: list[Path], other: Path
+) -> dict[str, tuple[float, float, float]]:
+    """Score -> AUROC, share of gear accepted, share of the rest refused."""
+    finished, bundle = FinishedRun.read(run), Bundle.load(run)
+    root = Path(data or finished.config["data"])
+    both = network(bundle)
+
+    def read(files: list[Path]) -> tuple[np.ndarray, np.ndarray]:
+        return both(np.stack([letterbox(load_rgb(file), bundle.size) for file in files]))
+
+    def side(name: str) -> list[Path]:
+        return [root / picture.path for picture in finished.side(name)]
+
+    known, _ = read(side("train"))
+    labels = np.array([bundle.classes.index(p.name) for p in finished.side("train")], np.int32)
+    val = read(side("val") + list(find_pictures(choose) if choose else []))
+    test = read(side("test") + list(find_pictures(gear) if gear else []))
+    rest = read(list(find_pictures([other])))
+    scores = {
+        "confidence": lambda f, z: refusal.confidence(z / bundle.temperature),
+        "largest logit": lambda f, z: refusal.largest_logit(z),
+        "energy": lambda f, z: refusal.energy(z),
+        "Mahalanobis": lambda f, z: refusal.mahalanobis(f, known, labels),
+        "5th nearest feature": lambda f, z: refusal.nearest(f, known),
+    }
+    found = {}
+    for name, score in scores.items():
+        least = refusal.threshold(score(*val))
+        inside, outside = score(*test), score(*rest)
+        found[name] = (
+            refusal.auroc(inside, outside),
+            float((inside >= least).mean()),
+            float((outside < least).mean()),
+        )
+    return found
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--data", default="", help="the run's pictures, where they have moved")
+    parser.add_argument("--gear", type=Path, nargs="*", default=[])
+    parser.add_argument("--choose", type=Path, nargs="*", default=[])
+    parser.add_argument("--not-gear", type=Path, required=True)
+    given = parser.parse_args()
+
+    def run() -> None:
+        table = compare(given.run, given.data, given.gear, given.choose, given.not_gear)
+        print("| score | AUROC | gear accepted | rest refused |\n|---|---|---|---|")
+        for name, figures in table.items():
+            print(f"| {name} |", " | ".join(f"{figure:.3f}" for figure in figures), "|")
+
+    exit_with(run)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""Scores and thresholds, against scikit-learn and by their definitions."""
+
+import numpy as np
+import pytest
+from scipy.special import logsumexp
+from sklearn.metrics import roc_auc_score
+
+from jaxgear.evaluation import refusal
+
+
+def test_auroc_is_scikit_learns():
+    rng = np.random.default_rng(0)
+    gear, other = rng.integers(0, 9, 40) / 3.0, rng.integers(-4, 6, 30) / 3.0  # with ties
+    wanted = roc_auc_score([1] * 40 + [0] * 30, np.concatenate([gear, other]))
+    assert refusal.auroc(gear, other) == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("n", [1, 2, 19, 20, 21, 100, 333])
+def test_threshold_accepts_the_share_and_no_larger_one_does(n):
+    scores = np.random.default_rng(n).normal(size=n)
+    chosen = refusal.threshold(scores)
+    assert (scores >= chosen).mean() >= 0.95
+    assert (scores > chosen).mean() < 0.95 or n == 1
+
+
+def test_scores_of_logits():
+    logits = np.array([[1000.0, 0.0], [0.0, 0.0]], np.float32)
+    np.testing.assert_allclose(refusal.energy(logits), logsumexp(logits, axis=1))
+    np.testing.assert_allclose(refusal.largest_logit(logits), [1000, 0])
+    np.testing.assert_allclose(refusal.confidence(logits), [0, -np.log(2)])
+
+
+def test_distances_tell_near_from_far():
+    rng = np.random.default_rng(1)
+    known = np.concatenate([rng.normal(size=(50, 8)) + 6, rng.normal(size=(50, 8)) - 6])
+    labels = np.repeat([0, 1], 50)
+    near, far = rng.normal(size=(20, 8)) + 6, rng.normal(size=(20, 8)) * [12, *[1] * 7]
+    for score in (refusal.mahalanobis(near, known, labels), refusal.nearest(near, known)):
+        assert score.shape == (20,)
+    assert (
+        refusal.auroc(
+            refusal.mahalanobis(near, known, labels), refusal.mahalanobis(far, known, labels)
+        )
+        > 0.95
+    )
+    assert refusal.auroc(refusal.nearest(near, known), refusal.nearest(far, known)) > 0.9
