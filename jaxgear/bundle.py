@@ -11,6 +11,7 @@
 import dataclasses
 import functools
 import hashlib
+import math
 import os
 from pathlib import Path
 from typing import Any
