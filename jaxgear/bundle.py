@@ -11,6 +11,7 @@
 import dataclasses
 import functools
 import hashlib
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -153,7 +154,7 @@ class Bundle:
             about=dict(card["about"]),
             accept_from=None if card["accept_from"] is None else float(card["accept_from"]),
         )
-        if bundle.accept_from is not None and not np.isfinite(bundle.accept_from):
+        if bundle.accept_from is not None and not math.isfinite(bundle.accept_from):
             raise ValueError(f"accept_from {bundle.accept_from}")
         if not 1e-6 < bundle.temperature < 1e6:
             raise ValueError(f"temperature {bundle.temperature}")

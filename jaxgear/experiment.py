@@ -19,7 +19,7 @@ from flax import traverse_util
 from jaxtyping import Array, PyTree, UInt8
 
 from jaxgear import prediction
-from jaxgear.bundle import Bundle
+from jaxgear.bundle import MAX_SIZE, Bundle
 from jaxgear.data.bank import background_bank
 from jaxgear.data.batches import Batches
 from jaxgear.data.cutout import with_masks
@@ -70,6 +70,8 @@ class Config:
         for name in ("epochs", "batch_size", "image_size", "patience"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{_flag(name)} {getattr(self, name)}: must be at least 1")
+        if self.image_size > MAX_SIZE:
+            raise UsageError(f"--image-size {self.image_size}: at most {MAX_SIZE}")
         if (self.from_epoch or self.allow_data_change) and not self.resume:
             raise UsageError("--from-epoch and --allow-data-change go with --resume RUN")
         if self.seed < 0:

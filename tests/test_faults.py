@@ -117,6 +117,7 @@ def test_a_full_disk_ends_the_run_and_loses_nothing(tmp_path):
 def test_an_odd_environment_is_no_obstacle(straight, tmp_path):
     """No home, no terminal, no locale, no cache: the same bits, no escape codes."""
     bare = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "LANG": "C", "NO_COLOR": "1"}
+    bare["TMPDIR"] = str(tmp_path)  # where it draws, having no cache
     out = tmp_path / "with space Ü雪"
     printed, complaint = finish(start(*kill_runs.TRAIN, "--out", out, env=bare))
     assert "\x1b" not in printed + complaint

@@ -10,7 +10,7 @@ import io
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -67,24 +67,30 @@ def load_rgb(
         ImageError: missing, not a regular file, not a picture, damaged, cut short, or more than
             `MAX_PIXELS` (found from the header, before any pixel is allocated).
     """
+    return _load(source, name, opacity=False)
+
+
+def load_rgba(
+    source: bytes | str | os.PathLike[str], name: str | None = None
+) -> UInt8[np.ndarray, "H W 4"]:
+    """`load_rgb` with the opacity as a fourth channel: 255 where the file has no transparency.
+
+    The colours are those on white: an opacity of 0 is white whatever the file hides there.
+    """
+    return _load(source, name, opacity=True)
+
+
+def _load(
+    source: bytes | str | os.PathLike[str], name: str | None, *, opacity: bool
+) -> UInt8[np.ndarray, "H W C"]:
     if isinstance(source, bytes):
         name = name or "picture"
         data = source
     else:
         name = name or os.fspath(source)
         data = read_bytes(source, name)
-    with _decoded(data, name) as image:
+    with _decoded(data, name, opacity) as image:
         return rgb.to_array(image)
-
-
-def load_rgba(data: bytes, name: str) -> UInt8[np.ndarray, "H W 4"]:
-    """`load_rgb(data, name)` with the opacity as a fourth channel: 255 where the file has no
-    transparency.
-
-    The colours are those on white: an opacity of 0 is white whatever the file hides there.
-    """
-    with _decoded(data, name, rgb.upright_with_opacity) as image:
-        return np.array(image)
 
 
 def load_letterboxed(data: bytes, size: int, name: str) -> UInt8[np.ndarray, "S S 3"]:
@@ -96,18 +102,17 @@ def load_letterboxed(data: bytes, size: int, name: str) -> UInt8[np.ndarray, "S 
 
 
 @contextmanager
-def _decoded(
-    data: bytes, name: str, upright: Callable[..., Image.Image] = rgb.upright
-) -> Iterator[Image.Image]:
-    """A picture as `upright` makes it, while it is its turn; `ImageError` as of `load_rgb`."""
+def _decoded(data: bytes, name: str, opacity: bool = False) -> Iterator[Image.Image]:
+    """A picture in mode RGB, or RGBA with `opacity`, for as long as it is its turn.
+
+    `ImageError` as of `load_rgb`.
+    """
     with ExitStack() as turn:
         # What the decoder itself took is free again by then.
-        yield _decode(data, name, turn, upright)
+        yield _decode(data, name, turn, opacity)
 
 
-def _decode(
-    data: bytes, name: str, turn: ExitStack, upright: Callable[..., Image.Image]
-) -> Image.Image:
+def _decode(data: bytes, name: str, turn: ExitStack, opacity: bool) -> Image.Image:
     if not data:
         raise ImageError(name, "empty file")
     _check_whole(data, name)
@@ -118,7 +123,10 @@ def _decode(
                 raise ImageError(name, _too_large(f"{width} x {height} pixels"))
             turn.enter_context(_decoding.turn(width * height))
             image.load()
-            return upright(image, deep_png=image.format == "PNG" and data[24] == 16)
+            flat = rgb.upright(image, deep_png=image.format == "PNG" and data[24] == 16)
+            if opacity:
+                flat.putalpha(rgb.opacity(image))
+            return flat
     except ImageError:
         raise
     except UnidentifiedImageError:

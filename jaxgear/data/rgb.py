@@ -50,23 +50,18 @@ def upright(image: Image.Image, *, deep_png: bool) -> Image.Image:
     return whole
 
 
-def upright_with_opacity(image: Image.Image, *, deep_png: bool) -> Image.Image:
-    """`upright` in mode RGBA, on white all the same: the opacity is 255 where there is none."""
-    whole = upright(image, deep_png=deep_png)  # which repairs the key colour of deep PNGs
-    turn = orientation(image)
-    if image.mode in ("RGBa", "La"):
-        image = image.convert(image.mode.upper())
+def opacity(image: Image.Image) -> Image.Image:
+    """Mode L, upright: how opaque an image is that `upright` has seen (it repairs key colours)."""
+    alpha = Image.new("L", image.size, 255)
     if image.has_transparency_data and not image.mode.startswith(("I", "F")):
-        opacity = _turned(image.convert("RGBA").getchannel("A"), turn)
-    else:
-        opacity = Image.new("L", whole.size, 255)
-    whole.putalpha(opacity)
-    return whole
+        straight = image.convert(image.mode.upper()) if image.mode in ("RGBa", "La") else image
+        alpha = straight.convert("RGBA").getchannel("A")
+    return _turned(alpha, orientation(image))
 
 
-def to_array(image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
-    """An image of mode RGB as an array of its own."""
-    array = np.empty((image.height, image.width, 3), np.uint8)
+def to_array(image: Image.Image) -> UInt8[np.ndarray, "H W C"]:
+    """An image of mode RGB or RGBA as an array of its own."""
+    array = np.empty((image.height, image.width, len(image.getbands())), np.uint8)
     for top, band in _bands(image):
         array[top : top + band.height] = np.asarray(band)
     return array
