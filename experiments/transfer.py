@@ -100,9 +100,8 @@ def main(config: Config) -> Path:
         network, variables = with_head(backbone, head, state.variables, config.finetune, compute)
         train, val = experiment.picture_batches(config, dataset, bank)
         epochs, view, mix = config.finetune_epochs, augment, empty(scenes(bank))
-        schedule = optax.warmup_cosine_decay_schedule(
-            0.0, config.finetune_lr, len(train), epochs * len(train)
-        )
+        total = epochs * len(train)
+        schedule = optax.warmup_cosine_decay_schedule(0.0, config.finetune_lr, total // 6, total)
         tx = optax.partition(
             {
                 "frozen": optax.set_to_zero(),

@@ -75,12 +75,12 @@ def parse(config: type[C], argv: Sequence[str]) -> C:
         UsageError: an unknown flag (with the nearest name), a bad value, or a flag that the resumed
             run has another value for.
     """
-    from jaxgear import experiment
+    from jaxgear.config import check_resumed, stored_config
 
     chosen = _parse(config, argv, None)
     if chosen.resume:
-        stored = experiment.stored_config(config, chosen.resume)
-        chosen = experiment.check_resumed(_parse(config, argv, stored), stored)
+        stored = stored_config(config, chosen.resume)
+        chosen = check_resumed(_parse(config, argv, stored), stored)
     chosen.check()
     return chosen
 

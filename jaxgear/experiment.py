@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -19,7 +19,8 @@ from flax import traverse_util
 from jaxtyping import Array, PyTree, UInt8
 
 from jaxgear import prediction
-from jaxgear.bundle import MAX_SIZE, Bundle
+from jaxgear.bundle import Bundle
+from jaxgear.config import Config
 from jaxgear.data.bank import background_bank
 from jaxgear.data.batches import Batches
 from jaxgear.data.cutout import with_masks
@@ -32,85 +33,6 @@ from jaxgear.files import write_json
 from jaxgear.training import history, loop
 from jaxgear.training.runs import Run, environment, read_json
 from jaxgear.training.steps import TrainState
-
-
-@dataclasses.dataclass(frozen=True)
-class Config:
-    """Flags that all experiments have. Every field of an experiment's Config is a scalar."""
-
-    data: str = ""
-    """Folder of photographs (FOLDER/<class>/*), tfds:NAME@DIR or drawn:COUNT. Empty:
-    data/gear_images if it is there, else the drawn set."""
-    out: str = "results/runs"
-    """Folder in which the run folder is made."""
-    resume: str = ""
-    """Run folder to continue; its config holds, unless --epochs asks for more."""
-    from_epoch: int = 0
-    """With --resume: go on from this epoch, not from the newest state (where that is damaged)."""
-    allow_data_change: bool = False
-    """With --resume: go on although pictures were added, removed or edited."""
-    init_from: str = ""
-    """Run or bundle whose weights to start from, as far as they fit."""
-    on_bad: Literal["stop", "skip"] = "stop"
-    """What to do about unusable pictures: stop with a list, or train without them."""
-    seed: int = 0
-    """Decides the split, the order, the first weights and every augmentation."""
-    epochs: int = 20
-    batch_size: int = 48
-    image_size: int = 128
-    """Pictures are letterboxed to a square of this many pixels."""
-    patience: int = 10
-    """Stop after this many epochs without a lower validation loss."""
-    backgrounds: str = ""
-    """Paste objects on other backgrounds: on photographs of this folder (the half of them that is
-    not kept for tests), or on `drawn` ones alone. Empty: do not."""
-
-    def check(self) -> None:
-        """Raises UsageError for values that cannot work, before anything is written."""
-        for name in ("epochs", "batch_size", "image_size", "patience"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{_flag(name)} {getattr(self, name)}: must be at least 1")
-        if self.image_size > MAX_SIZE:
-            raise UsageError(f"--image-size {self.image_size}: at most {MAX_SIZE}")
-        if (self.from_epoch or self.allow_data_change) and not self.resume:
-            raise UsageError("--from-epoch and --allow-data-change go with --resume RUN")
-        if self.seed < 0:
-            raise UsageError(f"--seed {self.seed}: must not be negative")
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, float) and not 0 <= value < float("inf"):
-                raise UsageError(f"{_flag(field.name)} {value}: must be finite and not negative")
-
-
-# What a resumed run may be told anew.
-OF_RESUME = ("resume", "from_epoch", "allow_data_change", "epochs")
-C = TypeVar("C", bound=Config)
-
-
-def stored_config(config: type[C], run: str) -> C:
-    """The config that a run was started with."""
-    stored = read_json(Path(run) / "config.json")
-    try:
-        stored |= {"from_epoch": 0, "allow_data_change": False}
-        return dataclasses.replace(config(**stored), resume=run)
-    except TypeError as error:
-        raise UsageError(f"--resume {run}: not a run of this experiment ({error})") from error
-
-
-def check_resumed(config: C, stored: C) -> C:
-    """`config` may differ from `stored` in what is `OF_RESUME` alone."""
-    changed = [
-        f"{_flag(field.name)} (the run has {getattr(stored, field.name)})"
-        for field in dataclasses.fields(config)
-        if getattr(config, field.name) != getattr(stored, field.name)
-        and field.name not in OF_RESUME
-    ]
-    if changed:
-        raise UsageError(
-            f"--resume {config.resume}: cannot change {', '.join(changed)}; a run keeps its "
-            "config, start a new one (--init-from takes the weights along)"
-        )
-    return config
 
 
 def start(config: Config, source: str, dataset: Dataset) -> Run:
@@ -307,7 +229,3 @@ def _announce(run: Run, summary: dict[str, Any]) -> Path:
     )
     print(f"{run.path}\ttest accuracy {summary['accuracy']:.4f}", flush=True)
     return run.path
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")

@@ -24,8 +24,10 @@ LAYERS = {
     ),
     "serving": ("evaluation", "prediction", "bundle", "data", "errors"),
     "experiment": (
-        *("prediction", "bundle", "evaluation", "training", "data", "models", "files", "errors"),
+        *("config", "prediction", "bundle", "evaluation", "training", "data", "models"),
+        *("files", "errors"),
     ),
+    "config": ("bundle", "training", "errors"),
     "files": ("errors",),
     "errors": (),
 }
