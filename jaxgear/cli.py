@@ -116,6 +116,8 @@ def exit_with(command: Callable[[], Any], debug: bool = False) -> NoReturn:
         raise SystemExit(128 + number)
 
     signal.signal(signal.SIGTERM, terminate)
+    # Shells start background jobs with SIGINT ignored; who sends it all the same means it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         code = command()
         sys.stdout.flush()

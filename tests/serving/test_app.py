@@ -368,6 +368,7 @@ def test_a_missing_extra_says_what_to_install(monkeypatch, capsys):
 def test_stops_when_it_is_told_to(bundle, tmp_path, number, code):
     bundle.save(tmp_path)
     command = [sys.executable, "-m", "jaxgear", "serve", str(tmp_path), "--port", "0"]
+    command = ["sh", "-c", 'trap "" INT; exec "$0" "$@"', *command]  # as a job in the background
     with subprocess.Popen(
         command, cwd=ROOT, env=os.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
