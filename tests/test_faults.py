@@ -91,10 +91,10 @@ def test_the_second_signal_ends_it_at_once():
 
 
 def test_a_full_disk_ends_the_run_and_loses_nothing(tmp_path):
-    """A disk of 1 MB: exit 5 at the first save that does not fit; what was saved before loads."""
+    """A disk of 1.5 MB: exit 5 at the first save that does not fit; what was saved before loads."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(disk)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1500k", "none", str(disk)]
     if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("needs the right to mount a small disk")
     try:

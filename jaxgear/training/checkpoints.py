@@ -23,6 +23,9 @@ from jaxgear.files import write_json
 from jaxgear.training.steps import TrainState
 
 MANIFEST = "manifest.json"
+# What a save takes beside its leaves: metadata, shardings, a block for each of some 50 files. Asked
+# for in advance, since Orbax prints pages from its threads when the disk fills under it.
+OVERHEAD = 1 << 19  # bytes
 
 
 class Checkpoints:
@@ -79,7 +82,7 @@ class Checkpoints:
         """
         items = _items(state)
         args = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
-        size = sum(leaf.nbytes for leaf in jax.tree.leaves(items))
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(items)) + OVERHEAD
         try:
             if shutil.disk_usage(self.folder).free < size:
                 raise OSError(28, "No space left on device")
