@@ -176,7 +176,9 @@ def conclude(
     those of the validation pictures as they are and pasted, alike.
     """
     if run.tested and not run.trained:
-        return _announce(run, read_json(run.path / "test.json"))
+        before = read_json(run.path / "test.json")
+        if before["epoch"] == row.epoch:  # else more epochs came since, and were cut short
+            return _announce(run, before)
     if sentence := history.overfitting(run.rows):
         print(sentence)
     records = dataset.folder.records
