@@ -16,6 +16,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Num
 
 from jaxgear.models import convolution
+from jaxgear.models.pooling import max_pool
 
 
 class ConvNet(nn.Module):
@@ -83,18 +84,14 @@ class Residual(nn.Module):
 class Pool(nn.Module):
     """The largest value of each `window` x `window` square: [B, H, W, C] -> [B, H/w, W/w, C].
 
-    Rows and columns that do not fill a window are dropped, as `VALID` padding does. A reshape and a
-    maximum have a much faster gradient on CPUs than XLA's windowed reduction.
+    Rows and columns that do not fill a window are dropped, as `VALID` padding does.
     """
 
     window: int = 2
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"], train: bool) -> Float[Array, "B h w C"]:
-        b, height, width, c = x.shape
-        h, w = height // self.window, width // self.window
-        x = x[:, : h * self.window, : w * self.window]
-        return x.reshape(b, h, self.window, w, self.window, c).max(axis=(2, 4))
+        return max_pool(x, (self.window, self.window), (self.window, self.window))
 
 
 class SpaceToDepth(nn.Module):

@@ -8,6 +8,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Num
 
 from jaxgear.models import convolution
+from jaxgear.models.pooling import max_pool
 
 
 class ReferenceCNN(nn.Module):
@@ -23,17 +24,13 @@ class ReferenceCNN(nn.Module):
             nn.Conv, kernel_size=(3, 3), conv_general_dilated=convolution.conv_general_dilated
         )
         conv1, conv2, conv3 = conv(24), conv(24), conv(48)
+        pool = functools.partial(max_pool, window=(2, 2), strides=(2, 2))
         x = (jnp.asarray(images, jnp.float32) / 255 - 0.5) / 0.5
-        x = nn.relu(_pool(conv1(x)))  # [B, 64, 64, 24]
-        x = nn.relu(_pool(conv2(x)))  # [B, 32, 32, 24]
+        x = nn.relu(pool(conv1(x)))  # [B, 64, 64, 24]
+        x = nn.relu(pool(conv2(x)))  # [B, 32, 32, 24]
         x = nn.relu(conv2(x))
         x = nn.relu(conv2(x))
-        x = nn.relu(_pool(conv3(x)))  # [B, 16, 16, 48]
+        x = nn.relu(pool(conv3(x)))  # [B, 16, 16, 48]
         x = nn.Dropout(0.5, broadcast_dims=(1, 2), deterministic=not train)(x)  # whole channels
         x = nn.Dropout(0.5, deterministic=not train)(x)
         return nn.Dense(self.classes)(x.reshape(x.shape[0], -1))
-
-
-def _pool(x: Float[Array, "B H W C"]) -> Float[Array, "B h w C"]:
-    b, h, w, c = x.shape
-    return x.reshape(b, h // 2, 2, w // 2, 2, c).max(axis=(2, 4))

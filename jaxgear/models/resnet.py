@@ -8,8 +8,7 @@ fields that come with the weights. Parameter paths are `conv1`, `norm1` and
 """
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -17,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxgear.models import convolution
+from jaxgear.models.pooling import max_pool
 
 # Depth: whether its units are bottlenecks, and units in each stage (table 1 of the paper).
 DEPTHS: dict[int, tuple[bool, tuple[int, ...]]] = {
@@ -88,7 +88,7 @@ class ResNet(nn.Module):
             if stage == 0:
                 x = conv(self.width, 7, 2, name="conv1")(x)  # [B, H/2, W/2, 64]
                 x = nn.relu(norm(name="norm1")(x))
-                x = nn.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+                x = max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
                 continue  # [B, H/4, W/4, 64]
             for unit in range(units[stage - 1]):
                 x = Unit(
@@ -153,29 +153,9 @@ def _conv(
         padding=[(window // 2, window // 2)] * 2,
         use_bias=bias,
         dtype=dtype,
-        conv_general_dilated=_convolve,
+        conv_general_dilated=convolution.conv_general_dilated,
         name=name,
     )
-
-
-def _convolve(
-    x: Float[Array, "B H W C"],
-    kernel: Float[Array, "kh kw C F"],
-    strides: tuple[int, int],
-    padding: Sequence[tuple[int, int]],
-    *,
-    precision: jax.lax.PrecisionLike = None,
-    **layout: Any,
-) -> Float[Array, "B h w F"]:
-    """A 1x1 convolution is a matrix product, as which XLA computes it faster on CPUs (by a fifth
-    over a whole ResNet-50), and its gradients much faster.
-    """
-    if kernel.shape[:2] != (1, 1):
-        return convolution.conv_general_dilated(
-            x, kernel, strides, padding, precision=precision, **layout
-        )
-    x = x[:, :: strides[0], :: strides[1]]
-    return jax.lax.dot_general(x, kernel[0, 0], (((3,), (0,)), ((), ())), precision=precision)
 
 
 def fold_batch_norm(variables: dict, epsilon: float) -> dict:

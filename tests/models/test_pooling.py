@@ -1,0 +1,43 @@
+"""Windowed maxima and their gradient are XLA's."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxgear.models.pooling import max_pool
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    n=st.integers(1, 3),
+    side=st.tuples(st.integers(3, 11), st.integers(3, 11)),
+    window=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    strides=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    pad=st.integers(0, 1),
+    levels=st.sampled_from([2, 1000]),  # 2: nearly every window has ties
+)
+def test_values_and_gradients_equal_xla(n, side, window, strides, pad, levels):
+    padding = tuple((min(pad, size - 1), 0) for size in window)
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.integers(0, levels, (n, *side, 3)), jnp.float32)
+    ours, pull = jax.vjp(lambda x: max_pool(x, window, strides, padding), x)
+    theirs, pull_theirs = jax.vjp(lambda x: nn.max_pool(x, window, strides, padding), x)
+    np.testing.assert_array_equal(ours, theirs)
+    g = jnp.asarray(rng.integers(-9, 9, ours.shape), jnp.float32)  # sums of these are exact
+    np.testing.assert_array_equal(*(np.asarray(back(g)[0]) for back in (pull, pull_theirs)))
+
+
+def test_half_precision_stays_half():
+    x = jnp.ones((1, 4, 4, 2), jnp.bfloat16)
+    y, pull = jax.vjp(lambda x: max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1))), x)
+    assert y.dtype == jnp.bfloat16
+    assert pull(y)[0].dtype == jnp.bfloat16
+
+
+def test_a_window_of_more_places_than_a_byte_counts_is_refused():
+    with pytest.raises(ValueError, match="at most 256"):
+        max_pool(jnp.ones((1, 20, 20, 1)), (20, 20), (1, 1))
