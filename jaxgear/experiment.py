@@ -207,8 +207,7 @@ def conclude(
     test = dataset.test_side(run.path)
     logits = np.asarray(logits_of(test))
     summary = metrics.summarise(logits, test.labels, dataset.classes, bundle.temperature)
-    accepted = [not bundle.refuses(score) for score in bundle.score(logits)]
-    summary |= {"epoch": row.epoch, "accepted": sum(accepted) / len(accepted)}
+    summary |= {"epoch": row.epoch} | refusal.acceptance(bundle, logits)
     caption = (
         f"test accuracy {summary['accuracy']:.4f} ({summary['n']} pictures), epoch {row.epoch}"
     )
@@ -216,7 +215,7 @@ def conclude(
         plots.confusion(summary["confusion"], dataset.classes, caption), run.path / "confusion.png"
     )
     plots.save(
-        plots.grid(tiles.test_tiles(test, bundle.probs(logits), dataset.classes), caption),
+        plots.grid(tiles.test_tiles(bundle, test, logits), caption),
         run.path / "predictions.png",
     )
     write_json(run.path / "test.json", summary)  # last: where it is, the run is complete

@@ -222,8 +222,22 @@ def test_evaluate_counts_what_is_refused(strict, capsys):
     found = json.loads(Path("a.json").read_text())
     assert found["not_gear"] == {"n": 5, "refused": 2}
     assert found["accepted"] == 0.6  # the same five pictures
+    assert found["accept_from"] == sorted(strict)[2]
     assert found["n"] == 5
     assert found["macro_f1"] == pytest.approx(
         np.mean([row["f1"] for row in found["per_class"].values() if row["n"]])
     )
-    assert "not gear refused 2 of 5" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "gear accepted 0.6000 (scores from" in printed
+    assert "not gear refused 2 of 5" in printed
+
+
+def test_a_model_that_accepts_everything_says_so(here, capsys):
+    write_set(Path(), {"gear/axes": 3, "gear/boots": 2})
+    assert call("evaluate", "run", "gear", "--not-gear", "new", "--json", "a.json") == 0
+    found = json.loads(Path("a.json").read_text())
+    assert (found["accepted"], found["accept_from"]) == (1.0, None)
+    assert found["not_gear"] == {"n": 5, "refused": 0}
+    printed = capsys.readouterr()
+    assert "trained without --backgrounds" in printed.err
+    assert "gear accepted" not in printed.out
