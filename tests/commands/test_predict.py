@@ -86,6 +86,12 @@ def test_a_missing_file_and_a_text_file_among_five(here, capsys):
     assert Path("a.png").stat().st_size > 10_000
 
 
+def test_one_picture_on_a_grid_is_one_picture(here, capsys):
+    assert call("predict", "run", "new/00001.png", "--grid", "a.png") == 0
+    (note,) = capsys.readouterr().err.splitlines()
+    assert note == "note: --grid shows 1 new picture; 5 or more say more of a model"
+
+
 def test_nothing_readable_is_still_whole_files(here, capsys):
     Path("new/00001.png").write_text("hello")
     assert call("predict", "run", "new/00001.png", "--json", "a.json", "--csv", "a.csv") == 4
