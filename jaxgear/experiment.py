@@ -28,7 +28,7 @@ from jaxgear.data.dataset import Dataset, Side, few, keep_trained_out, open_data
 from jaxgear.data.known import KnownPictures
 from jaxgear.data.pasted import and_pasted
 from jaxgear.errors import UsageError
-from jaxgear.evaluation import calibration, metrics, plots, refusal, tiles
+from jaxgear.evaluation import calibration, metrics, refusal
 from jaxgear.files import write_json
 from jaxgear.training import history, loop
 from jaxgear.training.runs import Run, environment, read_json
@@ -138,6 +138,9 @@ def follow(
     The state after the last epoch, or `state` where a resumed run has none left to train. A signal
     saves the state after the last finished step, and then ends the process.
     """
+    # Here and in `conclude`, not above: matplotlib takes 0.2 s, which `--help` need not wait for.
+    from jaxgear.evaluation import plots
+
     if run.rows and history.epochs_since_best(run.rows) >= patience:
         return state
     with contextlib.closing(epochs):
@@ -175,6 +178,8 @@ def conclude(
     With a `bank` of backgrounds the temperature, and the score from which a picture is gear, are
     those of the validation pictures as they are and pasted, alike.
     """
+    from jaxgear.evaluation import plots, tiles
+
     if run.tested and not run.trained:
         before = read_json(run.path / "test.json")
         if before["epoch"] == row.epoch:  # else more epochs came since, and were cut short
@@ -207,8 +212,7 @@ def conclude(
     test = dataset.test_side(run.path)
     logits = np.asarray(logits_of(test))
     summary = metrics.summarise(logits, test.labels, dataset.classes, bundle.temperature)
-    accepted = [not bundle.refuses(score) for score in bundle.score(logits)]
-    summary |= {"epoch": row.epoch, "accepted": sum(accepted) / len(accepted)}
+    summary |= {"epoch": row.epoch} | refusal.acceptance(bundle, logits)
     caption = (
         f"test accuracy {summary['accuracy']:.4f} ({summary['n']} pictures), epoch {row.epoch}"
     )
@@ -216,7 +220,7 @@ def conclude(
         plots.confusion(summary["confusion"], dataset.classes, caption), run.path / "confusion.png"
     )
     plots.save(
-        plots.grid(tiles.test_tiles(test, bundle.probs(logits), dataset.classes), caption),
+        plots.grid(tiles.test_tiles(bundle, test, logits), caption),
         run.path / "predictions.png",
     )
     write_json(run.path / "test.json", summary)  # last: where it is, the run is complete

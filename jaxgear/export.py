@@ -41,8 +41,19 @@ def export(bundle: Bundle) -> bytearray:
 
 
 def card(bundle: Bundle, artefact: bytes | bytearray, name: str) -> dict[str, Any]:
-    """What a reader needs beside the artefact, which lies in the file `name`."""
+    """What a reader needs beside the artefact, which lies in the file `name`.
+
+    The score by which a picture is gear or not (`Bundle.score`) follows from the probabilities, so
+    that the artefact need not put it out: a logit is temperature * log(probability), up to a
+    constant of the picture. (Where probabilities are so small that float32 has them as 0, the score
+    comes out too low, though still high.)
+    """
     size = bundle.size
+    refuse = [
+        "logs = np.log(np.maximum(probs, 1e-37))",
+        f"score = {bundle.temperature!r} * (logs.max(axis=1) - logs.mean(axis=1))",
+        f"print(score < {bundle.accept_from!r})  # no gear: none of the classes",
+    ]
     return {
         "artefact": name,
         "sha256": hashlib.sha256(artefact).hexdigest(),
@@ -61,6 +72,8 @@ def card(bundle: Bundle, artefact: bytes | bytearray, name: str) -> dict[str, An
             ],
         },
         "temperature": bundle.temperature,
+        "score": "temperature * (log of the largest probability - mean log of all probabilities)",
+        "accept_from": bundle.accept_from,
         "fingerprint": bundle.fingerprint,
         "versions": bundle.versions,
         "about": bundle.about,
@@ -71,5 +84,6 @@ def card(bundle: Bundle, artefact: bytes | bytearray, name: str) -> dict[str, An
             f"images = np.zeros((1, {size}, {size}, 3), np.uint8)  # your pictures, as above",
             "probs = jax.jit(program.call)(images)",
             "print(probs.argmax(axis=1))  # indices into classes",
+            *(refuse if bundle.accept_from is not None else []),
         ],
     }

@@ -4,7 +4,7 @@
 
 Clean and corrupted pictures are those of each run's own test side, letterboxed as its network sees
 them (`evaluation/corruptions.py`; the row is the mean of five severities); a set is a folder of
-pictures by class.
+pictures by class. `python -m jaxgear report RUN --robustness` has it by severity.
 """
 
 import argparse
@@ -13,40 +13,25 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxgear import prediction
 from jaxgear.bundle import Bundle
 from jaxgear.cli import exit_with
-from jaxgear.data.images import letterbox, load_rgb
-from jaxgear.errors import UsageError
-from jaxgear.evaluation import metrics
-from jaxgear.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from jaxgear.commands.report import named_folders
+from jaxgear.evaluation.corruptions import SEVERITIES
 from jaxgear.evaluation.finished import FinishedRun
+from jaxgear.evaluation.robustness import CLEAN, Measure
 
 
 def column(run: Path, data: str, sets: dict[str, Path], severities: list[int]) -> dict[str, float]:
     """Row name -> accuracy of one run's model; macro-F1 too where there are sets."""
-    finished, bundle = FinishedRun.read(run), Bundle.load(run)
-    predictor = prediction.Predictor(bundle)
-    root = Path(data or finished.config["data"])
-    pictures = finished.side("test")
-    images = np.stack([letterbox(load_rgb(root / one.path), bundle.size) for one in pictures])
-    labels = np.array([bundle.classes.index(one.name) for one in pictures], np.int32)
-
-    def accuracy(images: np.ndarray) -> float:
-        return float((predictor.logits(images).argmax(axis=1) == labels).mean())
-
-    rows = {"clean": accuracy(images)}
-    for name, folder in sets.items():
-        side = prediction.open_folder(folder, bundle, "stop")
-        found = metrics.summarise(
-            predictor.logits(side.images), side.labels, bundle.classes, bundle.temperature
-        )
-        rows |= {name: found["accuracy"], f"{name}, macro-F1": found["macro_f1"]}
-    for name in CORRUPTIONS:
-        each = [accuracy(corrupt(images, name, severity)) for severity in severities]
-        rows[name] = float(np.mean(each))
-    rows["mean of corruptions"] = float(np.mean([rows[name] for name in CORRUPTIONS]))
-    return rows
+    measure = Measure(FinishedRun.read(run), Bundle.load(run), data or None)
+    rows = {}
+    for name, score in measure.sets(sets).items():
+        rows[name] = score.accuracy
+        if name != CLEAN:
+            rows[f"{name}, macro-F1"] = score.macro_f1
+    corruptions, _ = measure.corruptions(severities)
+    means = {name: float(np.mean(each)) for name, each in corruptions.items()}
+    return rows | means | {"mean of corruptions": float(np.mean(list(means.values())))}
 
 
 def main() -> None:
@@ -60,12 +45,7 @@ def main() -> None:
     given = parser.parse_args()
 
     def run() -> None:
-        sets = {}
-        for one in given.set:
-            name, _, folder = one.partition("=")
-            if not folder:
-                raise UsageError(f"--set {one}: expected NAME=FOLDER")
-            sets[name] = Path(folder)
+        sets = named_folders(given.set)
         severities = given.severity or list(SEVERITIES)
         columns = [column(run, given.data, sets, severities) for run in given.runs]
         names = [run.name for run in given.runs]

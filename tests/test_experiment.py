@@ -1,9 +1,13 @@
 """Around an experiment's own expressions: what is kept when training ends badly or early."""
 
+import json
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from made_runs import row, untrained
 
 from jaxgear import experiment
 from jaxgear.data.dataset import open_dataset
@@ -68,3 +72,34 @@ def test_patience_ends_training_with_the_best_epoch(dataset, tmp_path, capsys):
     assert "stopped early: no lower validation loss for 1 epochs" in capsys.readouterr().out
     assert best.val_loss == min(row.val_loss for row in run.rows)
     assert {best.epoch, run.rows[-1].epoch} <= set(epochs)
+
+
+def test_a_result_is_kept_for_its_own_epoch_alone(dataset, tmp_path, monkeypatch):
+    """A finished run went on to a better epoch and was cut short before its test: that is made up
+    for when it is resumed, and is not made again when it is resumed once more.
+    """
+    folder = untrained(tmp_path, CONFIG.data, size=16, epochs=3)
+    first = json.loads((folder / "test.json").read_text())
+    assert first["epoch"] == 2
+    looks = []
+    real = type(dataset).test_side
+    monkeypatch.setattr(type(dataset), "test_side", lambda *a: looks.append(1) or real(*a))
+    model = ConvNet([Conv(4), GlobalPool()], classes=len(dataset.classes))
+    images = dataset.side("val").images[:1]
+    variables = jax.jit(lambda key: model.init(key, images, train=False))(jax.random.key(1))
+
+    def resume():
+        config = json.loads((folder / "config.json").read_text())
+        with Run.reopen(folder, dataset, config=config | {"epochs": 4}, source=__file__) as run:
+            experiment.conclude(run, history.best(run.rows), dataset, model, variables)
+        return json.loads((folder / "test.json").read_text())
+
+    assert resume() == first
+    assert looks == []
+    rows = [row(epoch, loss) for epoch, loss in enumerate((2.5, 2.4, 2.6, 2.3), 1)]
+    (folder / "history.csv").write_text(history.to_csv(rows))
+    second = resume()
+    assert second["epoch"] == 4
+    assert second["loss"] != first["loss"]
+    assert resume() == second
+    assert looks == [1]

@@ -1,5 +1,6 @@
 """An exported model needs jax alone, and says what the bundle says."""
 
+import dataclasses
 import hashlib
 import json
 import subprocess
@@ -43,6 +44,12 @@ for name in sys.argv[1:]:
 
 def bundle_of(model, variables=None):
     return make_bundle(model, variables, SIZE, CLASSES, temperature=1.7)
+
+
+def with_threshold(bundle, images):
+    """The bundle, which now takes three of the pictures for no gear."""
+    scores = np.sort(bundle.score(Predictor(bundle, 4).logits(images)))
+    return dataclasses.replace(bundle, accept_from=float(scores[2:4].mean()))
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +105,7 @@ def test_card_describes_the_artefact(exported):
     assert card["preprocessing"]["size"] == SIZE
     assert (card["fingerprint"], card["temperature"]) == ("f" * 64, 1.7)
     assert len(card["load"]) == 5
+    assert card["accept_from"] is None
 
 
 def test_the_five_lines_of_the_card_run(exported, monkeypatch):
@@ -106,6 +114,21 @@ def test_the_five_lines_of_the_card_run(exported, monkeypatch):
     names = {}
     exec("\n".join(json.loads(Path("convnet.shlo.json").read_text())["load"]), names)
     assert names["probs"].shape == (1, 3)
+
+
+def test_the_card_tells_what_is_no_gear(exported, bundles, capsys):
+    """Its last lines, on the probabilities of the artefact, find the scores of the bundle."""
+    folder, images, _ = exported
+    bundle = with_threshold(bundles["convnet"], images)
+    card = export.card(bundle, (folder / "convnet.shlo").read_bytes(), "convnet.shlo")
+    assert card["accept_from"] == bundle.accept_from
+    names = {"np": np, "probs": np.load(folder / "convnet.7.npy")}
+    exec("\n".join(card["load"][5:]), names)
+    logits = Predictor(bundle, 4).logits(images)
+    np.testing.assert_allclose(names["score"], bundle.score(logits), atol=1e-5)
+    refused = [bundle.refuses(score) for score in bundle.score(logits)]
+    assert sum(refused) == 3
+    assert capsys.readouterr().out.strip() == str(np.array(refused))
 
 
 class Talkative(nn.Module):

@@ -1,6 +1,7 @@
 """Test a trained model on a folder."""
 
 import argparse
+import sys
 from pathlib import Path
 
 from jaxgear.errors import UsageError
@@ -23,7 +24,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Prints and writes the fields of `test.json` for every picture of a folder."""
     from jaxgear import prediction
     from jaxgear.bundle import Bundle
-    from jaxgear.evaluation import metrics
+    from jaxgear.evaluation import metrics, refusal
 
     if arguments.batch_size < 1:
         raise UsageError(f"--batch-size {arguments.batch_size}: must be at least 1")
@@ -44,9 +45,12 @@ def run(arguments: argparse.Namespace) -> None:
         f"loss {summary['loss']:.4f}  macro-F1 {summary['macro_f1']:.4f}  "
         f"calibration error {summary['ece']:.4f}  n {summary['n']}"
     )
-    accepted = [not bundle.refuses(score) for score in bundle.score(logits)]
-    summary["accepted"] = sum(accepted) / len(accepted)
+    summary |= refusal.acceptance(bundle, logits)
+    if bundle.accept_from is not None:
+        print(f"gear accepted {summary['accepted']:.4f} (scores from {bundle.accept_from:.3f})")
     if arguments.not_gear:
+        if bundle.accept_from is None:
+            print(f"note: {arguments.model} {refusal.ACCEPTS_ALL}", file=sys.stderr)
         others = [
             one
             for one in prediction.predict(bundle, [arguments.not_gear], arguments.batch_size)
@@ -54,8 +58,6 @@ def run(arguments: argparse.Namespace) -> None:
         ]
         refused = sum(one.refused for one in others)
         summary["not_gear"] = {"n": len(others), "refused": refused}
-        print(
-            f"gear accepted {summary['accepted']:.4f}  not gear refused {refused} of {len(others)}"
-        )
+        print(f"not gear refused {refused} of {len(others)}")
     if arguments.json:
         write_output("--json", arguments.json, to_json(summary))

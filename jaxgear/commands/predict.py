@@ -82,7 +82,8 @@ def _predict(arguments: argparse.Namespace, outputs: dict[str, Output]) -> int:
     if "grid" in outputs:
         outputs["grid"].write(plots.png(tiles.prediction_grid(bundle, shown, len(files)), dpi=160))
         if (readable := len(files) - unreadable) < ASKED:
-            _say(f"note: --grid shows {readable} new pictures; {ASKED} or more say more of a model")
+            count = f"{readable} new picture{'s' * (readable != 1)}"
+            _say(f"note: --grid shows {count}; {ASKED} or more say more of a model")
     return 4 if unreadable else 0
 
 

@@ -1,8 +1,11 @@
-"""Write one HTML page about a run: curves, mistakes, calibration, data."""
+"""Write one HTML page about a run: curves, mistakes, calibration, robustness, data."""
 
 import argparse
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from jaxgear.errors import UsageError
 from jaxgear.files import write_output
 
 REPORT = "report.html"
@@ -14,15 +17,72 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", metavar="FOLDER", help="where the run's pictures are now, if not as in its config"
     )
+    parser.add_argument(
+        "--robustness",
+        action="store_true",
+        help="predict the test pictures with common corruptions too (45 times: minutes for a large "
+        "network); what is measured is kept in RUN for later reports",
+    )
+    parser.add_argument(
+        "--limit", type=int, metavar="N", help="with --robustness: corrupt so many pictures at most"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=FOLDER",
+        help="test on that folder of pictures by class too; kept alike",
+    )
+    parser.add_argument(
+        "--beside",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="RUN",
+        help="show what was kept of another run beside it",
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Writes RUN/report.html, which opens from disk and needs nothing beside it."""
-    from jaxgear.evaluation import report
+    folders = named_folders(arguments.set)
+    if arguments.limit is not None and (arguments.limit < 1 or not arguments.robustness):
+        raise UsageError(f"--limit {arguments.limit}: goes with --robustness, and is at least 1")
+
+    from jaxgear.evaluation import report, robustness
     from jaxgear.evaluation.findings import find
     from jaxgear.evaluation.finished import FinishedRun
 
     finished = FinishedRun.read(arguments.run_folder)
+    beside = [robustness.Beside.read(path, finished) for path in arguments.beside]
+    measured = robustness.measured(
+        finished,
+        arguments.data,
+        folders,
+        arguments.robustness,
+        arguments.limit,
+        lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    if beside and measured is None:
+        raise UsageError(f"--beside: nothing is measured of {finished.path}; add --robustness")
     file = arguments.run_folder / REPORT
-    write_output("RUN", file, report.render(finished, find(finished, arguments.data)))
+    page = report.render(finished, find(finished, arguments.data), measured, beside)
+    write_output("RUN", file, page)
     print(file)
+
+
+def named_folders(given: Sequence[str]) -> dict[str, Path]:
+    """NAME=FOLDER -> {NAME: FOLDER}.
+
+    Raises:
+        UsageError: not of that form, or a name that is given twice, or taken.
+    """
+    folders = {}
+    for one in given:
+        name, _, folder = one.partition("=")
+        if not name or not folder:
+            raise UsageError(f"--set {one}: expected NAME=FOLDER")
+        if name in folders or name == "clean":
+            raise UsageError(f"--set {one}: the name {name} is taken")
+        folders[name] = Path(folder)
+    return folders

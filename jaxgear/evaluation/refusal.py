@@ -1,14 +1,19 @@
 """Whether a picture shows gear at all: a score of each picture, and the least that is accepted.
 
-numpy alone, on tables of logits, and of features where a score needs them. A larger score is more
+On tables of logits, and of features where a score needs them. A larger score is more
 like gear. Bundles use the largest logit less their mean (`Bundle.score`); the others are what
 scripts/not_gear.py compares it with.
 """
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Float, Int
 
+from jaxgear.bundle import Bundle
+
 ACCEPTED = 0.95  # of pictures of gear, by the choice of the threshold
+ACCEPTS_ALL = "takes every picture for gear: it was trained without --backgrounds"
 
 
 def energy(logits: Float[np.ndarray, "N K"]) -> Float[np.ndarray, " N"]:
@@ -61,6 +66,14 @@ def threshold(scores: Float[np.ndarray, " N"], accepted: float = ACCEPTED) -> fl
     """The largest threshold by which the share `accepted` of the scores is at or above it."""
     place = int(np.floor((1 - accepted) * len(scores)))
     return float(np.sort(scores)[place])
+
+
+def acceptance(bundle: Bundle, logits: Float[np.ndarray, "N K"]) -> dict[str, Any]:
+    """The fields of `test.json` about pictures of gear: the share that `bundle` takes for gear, and
+    the score from which it does (None: it takes all).
+    """
+    accepted = [not bundle.refuses(score) for score in bundle.score(logits)]
+    return {"accepted": sum(accepted) / len(accepted), "accept_from": bundle.accept_from}
 
 
 def auroc(gear: Float[np.ndarray, " N"], other: Float[np.ndarray, " M"]) -> float:

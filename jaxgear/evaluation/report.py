@@ -3,25 +3,35 @@
 The page is complete in itself and opens from disk.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from jaxgear.evaluation import page, plots_report, report_pictures
+from jaxgear.evaluation import page, plots_report, report_pictures, report_robustness
 from jaxgear.evaluation.findings import Calibration, Findings
 from jaxgear.evaluation.finished import FinishedRun
 from jaxgear.evaluation.metrics import wilson_interval
+from jaxgear.evaluation.robustness import Beside, Robustness
 from jaxgear.training import history
 
 PAIRS = 10  # most confused pairs that are listed
 
 
-def render(run: FinishedRun, found: Findings) -> str:
-    """The whole page."""
+def render(
+    run: FinishedRun,
+    found: Findings,
+    robustness: Robustness | None = None,
+    beside: Sequence[Beside] = (),
+) -> str:
+    """The whole page; `robustness` where it was measured, with that of other runs beside it."""
     sections = {
         "training": ("Training", _training(run)),
         "classes": ("Test by class", _classes(found)),
         "confusion": ("Confusions", _confusion(run, found)),
         "losses": ("Largest losses", report_pictures.losses(found.misses)),
         "calibration": ("Calibration", _calibration(found.calibration, found.summary["n"])),
+        "no-gear": ("No gear", report_pictures.refusals(found)),
+        "robustness": ("Robustness", report_robustness.section(robustness, beside)),
         "data": ("Pictures and their split", report_pictures.sides(run, found.twins)),
         "setup": ("Config and environment", _setup(run)),
     }
@@ -38,6 +48,7 @@ def _head(run: FinishedRun, found: Findings) -> str:
             ("Macro-F1", f"{summary['macro_f1']:.3f}"),
             ("Test loss (nats)", f"{summary['loss']:.3f}"),
             ("Test pictures", f"{summary['n']:,}"),
+            *([("Refused as no gear", f"{found.refusals.n:,}")] if found.refusals else []),
             ("Training pictures", f"{len(run.side('train')):,}"),
             ("Best epoch", f"{run.best.epoch} of {len(run.rows)}"),
         ]
@@ -85,9 +96,12 @@ def _classes(found: Findings) -> str:
         figures = (f"{row[key]:.3f}" for key in ("precision", "recall"))
         interval = f"{low:.3f} to {high:.3f}" if row["n"] else "-"
         rows.append([name, *figures, interval, f"{row['f1']:.3f}", str(row["n"])])
+        if found.refusals:
+            rows[-1].append(str(found.refusals.by_class[name]))
     table = page.table(
         "Precision, recall and F1 on the test side",
-        ["class", "precision", "recall", "95 % interval of recall", "F1", "pictures"],
+        ["class", "precision", "recall", "95 % interval of recall", "F1", "pictures"]
+        + ["refused"] * bool(found.refusals),
         rows,
     )
     return table + page.paragraph(

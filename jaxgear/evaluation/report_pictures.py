@@ -3,38 +3,73 @@
 from collections import Counter
 
 from jaxgear.evaluation import page
-from jaxgear.evaluation.findings import Miss, Twins
+from jaxgear.evaluation.findings import Findings, Shown
 from jaxgear.evaluation.finished import SIDES, FinishedRun
+from jaxgear.evaluation.refusal import ACCEPTED, ACCEPTS_ALL
+from jaxgear.evaluation.twins import Twins
 
 _SIDE_NAMES = {"train": "training", "val": "validation", "test": "test", "left_out": "left out"}
 
 
-def losses(misses: list[Miss]) -> str:
+def losses(misses: list[Shown]) -> str:
     """The pictures whose label is least likely, and where the network looked."""
+    return page.paragraph(
+        "Test and validation pictures whose label the network finds least likely, worst first: "
+        "look here for wrong labels. Beside each, what spoke for the predicted class "
+        "(Grad-CAM): red most, then yellow and green."
+    ) + _cards(misses)
+
+
+def refusals(found: Findings) -> str:
+    """How many test pictures are taken for no gear, and which."""
+    if found.refusals is None:
+        return page.paragraph(f"This model {ACCEPTS_ALL}.")
+    refused, n, least = found.refusals, found.summary["n"], found.summary["accept_from"]
+    parts = [
+        page.paragraph(
+            f"A picture with a score below {least:.3f} is taken for no gear, and its class is "
+            "none. The score is the largest logit less the mean of all; its threshold accepts "
+            f"{ACCEPTED:.0%} of the validation pictures, as they are and pasted on backgrounds. "
+            "All test pictures show gear, so each refused one is a mistake. Other figures of this "
+            "page count every picture by its likeliest class, refused or not."
+        ),
+        page.facts(
+            [
+                ("Gear from a score of", f"{least:.3f}"),
+                ("Test pictures refused", f"{refused.n:,} of {n:,}"),
+                ("Accepted", f"{found.summary['accepted']:.3f}"),
+                ("Refused, with the right class", f"{refused.right:,} of {refused.n:,}"),
+            ]
+        ),
+    ]
+    if refused.n:
+        count = f"The {len(refused.lowest)} lowest scores" if refused.n > 1 else "Its score"
+        parts.append(page.paragraph(f"{count}, and what spoke for the likeliest class:"))
+        parts.append(_cards(refused.lowest))
+    return "".join(parts)
+
+
+def _cards(shown: list[Shown]) -> str:
     cards = ""
-    for miss in misses:
-        picture = miss.picture
+    for one in shown:
+        picture = one.picture
         alt = f"{picture.name}, {picture.path}"
-        images = page.picture(miss.image, alt)
-        if miss.overlay is not None:
-            images += page.picture(miss.overlay, f"where the network saw {miss.predicted}")
-        wrong = miss.predicted != picture.name
-        verdict = f"{miss.predicted} {miss.prob:.2f}"
-        verdict += f", labelled {picture.name} {miss.label_prob:.2f}" if wrong else " (right)"
+        images = page.picture(one.image, alt)
+        if one.overlay is not None:
+            images += page.picture(one.overlay, f"where the network saw {one.predicted}")
+        wrong = one.predicted != picture.name
+        verdict = one.verdict + (f" (most like {one.predicted})" if one.refused else "")
+        if wrong:
+            verdict += f", labelled {picture.name} {one.label_prob:.2f}"
+        elif not one.refused:
+            verdict += " (right)"
         cards += (
             f'<li><figure><div class="row">{images}</div><figcaption>'
-            f"<strong{' class=amiss' if wrong else ''}>{page.text(verdict)}</strong>"
-            f"{page.text(picture.path)} ({_SIDE_NAMES[picture.side]}, loss {miss.loss:.2f})"
+            f"<strong{' class=amiss' if wrong or one.refused else ''}>{page.text(verdict)}</strong>"
+            f"{page.text(picture.path)} ({_SIDE_NAMES[picture.side]}, loss {one.loss:.2f})"
             "</figcaption></figure></li>\n"
         )
-    return (
-        page.paragraph(
-            "Test and validation pictures whose label the network finds least likely, worst first: "
-            "look here for wrong labels. Beside each, what spoke for the predicted class "
-            "(Grad-CAM): red most, then yellow and green."
-        )
-        + f'<ul class="cards">{cards}</ul>'
-    )
+    return f'<ul class="cards">{cards}</ul>'
 
 
 def sides(run: FinishedRun, twins: Twins) -> str:

@@ -19,6 +19,7 @@ TESTED = 24  # tiles of test pictures
 MOST = 40  # tiles of new pictures: more than that nobody looks at on one page
 PIXELS = 440  # a picture at the size at which a single one is shown
 
+_REFUSED = f"refused: {NONE} of the classes"
 _SEEN = {
     "train": "in the training data",
     "val": "in the validation data",
@@ -73,10 +74,11 @@ def _tile(one: Prediction, classes: Sequence[str]) -> plots.Tile:
     )
 
 
-def test_tiles(
-    side: Side, probs: Float[np.ndarray, "N K"], classes: Sequence[str]
-) -> list[plots.Tile]:
-    """Wrong pictures first, most confident ahead, then right ones of every class in turn."""
+def test_tiles(bundle: Bundle, side: Side, logits: Float[np.ndarray, "N K"]) -> list[plots.Tile]:
+    """Wrong pictures first, most confident ahead, then right ones of every class in turn. Those
+    that the model takes for no gear say so below.
+    """
+    probs, scores = bundle.probs(logits), bundle.score(logits)
     predicted, sure = probs.argmax(axis=1), probs.max(axis=1)
     wrong = np.flatnonzero(predicted != side.labels)
     wrong = wrong[np.argsort(-sure[wrong])][: TESTED // 2]
@@ -86,12 +88,13 @@ def test_tiles(
         same = side.labels[right] == label
         place[same] = np.arange(same.sum())
     right = right[np.lexsort((side.labels[right], place))][: TESTED - len(wrong)]
-    names = [_words(name) for name in classes]
+    names = [_words(name) for name in bundle.classes]
     return [
         plots.Tile(
             side.images[i],
             f"{names[predicted[i]]} {sure[i]:.2f}",
             f"not: {names[side.labels[i]]}" if predicted[i] != side.labels[i] else "",
+            warning=_REFUSED if bundle.refuses(scores[i]) else "",
             wrong=bool(predicted[i] != side.labels[i]),
         )
         for i in (*wrong, *right)

@@ -13,7 +13,7 @@ from jaxgear.bundle import Bundle
 from jaxgear.data.images import letterbox, load_rgb
 from jaxgear.errors import CheckpointError
 from jaxgear.evaluation import explain
-from jaxgear.prediction import Predictor
+from jaxgear.prediction import NONE, Predictor
 
 SHOWN = 320  # pixels of the pictures that are sent back
 
@@ -28,17 +28,25 @@ class Classifier:
         self._overlay(np.zeros((1, 1, 3), np.uint8), 0)
 
     def answer(self, data: bytes) -> dict[str, Any]:
-        """Classes with probabilities, the likeliest first, and the picture with and without the map
-        of where the network saw the first (as data URLs; null for a network without convolutions).
+        """What it shows: a class, or `none` where it is refused as no gear, with its score and the
+        score from which pictures are accepted (null: all are). Classes with probabilities, the
+        likeliest first; the picture with and without the map of where the network saw the first (as
+        data URLs; null for a network without convolutions).
 
         Raises:
             ImageError: not a picture, damaged, or too large when decoded.
         """
         image = load_rgb(data)
-        (probs,) = self.predictor.probs(letterbox(image, self.bundle.size)[None])
+        logits = self.predictor.logits(letterbox(image, self.bundle.size)[None])
+        (probs,), (score,) = self.bundle.probs(logits), self.bundle.score(logits)
         order = np.argsort(-probs, kind="stable")
         overlay = self._overlay(image, int(order[0]))
+        refused = self.bundle.refuses(score)
         return {
+            "class": NONE if refused else self.bundle.classes[order[0]],
+            "refused": refused,
+            "score": round(float(score), 6),
+            "accept_from": self.bundle.accept_from,
             "classes": [
                 {"name": self.bundle.classes[i], "probability": round(float(probs[i]), 6)}
                 for i in order

@@ -63,8 +63,13 @@ function show(name, answer) {
     say(`${name} was not classified: ${answer.error}`);
   } else {
     const [first, second] = answer.classes;
-    part("verdict").textContent = words(first);
-    part("second").textContent = second ? `Second guess: ${words(second)}` : "";
+    const verdict = answer.refused ? `none ${answer.score.toFixed(2)}` : words(first);
+    part("verdict").textContent = verdict;
+    if (answer.refused) {
+      part("second").textContent =
+        `No gear: its score is below ${answer.accept_from.toFixed(2)}. ` +
+        `Of the classes most like ${words(first)}.`;
+    } else if (second) part("second").textContent = `Second guess: ${words(second)}`;
     part("picture").src = answer.picture;
     part("picture").alt = name;
     if (answer.overlay) part("overlay").src = answer.overlay;
@@ -80,7 +85,7 @@ function show(name, answer) {
     part("first").append(...bars.slice(0, BARS));
     part("others").append(...bars.slice(BARS));
     part("rest").hidden = bars.length <= BARS;
-    say(`${name}: ${words(first)}`);
+    say(`${name}: ${verdict}`);
   }
   find("results").prepend(item);
   find("clear").hidden = false;

@@ -86,6 +86,12 @@ def test_a_missing_file_and_a_text_file_among_five(here, capsys):
     assert Path("a.png").stat().st_size > 10_000
 
 
+def test_one_picture_on_a_grid_is_one_picture(here, capsys):
+    assert call("predict", "run", "new/00001.png", "--grid", "a.png") == 0
+    (note,) = capsys.readouterr().err.splitlines()
+    assert note == "note: --grid shows 1 new picture; 5 or more say more of a model"
+
+
 def test_nothing_readable_is_still_whole_files(here, capsys):
     Path("new/00001.png").write_text("hello")
     assert call("predict", "run", "new/00001.png", "--json", "a.json", "--csv", "a.csv") == 4
@@ -222,8 +228,22 @@ def test_evaluate_counts_what_is_refused(strict, capsys):
     found = json.loads(Path("a.json").read_text())
     assert found["not_gear"] == {"n": 5, "refused": 2}
     assert found["accepted"] == 0.6  # the same five pictures
+    assert found["accept_from"] == sorted(strict)[2]
     assert found["n"] == 5
     assert found["macro_f1"] == pytest.approx(
         np.mean([row["f1"] for row in found["per_class"].values() if row["n"]])
     )
-    assert "not gear refused 2 of 5" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "gear accepted 0.6000 (scores from" in printed
+    assert "not gear refused 2 of 5" in printed
+
+
+def test_a_model_that_accepts_everything_says_so(here, capsys):
+    write_set(Path(), {"gear/axes": 3, "gear/boots": 2})
+    assert call("evaluate", "run", "gear", "--not-gear", "new", "--json", "a.json") == 0
+    found = json.loads(Path("a.json").read_text())
+    assert (found["accepted"], found["accept_from"]) == (1.0, None)
+    assert found["not_gear"] == {"n": 5, "refused": 0}
+    printed = capsys.readouterr()
+    assert "trained without --backgrounds" in printed.err
+    assert "gear accepted" not in printed.out

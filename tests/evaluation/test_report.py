@@ -1,5 +1,6 @@
 """The report of a run: complete in itself, true to the run, and safe whatever names are in it."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -102,7 +103,7 @@ def test_links_resolve_and_ids_are_unique(page):
     ids = Counter(a["id"] for _, a in page.elements if "id" in a)
     assert max(ids.values()) == 1
     links = [a["href"] for a in page.all("a")]
-    assert len(links) == 8
+    assert len(links) == 10
     assert all(link[0] == "#" and link[1:] in ids for link in links)
     marks = {a[k][1:] for _, a in page.elements for k in ("href", "xlink:href") if k in a}
     assert marks - {"ata:,"} <= ids.keys()
@@ -170,6 +171,48 @@ def test_twins_are_counted_on_the_sides_that_the_run_gave_them(run):
     for members in twins.examples:
         names = sorted(Path(picture.path).stem for picture, _ in members)
         assert names[1] == f"twin{names[0]}"
+
+
+@pytest.fixture(scope="module")
+def strict(run, cache, tmp_path_factory):
+    """The run, with a model that takes some pictures for no gear; and those of its test side."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAXGEAR_CACHE", str(cache))
+        folder = Path(shutil.copytree(run, tmp_path_factory.mktemp("strict") / "run"))
+        bundle = Bundle.load(run)
+        root, test = Path(FinishedRun.read(run).config["data"]), FinishedRun.read(run).side("test")
+        images = np.stack([letterbox(load_rgb(root / one.path), bundle.size) for one in test])
+        scores = bundle.score(Predictor(bundle).logits(images))
+        least = float(np.sort(scores)[3])
+        dataclasses.replace(bundle, accept_from=least).save(folder / "model")
+        assert call("report", folder) == 0
+    ranked = sorted(zip(scores, test, strict=True), key=lambda pair: pair[0])
+    return folder, least, [picture for _, picture in ranked[:3]]
+
+
+def test_what_is_refused_is_counted_and_shown(strict):
+    folder, least, expected = strict
+    found = find(FinishedRun.read(folder))
+    assert found.summary["accept_from"] == least
+    assert found.summary["accepted"] == pytest.approx(1 - 3 / found.summary["n"])
+    assert [one.picture for one in found.refusals.lowest] == expected
+    assert found.refusals.n == 3
+    for name, count in found.refusals.by_class.items():
+        assert count == sum(picture.name == name for picture in expected)
+    right = sum(one.predicted == one.picture.name for one in found.refusals.lowest)
+    assert found.refusals.right == right
+    for one in found.misses:
+        assert one.refused == (one.score < least)
+    page = Page((folder / "report.html").read_text(encoding="utf-8"))
+    assert f"3 of {found.summary['n']}" in page.text
+    assert f"{least:.3f}" in page.text
+    shown = found.refusals.lowest[0]
+    assert f"none {shown.score:.2f} (most like {shown.predicted})" in page.text
+
+
+def test_a_model_that_refuses_nothing_says_so(run, page):
+    assert find(FinishedRun.read(run)).refusals is None
+    assert "takes every picture for gear" in page.text
 
 
 def test_pictures_that_moved_are_found_by_flag_and_hash(run, data, tmp_path, capsys):

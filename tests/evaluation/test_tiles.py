@@ -1,10 +1,13 @@
 """Grids name what they show, at a resolution to look at, and mark what is not new."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from pictures import encoded, scene
 from small_bundle import make_bundle
 
+from jaxgear.data.dataset import Side
 from jaxgear.evaluation import plots, tiles
 from jaxgear.prediction import Prediction
 
@@ -62,6 +65,17 @@ def test_of_many_the_first_are_shown_and_the_title_says_so(picture):
         figure = tiles.prediction_grid(BUNDLE, shown, total)
         assert len(figure.axes) == tiles.MOST
         assert figure.get_suptitle().startswith("The first 40 of 43 pictures")
+
+
+def test_test_pictures_that_are_refused_say_so():
+    """Wrong ones first and marked; a low score is said of right and wrong ones alike."""
+    logits = np.array([[4, 0, 0], [0, 3, 0], [0, 0, 1], [1, 0, 0]], np.float32)
+    side = Side(np.zeros((4, 16, 16, 3), np.uint8), np.array([0, 0, 2, 1], np.int32), ())
+    shown = tiles.test_tiles(dataclasses.replace(BUNDLE, accept_from=1.0), side, logits)
+    assert [one.title.split()[0] for one in shown] == ["boots", "axes", "axes", "hardshell"]
+    assert [one.wrong for one in shown] == [True, True, False, False]
+    assert ["refused" in one.warning for one in shown] == [False, True, False, True]
+    assert not any(one.warning for one in tiles.test_tiles(BUNDLE, side, logits))
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 13])

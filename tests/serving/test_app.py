@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import dataclasses
 import hashlib
 import http.client
 import io
@@ -115,6 +116,20 @@ def test_answer_is_that_of_the_bundle_in_order(port, bundle):
 
 def test_a_picture_of_the_data_set_is_flagged(port):
     assert json.loads(ask(port, body=png(1)[0])[1])["side"] == "train"
+
+
+def test_what_is_no_gear_is_none(bundle):
+    (data, _), (_, pixels) = png(0), png(0)
+    logits = np.asarray(
+        bundle.model.apply(bundle.variables, letterbox(pixels, SIZE)[None], train=False)
+    )
+    (score,) = bundle.score(logits)
+    for least, refused in ((None, False), (score - 0.01, False), (score + 0.01, True)):
+        found = Classifier(dataclasses.replace(bundle, accept_from=least)).answer(data)
+        assert found["score"] == pytest.approx(score, abs=1e-5)
+        assert found["accept_from"] == least
+        assert found["refused"] == refused
+        assert found["class"] == ("none" if refused else found["classes"][0]["name"])
 
 
 def test_many_at_once_get_their_own_answers(port, bundle):
@@ -266,6 +281,24 @@ def test_a_picture_is_dropped_and_its_class_read(page, bundle, how):
         assert image.get_attribute("naturalWidth") == "320"
         assert "Ü雪.png" in image.get_attribute("alt")
     assert not item.find_element("class name", "flag").is_displayed()
+    assert chromium.errors(page) == []
+
+
+def test_a_refused_picture_is_none_with_its_score(page):
+    """What the server answers for it is tested above; here is what a person sees of that."""
+    page.execute_script(
+        "const ask = window.fetch; window.fetch = async (...request) => {"
+        "  const answer = await (await ask(...request)).json();"
+        "  Object.assign(answer, { refused: true, class: 'none', score: 1.234, accept_from: 2.5 });"
+        "  return new Response(JSON.stringify(answer)); };"
+    )
+    send(page, "drop", **{"a.png": png(0)[0]})
+    (item,) = results(page, 1)
+    assert item.find_element("class name", "verdict").text == "none 1.23"
+    second = item.find_element("class name", "second").text
+    assert second.startswith("No gear: its score is below 2.50. Of the classes most like ")
+    assert len(item.find_elements("css selector", ".first li")) == 3
+    assert page.find_element("id", "status").text == "a.png: none 1.23"
     assert chromium.errors(page) == []
 
 
