@@ -5,12 +5,17 @@ near-white margins, and compared by the signs of their gradients, which survive 
 sizes and colours. A difference hash (N. Krawetz, "Kind of Like That", 2013) alone is not enough: on
 white backgrounds most of its bits are background, so that pictures of different small things differ
 in few bits. Agreement is therefore counted over the cells that hold an edge in either picture.
+
+Candidates are found by locality-sensitive hashing, so that time grows with the number of pictures
+and not with its square: MinHash for edges (A. Broder, "On the resemblance and containment of
+documents", 1997), samples of bits for the hash (P. Indyk, R. Motwani, 1998).
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Int, UInt8, UInt64
 from PIL import Image
 
 # Part of the cache's version: raise it whenever the same picture would get another descriptor.
@@ -30,7 +35,11 @@ _ENOUGH = 200  # pixels on the longer side; larger pictures are box-averaged fir
 _MARGIN = 220  # a channel below this is content: what a strong JPEG leaves around edges is not
 _SPECKS = 0.01  # of a row or column may be content and it still counts as margin
 _EDGE = 5  # grey levels between neighbouring cells; less is noise of the encoder
-_BLOCK = 1024
+_BLOCK = 4096  # pictures, or pairs of them, that are worked on at a time
+# Views that agree by AGREEMENT share one of the bands with a probability of 1 - 6e-7, views that
+# agree by 0.3 with one of 2e-3; hashes that differ in HASH_BITS, with one of 1 - 2e-5.
+_BANDS, _MINIMA, _LOOKED_AT = 32, 8, 64
+_HASH_BANDS, _SAMPLE = 32, 32
 _SMALL = Image.Resampling.BILINEAR  # antialiased, and without the overshoot that fakes edges
 
 
@@ -56,52 +65,126 @@ def describe(rgb: UInt8[np.ndarray, "H W 3"]) -> bytes:
 
 
 def alike(looks: Sequence[bytes]) -> Iterator[tuple[int, int]]:
-    """Pairs (i, j) of pictures that look alike, from their descriptors; each pair once.
+    """Pairs (i, j), i < j, of pictures that look alike, from their descriptors; each pair once.
 
-    All pairs of similar aspect are compared, in blocks: 2,000 pictures take 0.3 s, 20,000 some
-    5 s, and memory grows with the number of pictures only.
+    What hashing brings up is compared exactly.
     """
     if len(looks) < 2:
         return
-    table = np.stack([np.frombuffer(look, np.uint8) for look in looks])
-    size = np.ascontiguousarray(table[:, :4]).view("<u2").astype(np.float64)
-    aspect = np.log(size[:, 1] / size[:, 0])
-    order = np.argsort(aspect, kind="stable")  # a block then meets a window of later ones only
-    aspect = aspect[order]
-    views = table[order, 4:].reshape(len(looks), 2, _ROWS, _COLUMNS).astype(np.int16)
-    whole, content = _edges(views[:, 0]), _edges(views[:, 1])
-    hashes = (np.diff(views[:, 0], axis=2) > 0).reshape(len(looks), -1).astype(np.float32)
-    bits = hashes.sum(axis=1)
-    for start in range(0, len(looks), _BLOCK):
-        block = slice(start, min(start + _BLOCK, len(looks)))
-        end = int(np.searchsorted(aspect, aspect[block.stop - 1] + ASPECT, side="right"))
-        later = slice(start, end)
-        in_whole, edges = _agreement(whole[block], whole[later])
-        in_content, _ = _agreement(content[block], content[later])
-        differ = bits[block, None] + bits[later] - 2 * hashes[block] @ hashes[later].T
-        same: Bool[np.ndarray, "B L"] = np.maximum(in_whole, in_content) >= AGREEMENT
-        same |= (differ <= HASH_BITS) & (in_whole >= HASH_AGREEMENT) & (edges >= HASH_EDGES)
-        same &= np.abs(aspect[block, None] - aspect[later]) <= ASPECT
-        for i, j in zip(*np.nonzero(np.triu(same, k=1)), strict=True):
-            yield int(order[start + i]), int(order[start + j])
+    table = _Table(looks)
+    found = [np.zeros((0, 2), np.int64)]
+    for keys, rows in table.bands():
+        for pairs in _pairs_of_equal(keys):
+            pairs = np.sort(rows[pairs], axis=1)
+            found += [part[table.same(*part.T)] for part in _blocks(pairs)]
+    yield from map(tuple, np.unique(np.concatenate(found), axis=0).tolist())
 
 
-def _edges(views: Int[np.ndarray, "N 16 17"]) -> Float[np.ndarray, "N E"]:
-    """Where grey rises and where it falls to the right and downwards: 0 or 1, [N, 2 * 511]."""
-    steps = [np.diff(views, axis=axis).reshape(len(views), -1) for axis in (2, 1)]
-    step = np.concatenate(steps, axis=1)
-    return np.concatenate([step > _EDGE, step < -_EDGE], axis=1).astype(np.float32)
+class _Table:
+    """What is compared of N pictures, one kilobyte of each."""
+
+    def __init__(self, looks: Sequence[bytes]):
+        size = np.stack([np.frombuffer(look, "<u2", 2) for look in looks]).astype(np.float64)
+        self._aspect = np.log(size[:, 1] / size[:, 0])
+        rng = np.random.default_rng(0)
+        hashed = _ROWS * (_COLUMNS - 1)
+        samples = np.stack([rng.permutation(hashed)[:_SAMPLE] for _ in range(_HASH_BANDS)])
+        edges, hashes, keys = [], [], []
+        for part in _blocks(looks):
+            views = np.stack([np.frombuffer(look, np.uint8, offset=4) for look in part])
+            views = views.reshape(-1, 2, _ROWS, _COLUMNS).astype(np.int16)
+            edges.append(_edges(views))
+            bits = (np.diff(views[:, 0], axis=2) > 0).reshape(len(part), hashed)
+            hashes.append(_packed(bits))
+            keys.append(
+                [
+                    *(_minima(edges[-1][:, view].reshape(len(part), -1)) for view in range(2)),
+                    _packed(bits[:, samples])[..., 0],
+                ]
+            )
+            edges[-1] = _packed(edges[-1])
+        self._edges = np.concatenate(edges)  # [N, 2 views, rises and falls, words]
+        self._hashes = np.concatenate(hashes)  # [N, words]
+        self._keys = [np.concatenate(parts) for parts in zip(*keys, strict=True)]  # [N, bands] each
+
+    def bands(self) -> Iterator[tuple[UInt64[np.ndarray, " n"], Int[np.ndarray, " n"]]]:
+        """Keys of which similar pictures share one, and the pictures whose they are.
+
+        Pictures with too few edges to be like any other are left out.
+        """
+        whole, content = np.bitwise_count(self._edges).sum(axis=(2, 3)).T
+        for keys, enough in zip(
+            self._keys,
+            (
+                whole >= AGREEMENT * EDGES,
+                content >= AGREEMENT * EDGES,
+                whole >= HASH_AGREEMENT * HASH_EDGES,
+            ),
+            strict=True,
+        ):
+            rows = np.flatnonzero(enough)
+            yield from ((band[rows], rows) for band in keys.T)
+
+    def same(self, i: Int[np.ndarray, " P"], j: Int[np.ndarray, " P"]) -> Bool[np.ndarray, " P"]:
+        """Whether pictures i and j look alike.
+
+        Agreement is edges with the same sign in both over edges in either: the Jaccard index, in
+        which the empty background does not count.
+        """
+        a, b = self._edges[i], self._edges[j]
+        both = np.bitwise_count(a & b).sum(axis=(2, 3))  # [P, 2 views]
+        a |= b
+        either = np.bitwise_count(a[:, :, 0] | a[:, :, 1]).sum(axis=2)
+        agreement = np.where(either >= EDGES, both / np.maximum(either, 1), 0)
+        differ = np.bitwise_count(self._hashes[i] ^ self._hashes[j]).sum(axis=1)
+        same = agreement.max(axis=1) >= AGREEMENT
+        same |= (
+            (differ <= HASH_BITS)
+            & (agreement[:, 0] >= HASH_AGREEMENT)
+            & (either[:, 0] >= HASH_EDGES)
+        )
+        return same & (np.abs(self._aspect[i] - self._aspect[j]) <= ASPECT)
 
 
-def _agreement(
-    a: Float[np.ndarray, "A E"], b: Float[np.ndarray, "B E"]
-) -> tuple[Float[np.ndarray, "A B"], Float[np.ndarray, "A B"]]:
-    """Edges with the same sign in both, over edges in either (0 if these are few); edges in either.
+def _blocks(rows: Any) -> Iterator[Any]:
+    return (rows[start : start + _BLOCK] for start in range(0, len(rows), _BLOCK))
 
-    That is the Jaccard index, in which the empty background does not count.
+
+def _edges(views: Int[np.ndarray, "N 2 16 17"]) -> Bool[np.ndarray, "N 2 2 E"]:
+    """Where grey rises and where it falls to the right and downwards, of each view."""
+    steps = [np.diff(views, axis=axis).reshape(len(views), 2, -1) for axis in (3, 2)]
+    step = np.concatenate(steps, axis=2)
+    return np.stack([step > _EDGE, step < -_EDGE], axis=2)
+
+
+def _packed(bits: Bool[np.ndarray, "... E"]) -> UInt64[np.ndarray, "... W"]:
+    """Bits in words of 64, the last filled up with zeros."""
+    missing = -bits.shape[-1] % 64
+    full = np.pad(bits, [(0, 0)] * (bits.ndim - 1) + [(0, missing)])
+    return np.packbits(full, axis=-1).view(np.uint64)
+
+
+def _minima(edges: Bool[np.ndarray, "n E"]) -> UInt64[np.ndarray, "n K"]:
+    """MinHash: how early, in each of many random orders of all edges, the first one there comes.
+
+    Two pictures have the same minimum with a probability of their Jaccard index. `_MINIMA` of them,
+    a byte each, are a key.
     """
-    both = a @ b.T
-    half = a.shape[1] // 2
-    there_a, there_b = a[:, :half] + a[:, half:], b[:, :half] + b[:, half:]
-    either = there_a.sum(axis=1)[:, None] + there_b.sum(axis=1) - there_a @ there_b.T
-    return np.where(either >= EDGES, both / np.maximum(either, 1), 0), either
+    rng = np.random.default_rng(1)
+    rows = np.ascontiguousarray(edges.T)  # of one edge each: a random order then gathers whole rows
+    first = np.empty((_BANDS * _MINIMA, len(edges)), np.uint8)
+    for minimum in first:
+        minimum[:] = rows[rng.permutation(len(rows))[:_LOOKED_AT]].argmax(axis=0)
+    return np.ascontiguousarray(first.T).view(np.uint64)
+
+
+def _pairs_of_equal(keys: UInt64[np.ndarray, " n"]) -> Iterator[Int[np.ndarray, "P 2"]]:
+    """Positions of equal keys, every pair once."""
+    order = np.argsort(keys, kind="stable")
+    keys = keys[order]
+    start, step = np.arange(len(keys)), 0
+    while start.size:
+        step += 1
+        start = start[: np.searchsorted(start, len(keys) - step)]
+        start = start[keys[start] == keys[start + step]]
+        yield np.stack([order[start], order[start + step]], axis=1)

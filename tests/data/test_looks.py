@@ -145,3 +145,19 @@ def test_blocks_do_not_change_the_pairs(monkeypatch: pytest.MonkeyPatch):
     assert len(pairs) == len(whole), "each pair once"
     assert len(whole) >= 25
     assert all(i != j for i, j in pairs)
+
+
+def test_hashing_brings_up_every_pair_that_compares_alike():
+    """Also those that are only just alike: versions of one picture, ever further from it."""
+    pictures = []
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        for noise in range(0, 60, 4):
+            changed = catalogue(seed) + rng.normal(0, noise, (300, 240, 1))
+            pictures.append(np.clip(changed, 0, 255).astype(np.uint8))
+    described = [describe(p) for p in pictures]
+    i, j = np.triu_indices(len(described), k=1)
+    every = looks._Table(described).same(i, j)
+    found = set(alike(described))
+    assert found == set(zip(i[every].tolist(), j[every].tolist(), strict=True))
+    assert 100 < len(found) < 12 * 15 * 14 / 2
