@@ -45,7 +45,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Writes RUN/report.html, which opens from disk and needs nothing beside it."""
-    folders = named_folders(arguments.set)
     if arguments.limit is not None and (arguments.limit < 1 or not arguments.robustness):
         raise UsageError(f"--limit {arguments.limit}: goes with --robustness, and is at least 1")
 
@@ -53,6 +52,7 @@ def run(arguments: argparse.Namespace) -> None:
     from jaxgear.evaluation.findings import find
     from jaxgear.evaluation.finished import FinishedRun
 
+    folders = named_folders(arguments.set)
     finished = FinishedRun.read(arguments.run_folder)
     beside = [robustness.Beside.read(path, finished) for path in arguments.beside]
     measured = robustness.measured(
@@ -77,12 +77,15 @@ def named_folders(given: Sequence[str]) -> dict[str, Path]:
     Raises:
         UsageError: not of that form, or a name that is given twice, or taken.
     """
+    from jaxgear.evaluation.corruptions import CORRUPTIONS
+    from jaxgear.evaluation.robustness import CLEAN
+
     folders = {}
     for one in given:
         name, _, folder = one.partition("=")
         if not name or not folder:
             raise UsageError(f"--set {one}: expected NAME=FOLDER")
-        if name in folders or name == "clean":
+        if name in folders or name in (CLEAN, *CORRUPTIONS):
             raise UsageError(f"--set {one}: the name {name} is taken")
         folders[name] = Path(folder)
     return folders

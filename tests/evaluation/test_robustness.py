@@ -153,6 +153,7 @@ def test_what_is_of_another_model_or_damaged_is_not_shown(run):
         (["--robustness", "--limit", "0"], 2, "--limit 0"),
         (["--set", "wild"], 2, "--set wild: expected NAME=FOLDER"),
         (["--set", "clean=x"], 2, "the name clean is taken"),
+        (["--set", "blur=x"], 2, "the name blur is taken"),
         (["--set", "wild=no/such"], 4, "no/such"),
         (["--beside", "."], 5, "."),
     ],
