@@ -25,9 +25,15 @@ def max_pool(
     """As `flax.linen.max_pool`, in the same order of arguments; no window lies in padding alone.
 
     Of equal values the first in the window, row by row, gets the gradient, as with XLA.
+
+    Raises:
+        ValueError: no window of 1 to 256 places that fits, or a stride below 1.
     """
-    if window[0] * window[1] > 256:
-        raise ValueError(f"window {window}: at most 256 places")
+    if min(*window, *strides) < 1 or window[0] * window[1] > 256:
+        raise ValueError(f"window {window}, strides {strides}: from 1 on, and at most 256 places")
+    room = [length + sum(pad) for length, pad in zip(x.shape[1:3], padding, strict=True)]
+    if window[0] > room[0] or window[1] > room[1]:
+        raise ValueError(f"window {window}: larger than the map, {room[0]} x {room[1]}")
     return _max_pool(x, x.shape[1:3], tuple(window), tuple(strides), tuple(map(tuple, padding)))
 
 

@@ -38,6 +38,15 @@ def test_half_precision_stays_half():
     assert pull(y)[0].dtype == jnp.bfloat16
 
 
-def test_a_window_of_more_places_than_a_byte_counts_is_refused():
-    with pytest.raises(ValueError, match="at most 256"):
-        max_pool(jnp.ones((1, 20, 20, 1)), (20, 20), (1, 1))
+@pytest.mark.parametrize(
+    ("window", "strides", "says"),
+    [
+        ((20, 20), (1, 1), "at most 256"),
+        ((0, 2), (1, 1), "from 1 on"),
+        ((2, 2), (0, 1), "from 1 on"),
+        ((22, 2), (2, 2), "larger than the map, 21 x 21"),
+    ],
+)
+def test_windows_that_cannot_be_are_refused(window, strides, says):
+    with pytest.raises(ValueError, match=says):
+        max_pool(jnp.ones((1, 21, 21, 1)), window, strides)
