@@ -41,7 +41,13 @@ def conv_general_dilated(
     feature_group_count: int = 1,
     precision: lax.PrecisionLike = None,
 ) -> jax.Array:  # [N, h, w, Cout]
-    """`jax.lax.conv_general_dilated` with a faster weight gradient where that is possible."""
+    """`jax.lax.conv_general_dilated`, faster where that is possible.
+
+    Raises:
+        ValueError: a stride below 1 (by which JAX would divide).
+    """
+    if min(window_strides) < 1:
+        raise ValueError(f"strides {tuple(window_strides)}: must be at least 1")
     numbers = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
     plain = (
         lhs.ndim == 4

@@ -96,3 +96,10 @@ def test_the_gradient_is_ours_on_cpu_and_xla_s_elsewhere():
     traced = jax.jit(jax.grad(loss)).trace(*shapes)
     assert "stablehlo.while" in traced.lower(lowering_platforms=("cpu",)).as_text()
     assert "stablehlo.while" not in traced.lower(lowering_platforms=("cuda",)).as_text()
+
+
+def test_strides_of_nothing_are_refused():
+    with pytest.raises(ValueError, match="at least 1"):
+        convolution.conv_general_dilated(
+            jnp.ones((1, 4, 4, 3)), jnp.ones((3, 3, 3, 2)), (0, 1), "SAME"
+        )
