@@ -1,4 +1,4 @@
-"""The largest value of each window, with a gradient that is fast on every platform.
+"""The largest value of each window, with a gradient that is fast on CPUs.
 
 XLA's gradient of a windowed maximum searches every window again. Here the forward pass keeps
 which value was the largest, one byte for each window, and the gradient is a sum of as many shifted
