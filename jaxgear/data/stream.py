@@ -27,7 +27,7 @@ class Stream(Batches):
 
     Batches are those of `Batches` with the same seed, to the same bits. Of `hosts` processes each
     gets an equal part of every batch, its rows `host * B / hosts` and on, so that the parts in the
-    order of hosts are the batch. Where an epoch stands is one integer, the number of its next batch.
+    order of hosts are the batch. Where an epoch stands is one integer, that of its next batch.
     """
 
     def __init__(
