@@ -69,6 +69,7 @@ def test_each_heavy_library_has_one_home():
     assert drawing == {"evaluation/fonts.py"}
     assert users_of("orbax") == {"training/checkpoints.py"}
     assert users_of("tensorflow_datasets") <= {"data/tfds_gear.py"}
+    assert users_of("grain") == {"data/stream.py"}
     assert not any(user.startswith(("models", "data")) for user in users_of("optax"))
 
 

@@ -78,15 +78,21 @@ class Batches:
         return self._in_order(np.arange(self.examples), epoch=0)
 
     def _in_order(self, order: np.ndarray, epoch: int, first: int = 0) -> Iterator[Batch]:
-        # Padding is real pictures from the front of the order: batch statistics stay those of
-        # pictures.
-        padded = np.resize(order, len(self) * self.batch_size).astype(np.int32)
-        weight = (np.arange(len(padded)) < self.examples).astype(np.float32)
-        for start in range(first * self.batch_size, len(padded), self.batch_size):
-            rows = slice(start, start + self.batch_size)
-            yield _take(
-                self.images, self.labels, padded[rows], weight[rows], np.asarray(epoch, np.int32)
-            )
+        for step in range(first, len(self)):
+            index, weight = self._rows(order, step)
+            yield _take(self.images, self.labels, index, weight, np.asarray(epoch, np.int32))
+
+    def _rows(
+        self, order: Int[np.ndarray, " N"], step: int
+    ) -> tuple[Int[np.ndarray, " B"], Float[np.ndarray, " B"]]:
+        """Which pictures are in batch `step`, and their weights.
+
+        Padding is real pictures from the front of the order: batch statistics stay those of
+        pictures.
+        """
+        place = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
+        index = order[place % self.examples].astype(np.int32)
+        return index, (place < self.examples).astype(np.float32)
 
 
 @jax.jit

@@ -1,0 +1,106 @@
+"""Streamed batches are those of the in-memory path, to the same bits."""
+
+import os
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from pictures import write_set
+
+from jaxgear.data.batches import Batches
+from jaxgear.data.folder import pixels, read_folder
+from jaxgear.data.stored import StoredPictures
+from jaxgear.data.stream import AHEAD, ON_DEVICE, Stream
+from jaxgear.errors import DataError, UsageError
+
+SIZE, BATCH = 16, 6
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return read_folder(write_set(tmp_path / "set", {"a": 10, "b": 9}), size=SIZE)
+
+
+@pytest.fixture
+def paths(folder):
+    """The same pictures in memory, and where they are."""
+    labels = np.array([record.label for record in folder.records], np.int32)
+    memory = Batches(pixels(folder, SIZE, cache=None), labels, BATCH, seed=3)
+    return memory, Stream(StoredPictures(folder, SIZE, cache=None), labels, BATCH, seed=3)
+
+
+def assert_same(expected, found):
+    expected, found = list(expected), list(found)
+    assert len(expected) == len(found)
+    for a, b in zip(expected, found, strict=True):
+        for name in ("image", "label", "weight", "index", "epoch"):
+            one, other = getattr(a, name), getattr(b, name)
+            assert (one.dtype, one.shape) == (other.dtype, other.shape)
+            np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("first", [0, 1, 3, 4])
+def test_an_epoch_from_any_batch_on(paths, first):
+    memory, stream = paths
+    assert_same(memory.shuffled(5, first), stream.shuffled(5, first))
+
+
+def test_an_ordered_pass_and_what_else_is_asked(paths):
+    memory, stream = paths
+    assert_same(memory.ordered(), stream.ordered())
+    assert (len(stream), stream.examples) == (len(memory), memory.examples) == (4, 19)
+    np.testing.assert_array_equal(memory.class_weights(2, 1.0), stream.class_weights(2, 1.0))
+
+
+@pytest.mark.parametrize("hosts", [2, 3])
+def test_the_parts_of_hosts_are_the_batch(folder, paths, hosts):
+    memory, stream = paths
+    parts = [
+        Stream(stream.images, stream.labels, BATCH, 3, host=host, hosts=hosts).shuffled(2)
+        for host in range(hosts)
+    ]
+    for whole, *own in zip(memory.shuffled(2), *parts, strict=True):
+        for name in ("image", "label", "weight", "index"):
+            joined = np.concatenate([getattr(part, name) for part in own])
+            np.testing.assert_array_equal(joined, getattr(whole, name))
+
+
+def test_hosts_that_cannot_share_a_batch(paths):
+    with pytest.raises(UsageError, match="--batch-size 6: must be a multiple of 4"):
+        Stream(paths[1].images, paths[1].labels, BATCH, hosts=4)
+
+
+class Counted(StoredPictures):
+    """Counts what was decoded."""
+
+    decoded = 0
+
+    def _one(self, row):
+        Counted.decoded += 1
+        return super()._one(row)
+
+
+def test_no_more_is_decoded_than_is_ahead(folder):
+    folder = replace(folder, records=folder.records * 20)
+    stream = Stream(Counted(folder, SIZE), np.zeros(len(folder.records), np.int32), 2)
+    batches = stream.shuffled(0)
+    next(batches)
+    batches.close()
+    # Grain's threads hold one batch each beside their buffer.
+    assert Counted.decoded <= 2 * (1 + ON_DEVICE + AHEAD + 2 * os.cpu_count())
+
+
+def test_a_picture_that_changed_is_named(folder, paths):
+    (folder.root / folder.records[4].path).write_bytes(b"other")
+    with pytest.raises(DataError, match="changed since it was checked"):
+        list(paths[1].ordered())
+
+
+def test_stored_pictures_are_an_array(folder):
+    expected = pixels(folder, SIZE)
+    stored = StoredPictures(folder, SIZE)
+    assert stored.shape == expected.shape
+    np.testing.assert_array_equal(stored[3:9], expected[3:9])
+    np.testing.assert_array_equal(stored[np.array([7, 2])], expected[[7, 2]])
+    np.testing.assert_array_equal(stored[-1], expected[-1])
+    np.testing.assert_array_equal(np.stack(list(stored)), expected)
