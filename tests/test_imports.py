@@ -10,10 +10,11 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # Each part may import those to its right, and itself.
 LAYERS = {
-    "data": ("files", "errors"),
+    "devices": ("errors",),
+    "data": ("devices", "files", "errors"),
     "models": ("data", "files", "errors"),
     "compile_cache": ("data",),
-    "training": ("compile_cache", "data", "models", "files", "errors"),
+    "training": ("compile_cache", "data", "models", "devices", "files", "errors"),
     "bundle": ("data", "models", "files", "errors"),
     "prediction": ("bundle", "compile_cache", "data", "models", "files", "errors"),
     "export": ("bundle", "models", "errors"),
@@ -25,7 +26,7 @@ LAYERS = {
     "serving": ("evaluation", "prediction", "bundle", "data", "errors"),
     "experiment": (
         *("config", "prediction", "bundle", "evaluation", "training", "data", "models"),
-        *("files", "errors"),
+        *("devices", "files", "errors"),
     ),
     "config": ("bundle", "training", "errors"),
     "files": ("errors",),

@@ -5,6 +5,7 @@ there. Which pictures form batch i of epoch e is a pure function of (seed, epoch
 needs no saved generator.
 """
 
+import functools
 from collections.abc import Iterator, Sequence
 from typing import no_type_check
 
@@ -12,7 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Num
+
+from jaxgear import devices
 
 
 @no_type_check  # JAX also fills trees with things that are not arrays
@@ -36,10 +40,20 @@ class Batches:
         batch_size: int,
         seed: int = 0,
         names: Sequence[str] = (),
+        mesh: Mesh | None = None,
     ):
-        """`names` of the pictures, for messages that speak of some of them."""
-        self.images = jnp.asarray(images)
-        self.labels = jnp.asarray(labels, jnp.int32)
+        """`names` of the pictures, for messages that speak of some of them.
+
+        A batch is split over the devices of `mesh`, all there are if it is None; each has all
+        pictures.
+
+        Raises:
+            UsageError: the devices cannot share a batch equally.
+        """
+        self.mesh = devices.all_devices() if mesh is None else mesh
+        devices.check_divides(batch_size, self.mesh, "--batch-size")
+        self.images = devices.place(images, self.mesh)
+        self.labels = devices.place(np.asarray(labels, np.int32), self.mesh)
         self.batch_size = batch_size
         self.seed = seed
         self.names = names
@@ -78,9 +92,10 @@ class Batches:
         return self._in_order(np.arange(self.examples), epoch=0)
 
     def _in_order(self, order: np.ndarray, epoch: int, first: int = 0) -> Iterator[Batch]:
+        take = _taker(self.mesh)
         for step in range(first, len(self)):
             index, weight = self._rows(order, step)
-            yield _take(self.images, self.labels, index, weight, np.asarray(epoch, np.int32))
+            yield take(self.images, self.labels, index, weight, np.asarray(epoch, np.int32))
 
     def _rows(
         self, order: Int[np.ndarray, " N"], step: int
@@ -95,6 +110,14 @@ class Batches:
         return index, (place < self.examples).astype(np.float32)
 
 
-@jax.jit
+@functools.cache
+def _taker(mesh: Mesh):
+    """`_take` with its result split over the devices of a mesh."""
+    if mesh.size == 1:
+        return jax.jit(_take)
+    rows = devices.by_rows(mesh)
+    return jax.jit(_take, out_shardings=Batch(rows, rows, rows, rows, devices.replicated(mesh)))
+
+
 def _take(images, labels, index, weight, epoch) -> Batch:
     return Batch(images[index], labels[index], weight, index, epoch)

@@ -7,13 +7,15 @@ for 100 million).
 
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import grain
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Int
 
+from jaxgear import devices
 from jaxgear.data.batches import Batch, Batches
 from jaxgear.data.stored import StoredPictures
 from jaxgear.errors import UsageError
@@ -36,16 +38,22 @@ class Stream(Batches):
         labels: Int[np.ndarray, " N"],
         batch_size: int,
         seed: int = 0,
-        names: tuple[str, ...] = (),
-        *,
-        host: int = 0,
-        hosts: int = 1,
+        names: Sequence[str] = (),
+        mesh: Mesh | None = None,
+        host: int | None = None,
+        hosts: int | None = None,
     ):
         """Arguments as of `Batches`; `batch_size` is that of all hosts together.
 
+        `host` of `hosts` are those of JAX, if not given.
+
         Raises:
-            UsageError: the hosts cannot share a batch equally.
+            UsageError: the devices or hosts cannot share a batch equally.
         """
+        self.mesh = devices.all_devices() if mesh is None else mesh
+        host = jax.process_index() if host is None else host
+        hosts = jax.process_count() if hosts is None else hosts
+        devices.check_divides(batch_size, self.mesh, "--batch-size")
         if batch_size % hosts:
             raise UsageError(f"--batch-size {batch_size}: must be a multiple of {hosts} hosts")
         self.images = images
@@ -62,13 +70,15 @@ class Stream(Batches):
             index, weight = self._rows(order, step)
             index, weight = index[self._part], weight[self._part]
             images = np.stack([self.images[int(row)] for row in index])
-            return Batch(images, self.labels[index], weight, index, np.asarray(epoch, np.int32))
+            return Batch(images, self.labels[index], weight, index, epoch)
 
         options = grain.ReadOptions(num_threads=os.cpu_count() or 1, prefetch_buffer_size=AHEAD)
         decoded = iter(grain.MapDataset.source(steps).map(batch).to_iter_dataset(options))
         sent: deque[Batch] = deque()
         for one in decoded:
-            sent.append(jax.device_put(one))  # returns before the copy is made
+            # Returns before the copies are made.
+            rows = devices.place_rows((one.image, one.label, one.weight, one.index), self.mesh)
+            sent.append(Batch(*rows, devices.place(np.int32(epoch), self.mesh)))
             if len(sent) > ON_DEVICE:
                 yield sent.popleft()
         yield from sent

@@ -1,0 +1,170 @@
+"""Devices and hosts: one mesh axis, `data`, along which batches are split.
+
+Everything else is replicated, or split by `fsdp` where a state is large. One process sees its own
+devices; `join` makes those of several processes (hosts) one mesh. A mesh of one device is no mesh:
+arrays are then plain ones.
+"""
+
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, PyTree
+
+from jaxgear.errors import GearError, UsageError
+
+AXIS = "data"
+HEARTBEAT = 30  # seconds without a sign of life after which a host counts as lost
+Layout = Callable[[Mesh, Array], NamedSharding]  # of a leaf of the state
+
+
+def join(hosts: int, host_id: int, coordinator: str) -> None:
+    """Makes this process one of `hosts`; nothing for one. Before anything else is asked of JAX.
+
+    0 hosts: number, place and coordinator are what Slurm, Open MPI or Kubernetes say.
+
+    Raises:
+        UsageError: the others could not be reached.
+    """
+    if hosts == 1:
+        return
+    named = {}
+    if hosts:
+        named = {
+            "coordinator_address": coordinator,
+            "num_processes": hosts,
+            "process_id": host_id,
+        }
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        jax.distributed.initialize(
+            **named,
+            initialization_timeout=60,
+            heartbeat_timeout_seconds=HEARTBEAT,
+            shutdown_timeout_seconds=3600,  # the first host tests the model meanwhile
+        )
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).partition("\n")[0][:200]
+        where = f"--coordinator {coordinator}" if hosts else "--hosts 0"
+        raise UsageError(f"{where}: the hosts did not come together ({reason})") from error
+    finally:
+        signal.signal(signal.SIGTERM, before)  # JAX takes it for a preemption notice
+
+
+def first_host() -> bool:
+    """Whether this is the process that writes files and speaks."""
+    return jax.process_index() == 0
+
+
+def all_devices() -> Mesh:
+    """A mesh of all devices of all hosts."""
+    # Auto: with Explicit, scatters ask for the sharding of their output.
+    return jax.make_mesh((jax.device_count(),), (AXIS,), axis_types=(AxisType.Auto,))
+
+
+def replicated(mesh: Mesh, leaf: Any = None) -> NamedSharding:
+    """All of it on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def by_rows(mesh: Mesh) -> NamedSharding:
+    """The first axis is split over the devices."""
+    return NamedSharding(mesh, PartitionSpec(AXIS))
+
+
+def fsdp(mesh: Mesh, leaf: Array) -> NamedSharding:
+    """Split along the longest axis that the devices divide; small leaves are replicated.
+
+    "Fully sharded data parallelism" (Zhao et al. 2023): parameters and the optimizer's state are
+    stored once, and gathered where a layer needs them.
+    """
+    axes = [axis for axis in range(leaf.ndim) if leaf.shape[axis] % mesh.size == 0]
+    if leaf.size < 1024 or not axes:
+        return replicated(mesh)
+    axis = max(axes, key=lambda axis: leaf.shape[axis])
+    return NamedSharding(mesh, PartitionSpec(*[None] * axis, AXIS))
+
+
+def check_divides(batch_size: int, mesh: Mesh, flag: str) -> None:
+    """Raises UsageError unless each device gets equally many pictures of a batch."""
+    if batch_size % mesh.size:
+        raise UsageError(f"{flag} {batch_size}: must be a multiple of the {mesh.size} devices")
+
+
+def place(tree: PyTree, mesh: Mesh, layout: Layout = replicated) -> PyTree:
+    """Arrays that every host has alike, laid out on the devices of a mesh.
+
+    Copies: the result may be donated whatever becomes of `tree`.
+    """
+    if mesh.size == 1:
+        return jax.tree.map(jnp.asarray, tree)
+    return jax.tree.map(lambda leaf: _place(leaf, mesh, layout), tree)
+
+
+def _place(leaf: Any, mesh: Mesh, layout: Layout) -> Array:
+    if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        data = _place(jax.random.key_data(leaf), mesh, replicated)
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+    leaf = np.asarray(local(leaf))
+    return jax.make_array_from_callback(leaf.shape, layout(mesh, leaf), lambda part: leaf[part])
+
+
+def place_rows(tree: PyTree, mesh: Mesh) -> PyTree:
+    """This host's rows of arrays that all hosts have a part of, as the whole arrays."""
+    if mesh.size == 1:
+        return jax.device_put(tree)
+    return jax.tree.map(
+        lambda rows: jax.make_array_from_process_local_data(by_rows(mesh), rows), tree
+    )
+
+
+def local(tree: PyTree) -> PyTree:
+    """Whole arrays on this process alone, whatever mesh they are on."""
+    return jax.tree.map(_local, tree)
+
+
+def _local(leaf: Any) -> Any:
+    if not isinstance(leaf, jax.Array) or len(leaf.sharding.device_set) == 1:
+        return leaf
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        data = _local(jax.random.key_data(leaf))
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+    if leaf.is_fully_replicated:
+        return leaf.addressable_data(0)
+    if leaf.is_fully_addressable:
+        return jax.device_put(leaf, leaf.addressable_shards[0].device)
+    return jnp.asarray(multihost_utils.process_allgather(leaf, tiled=True))
+
+
+def highest(number: int) -> int:
+    """The largest of the numbers that the hosts have. All must ask."""
+    if jax.process_count() == 1:
+        return number
+    return int(multihost_utils.process_allgather(np.int32(number)).max())
+
+
+def from_first(text: str) -> str:
+    """What the first host has. All must ask."""
+    if jax.process_count() == 1:
+        return text
+    data = np.frombuffer(text.encode(), np.uint8)
+    length = int(multihost_utils.broadcast_one_to_all(np.int32(len(data))))
+    padded = np.resize(data, length) if len(data) else np.zeros(length, np.uint8)
+    return bytes(multihost_utils.broadcast_one_to_all(padded)).decode()
+
+
+def lost_host(error: Exception) -> GearError | None:
+    """What to say about an error that came from another host's end; None for any other."""
+    text = str(error).lower()
+    signs = ("gloo", "connection closed", "connection reset", "heartbeat", "coordination")
+    if jax.process_count() == 1 or not any(sign in text for sign in signs):
+        return None
+    return GearError(
+        "another host ended or cannot be reached; what was saved is whole, start all hosts again "
+        "with --resume RUN"
+    )
