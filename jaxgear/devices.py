@@ -97,10 +97,7 @@ def check_divides(batch_size: int, mesh: Mesh, flag: str) -> None:
 
 
 def place(tree: PyTree, mesh: Mesh, layout: Layout = replicated) -> PyTree:
-    """Arrays that every host has alike, laid out on the devices of a mesh.
-
-    Copies: the result may be donated whatever becomes of `tree`.
-    """
+    """Arrays that every host has alike, laid out on the devices of a mesh."""
     if mesh.size == 1:
         return jax.tree.map(jnp.asarray, tree)
     return jax.tree.map(lambda leaf: _place(leaf, mesh, layout), tree)

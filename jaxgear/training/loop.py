@@ -11,6 +11,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, PyTree
 
+from jaxgear import devices
 from jaxgear.compile_cache import keep_compiled
 from jaxgear.data.batches import Batch, Batches
 from jaxgear.errors import DivergedError
@@ -18,6 +19,8 @@ from jaxgear.training import steps
 from jaxgear.training.history import Row
 from jaxgear.training.progress import Progress
 from jaxgear.training.signals import deferred_signals
+
+AGREE = 4  # steps after which several hosts ask each other whether to stop
 
 
 def epochs(
@@ -29,6 +32,7 @@ def epochs(
     last: int,
     schedule: optax.Schedule,
     progress: Progress,
+    layout: devices.Layout = devices.replicated,
     **step_options: Any,
 ) -> Iterator[tuple[steps.TrainState, Row]]:
     """Trains from epoch `first` to `last`, yielding the state and the history row after each.
@@ -37,33 +41,46 @@ def epochs(
     `steps.train_step`. The state that is passed in is donated: use the one that is yielded. A state
     from within epoch `first` (`Stopped.state`) goes on there.
 
+    On several devices each works on its rows of a batch, and `layout` says where the state is:
+    `devices.replicated`, or `devices.fsdp`. Batch statistics and gradients are those of the whole
+    batch, so the numbers are those of one device but for rounding.
+
     Raises:
         DivergedError: at the first step whose loss or gradient is not finite.
         Stopped: after the step that was under way when SIGINT or SIGTERM came.
     """
-    step = functools.partial(steps.train_step, **step_options)
-    batch = next(train.ordered())
-    train_step = compile_step("training", jax.jit(step, donate_argnums=0), progress, state, batch)
+    mesh = train.mesh
+    devices.check_divides(step_options.get("microbatch", 0), mesh, "--microbatch")
+    step, shardings = functools.partial(steps.train_step, **step_options), None
+    if mesh.size > 1:
+        state = devices.place(state, mesh, layout)
+        whole = devices.replicated(mesh)
+        shardings = (jax.tree.map(lambda leaf: leaf.sharding, state), whole, whole)
+    step = jax.jit(step, donate_argnums=0, out_shardings=shardings)
+    train_step = compile_step("training", step, progress, state, next(train.ordered()))
     evaluate = Evaluator(state.apply, state.variables, val, progress)
+    every = 1 if jax.process_count() == 1 else AGREE
     with deferred_signals() as signals:
         for epoch in range(first, last + 1):
             start = time.perf_counter()
             begun = -(-int(state.totals.count) // train.batch_size)  # batches, before interruption
             done, previous = int(state.step), None
             for number, batch in enumerate(train.shuffled(epoch, begun), 1):
-                state, metrics, grad_norm = train_step(state, batch)
+                state, *sums = train_step(state, batch)
+                metrics, grad_norm = devices.local(sums)
                 # One step behind: the device works on this step while the host looks at the last.
                 if previous is not None:
                     _check_finite(*previous, train, schedule)
                 previous = (done + number, metrics, grad_norm, batch)
                 progress.step(epoch, begun + number, len(train), metrics, train.batch_size)
-                if signals.received:
+                # All hosts stop after the same step; asking each other costs a round trip.
+                if number % every == 0 and (received := devices.highest(signals.received)):
                     _check_finite(*previous, train, schedule)
-                    raise Stopped(state, signals.received)
+                    raise Stopped(state, received)
             if previous is not None:
                 _check_finite(*previous, train, schedule)
             val_metrics, _ = evaluate(state.variables, val)
-            total = state.totals
+            total = devices.local(state.totals)
             row = Row(
                 epoch=epoch,
                 step=int(state.step),
@@ -75,7 +92,7 @@ def epochs(
                 seconds=time.perf_counter() - start,
             )
             progress.epoch(row)
-            state = state.replace(totals=steps.Metrics.zero())
+            state = state.replace(totals=devices.place(steps.Metrics.zero(), mesh))
             yield state, row
 
 
@@ -93,7 +110,11 @@ class Evaluator:
     def __init__(
         self, apply: Callable[..., Any], variables: PyTree, batches: Batches, progress: Progress
     ):
-        step = jax.jit(functools.partial(steps.eval_step, apply))
+        mesh = batches.mesh
+        step = jax.jit(
+            functools.partial(steps.eval_step, apply),
+            out_shardings=None if mesh.size == 1 else devices.replicated(mesh),
+        )
         self._step = compile_step("evaluation", step, progress, variables, next(batches.ordered()))
 
     def __call__(
@@ -102,7 +123,7 @@ class Evaluator:
         """Sums over all pictures, and the logits of each in the order of the set."""
         total, logits = None, []
         for batch in batches.ordered():
-            metrics, batch_logits = self._step(variables, batch)
+            metrics, batch_logits = devices.local(self._step(variables, batch))
             total = metrics if total is None else total + metrics
             logits.append(batch_logits)
         return total, np.concatenate([np.asarray(part) for part in logits])[: batches.examples]

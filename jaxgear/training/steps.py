@@ -109,6 +109,7 @@ def train_step(
     mix: Mix | None = None,
     class_weights: Float[Array, " K"] | None = None,
     decay: float = 0.999,
+    microbatch: int = 0,
 ) -> tuple[TrainState, Metrics, Float[Array, ""]]:
     """One optimizer step: the new state, sums over the batch, and the norm of the gradient.
 
@@ -117,32 +118,47 @@ def train_step(
     Random choices depend on (state.key, batch.epoch, batch.index) alone: one key per example, so a
     picture's augmented view does not depend on the batch it falls in. Dropout folds in
     `state.step`. `decay` is that of the moving average, where the state keeps one.
+
+    With a `microbatch` of so many pictures, a divisor of the batch, the gradient is summed over
+    parts of that size, in the memory of one: the same gradient but for rounding, where the network
+    treats each picture by itself. Batch normalisation, mixing of pictures and dropout see parts;
+    running statistics are the mean of theirs.
     """
-    views = jax.vmap(jax.random.fold_in, (None, 0))(
-        jax.random.fold_in(state.key, batch.epoch), batch.index
-    )
-    images = batch.image.astype(jnp.float32)
-    if augment is not None:
-        images = augment(jax.vmap(jax.random.fold_in, (0, None))(views, 0), images)
-    weight = batch.weight if class_weights is None else batch.weight * class_weights[batch.label]
 
-    targets = jax.nn.one_hot(batch.label, classes)
-    if mix is not None:
-        images, targets = mix(jax.vmap(jax.random.fold_in, (0, None))(views, 1), images, targets)
-
-    def mean_loss(params):
-        logits, changed = state.apply(
-            {"params": params, "batch_stats": state.batch_stats},
-            images,
-            train=True,
-            mutable=["batch_stats"],
-            rngs={"dropout": jax.random.fold_in(state.key, state.step)},
+    def gradient(part: Batch, dropout: Key[Array, ""]):
+        views = jax.vmap(jax.random.fold_in, (None, 0))(
+            jax.random.fold_in(state.key, part.epoch), part.index
         )
-        losses = loss(logits, targets)
-        mean = (losses * weight).sum() / batch.weight.sum()
-        return mean, (losses, logits, changed.get("batch_stats", {}))
+        images = part.image.astype(jnp.float32)
+        if augment is not None:
+            images = augment(jax.vmap(jax.random.fold_in, (0, None))(views, 0), images)
+        weight = part.weight if class_weights is None else part.weight * class_weights[part.label]
+        targets = jax.nn.one_hot(part.label, classes)
+        if mix is not None:
+            keys = jax.vmap(jax.random.fold_in, (0, None))(views, 1)
+            images, targets = mix(keys, images, targets)
 
-    grads, (losses, logits, batch_stats) = jax.grad(mean_loss, has_aux=True)(state.params)
+        def mean_loss(params):
+            logits, changed = state.apply(
+                {"params": params, "batch_stats": state.batch_stats},
+                images,
+                train=True,
+                mutable=["batch_stats"],
+                rngs={"dropout": dropout},
+            )
+            losses = loss(logits, targets)
+            mean = (losses * weight).sum() / batch.weight.sum()
+            return mean, (_metrics(losses, logits, part), changed.get("batch_stats", {}))
+
+        return jax.grad(mean_loss, has_aux=True)(state.params)
+
+    dropout = jax.random.fold_in(state.key, state.step)
+    if microbatch in (0, len(batch.label)):
+        grads, (metrics, batch_stats) = gradient(batch, dropout)
+    else:
+        grads, (metrics, batch_stats) = _sum_over_parts(gradient, batch, microbatch, dropout)
+        parts = len(batch.label) // microbatch
+        batch_stats = jax.tree.map(lambda total: total / parts, batch_stats)
     updates, opt_state = state.tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     averaged = state.averaged
@@ -152,7 +168,6 @@ def train_step(
         averaged = optax.incremental_update(
             {"params": params, "batch_stats": batch_stats}, averaged, 1.0 - rate
         )
-    metrics = _metrics(losses, logits, batch)
     state = state.replace(
         step=state.step + 1,
         params=params,
@@ -162,6 +177,33 @@ def train_step(
         totals=state.totals + metrics,
     )
     return state, metrics, optax.tree.norm(grads)
+
+
+def _sum_over_parts(
+    gradient: Callable[[Batch, Key[Array, ""]], PyTree],
+    batch: Batch,
+    size: int,
+    key: Key[Array, ""],
+) -> PyTree:
+    """What `gradient` gives for each part of `size` pictures, summed.
+
+    Part i is every n-th picture from the i-th on: where devices share a batch, each has an equal
+    share of every part.
+    """
+    count = len(batch.label) // size
+    rows = (batch.image, batch.label, batch.weight, batch.index)
+    rows = jax.tree.map(lambda x: x.reshape(size, count, *x.shape[1:]).swapaxes(0, 1), rows)
+
+    def one(number, rows):
+        return gradient(Batch(*rows, batch.epoch), jax.random.fold_in(key, number))
+
+    def add(total, part):
+        return jax.tree.map(jnp.add, total, one(*part)), None
+
+    parts = (jnp.arange(count), rows)
+    shapes = jax.eval_shape(lambda parts: one(*jax.tree.map(lambda x: x[0], parts)), parts)
+    zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    return jax.lax.scan(add, zero, parts)[0]
 
 
 def eval_step(
