@@ -48,6 +48,7 @@ def main(config: Config) -> Path:
             progress=progress,
             classes=len(dataset.classes),
             loss=steps.smoothed_cross_entropy(0.0),
+            microbatch=config.microbatch,
         )
         state, best = run.best(experiment.follow(run, state, epochs, config.patience))
         return experiment.conclude(run, best, dataset, model, state.variables)

@@ -77,6 +77,7 @@ def main(config: Config) -> Path:
             progress=progress,
             classes=len(dataset.classes),
             loss=steps.smoothed_cross_entropy(config.label_smoothing),
+            microbatch=config.microbatch,
             augment=augment,
             mix=empty(scenes(bank), probability=0.06),
             class_weights=train.class_weights(len(dataset.classes), config.balance),

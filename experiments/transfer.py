@@ -125,6 +125,7 @@ def main(config: Config) -> Path:
             progress=progress,
             augment=view,
             mix=mix,
+            microbatch=config.microbatch,
             **options,
         )
         state, best = run.best(experiment.follow(run, state, rows, config.patience))

@@ -10,6 +10,7 @@ import itertools
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -51,7 +52,45 @@ def run_experiment(experiment: Callable[[C], Path], config: type[C]) -> NoReturn
     argv = sys.argv[1:]
     debug = "--debug" in argv
     argv = [word for word in argv if word != "--debug"]
-    exit_with(lambda: _within_memory(experiment, parse(config, argv)), debug)
+    try:
+        exit_with(lambda: _on_hosts(experiment, parse(config, argv)), debug)
+    except SystemExit as stop:
+        if stop.code and stop.code < 128:
+            _leave(stop.code)
+        raise
+    except BaseException:
+        traceback.print_exc()
+        _leave(1)
+        sys.exit(1)
+
+
+def _on_hosts(experiment: Callable[[C], Path], config: C) -> Path:
+    """Runs it on the hosts of `config`, of which the first speaks."""
+    if config.hosts == 1:
+        return _within_memory(experiment, config)
+    from jaxgear import devices
+
+    devices.join(config.hosts, config.host_id, config.coordinator)
+    with contextlib.ExitStack() as stack:
+        if not devices.first_host():
+            silent = stack.enter_context(Path(os.devnull).open("w"))
+            stack.enter_context(contextlib.redirect_stdout(silent))
+        try:
+            return _within_memory(experiment, config)
+        except (RuntimeError, ValueError) as error:
+            if lost := devices.lost_host(error):
+                raise lost from error
+            raise
+
+
+def _leave(code: int) -> None:
+    """Ends a process that is one of several hosts at once: JAX would wait for the others, which
+    wait for this one.
+    """
+    if "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def _within_memory(experiment: Callable[[C], Path], config: C) -> Path:
@@ -62,9 +101,10 @@ def _within_memory(experiment: Callable[[C], Path], config: C) -> Path:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         size = config.batch_size
+        part = next(part for part in range(max(1, size // 4), 0, -1) if size % part == 0)
         raise GearError(
             f"--batch-size {size} did not fit in the device's memory; try --batch-size "
-            f"{max(1, size // 2)}, or a smaller --image-size"
+            f"{max(1, size // 2)} or --microbatch {part}, or a smaller --image-size"
         ) from error
 
 

@@ -37,6 +37,17 @@ class Config:
     batch_size: int = 48
     image_size: int = 128
     """Pictures are letterboxed to a square of this many pixels."""
+    microbatch: int = 0
+    """Sum the gradient of a batch over parts of so many pictures, in the memory of one part."""
+    stream: bool = False
+    """Decode pictures when their turn comes, also where all would fit in memory."""
+    hosts: int = 1
+    """Train on so many processes, each with its devices; 0: as Slurm, Open MPI or Kubernetes say.
+    All see the same --data and --out."""
+    host_id: int = 0
+    """With --hosts: which of them this process is."""
+    coordinator: str = ""
+    """With --hosts: ADDRESS:PORT of host 0."""
     patience: int = 10
     """Stop after this many epochs without a lower validation loss."""
     backgrounds: str = ""
@@ -52,6 +63,16 @@ class Config:
             raise UsageError(f"--image-size {self.image_size}: at most {MAX_SIZE}")
         if (self.from_epoch or self.allow_data_change) and not self.resume:
             raise UsageError("--from-epoch and --allow-data-change go with --resume RUN")
+        if self.microbatch < 0 or (self.microbatch and self.batch_size % self.microbatch):
+            raise UsageError(
+                f"--microbatch {self.microbatch}: --batch-size {self.batch_size} is no multiple"
+            )
+        if self.hosts < 0 or not 0 <= self.host_id < max(1, self.hosts):
+            raise UsageError(f"--host-id {self.host_id}: from 0 to below --hosts {self.hosts}")
+        if (self.hosts > 1) != bool(self.coordinator):
+            raise UsageError("--coordinator ADDRESS:PORT goes with --hosts of 2 or more")
+        if self.stream and self.backgrounds:
+            raise UsageError("--stream: pictures for --backgrounds are kept in memory, not both")
         if self.seed < 0:
             raise UsageError(f"--seed {self.seed}: must not be negative")
         for field in dataclasses.fields(self):
@@ -61,7 +82,8 @@ class Config:
 
 
 # What a resumed run may be told anew.
-OF_RESUME = ("resume", "from_epoch", "allow_data_change", "epochs")
+OF_HOSTS = ("hosts", "host_id", "coordinator")
+OF_RESUME = ("resume", "from_epoch", "allow_data_change", "epochs", "stream", *OF_HOSTS)
 C = TypeVar("C", bound=Config)
 
 
@@ -69,7 +91,8 @@ def stored_config(config: type[C], run: str) -> C:
     """The config that a run was started with."""
     stored = read_json(Path(run) / "config.json")
     try:
-        stored |= {"from_epoch": 0, "allow_data_change": False}
+        for name in ("from_epoch", "allow_data_change", *OF_HOSTS):
+            stored.pop(name, None)
         return dataclasses.replace(config(**stored), resume=run)
     except TypeError as error:
         raise UsageError(f"--resume {run}: not a run of this experiment ({error})") from error

@@ -20,7 +20,7 @@ from jaxgear.errors import GearError, UsageError
 
 AXIS = "data"
 HEARTBEAT = 30  # seconds without a sign of life after which a host counts as lost
-Layout = Callable[[Mesh, Array], NamedSharding]  # of a leaf of the state
+Layout = Callable[[Mesh, np.ndarray], NamedSharding]  # of a leaf of the state
 
 
 def join(hosts: int, host_id: int, coordinator: str) -> None:
@@ -77,7 +77,7 @@ def by_rows(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(AXIS))
 
 
-def fsdp(mesh: Mesh, leaf: Array) -> NamedSharding:
+def fsdp(mesh: Mesh, leaf: np.ndarray) -> NamedSharding:
     """Split along the longest axis that the devices divide; small leaves are replicated.
 
     "Fully sharded data parallelism" (Zhao et al. 2023): parameters and the optimizer's state are
@@ -155,13 +155,15 @@ def from_first(text: str) -> str:
     return bytes(multihost_utils.broadcast_one_to_all(padded)).decode()
 
 
-def lost_host(error: Exception) -> GearError | None:
+def lost_host(error: BaseException | None, run: object = "RUN") -> GearError | None:
     """What to say about an error that came from another host's end; None for any other."""
+    if not isinstance(error, RuntimeError | ValueError):
+        return None
     text = str(error).lower()
     signs = ("gloo", "connection closed", "connection reset", "heartbeat", "coordination")
     if jax.process_count() == 1 or not any(sign in text for sign in signs):
         return None
     return GearError(
         "another host ended or cannot be reached; what was saved is whole, start all hosts again "
-        "with --resume RUN"
+        f"with --resume {run}"
     )

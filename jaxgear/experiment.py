@@ -18,7 +18,7 @@ import numpy as np
 from flax import traverse_util
 from jaxtyping import Array, PyTree, UInt8
 
-from jaxgear import prediction
+from jaxgear import devices, prediction
 from jaxgear.bundle import Bundle
 from jaxgear.config import Config
 from jaxgear.data.bank import background_bank
@@ -36,7 +36,13 @@ from jaxgear.training.steps import TrainState
 
 
 def start(config: Config, source: str, dataset: Dataset) -> Run:
-    """A new run folder, or the one that `--resume` names."""
+    """A new run folder, or the one that `--resume` names.
+
+    Raises:
+        UsageError: hosts that see different pictures, or what `Run` says.
+    """
+    if devices.from_first(dataset.folder.fingerprint) != dataset.folder.fingerprint:
+        raise UsageError(f"--data {config.data}: not the pictures that host 0 sees there")
     fields = dataclasses.asdict(config)
     if not config.resume:
         return Run.create(config.out, Path(source).stem, fields, dataset, source)
@@ -62,7 +68,7 @@ def open_data(config: Config) -> Dataset:
             f"--batch-size {config.batch_size}: only {dataset.counts()['train']} pictures to "
             "train on"
         )
-    return dataset
+    return dataset.streamed(config.stream) if not config.backgrounds else dataset
 
 
 def open_backgrounds(config: Config) -> UInt8[Array, "M T T 3"] | None:
@@ -78,17 +84,21 @@ def open_backgrounds(config: Config) -> UInt8[Array, "M T T 3"] | None:
 def picture_batches(
     config: Config, dataset: Dataset, bank: UInt8[Array, "M T T 3"] | None = None
 ) -> tuple[Batches, Batches]:
-    """The training and validation sides, on the device.
+    """The training and validation sides, on the devices, or streamed to them.
 
     With a bank of backgrounds training pictures have the mask of their object as a fourth channel,
     and validation pictures are there twice: as they are, and pasted.
     """
-    train = dataset.side("train")
+    train, batches = dataset.side("train"), Batches
+    if dataset.stored:
+        from jaxgear.data.stream import Stream  # Grain: 0.4 s that most runs need not wait for
+
+        batches = Stream
     if bank is not None:
         train = with_masks(train, dataset.folder)
     val = and_pasted(dataset.side("val"), dataset.folder, bank)
     train, val = (
-        Batches(side.images, side.labels, config.batch_size, config.seed, side.names)
+        batches(side.images, side.labels, config.batch_size, config.seed, side.names)
         for side in (train, val)
     )
     return train, val
@@ -147,7 +157,8 @@ def follow(
         try:
             for state, row in epochs:
                 run.record(state, row)
-                plots.save(plots.curves(run.rows, run.path.name), run.path / "curves.png")
+                if devices.first_host():
+                    plots.save(plots.curves(run.rows, run.path.name), run.path / "curves.png")
                 if history.epochs_since_best(run.rows) >= patience:
                     print(f"stopped early: no lower validation loss for {patience} epochs")
                     break
@@ -176,8 +187,11 @@ def conclude(
     Writes `model/`, `test.json`, `confusion.png` and `predictions.png`, and prints the last line.
     `logits_of` is a quicker way to the model's logits than from pictures, where there is one.
     With a `bank` of backgrounds the temperature, and the score from which a picture is gear, are
-    those of the validation pictures as they are and pasted, alike.
+    those of the validation pictures as they are and pasted, alike. The first of several hosts does
+    it; for the others it is the run folder alone.
     """
+    if not devices.first_host():
+        return run.path
     from jaxgear.evaluation import plots, tiles
 
     if run.tested and not run.trained:

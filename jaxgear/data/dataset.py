@@ -1,6 +1,7 @@
 """A set to train on: checked pictures, their groups and sides, and their pixels."""
 
 import contextlib
+import os
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -20,6 +21,7 @@ from jaxgear.data.splits import (
     twins_across,
     twins_in_two_classes,
 )
+from jaxgear.data.stored import StoredPictures
 from jaxgear.data.walk import printable
 from jaxgear.errors import DataError
 
@@ -32,7 +34,8 @@ SIDES = ("train", "val", "test")
 class Side:
     """The pictures of one side."""
 
-    images: UInt8[np.ndarray, "N S S C"]  # RGB, letterboxed on white; C = 4: and the mask
+    # RGB, letterboxed on white; C = 4: and the mask. StoredPictures: decoded when asked for.
+    images: UInt8[np.ndarray, "N S S C"] | StoredPictures
     labels: Int[np.ndarray, " N"]
     records: tuple[Record, ...]
 
@@ -50,6 +53,7 @@ class Dataset:
     groups: tuple[str, ...]  # of each record: near-duplicates share one
     sides: tuple[str, ...]  # of each record: train, val, test or left_out
     size: int
+    stored: bool = False  # pixels stay where they are until they are asked for
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -79,12 +83,26 @@ class Dataset:
             r for r, side in zip(self.folder.records, self.sides, strict=True) if side == name
         )
         labels = np.array([record.label for record in records], np.int32)
-        images = pixels(replace(self.folder, records=records), self.size)
+        folder = replace(self.folder, records=records)
+        images = StoredPictures(folder, self.size) if self.stored else pixels(folder, self.size)
         return Side(images, labels, records)
 
     def counts(self) -> dict[str, int]:
         """Pictures on each side."""
         return dict(Counter(self.sides))
+
+    def streamed(self, always: bool, say: Callable[[str], None] = print) -> "Dataset":
+        """Itself, or `stored` where it would take more than half of the memory that is free.
+
+        `say` gets one line if it is that, or `always` was asked for.
+        """
+        size = len(self.folder.records) * self.size**2 * 3
+        free = _free_memory()
+        if not always and size <= free / 2:
+            return self
+        why = "--stream" if always else f"{free / 1e9:.1f} GB are free"
+        say(f"streaming: {size / 1e9:.1f} GB of pixels are decoded when their turn comes ({why})")
+        return replace(self, stored=True)
 
     def describe(self) -> dict[str, Any]:
         """The content of a run's `splits.json`: every picture, its group and its side."""
@@ -201,6 +219,19 @@ def drawn_set(source: str) -> Path:
         with contextlib.suppress(DataError):  # not writable: this once, elsewhere
             return write_drawn(cache / f"drawn-{count}", count)
     return write_drawn(Path(tempfile.mkdtemp(prefix="jaxgear-")) / "drawn", count)
+
+
+def _free_memory() -> int:
+    """Bytes that can be had without swapping: of the machine, or what a cgroup leaves of it."""
+    pages = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                pages = int(line.split()[1]) * 1024
+    with contextlib.suppress(OSError, ValueError):  # "max": no limit
+        limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
+        pages = min(pages, limit - int(Path("/sys/fs/cgroup/memory.current").read_text()))
+    return max(0, pages)
 
 
 def few(names: Iterable[str], most: int = 3) -> str:

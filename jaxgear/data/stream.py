@@ -13,7 +13,7 @@ import grain
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Int
+from jaxtyping import Int, UInt8
 
 from jaxgear import devices
 from jaxgear.data.batches import Batch, Batches
@@ -34,7 +34,7 @@ class Stream(Batches):
 
     def __init__(
         self,
-        images: StoredPictures,
+        images: StoredPictures | UInt8[np.ndarray, "N S S C"],
         labels: Int[np.ndarray, " N"],
         batch_size: int,
         seed: int = 0,

@@ -18,6 +18,7 @@ from pathlib import Path
 import jax
 from jaxtyping import PyTree
 
+from jaxgear import devices
 from jaxgear.errors import CheckpointError
 from jaxgear.files import write_json
 from jaxgear.training.steps import TrainState
@@ -41,7 +42,8 @@ class Checkpoints:
         from orbax.checkpoint.checkpoint_managers import preservation_policy
 
         self.folder = folder.resolve()  # Orbax wants absolute paths
-        _remove_unfinished(self.folder)
+        if devices.first_host():
+            _remove_unfinished(self.folder)
         by_loss = preservation_policy.BestN(
             get_metric_fn=lambda metrics: metrics["val_loss"], reverse=True, n=keep_best
         )
@@ -78,7 +80,7 @@ class Checkpoints:
         return sorted(self._manager.all_steps())
 
     def save(self, state: TrainState, epoch: int, val_loss: float) -> None:
-        """Writes the state after `epoch`; complete on disk when this returns.
+        """Writes the state after `epoch`; complete on disk when this returns. All hosts must call.
 
         Raises:
             CheckpointError: that epoch is there already, or the disk is full or not writable.
@@ -99,7 +101,9 @@ class Checkpoints:
                     f"{self.folder}: epoch {epoch} is there already, not replaced"
                 )
             folder = self._step_folder(epoch)
-            write_json(folder / MANIFEST, {"files": _sums(folder), "leaves": _leaves(items)})
+            if devices.first_host():
+                write_json(folder / MANIFEST, {"files": _sums(folder), "leaves": _leaves(items)})
+            devices.highest(0)  # no host goes on before the manifest is there
         except (OSError, ValueError) as error:  # ValueError: how Orbax reports a full disk
             reason = getattr(error, "strerror", None) or _reason(error)
             raise CheckpointError(

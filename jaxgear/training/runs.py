@@ -17,6 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from jaxgear import devices
 from jaxgear.data.dataset import Dataset, changed_pictures, few
 from jaxgear.errors import CheckpointError, UsageError
 from jaxgear.files import write_json, write_text
@@ -30,6 +31,9 @@ from jaxgear.training.steps import TrainState
 class Run:
     """An open run folder, held by this process alone. A context manager: leaving it lets go.
 
+    Of several hosts the first writes, and all others read what it wrote: they share the folder,
+    and call the same methods in the same order.
+
     `rows` is the history so far; `tested` tells whether the test side was looked at before, and
     `trained` whether there was an epoch since.
     """
@@ -39,7 +43,8 @@ class Run:
         self.rows = rows
         self.tested = (path / "test.json").exists()
         self.trained = False
-        self._lock = Lock(path / "lock")
+        self._first = devices.first_host()
+        self._lock = Lock(path / "lock") if self._first else None
         self.checkpoints = Checkpoints(path / "checkpoints")
         self._paused = path / "interrupted"
         self._from_epoch = from_epoch
@@ -58,21 +63,10 @@ class Run:
         Raises:
             UsageError: OUT cannot be written.
         """
-        out = Path(out)
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            # Filled under another name: a run folder is never there without its description.
-            with tempfile.TemporaryDirectory(prefix=".new-", dir=out) as new:
-                folder = Path(new) / name
-                folder.mkdir()
-                write_json(folder / "config.json", config)
-                write_json(folder / "environment.json", environment())
-                write_json(folder / "splits.json", dataset.describe())
-                write_text(folder / "experiment.py", Path(source).read_text(encoding="utf-8"))
-                path = _move_in(folder, out, name)
-        except OSError as error:
-            raise UsageError(f"--out {out}: cannot be written ({error.strerror})") from error
-        return cls(path, [])
+        made = ""
+        if devices.first_host():
+            made = str(_new_folder(Path(out), name, config, dataset, source))
+        return cls(Path(devices.from_first(made)), [])
 
     @classmethod
     def reopen(
@@ -113,14 +107,16 @@ class Run:
                     f"--from-epoch {from_epoch}: {run.checkpoints.folder} has epochs "
                     f"{', '.join(map(str, run.checkpoints.epochs)) or 'none'}"
                 )
-            entry = _resumption(path, config, source, changes, run.tested)
-            file = path / "resumed.json"
-            write_json(file, [*(read_json(file) if file.exists() else []), entry])
-            if changes:
-                # A map within an epoch is of other pictures.
-                shutil.rmtree(run._paused, ignore_errors=True)
-                write_json(path / "splits.json", dataset.describe())
-            write_json(path / "config.json", config)
+            if run._first:
+                entry = _resumption(path, config, source, changes, run.tested)
+                file = path / "resumed.json"
+                write_json(file, [*(read_json(file) if file.exists() else []), entry])
+                if changes:
+                    # A map within an epoch is of other pictures.
+                    shutil.rmtree(run._paused, ignore_errors=True)
+                    write_json(path / "splits.json", dataset.describe())
+                write_json(path / "config.json", config)
+            devices.highest(0)  # none goes on before this is written
         except BaseException:
             run._close()
             raise
@@ -133,8 +129,10 @@ class Run:
         self, kind: type[BaseException] | None, error: BaseException | None, *trace: object
     ) -> None:
         self._close()
-        if isinstance(error, KeyboardInterrupt | SystemExit):
+        if self._first and isinstance(error, KeyboardInterrupt | SystemExit):
             print(f"interrupted; go on with --resume {self.path}", file=sys.stderr)
+        if lost := devices.lost_host(error, self.path):
+            raise lost from error
         if isinstance(error, OSError):
             raise CheckpointError(
                 f"{error.filename or self.path}: cannot be written ({error.strerror}); what was "
@@ -143,10 +141,16 @@ class Run:
 
     def _close(self) -> None:
         self.checkpoints.close()
-        self._lock.release()
+        if self._lock is not None:
+            self._lock.release()
 
     def latest(self, state: TrainState) -> TrainState:
-        """`state` itself in a new run, else the newest saved; later history rows are dropped."""
+        """`state` itself in a new run, else the newest saved; later history rows are dropped.
+
+        On all devices, whatever those were that saved it.
+        """
+        if (mesh := devices.all_devices()).size > 1:
+            state = devices.place(state, mesh)
         epochs = self.checkpoints.epochs
         epoch = self._from_epoch or max(epochs, default=0)
         self.rows = [row for row in self.rows if row.epoch <= epoch]
@@ -162,24 +166,45 @@ class Run:
         return state
 
     def best(self, state: TrainState) -> tuple[TrainState, history.Row]:
-        """The state of lowest validation loss, with its row."""
+        """The state of lowest validation loss, on one device, with its row."""
         row = history.best(self.rows)
-        return self.checkpoints.restore(state, row.epoch), row
+        return devices.local(self.checkpoints.restore(state, row.epoch)), row
 
     def record(self, state: TrainState, row: history.Row) -> None:
         """Adds an epoch: history first, so that no checkpoint is without its row."""
         self.rows.append(row)
         self.trained = True
-        write_text(self.path / "history.csv", history.to_csv(self.rows))
+        if self._first:
+            write_text(self.path / "history.csv", history.to_csv(self.rows))
         self.checkpoints.save(state, row.epoch, row.val_loss)
-        shutil.rmtree(self._paused, ignore_errors=True)
+        if self._first:
+            shutil.rmtree(self._paused, ignore_errors=True)
 
     def pause(self, state: TrainState) -> None:
         """Saves a state from within the epoch after the last of `rows`."""
-        shutil.rmtree(self._paused, ignore_errors=True)
+        if self._first:
+            shutil.rmtree(self._paused, ignore_errors=True)
         epoch = self.rows[-1].epoch if self.rows else 0
         with Checkpoints(self._paused, keep_best=0, keep_latest=1) as paused:
             paused.save(state, epoch, 0.0)
+
+
+def _new_folder(
+    out: Path, name: str, config: dict[str, Any], dataset: Dataset, source: str | Path
+) -> Path:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        # Filled under another name: a run folder is never there without its description.
+        with tempfile.TemporaryDirectory(prefix=".new-", dir=out) as new:
+            folder = Path(new) / name
+            folder.mkdir()
+            write_json(folder / "config.json", config)
+            write_json(folder / "environment.json", environment())
+            write_json(folder / "splits.json", dataset.describe())
+            write_text(folder / "experiment.py", Path(source).read_text(encoding="utf-8"))
+            return _move_in(folder, out, name)
+    except OSError as error:
+        raise UsageError(f"--out {out}: cannot be written ({error.strerror})") from error
 
 
 def _resumption(

@@ -11,6 +11,7 @@ from flax import struct
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Key, Num, PyTree
 
+from jaxgear import devices
 from jaxgear.data.batches import Batch
 
 Keys = Key[Array, " B"]  # one per example
@@ -74,7 +75,7 @@ def init_state(
         variables = init(jax.random.fold_in(key, 0), images)
     else:
         # A copy: the step donates its state, and whoever gave the variables may need them still.
-        variables = jax.tree.map(jnp.array, variables)
+        variables = jax.tree.map(jnp.array, devices.local(variables))
     params, batch_stats = variables["params"], variables.get("batch_stats", {})
     return TrainState(
         step=jnp.zeros((), jnp.int32),

@@ -170,3 +170,51 @@ def test_label_smoothing_agrees_with_its_formula():
     assert float(steps.smoothed_cross_entropy(0.1)(logits, targets)[0]) == pytest.approx(
         float(expected)
     )
+
+
+class PerPicture(nn.Module):
+    """A network that treats each picture by itself: convolutions, no statistics."""
+
+    @nn.compact
+    def __call__(self, images, train):
+        x = jnp.asarray(images, jnp.float32) / 255
+        x = nn.relu(nn.Conv(8, (3, 3))(x))
+        return nn.Dense(K, name="head")(x.mean(axis=(1, 2)))
+
+
+@pytest.mark.parametrize("microbatch", [1, 3, 4, 12])
+def test_parts_add_up_to_the_large_batch(microbatch):
+    """Padding, class weights, averages and augmentation included."""
+    batch = make_batch(12, weight=[1] * 9 + [0] * 3)
+    state = make_state(PerPicture(), batch, optax.sgd(0.1, momentum=0.9), average=True)
+    more = options(augment=flip(), class_weights=jnp.array([0.5, 1.0, 2.0]))
+    step = jax.jit(lambda state, part: steps.train_step(state, batch, microbatch=part, **more),
+                   static_argnums=1)  # fmt: skip
+    whole, in_parts = step(state, 0), step(state, microbatch)
+    assert_close((whole[0].params, whole[0].averaged), (in_parts[0].params, in_parts[0].averaged),
+                 atol=1e-7)  # fmt: skip
+    assert_close(whole[1:], in_parts[1:], rtol=1e-5)
+    assert float(in_parts[1].count) == 9
+
+
+def test_statistics_of_parts_are_their_mean():
+    batch = make_batch(8)
+    state = make_state(ConvNet([Conv(4), GlobalPool()], classes=K), batch)
+    after, *_ = steps.train_step(state, batch, microbatch=4, **options())
+    halves = []
+    for rows in (slice(0, None, 2), slice(1, None, 2)):
+        half = jax.tree.map(lambda x, rows=rows: x[rows] if x.ndim else x, batch)
+        halves.append(steps.train_step(state, half, **options())[0].batch_stats)
+    mean = jax.tree.map(lambda a, b: (a + b) / 2, *halves)
+    assert_close(after.batch_stats, mean, rtol=1e-5)
+
+
+def test_parts_need_less_memory():
+    batch = make_batch(64, side=32)
+    state = make_state(ConvNet([Conv(16), Conv(16), GlobalPool()], classes=K), batch)
+
+    def memory(microbatch):
+        step = jax.jit(partial(steps.train_step, microbatch=microbatch, **options()))
+        return step.lower(state, batch).compile().memory_analysis().temp_size_in_bytes
+
+    assert memory(8) < memory(0) / 3
