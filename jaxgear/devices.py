@@ -6,6 +6,9 @@ arrays are then plain ones.
 """
 
 import signal
+import socket
+import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +22,7 @@ from jaxtyping import Array, PyTree
 from jaxgear.errors import GearError, UsageError
 
 AXIS = "data"
+PATIENCE = 60  # seconds for the hosts to come together
 HEARTBEAT = 30  # seconds without a sign of life after which a host counts as lost
 Layout = Callable[[Mesh, np.ndarray], NamedSharding]  # of a leaf of the state
 
@@ -35,6 +39,7 @@ def join(hosts: int, host_id: int, coordinator: str) -> None:
         return
     named = {}
     if hosts:
+        _wait_for(coordinator, host_id)
         named = {
             "coordinator_address": coordinator,
             "num_processes": hosts,
@@ -44,7 +49,7 @@ def join(hosts: int, host_id: int, coordinator: str) -> None:
     try:
         jax.distributed.initialize(
             **named,
-            initialization_timeout=60,
+            initialization_timeout=PATIENCE,
             heartbeat_timeout_seconds=HEARTBEAT,
             shutdown_timeout_seconds=3600,  # the first host tests the model meanwhile
         )
@@ -54,6 +59,27 @@ def join(hosts: int, host_id: int, coordinator: str) -> None:
         raise UsageError(f"{where}: the hosts did not come together ({reason})") from error
     finally:
         signal.signal(signal.SIGTERM, before)  # JAX takes it for a preemption notice
+
+
+def _wait_for(coordinator: str, host_id: int) -> None:
+    """Until host 0 listens: JAX itself would abort the process, with a stack of C++."""
+    address, _, port = coordinator.rpartition(":")
+    if not address or not port.isdigit():
+        raise UsageError(f"--coordinator {coordinator}: expected ADDRESS:PORT")
+    if host_id == 0:
+        print(f"host 0: waits {PATIENCE} s for the others at {coordinator}", file=sys.stderr)
+        return
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            socket.create_connection((address, int(port)), timeout=5).close()
+            return
+        except OSError as error:
+            if time.monotonic() > until:
+                raise UsageError(
+                    f"--coordinator {coordinator}: host 0 does not answer ({error.strerror})"
+                ) from error
+            time.sleep(0.2)
 
 
 def first_host() -> bool:

@@ -1,4 +1,4 @@
-"""What several devices compute is what one computes. Run by test_devices.py, which provides eight."""
+"""What several devices compute is what one computes. test_devices.py runs this with eight."""
 
 import jax
 import numpy as np

@@ -6,8 +6,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from jaxgear import devices
+from jaxgear.config import Config
+from jaxgear.errors import UsageError
 
 FILE = Path(__file__).with_name("eight_devices.py")
 
@@ -30,3 +33,25 @@ def test_one_device_is_no_mesh():
     assert devices.highest(3) == 3
     assert devices.from_first("run") == "run"
     assert devices.lost_host(RuntimeError("Gloo AllGather failed")) is None  # no other host
+
+
+def test_a_coordinator_that_does_not_answer_is_named(monkeypatch):
+    monkeypatch.setattr(devices, "PATIENCE", 0.1)
+    with pytest.raises(UsageError, match=r"127.0.0.1:9: host 0 does not answer \(Connection refus"):
+        devices.join(2, 1, "127.0.0.1:9")
+    with pytest.raises(UsageError, match="--coordinator here: expected ADDRESS:PORT"):
+        devices.join(2, 1, "here")
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        ({"hosts": 2}, "--coordinator ADDRESS:PORT goes with --hosts"),
+        ({"hosts": 2, "host_id": 2, "coordinator": "a:1"}, "--host-id 2: from 0 to below --hosts"),
+        ({"microbatch": 5}, "--microbatch 5: --batch-size 48 is no multiple"),
+        ({"stream": True, "backgrounds": "drawn"}, "--stream: pictures for --backgrounds"),
+    ],
+)
+def test_flags_that_do_not_go_together(flags, complaint):
+    with pytest.raises(UsageError, match=complaint):
+        Config(**flags).check()

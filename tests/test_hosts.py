@@ -1,0 +1,132 @@
+"""Two processes on one machine train as one: they agree with one, are killed, and go on as one."""
+
+import csv
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxgear.training.runs import read_json
+from scripts import kill_runs
+
+ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.slow
+
+
+def start(*flags, hosts=2, last=()):
+    """The processes of a short run (scripts/kill_runs.py); `last` are flags of the last alone."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        coordinator = f"127.0.0.1:{free.getsockname()[1]}"
+    together = ["--hosts", hosts, "--coordinator", coordinator] if hosts > 1 else []
+    command = [sys.executable, "-m", "scripts.kill_runs", "train", *flags, *together]
+    return [
+        subprocess.Popen(
+            [
+                *map(str, command),
+                *(["--host-id", str(host)] if hosts > 1 else []),
+                *(last if host == hosts - 1 else []),
+            ],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for host in range(hosts)
+    ]
+
+
+def finish(processes, *codes):
+    """Waits; what each printed and complained of."""
+    found = []
+    try:
+        for process, code in zip(processes, codes, strict=True):
+            out, complaint = process.communicate(timeout=120)
+            assert process.returncode == code, complaint
+            found.append((out, complaint))
+    finally:
+        for process in processes:
+            process.kill()
+    return found
+
+
+def wait_for_epoch(out, epoch, processes):
+    deadline = time.time() + 90
+    while not list(out.glob(f"*/checkpoints/{epoch:06d}/manifest.json")):
+        assert time.time() < deadline
+        assert all(process.poll() is None for process in processes)
+        time.sleep(0.02)
+    return next(out.glob("kill_runs-*"))
+
+
+def history(run):
+    with (run / "history.csv").open() as file:
+        rows = [{name: float(x) for name, x in row.items()} for row in csv.DictReader(file)]
+    return np.array([[row["epoch"], row["train_loss"], row["val_loss"]] for row in rows])
+
+
+FLAGS = [*kill_runs.TRAIN, "--epochs", 30, "--patience", 30]
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    out = tmp_path_factory.mktemp("straight")
+    finish(start(*FLAGS, "--out", out, hosts=1), 0)
+    return next(out.glob("kill_runs-*"))
+
+
+def test_two_hosts_agree_with_one_and_one_of_them_speaks(straight, tmp_path):
+    (said, _), (silent, _) = finish(start(*FLAGS, "--out", tmp_path), 0, 0)
+    assert "test accuracy" in said
+    assert "epoch" not in silent
+    (run,) = tmp_path.glob("kill_runs-*")
+    np.testing.assert_allclose(history(run), history(straight), atol=2e-3)
+    test, expected = (read_json(path / "test.json") for path in (run, straight))
+    assert test["n"] == expected["n"]
+    assert test["loss"] == pytest.approx(expected["loss"], abs=0.02)
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_host_that_dies_ends_the_other_and_one_process_goes_on(straight, victim, tmp_path):
+    """The survivor says how to go on; what was saved is resumed by a single process."""
+    processes = start(*FLAGS, "--out", tmp_path)
+    run = wait_for_epoch(tmp_path, 3, processes)
+    processes[victim].kill()
+    codes = [1, 1]
+    codes[victim] = -signal.SIGKILL
+    found = finish(processes, *codes)
+    complaint = found[1 - victim][1]
+    assert f"another host ended or cannot be reached; {saved(run)}" in complaint
+    assert "Traceback" not in complaint
+    finish(start("--resume", run, hosts=1), 0)
+    np.testing.assert_allclose(history(run), history(straight), atol=2e-3)
+
+
+def saved(run):
+    return f"what was saved is whole, start all hosts again with --resume {run}"
+
+
+def test_a_signal_to_one_host_stops_both_and_a_run_of_one_goes_on_with_two(straight, tmp_path):
+    (process,) = start(*FLAGS, "--out", tmp_path, hosts=1)
+    run = wait_for_epoch(tmp_path, 2, [process])
+    process.send_signal(signal.SIGTERM)
+    finish([process], 128 + signal.SIGTERM)
+    begun = len(history(run))
+    processes = start("--resume", run)
+    wait_for_epoch(tmp_path, begun + 2, processes)
+    processes[1].send_signal(signal.SIGTERM)
+    (_, complaint), _ = finish(processes, 128 + signal.SIGTERM, 128 + signal.SIGTERM)
+    assert f"interrupted; go on with --resume {run}" in complaint
+    finish(start("--resume", run), 0, 0)
+    np.testing.assert_allclose(history(run), history(straight), atol=2e-3)
+
+
+def test_hosts_with_different_pictures_are_refused(tmp_path):
+    processes = start(*FLAGS, "--out", tmp_path, last=["--data", "drawn:72"])
+    _, (_, complaint) = finish(processes, 1, 2)
+    assert "--data drawn:72: not the pictures that host 0 sees there" in complaint
