@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import importlib
 import json
 import os
 import shutil
@@ -15,9 +16,10 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from jaxgear import prediction
+from jaxgear import cli, prediction
 from jaxgear.bundle import Bundle
 from jaxgear.data.dataset import open_dataset
+from jaxgear.errors import UsageError
 from jaxgear.evaluation import calibration, metrics
 from jaxgear.models.pretrained import load_backbone
 from scripts import bench
@@ -192,6 +194,14 @@ def test_mistakes_are_one_line_and_a_code(arguments, code, words, tmp_path):
     assert all(word in lines[0] for word in words)
     if code != 3:
         assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("experiment", ["scratch", "transfer"])
+def test_a_probability_is_at_most_one(experiment):
+    config = importlib.import_module(f"experiments.{experiment}").Config
+    with pytest.raises(UsageError, match=r"^--paste 1\.5: a probability, at most 1$"):
+        cli.parse(config, ["--paste", "1.5"])
+    assert cli.parse(config, ["--paste", "1"]).paste == 1
 
 
 def test_config_of_a_run_starts_the_same_run(finished):
