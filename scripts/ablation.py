@@ -14,6 +14,7 @@ import argparse
 import csv
 import dataclasses
 import hashlib
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +69,11 @@ def composites(run: FinishedRun, given: argparse.Namespace) -> Path:
     side = sorted(picture.sha256 for picture in run.side("val"))
     out = given.out / "composites" / hashlib.sha256("".join(side).encode()).hexdigest()[:16]
     if not out.exists():
-        making = out.with_name(f"{out.name}.{run.path.name}")
-        outdoor_test.build(run.path, given.composites_from, making, "val", str(given.data), 0)
-        making.rename(out)
+        out.parent.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=given.out) as scratch:  # whole, or not there
+            made = Path(scratch, "val")
+            outdoor_test.build(run.path, given.composites_from, made, "val", str(given.data), 0)
+            made.rename(out)
     return out
 
 
