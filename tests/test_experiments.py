@@ -22,7 +22,7 @@ from jaxgear.data.dataset import open_dataset
 from jaxgear.errors import UsageError
 from jaxgear.evaluation import calibration, metrics
 from jaxgear.models.pretrained import load_backbone
-from scripts import bench
+from scripts.benchmarks.commands import SHORT
 
 ROOT = Path(__file__).parents[1]
 TINY = ["--data", "drawn:120", "--image-size", "32", "--batch-size", "16"]
@@ -217,7 +217,7 @@ def test_config_of_a_run_starts_the_same_run(finished):
 @pytest.mark.slow
 def test_photographs_reach_ninety_percent_on_a_short_schedule(shared, tmp_path):
     """The main job on real pictures, as `scripts/bench.py reach` runs it."""
-    short = [word for flag in bench.SHORT.items() for word in flag]
+    short = [word for flag in SHORT.items() for word in flag]
     done = run("--data", shared / "data/gear", "--out", tmp_path, *short)
     assert done.returncode == 0, done.stderr
     (folder,) = tmp_path.iterdir()
