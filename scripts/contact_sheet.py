@@ -8,14 +8,17 @@ Made of your photographs: not for committing.
 
 import argparse
 import hashlib
+import itertools
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
 
+from jaxgear.cli import exit_with
 from jaxgear.data.cutout import cutout
 from jaxgear.data.images import load_rgba
 from jaxgear.data.walk import list_pictures
+from jaxgear.errors import DataError, UsageError
 
 CELL, ACROSS, DOWN = 150, 6, 6
 MAGENTA = np.array([255, 0, 255])
@@ -35,34 +38,50 @@ def pasted(path: Path, ground: np.ndarray) -> Image.Image:
     return pair
 
 
+def in_turn(folder: Path) -> list[tuple[str, str]]:
+    """Class and path of every picture: one of each class, then the next of each."""
+    by_class: dict[str, list[str]] = {}
+    order = lambda one: hashlib.sha256(one.path.encode()).hexdigest()  # noqa: E731
+    for candidate in sorted(list_pictures(folder).candidates, key=order):
+        by_class.setdefault(candidate.name, []).append(candidate.path)
+    turns = itertools.zip_longest(*(by_class[name] for name in sorted(by_class)))
+    return [
+        (name, path)
+        for turn in turns
+        for name, path in zip(sorted(by_class), turn, strict=True)
+        if path is not None
+    ]
+
+
+def write(folder: Path, out: Path, pages: int) -> None:
+    """Writes OUT/cutouts-*.png, as many as there are pictures for."""
+    if pages < 1:
+        raise UsageError(f"--pages {pages}: must be at least 1")
+    each, pictures = ACROSS * DOWN, in_turn(folder)
+    if not pictures:
+        raise DataError(f"{folder}: no pictures in it; they belong in a folder for each class")
+    for page in range(min(pages, -(-len(pictures) // each))):
+        sheet = Image.new("RGB", (2 * CELL * ACROSS, CELL * DOWN), "white")
+        pen = ImageDraw.Draw(sheet)
+        for place, (name, path) in enumerate(pictures[page * each :][:each]):
+            at = (2 * CELL * (place % ACROSS), CELL * (place // ACROSS))
+            sheet.paste(pasted(folder / path, MAGENTA), at)
+            pen.text(at, f"{name} {Path(path).name[:18]}", fill="black")
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            sheet.save(out / f"cutouts-{page + 1}.png")
+        except OSError as error:
+            raise UsageError(f"{out}: cannot be written ({error.strerror})") from error
+
+
 def main() -> None:
     """Writes the pages."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--pages", type=int, default=2)
-    arguments = parser.parse_args()
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    by_class: dict[str, list[str]] = {}
-    order = lambda one: hashlib.sha256(one.path.encode()).hexdigest()  # noqa: E731
-    for candidate in sorted(list_pictures(arguments.folder).candidates, key=order):
-        by_class.setdefault(candidate.name, []).append(candidate.path)
-    longest = max(map(len, by_class.values()))
-    turns = [
-        (name, by_class[name][turn])
-        for turn in range(longest)
-        for name in sorted(by_class)
-        if turn < len(by_class[name])
-    ]
-    each = ACROSS * DOWN
-    for page in range(arguments.pages):
-        sheet = Image.new("RGB", (2 * CELL * ACROSS, CELL * DOWN), "white")
-        pen = ImageDraw.Draw(sheet)
-        for place, (name, path) in enumerate(turns[page * each : (page + 1) * each]):
-            at = (2 * CELL * (place % ACROSS), CELL * (place // ACROSS))
-            sheet.paste(pasted(arguments.folder / path, MAGENTA), at)
-            pen.text(at, f"{name} {Path(path).name[:18]}", fill="black")
-        sheet.save(arguments.out / f"cutouts-{page + 1}.png")
+    given = parser.parse_args()
+    exit_with(lambda: write(given.folder, given.out, given.pages))
 
 
 if __name__ == "__main__":

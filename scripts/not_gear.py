@@ -17,6 +17,8 @@ from jaxgear.bundle import Bundle
 from jaxgear.cli import exit_with
 from jaxgear.data.images import letterbox, load_rgb
 from jaxgear.data.sources import find_pictures
+from jaxgear.data.walk import Refused
+from jaxgear.errors import DataError
 from jaxgear.evaluation import refusal
 from jaxgear.evaluation.finished import FinishedRun
 
@@ -49,19 +51,23 @@ def compare(
     """Score -> AUROC, share of gear accepted, share of the rest refused."""
     finished, bundle = FinishedRun.read(run), Bundle.load(run)
     root = Path(data or finished.config["data"])
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder of this run's pictures; name it with --data")
     both = network(bundle)
 
-    def read(files: list[Path]) -> tuple[np.ndarray, np.ndarray]:
+    def read(files: list[Path | Refused]) -> tuple[np.ndarray, np.ndarray]:
+        if bad := [file for file in files if isinstance(file, Refused)]:
+            raise DataError(f"{bad[0].path}: {bad[0].reason}")
         return both(np.stack([letterbox(load_rgb(file), bundle.size) for file in files]))
 
-    def side(name: str) -> list[Path]:
+    def side(name: str) -> list[Path | Refused]:
         return [root / picture.path for picture in finished.side(name)]
 
     known, _ = read(side("train"))
     labels = np.array([bundle.classes.index(p.name) for p in finished.side("train")], np.int32)
-    val = read(side("val") + list(find_pictures(choose) if choose else []))
-    test = read(side("test") + list(find_pictures(gear) if gear else []))
-    rest = read(list(find_pictures([other])))
+    val = read(side("val") + (find_pictures(choose) if choose else []))
+    test = read(side("test") + (find_pictures(gear) if gear else []))
+    rest = read(find_pictures([other]))
     scores = {
         "largest less mean logit": lambda f, z: bundle.score(z),
         "confidence": lambda f, z: refusal.confidence(z / bundle.temperature),

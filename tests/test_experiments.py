@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import importlib
 import json
 import os
 import shutil
@@ -15,12 +16,13 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from jaxgear import prediction
+from jaxgear import cli, prediction
 from jaxgear.bundle import Bundle
 from jaxgear.data.dataset import open_dataset
+from jaxgear.errors import UsageError
 from jaxgear.evaluation import calibration, metrics
 from jaxgear.models.pretrained import load_backbone
-from scripts import bench
+from scripts.benchmarks.commands import SHORT
 
 ROOT = Path(__file__).parents[1]
 TINY = ["--data", "drawn:120", "--image-size", "32", "--batch-size", "16"]
@@ -194,6 +196,14 @@ def test_mistakes_are_one_line_and_a_code(arguments, code, words, tmp_path):
         assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("experiment", ["scratch", "transfer"])
+def test_a_probability_is_at_most_one(experiment):
+    config = importlib.import_module(f"experiments.{experiment}").Config
+    with pytest.raises(UsageError, match=r"^--paste 1\.5: a probability, at most 1$"):
+        cli.parse(config, ["--paste", "1.5"])
+    assert cli.parse(config, ["--paste", "1"]).paste == 1
+
+
 def test_config_of_a_run_starts_the_same_run(finished):
     from experiments import scratch
 
@@ -207,7 +217,7 @@ def test_config_of_a_run_starts_the_same_run(finished):
 @pytest.mark.slow
 def test_photographs_reach_ninety_percent_on_a_short_schedule(shared, tmp_path):
     """The main job on real pictures, as `scripts/bench.py reach` runs it."""
-    short = [word for flag in bench.SHORT.items() for word in flag]
+    short = [word for flag in SHORT.items() for word in flag]
     done = run("--data", shared / "data/gear", "--out", tmp_path, *short)
     assert done.returncode == 0, done.stderr
     (folder,) = tmp_path.iterdir()

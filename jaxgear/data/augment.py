@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Key
 
 Keys = Key[Array, " B"]  # one per example
@@ -29,7 +30,7 @@ WHITE = 255.0
 def chain(*augments: Augment) -> Augment:
     """One after the other, each with its own stream of keys."""
 
-    def apply(keys: Keys, images: Images) -> Images:
+    def apply(keys: Keys, images: Images) -> Float[Array, "B S S _"]:  # the last may drop masks
         for position, augment in enumerate(augments):
             images = stored(augment(stream(keys, position), images))
         return images
@@ -160,7 +161,7 @@ def one_view() -> Augment:
     return lambda keys, views: jax.vmap(jax.random.choice)(keys, views)
 
 
-def one_of(rows: Float[Array, "M ..."]) -> Augment:
+def one_of(rows: Float[ArrayLike, "M ..."]) -> Augment:
     """One of `rows` in the place of each example."""
     return lambda keys, _: jax.vmap(jax.random.choice, (0, None))(keys, rows)
 

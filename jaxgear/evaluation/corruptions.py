@@ -61,13 +61,13 @@ def pixelate(image, severity, rng):
 
 def scale(image, severity, rng):
     """Smaller in its frame."""
-    return _turned(image, 0, (0.8, 0.65, 0.5, 0.38, 0.28)[severity - 1])
+    return turned(image, 0, (0.8, 0.65, 0.5, 0.38, 0.28)[severity - 1])
 
 
 def rotation(image, severity, rng):
     """Either way."""
     angle = (10, 20, 35, 60, 90)[severity - 1]
-    return _turned(image, angle if rng.random() < 0.5 else -angle, 1)
+    return turned(image, angle if rng.random() < 0.5 else -angle, 1)
 
 
 def occlusion(image, severity, rng):
@@ -105,7 +105,9 @@ def corrupt(
     )
 
 
-def _turned(image, angle, size):
+def turned(
+    image: UInt8[np.ndarray, "H W 3"], angle: float, size: float
+) -> UInt8[np.ndarray, "H W 3"]:
     """Rotated by degrees and scaled around the centre, on white."""
     height, width = image.shape[:2]
     cos, sin = math.cos(math.radians(angle)) / size, math.sin(math.radians(angle)) / size

@@ -38,9 +38,9 @@ def test_a_picture_does_not_depend_on_its_neighbours(images):
 
 
 def test_turning_and_scaling_are_about_the_centre(images):
-    turned = corruptions._turned(images[0], 90, 1)
+    turned = corruptions.turned(images[0], 90, 1)
     np.testing.assert_allclose(turned, np.rot90(images[0], -1), atol=2)
-    small = corruptions._turned(np.zeros((48, 48, 3), np.uint8), 0, 0.5)
+    small = corruptions.turned(np.zeros((48, 48, 3), np.uint8), 0, 0.5)
     assert small[13:35, 13:35].max() < 20
     assert small[:11].min() == 255
     assert (small == small[::-1, ::-1]).mean() > 0.97

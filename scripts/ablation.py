@@ -1,0 +1,166 @@
+"""What matters for pictures taken outdoors: one change at a time, as a table.
+
+    python -m scripts.ablation --data FOLDER --photographs PHOTOS --composites-from ALL \\
+        --wild WILD --seeds 1 2 3 --out DIR
+    python -m scripts.ablation --out DIR --table
+
+Trains experiments/transfer.py with each change to `BASELINE`, and measures it on its validation
+side, as it is and pasted on photographs of ALL that no training sees (scripts/outdoor_test.py), and
+on WILD, pictures by class. A row is appended to DIR/ablation.csv for each; one that is there is not
+made again. Runs end with their test on catalogue pictures, as all do; nothing here reads it.
+"""
+
+import argparse
+import csv
+import dataclasses
+import hashlib
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from experiments import transfer
+from jaxgear.bundle import Bundle
+from jaxgear.cli import exit_with
+from jaxgear.data.folder import pixels
+from jaxgear.errors import UsageError
+from jaxgear.evaluation import metrics
+from jaxgear.evaluation.corruptions import turned
+from jaxgear.evaluation.finished import FinishedRun
+from jaxgear.evaluation.own_pictures import only, open_source
+from jaxgear.prediction import Predictor, open_folder
+from scripts import outdoor_test
+
+BASELINE = {"image_size": 128, "views": 4, "epochs": 30, "patience": 40, "paste": 0.9}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "baseline": {},
+    "no-backgrounds": {"backgrounds": ""},
+    "drawn-backgrounds": {"backgrounds": "drawn"},
+    "paste-half": {"paste": 0.5},
+    "160-px": {"image_size": 160},
+    "224-px": {"image_size": 224},
+    "1-view": {"views": 1},
+    "8-views": {"views": 8},
+    "regularised-head": {"weight_decay": 3.0, "dropout": 0.5},
+    "last-stage-tuned": {"finetune": 4, "finetune_epochs": 2},
+}
+# Of the baseline's model: logits are the mean over mirrored or not, at each of these scales.
+TEST_VIEWS = {"test-mirror": (1.0,), "test-mirror-scales": (0.9, 1.0, 1.1)}
+FOLDERS = ("--data", "--photographs", "--composites-from", "--wild")
+FIGURES = ("catalogue", "composite", "wild", "wild_recall")
+
+
+def train(name: str, seed: int, given: argparse.Namespace) -> Path:
+    """The run of a variant: the one that is there and complete, or a new one."""
+    out = given.out / "runs" / f"{name}-{seed}"
+    if done := sorted(out.glob("*/test.json")):
+        return done[-1].parent
+    changes = {"backgrounds": str(given.photographs)} | BASELINE | VARIANTS[name]
+    config = transfer.Config(data=str(given.data), out=str(out), seed=seed)
+    jax.clear_caches()  # programs of the variant before
+    return transfer.main(dataclasses.replace(config, **changes))
+
+
+def composites(run: FinishedRun, given: argparse.Namespace) -> Path:
+    """The validation side of a run, pasted; runs of the same side share the folder."""
+    side = sorted(picture.sha256 for picture in run.side("val"))
+    out = given.out / "composites" / hashlib.sha256("".join(side).encode()).hexdigest()[:16]
+    if not out.exists():
+        out.parent.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=given.out) as scratch:  # whole, or not there
+            made = Path(scratch, "val")
+            outdoor_test.build(run.path, given.composites_from, made, "val", str(given.data), 0)
+            made.rename(out)
+    return out
+
+
+def measure(path: Path, scales: tuple[float, ...], given: argparse.Namespace) -> dict[str, float]:
+    """`FIGURES` of a run; without `scales` of pictures as they are."""
+    run, bundle = FinishedRun.read(path), Bundle.load(path)
+    predictor = Predictor(bundle)
+
+    def score(images: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+        logits = viewed(predictor, images, scales) if scales else predictor.logits(images)
+        return metrics.summarise(logits, labels, bundle.classes, bundle.temperature)
+
+    val = run.side("val")
+    folder = only(open_source(run, str(given.data), bundle.size), run, val)
+    labels = np.array([bundle.classes.index(picture.name) for picture in val], np.int32)
+    found = [score(pixels(folder, bundle.size), labels)]
+    for root in (composites(run, given), given.wild):
+        side = open_folder(root, bundle, "stop")
+        found.append(score(side.images, side.labels))
+    recall = np.mean([row["recall"] for row in found[-1]["per_class"].values() if row["n"]])
+    return dict(zip(FIGURES, [*(one["accuracy"] for one in found), float(recall)], strict=True))
+
+
+def viewed(
+    predictor: Predictor, images: UInt8[np.ndarray, "N S S 3"], scales: tuple[float, ...]
+) -> Float[np.ndarray, "N K"]:
+    """Mean logits of the pictures and their mirror images at each scale."""
+    views = [np.stack([turned(image, 0, scale) for image in images]) for scale in scales]
+    views += [view[:, :, ::-1] for view in views]
+    return np.mean([predictor.logits(view) for view in views], axis=0)
+
+
+def read(file: Path) -> list[dict[str, str]]:
+    """The rows so far."""
+    return list(csv.DictReader(file.read_text().splitlines())) if file.exists() else []
+
+
+def run(given: argparse.Namespace) -> None:
+    """Makes the rows that are missing, seed by seed."""
+    for flag in FOLDERS:
+        folder = getattr(given, flag.strip("-").replace("-", "_"))
+        if folder is None or not folder.is_dir():
+            raise UsageError(f"{flag} {folder or ''}: name a folder")
+    file = given.out / "ablation.csv"
+    there = {(row["variant"], row["seed"]) for row in read(file)}
+    for seed in given.seeds:
+        for name in given.only or [*VARIANTS, *TEST_VIEWS]:
+            if (name, str(seed)) in there:
+                continue
+            path = train(name if name in VARIANTS else "baseline", seed, given)
+            figures = measure(path, TEST_VIEWS.get(name, ()), given)
+            row = {"variant": name, "seed": seed, **figures, "run": path.name}
+            print(row, flush=True)
+            with file.open("a", newline="") as lines:
+                table = csv.DictWriter(lines, row)
+                if not lines.tell():
+                    table.writeheader()
+                table.writerow(row)
+
+
+def table(rows: list[dict[str, str]]) -> str:
+    """Markdown: mean and standard deviation over seeds, in the order of `VARIANTS`."""
+    lines = ["| variant | seeds |" + "".join(f" {figure} |" for figure in FIGURES)]
+    lines.append("|---" * (2 + len(FIGURES)) + "|")
+    for name in (*VARIANTS, *TEST_VIEWS):
+        if own := [row for row in rows if row["variant"] == name]:
+            cells = [name, str(len(own))]
+            for values in ([float(row[figure]) for row in own] for figure in FIGURES):
+                spread = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
+                cells.append(f"{np.mean(values):.3f}{spread}")
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Makes rows, or prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for flag in FOLDERS:
+        parser.add_argument(flag, type=Path, metavar="FOLDER")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--only", nargs="+", choices=[*VARIANTS, *TEST_VIEWS], metavar="NAME")
+    parser.add_argument("--table", action="store_true", help="print what is there, make nothing")
+    given = parser.parse_args()
+    made = given.out / "ablation.csv"
+    exit_with(lambda: print(table(read(made))) if given.table else run(given))
+
+
+if __name__ == "__main__":
+    main()

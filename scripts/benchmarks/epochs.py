@@ -1,0 +1,61 @@
+"""The task `epoch` of scripts/bench.py: whole epochs of experiments/scratch.py."""
+
+import argparse
+import contextlib
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+
+def epoch(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Pictures a second in epochs without and with backgrounds, in turn (A B A B ...)."""
+    with contextlib.ExitStack() as stack:
+        runs = []
+        for backgrounds in ("", arguments.backgrounds):
+            pictures, epochs = scratch_epochs(arguments, backgrounds)
+            stack.enter_context(contextlib.closing(epochs))
+            next(epochs)  # compiles, and warms up
+            runs.append(epochs)
+        seconds: list[list[float]] = [[], []]
+        stop = time.perf_counter() + arguments.seconds
+        while time.perf_counter() < stop or len(seconds[0]) < 3:
+            for epochs, times in zip(runs, seconds, strict=True):
+                start = time.perf_counter()
+                next(epochs)
+                times.append(time.perf_counter() - start)
+    plain, pasted = (statistics.median(times) for times in seconds)
+    return {
+        "images": pictures,
+        "epochs": len(seconds[0]),
+        "images_per_second": round(pictures / plain, 2),
+        "backgrounds_images_per_second": round(pictures / pasted, 2),
+        "backgrounds_cost": round(pasted / plain, 3),
+    }
+
+
+def scratch_epochs(arguments: argparse.Namespace, backgrounds: str) -> tuple[int, Iterator[Any]]:
+    """How many pictures the experiment trains on, and its epochs as its own loop makes them.
+
+    They end with one batch of validation, not all: with backgrounds there is twice as much.
+    """
+    import numpy as np
+
+    from experiments import scratch
+    from jaxgear.data.batches import Batches
+    from jaxgear.training import loop
+    from jaxgear.training.progress import Progress
+    from scripts.benchmarks.captured import capture
+
+    config = scratch.Config(
+        data=arguments.data or "drawn",
+        image_size=arguments.size,
+        backgrounds=backgrounds,
+        seed=arguments.seed,
+    )
+    made = capture(scratch.main, config)
+    size = made.val.batch_size
+    few = Batches(*(np.asarray(of[:size]) for of in (made.val.images, made.val.labels)), size)
+    options = made.options | {"last": sys.maxsize, "progress": Progress(quiet=True)}
+    return made.train.examples, loop.epochs(made.state, made.train, few, **options)

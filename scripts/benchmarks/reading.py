@@ -1,0 +1,32 @@
+"""The task `input` of scripts/bench.py: files -> letterboxed pixels in memory."""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+
+def read_pictures(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Pictures a second with an empty cache, and once more from what that kept.
+
+    What the start of a run does: every file is read, hashed, decoded where the cache lacks it,
+    described for near-duplicates, and letterboxed.
+    """
+    if not arguments.data:
+        raise SystemExit("input: --data FOLDER is needed")
+    from jaxgear.data.folder import pixels, read_folder
+
+    seconds = []
+    with tempfile.TemporaryDirectory() as cache:
+        for _ in range(2):
+            start = time.perf_counter()
+            folder = read_folder(arguments.data, size=arguments.size, cache=Path(cache))
+            images = pixels(folder, arguments.size, cache=Path(cache))
+            seconds.append(time.perf_counter() - start)
+    cold, cached = (len(images) / each for each in seconds)
+    return {
+        "images": len(images),
+        "images_per_second": round(cold, 1),
+        "cached_images_per_second": round(cached, 1),
+    }
