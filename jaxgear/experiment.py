@@ -20,6 +20,7 @@ from jaxtyping import Array, PyTree, UInt8
 
 from jaxgear import devices, prediction
 from jaxgear.bundle import Bundle
+from jaxgear.compile_cache import keep_compiled
 from jaxgear.config import Config
 from jaxgear.data.bank import background_bank
 from jaxgear.data.batches import Batches
@@ -57,7 +58,11 @@ def start(config: Config, source: str, dataset: Dataset) -> Run:
 
 
 def open_data(config: Config) -> Dataset:
-    """The set that `--data` names, checked and split by `--seed`."""
+    """The set that `--data` names, checked and split by `--seed`.
+
+    The first thing an experiment does: programs compiled from here on are kept.
+    """
+    keep_compiled()
     dataset = open_dataset(
         config.data, size=config.image_size, seed=config.seed, on_bad=config.on_bad
     )

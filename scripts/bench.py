@@ -14,6 +14,8 @@ Tasks, each the same work as the peer's of that name:
     reach               wall seconds from the first command to a test accuracy, everything included:
                         imports, checking and splitting the pictures with an empty cache,
                         compilation, training, the test
+    start               seconds from `python -m experiments.scratch` to the first training step, with
+                        empty caches and then with filled ones
     input               pictures of --data checked and letterboxed at --size, with an empty cache
                         (their files may be in the system's) and then from the cache
     epoch               whole epochs of experiments/scratch.py on --data (default: drawn), without
@@ -32,7 +34,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from scripts.benchmarks.commands import predict, reach
+from scripts.benchmarks.commands import predict, reach, start
 from scripts.benchmarks.epochs import epoch
 from scripts.benchmarks.networks import features_resnet50, train_reference, train_resnet50
 from scripts.benchmarks.reading import read_pictures
@@ -44,6 +46,7 @@ TASKS: dict[str, tuple[Callable[[argparse.Namespace], dict[str, Any]], str]] = {
     "train-reference": (train_reference, "images_per_second"),
     "predict": (predict, "images_per_second"),
     "reach": (reach, "seconds"),
+    "start": (start, "seconds"),
     "input": (read_pictures, "images_per_second"),
     "epoch": (epoch, "images_per_second"),
 }

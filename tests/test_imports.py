@@ -26,7 +26,7 @@ LAYERS = {
     "serving": ("evaluation", "prediction", "bundle", "data", "errors"),
     "experiment": (
         *("config", "prediction", "bundle", "evaluation", "training", "data", "models"),
-        *("devices", "files", "errors"),
+        *("compile_cache", "devices", "files", "errors"),
     ),
     "config": ("bundle", "training", "errors"),
     "files": ("errors",),

@@ -41,6 +41,31 @@ def reach(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def start(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Seconds from the command to the first training step, caches empty and then filled."""
+    found = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        command = [sys.executable, "-m", "experiments.scratch", "--out", f"{scratch}/runs"]
+        command += ["--epochs", "1", "--data", arguments.data or ""]
+        for name in ("cold_seconds", "seconds"):
+            begin = time.perf_counter()
+            process = subprocess.Popen(
+                command,
+                stdout=subprocess.PIPE,
+                text=True,
+                cwd=ROOT,
+                env=os.environ | {"JAXGEAR_CACHE": f"{scratch}/cache"},
+            )
+            # The last line before the first step.
+            while not (line := process.stdout.readline()).startswith("compiled the evaluation"):
+                if not line:
+                    raise SystemExit(f"start: {' '.join(command)} ended too early")
+            found[name] = round(time.perf_counter() - begin, 2)
+            process.kill()
+            process.communicate()
+    return found
+
+
 def predict(arguments: argparse.Namespace) -> dict[str, Any]:
     """The command on `--limit` pictures with a CSV, programs compiled before; decoding included."""
     files = sorted(str(path) for path in Path(arguments.data).rglob("*") if path.is_file())

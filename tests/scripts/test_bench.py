@@ -53,3 +53,9 @@ def test_epoch_times_the_experiment_with_and_without_backgrounds(monkeypatch, ca
     assert found["epochs"] >= 3
     cost = found["images_per_second"] / found["backgrounds_images_per_second"]
     assert found["backgrounds_cost"] == pytest.approx(cost, rel=0.01)
+
+
+@pytest.mark.slow
+def test_start_ends_before_training_does(monkeypatch, capsys):
+    found = call(monkeypatch, capsys, "start", "--data", "drawn:60")
+    assert 0 < found["seconds"] < found["cold_seconds"]
