@@ -49,20 +49,19 @@ def start(arguments: argparse.Namespace) -> dict[str, Any]:
         command += ["--epochs", "1", "--data", arguments.data or ""]
         for name in ("cold_seconds", "seconds"):
             begin = time.perf_counter()
-            process = subprocess.Popen(
+            with subprocess.Popen(
                 command,
                 stdout=subprocess.PIPE,
                 text=True,
                 cwd=ROOT,
                 env=os.environ | {"JAXGEAR_CACHE": f"{scratch}/cache"},
-            )
-            # The last line before the first step.
-            while not (line := process.stdout.readline()).startswith("compiled the evaluation"):
-                if not line:
-                    raise SystemExit(f"start: {' '.join(command)} ended too early")
-            found[name] = round(time.perf_counter() - begin, 2)
-            process.kill()
-            process.communicate()
+            ) as process:
+                # The last line before the first step.
+                while not (line := process.stdout.readline()).startswith("compiled the evalua"):
+                    if not line:
+                        raise SystemExit(f"start: {' '.join(command)} ended too early")
+                found[name] = round(time.perf_counter() - begin, 2)
+                process.kill()
     return found
 
 
