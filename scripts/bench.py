@@ -14,8 +14,8 @@ Tasks, each the same work as the peer's of that name:
     reach               wall seconds from the first command to a test accuracy, everything included:
                         imports, checking and splitting the pictures with an empty cache,
                         compilation, training, the test
-    start               seconds from `python -m experiments.scratch` to the first training step, with
-                        empty caches and then with filled ones
+    start               seconds from the command of experiments/scratch.py to its first training
+                        step, with empty caches and then with filled ones
     input               pictures of --data checked and letterboxed at --size, with an empty cache
                         (their files may be in the system's) and then from the cache
     epoch               whole epochs of experiments/scratch.py on --data (default: drawn), without

@@ -57,5 +57,5 @@ def test_epoch_times_the_experiment_with_and_without_backgrounds(monkeypatch, ca
 
 @pytest.mark.slow
 def test_start_ends_before_training_does(monkeypatch, capsys):
-    found = call(monkeypatch, capsys, "start", "--data", "drawn:60")
+    found = call(monkeypatch, capsys, "start", "--data", "drawn:120")
     assert 0 < found["seconds"] < found["cold_seconds"]
