@@ -138,13 +138,17 @@ def _decode(data: bytes, name: str, turn: ExitStack, opacity: bool) -> Image.Ima
         raise ImageError(name, f"damaged picture ({reason})") from error
 
 
-def portable(data: bytes, name: str | None = None) -> bytes:
+def portable(
+    data: bytes, name: str | None = None, *, pixels: UInt8[np.ndarray, "H W 3"] | None = None
+) -> bytes:
     """The bytes of a JPEG or PNG file that every decoder shows as `load_rgb(data)` does.
 
     A plain RGB JPEG stays as it is; anything with transparency, orientation, other colours or in
-    another format becomes a PNG of the decoded pixels. `ImageError` as of `load_rgb`.
+    another format becomes a PNG of the decoded pixels. `ImageError` as of `load_rgb`, which is not
+    called where its `pixels` are given.
     """
-    pixels = load_rgb(data, name)
+    if pixels is None:
+        pixels = load_rgb(data, name)
     with quiet_pillow(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
         if image.format == "JPEG" and image.mode == "RGB" and rgb.orientation(image) == 1:
             return data
