@@ -89,7 +89,7 @@ def _load(
     else:
         name = name or os.fspath(source)
         data = read_bytes(source, name)
-    with _decoded(data, name, opacity) as image:
+    with decoded(data, name, opacity) as image:
         return rgb.to_array(image)
 
 
@@ -97,12 +97,12 @@ def load_letterboxed(data: bytes, size: int, name: str) -> UInt8[np.ndarray, "S 
     """`letterbox(load_rgb(data, name), size)`, to the same bits, in three quarters of the time:
     the full picture never becomes an array.
     """
-    with _decoded(data, name) as image:
-        return _fit(image, size)
+    with decoded(data, name) as image:
+        return letterbox_image(image, size)
 
 
 @contextmanager
-def _decoded(data: bytes, name: str, opacity: bool = False) -> Iterator[Image.Image]:
+def decoded(data: bytes, name: str, opacity: bool = False) -> Iterator[Image.Image]:
     """A picture in mode RGB, or RGBA with `opacity`, for as long as it is its turn.
 
     `ImageError` as of `load_rgb`.
@@ -138,23 +138,24 @@ def _decode(data: bytes, name: str, turn: ExitStack, opacity: bool) -> Image.Ima
         raise ImageError(name, f"damaged picture ({reason})") from error
 
 
-def portable(
-    data: bytes, name: str | None = None, *, pixels: UInt8[np.ndarray, "H W 3"] | None = None
-) -> bytes:
+def portable(data: bytes, name: str | None = None) -> bytes:
     """The bytes of a JPEG or PNG file that every decoder shows as `load_rgb(data)` does.
 
     A plain RGB JPEG stays as it is; anything with transparency, orientation, other colours or in
-    another format becomes a PNG of the decoded pixels. `ImageError` as of `load_rgb`, which is not
-    called where its `pixels` are given.
+    another format becomes a PNG of the decoded pixels. `ImageError` as of `load_rgb`.
     """
-    if pixels is None:
-        pixels = load_rgb(data, name)
-    with quiet_pillow(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        if image.format == "JPEG" and image.mode == "RGB" and rgb.orientation(image) == 1:
+    with decoded(data, name or "picture") as image:
+        return portable_of(data, image)
+
+
+def portable_of(data: bytes, image: Image.Image) -> bytes:
+    """`portable` of a file that is `decoded` to `image`."""
+    with quiet_pillow(), Image.open(io.BytesIO(data), formats=FORMATS) as file:
+        if file.format == "JPEG" and file.mode == "RGB" and rgb.orientation(file) == 1:
             return data
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return file.getvalue()
+    png = io.BytesIO()
+    image.save(png, "PNG")
+    return png.getvalue()
 
 
 def letterbox(image: UInt8[np.ndarray, "H W 3"], size: int) -> UInt8[np.ndarray, "S S 3"]:
@@ -164,10 +165,11 @@ def letterbox(image: UInt8[np.ndarray, "H W 3"], size: int) -> UInt8[np.ndarray,
     antialiasing (Pillow widens the kernel by the reduction factor). The shorter side is at least
     one pixel. u8 0-255 in and out.
     """
-    return _fit(Image.fromarray(image), size)
+    return letterbox_image(Image.fromarray(image), size)
 
 
-def _fit(image: Image.Image, size: int) -> UInt8[np.ndarray, "S S 3"]:
+def letterbox_image(image: Image.Image, size: int) -> UInt8[np.ndarray, "S S 3"]:
+    """`letterbox` of a picture in mode RGB."""
     scale = size / max(image.size)
     width, height = (max(1, round(side * scale)) for side in image.size)
     if (width, height) != image.size:

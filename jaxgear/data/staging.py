@@ -21,6 +21,8 @@ from dataclasses import dataclass, replace
 from multiprocessing import connection
 from pathlib import Path
 
+from PIL import Image
+
 from jaxgear.data import images, looks
 from jaxgear.data.images import ImageError
 from jaxgear.data.png import encode_png
@@ -83,19 +85,22 @@ class Workshop:
             digest = hashlib.sha256(data).digest()
             if digest in self._known:
                 return digest.hex()
-            rgb = images.load_rgb(data, path)
+            with images.decoded(data, path) as image:
+                return self._keep(digest, data, image)
         except ImageError as error:
             return Refused(path, error.reason)
+
+    def _keep(self, digest: bytes, data: bytes, image: Image.Image) -> Staged:
         if self._size is None:
-            stored = images.portable(data, path, pixels=rgb)
+            stored = images.portable_of(data, image)
         else:
-            stored = encode_png(images.letterbox(rgb, self._size))
+            stored = encode_png(images.letterbox_image(image, self._size))
         entry = Staged(
             sha256=digest.hex(),
             stored=hashlib.sha256(stored).hexdigest(),
-            height=rgb.shape[0],
-            width=rgb.shape[1],
-            look=looks.describe(rgb),
+            height=image.height,
+            width=image.width,
+            look=looks.describe_image(image),
             file=self._path,
             offset=0,
             length=len(stored),

@@ -68,13 +68,13 @@ def same_as_folder(out: Path, root: Path, seed: int = 0) -> None:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the pictures that were decoded on this process."""
     names: list[str] = []
-    load = images.load_rgb
+    real = images.decoded
 
-    def counting(data, name=None):
+    def counting(data, name, opacity=False):
         names.append(name)
-        return load(data, name)
+        return real(data, name, opacity)
 
-    monkeypatch.setattr(images, "load_rgb", counting)
+    monkeypatch.setattr(images, "decoded", counting)
     return names
 
 

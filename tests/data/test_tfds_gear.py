@@ -114,7 +114,7 @@ def test_opening_reads_no_picture(made, monkeypatch):
     folder, _, _, where = made
     for shard in (where / "gear" / "1.0.0").glob("*.array_record-?????-of-?????"):
         shard.write_bytes(bytes(shard.stat().st_size))
-    monkeypatch.setattr("jaxgear.data.images.load_rgb", None)
+    monkeypatch.setattr("jaxgear.data.images.decoded", None)
     got = read_tfds(f"gear@{where}", size=32)
     assert got.fingerprint == folder.fingerprint
     with pytest.raises(DataError, match=r"gear-\w+.array_record-00000-of-00001: damaged"):
