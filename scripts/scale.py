@@ -8,13 +8,16 @@ draw      writes the drawn set on all cores: the pictures of `data/drawn.py`, ab
           core at 160 pixels; those that are there already are left
 prepare   seconds of `jaxgear prepare --size S`, everything included (processes that start, hashes,
           groups, shards), against Pillow alone decoding and resizing the same files on as many
-          processes, in turn (A B A B ...); and resident memory. `--keep OUT` keeps the set.
+          processes, in turn (A B C A B C ...), and against Pillow also making the PNG file that
+          is stored; and resident memory. `--size 0` stores the files as they are, while Pillow
+          resizes to 128. `--keep OUT` keeps the set.
 open      seconds and memory until a prepared set is open, grouped and split
 
 The last line is JSON; medians over the rounds.
 """
 
 import argparse
+import io
 import json
 import multiprocessing
 import os
@@ -67,43 +70,48 @@ def prepare(arguments: argparse.Namespace) -> dict[str, Any]:
 
     paths = sorted(path for path in arguments.folder.glob("*/*") if path.suffix in (".jpg", ".png"))
     out = arguments.keep or Path(tempfile.mkdtemp(prefix="scale-"))
-    ours, pillows = [], []
+    times: dict[str, list[float]] = {"ours": [], "pillow": [], "pillow_png": []}
+    shown = arguments.size or 128
     for _ in range(arguments.rounds):
         shutil.rmtree(out, ignore_errors=True)
         start = time.perf_counter()
-        path = prepare(arguments.folder, out, size=arguments.size, workers=arguments.workers)
-        ours.append(time.perf_counter() - start)
-        start = time.perf_counter()
-        work = partial(_pillow_alone, size=arguments.size)
-        _on_processes(work, paths, arguments.workers)
-        pillows.append(time.perf_counter() - start)
-        print(json.dumps({"ours": ours[-1], "pillow": pillows[-1]}), flush=True)
+        size, workers = arguments.size or None, arguments.workers
+        path = prepare(arguments.folder, out, size=size, workers=workers)
+        times["ours"].append(time.perf_counter() - start)
+        for name, save in (("pillow", False), ("pillow_png", True)):
+            start = time.perf_counter()
+            _on_processes(partial(_pillow_alone, size=shown, save=save), paths, workers)
+            times[name].append(time.perf_counter() - start)
+        print(json.dumps({name: round(found[-1], 2) for name, found in times.items()}), flush=True)
     stored = sum(file.stat().st_size for file in path.iterdir())
     if not arguments.keep:
         shutil.rmtree(out)
-    seconds, pillow = statistics.median(ours), statistics.median(pillows)
+    seconds = {name: statistics.median(found) for name, found in times.items()}
     return {
         "pictures": len(paths),
         "size": arguments.size,
         "workers": arguments.workers,
-        "seconds": round(seconds, 2),
-        "pictures_per_second": round(len(paths) / seconds, 1),
-        "pillow_pictures_per_second": round(len(paths) / pillow, 1),
-        "ratio": round(pillow / seconds, 3),
+        "seconds": round(seconds["ours"], 2),
+        "pictures_per_second": round(len(paths) / seconds["ours"], 1),
+        "pillow_pictures_per_second": round(len(paths) / seconds["pillow"], 1),
+        "ratio": round(seconds["pillow"] / seconds["ours"], 3),
+        "ratio_to_pillow_with_png": round(seconds["pillow_png"] / seconds["ours"], 3),
         "set_mib": round(stored / 2**20, 1),
         "main_mib": _peak_mib(resource.RUSAGE_SELF),
-        "largest_worker_mib": _peak_mib(resource.RUSAGE_CHILDREN),
+        "largest_worker_mib_at_most": _peak_mib(resource.RUSAGE_CHILDREN),
     }
 
 
-def _pillow_alone(paths: Sequence[Path], size: int) -> None:
+def _pillow_alone(paths: Sequence[Path], size: int, save: bool = False) -> None:
     from PIL import Image
 
     for path in paths:
         with Image.open(path) as image:
             scale = size / max(image.size)
             wanted = tuple(max(1, round(side * scale)) for side in image.size)
-            image.convert("RGB").resize(wanted, Image.Resampling.BICUBIC)
+            small = image.convert("RGB").resize(wanted, Image.Resampling.BICUBIC)
+            if save:
+                small.save(io.BytesIO(), "PNG", compress_level=1)
 
 
 def open_prepared(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -144,7 +152,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--count", type=int, default=2000, help="pictures to draw")
     parser.add_argument("--side", type=int, default=160, help="longest side of what is drawn")
-    parser.add_argument("--size", type=int, default=128, help="pixels that are stored")
+    parser.add_argument("--size", type=int, default=128, help="pixels that are stored; 0: all")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--keep", type=Path, metavar="OUT", help="where the set stays")

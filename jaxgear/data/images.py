@@ -19,6 +19,7 @@ from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError, features
 
 from jaxgear.data import rgb
+from jaxgear.data.png import encode_png
 from jaxgear.data.quiet import quiet_pillow
 from jaxgear.data.turns import Turns
 from jaxgear.errors import DataError
@@ -153,9 +154,7 @@ def portable_of(data: bytes, image: Image.Image) -> bytes:
     with quiet_pillow(), Image.open(io.BytesIO(data), formats=FORMATS) as file:
         if file.format == "JPEG" and file.mode == "RGB" and rgb.orientation(file) == 1:
             return data
-    png = io.BytesIO()
-    image.save(png, "PNG")
-    return png.getvalue()
+    return encode_png(rgb.to_array(image))
 
 
 def letterbox(image: UInt8[np.ndarray, "H W 3"], size: int) -> UInt8[np.ndarray, "S S 3"]:
@@ -195,7 +194,9 @@ def read_bytes(path: str | os.PathLike[str], name: str) -> bytes:
                 raise ImageError(name, "not a regular file")
             if status.st_size > MAX_BYTES:
                 raise ImageError(name, _too_large(f"{status.st_size / 2**20:.0f} MB"))
-            return file.read(MAX_BYTES)
+            return file.read(
+                status.st_size + 1
+            )  # a limit of MAX_BYTES would be allocated each time
     except IsADirectoryError:
         raise ImageError(name, "a folder, not a picture") from None
     except FileNotFoundError:

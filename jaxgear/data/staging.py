@@ -26,6 +26,7 @@ from PIL import Image
 from jaxgear.data import images, looks
 from jaxgear.data.images import ImageError
 from jaxgear.data.png import encode_png
+from jaxgear.data.quiet import quiet_pillow
 from jaxgear.data.walk import Refused
 from jaxgear.errors import DataError
 
@@ -50,9 +51,8 @@ class Staged:
 
     def read(self) -> bytes:
         """The bytes to store."""
-        with self.file.open("rb") as file:
-            file.seek(self.offset)
-            data = file.read(self.length)
+        with self.file.open("rb", buffering=0) as file:
+            data = os.pread(file.fileno(), self.length, self.offset)
         if hashlib.sha256(data).hexdigest() != self.stored:
             raise DataError(f"{self.file}: damaged; remove {self.file.parent} and start again")
         return data
@@ -77,7 +77,8 @@ class Workshop:
 
     def stage(self, paths: Sequence[str]) -> list[str | Staged | Refused]:
         """Each picture's sha256 if it is known, else its new entry, or why there is none."""
-        return [self._stage(path) for path in paths]
+        with quiet_pillow():  # once for all of them, and not for each
+            return [self._stage(path) for path in paths]
 
     def _stage(self, path: str) -> str | Staged | Refused:
         try:

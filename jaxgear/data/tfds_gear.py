@@ -18,7 +18,7 @@ from jaxgear.data.cache import CacheChoice, PictureCache
 from jaxgear.data.folder import Folder, Record, fingerprint
 from jaxgear.data.gear_builder import FEATURES
 from jaxgear.data.shards import Shard, read_shards
-from jaxgear.data.tfds_sets import SPLITS, first_line, newest, open_set, sources_of
+from jaxgear.data.tfds_sets import SPLITS, bytes_of, first_line, newest, open_set, sources_of
 from jaxgear.data.walk import Refused, printable, stable_key
 from jaxgear.errors import DataError
 
@@ -42,7 +42,10 @@ class TfdsFolder(Folder):
         """One picture as it is stored; `DataError` if it is damaged. Safe for many threads."""
         split, index = self.where[record.path]
         try:
-            data = self.sources[split][index][self.image]
+            rows = self.sources[split]
+            # Those of others may be parquet, which TFDS parses.
+            ours = bool(self.shards)
+            data = bytes_of(rows, index, self.image) if ours else rows[index][self.image]
             why = "not as it was written"
         except Exception as error:  # of array_record, protobuf or TFDS
             data, why = b"", first_line(error)
