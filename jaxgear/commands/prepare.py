@@ -52,14 +52,20 @@ def _bar() -> Iterator[Callable[[int, int], None]]:
     from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("decoding")
-        shown = 0.0
+    progress = Progress(console=Console(stderr=True), transient=True, redirect_stdout=False)
+    task = progress.add_task("decoding")
+    shown = 0.0
 
-        def tick(done: int, total: int) -> None:
-            nonlocal shown
-            if (now := time.monotonic()) - shown > 0.1 or done == total:
-                shown = now
-                progress.update(task, completed=done, total=total)
+    def tick(done: int, total: int) -> None:
+        nonlocal shown
+        if done == total:
+            progress.stop()  # what is said from then on is said on lines of its own
+        elif (now := time.monotonic()) - shown > 0.1:
+            progress.start()
+            progress.update(task, completed=done, total=total)
+            shown = now
 
+    try:
         yield tick
+    finally:
+        progress.stop()

@@ -23,7 +23,7 @@ from jaxgear.data.gear_builder import NAME
 from jaxgear.data.staging import Staged, stage, staged
 from jaxgear.data.tfds_gear import TfdsFolder, read_tfds
 from jaxgear.data.tfds_sets import newest_version
-from jaxgear.data.versions import Picture, write_version
+from jaxgear.data.versions import UNFINISHED, Picture, write_version
 from jaxgear.data.walk import Listing, Refused, list_pictures
 from jaxgear.errors import DataError, UsageError
 
@@ -79,7 +79,7 @@ def prepare(
             metadata = {"recipe": recipe, "size": size, "seed": seed}
             path, words = write_version(base, before, dataset, known, metadata)
             say(f"{path}: {words}")
-            for finished in base.glob(f"{_STAGING}*"):
+            for finished in (*base.glob(f"{_STAGING}*"), *base.glob(f"{UNFINISHED}*")):
                 shutil.rmtree(finished)
             return path
     except OSError as error:
@@ -118,12 +118,11 @@ def _before(base: Path, size: int | None, seed: int) -> TfdsFolder | None:
     before = read_tfds(f"{NAME}@{base.parent}", size=1)
     if "recipe" not in before.metadata:
         raise DataError(f"{before.root}: not by `jaxgear prepare`; choose another place")
-    for flag, wanted in (("--size", size), ("--seed", seed)):
-        has = before.metadata[flag.removeprefix("--")]
-        if has != wanted:
-            hint = f"say {flag} {has}" if has is not None else f"leave {flag} out"
+    for name, wanted in (("size", size), ("seed", seed)):
+        if (has := before.metadata[name]) != wanted:
+            flag = f"--{name} {has}" if has is not None else f"no --{name}"
             raise UsageError(
-                f"{flag} {wanted}: {base} holds a set with {has}; {hint}, or choose another place"
+                f"{base}: was prepared with {flag}; say so again, or choose another place"
             )
     return before
 

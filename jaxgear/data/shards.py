@@ -105,7 +105,7 @@ def read_shards(folder: Path, counts: dict[str, int], classes: int) -> list[Shar
         lines = read_regular(folder / SUMS, _LIMIT).decode().splitlines()
         sums = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
     except (OSError, ValueError) as error:
-        raise DataError(f"{folder / SUMS}: missing or damaged ({error}); prepare again") from None
+        raise _damaged(folder / SUMS, error) from None
     return [
         _read_shard(folder / shard_name(split, index, count), split, sums, classes)
         for split, count in counts.items()
@@ -122,14 +122,21 @@ def _read_shard(path: Path, split: str, sums: dict[str, str], classes: int) -> S
         with np.load(io.BytesIO(data), allow_pickle=False) as columns:
             records, stored, size = _rows(dict(columns), split, classes)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
-        raise DataError(f"{table}: missing or damaged ({error}); prepare again") from None
+        raise _damaged(table, error) from None
     try:
-        found = path.stat().st_size
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}; prepare again") from None
-    if found != size:
-        raise DataError(f"{path}: damaged ({found} bytes instead of {size}); prepare again")
-    return Shard(path, split, records, stored, (sums.get(path.name, ""), sums[table.name]))
+        found, digest = path.stat().st_size, sums[path.name]
+        if found != size:
+            raise ValueError(f"{found} bytes instead of {size}")
+    except (OSError, ValueError, KeyError) as error:
+        raise _damaged(path, error) from None
+    return Shard(path, split, records, stored, (digest, sums[table.name]))
+
+
+def _damaged(path: Path, error: Exception) -> DataError:
+    why = error.strerror if isinstance(error, OSError) else error
+    return DataError(
+        f"{path}: missing or damaged ({why}); remove {path.parents[1]} and prepare it again"
+    )
 
 
 def _rows(

@@ -43,14 +43,16 @@ class TfdsFolder(Folder):
         split, index = self.where[record.path]
         try:
             rows = self.sources[split]
-            # Those of others may be parquet, which TFDS parses.
-            ours = bool(self.shards)
-            data = bytes_of(rows, index, self.image) if ours else rows[index][self.image]
+            # Sets of others may be parquet, which TFDS parses.
+            data = bytes_of(rows, index, self.image) if self.shards else rows[index][self.image]
             why = "not as it was written"
         except Exception as error:  # of array_record, protobuf or TFDS
             data, why = b"", first_line(error)
         if hashlib.sha256(data).hexdigest() != self.stored[record.path]:
-            raise DataError(f"{self._file(split, index)}: damaged ({why}); prepare the set again")
+            raise DataError(
+                f"{self._file(split, index)}: damaged ({why}); remove {self.root.parent} and "
+                "prepare it again"
+            )
         return data
 
     def _file(self, split: str, index: int) -> str:
@@ -117,7 +119,7 @@ def _by_tables(folder: TfdsFolder, size: int) -> TfdsFolder:
     if stored_at and size > stored_at:
         raise DataError(
             f"{folder.root}: holds pictures of {stored_at} pixels; take --image-size {stored_at} "
-            f"or less, or prepare it again with --size {size}"
+            f"or less, or prepare another set with --size {size}"
         )
     counts = {
         split: source.dataset_info.splits[split].num_shards
@@ -133,7 +135,9 @@ def _by_tables(folder: TfdsFolder, size: int) -> TfdsFolder:
         stored.update((r.path, key) for r, key in zip(shard.records, shard.stored, strict=True))
         records += shard.records
     if len(where) != len(records) or any(rows[s] != len(folder.sources[s]) for s in rows):
-        raise DataError(f"{folder.root}: its tables do not fit its shards; prepare it again")
+        raise DataError(
+            f"{folder.root}: its tables do not fit its shards; remove it and prepare it again"
+        )
     return _with_records(replace(folder, shards=tuple(shards)), records, where, stored)
 
 

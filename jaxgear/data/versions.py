@@ -18,6 +18,7 @@ from jaxgear.data.gear_builder import example, features, write_info
 from jaxgear.data.shards import Shard, shard_name, table_of, write_shard, write_sums
 from jaxgear.data.tfds_gear import TfdsFolder
 
+UNFINISHED = ".new-"
 SHARD_BYTES = 128 * 2**20  # of pictures, about; TFDS recommends 100 to 200 MB
 
 
@@ -65,7 +66,7 @@ def write_version(
         return before.root, "nothing has changed"
 
     version = f"{int(before.root.name.split('.')[0]) + 1 if before else 1}.0.0"
-    folder = base / f".new-{version}"
+    folder = base / f"{UNFINISHED}{version}"
     if folder.exists():  # of a run that was killed
         shutil.rmtree(folder)
     folder.mkdir()

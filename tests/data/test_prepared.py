@@ -253,10 +253,13 @@ def test_bad_pictures(tmp_path: Path):
 def test_what_cannot_be_added_to(tmp_path: Path):
     root, out = write_set(tmp_path / "data", {"a": 10, "b": 10}), tmp_path / "out"
     quietly(root, out, seed=3)
-    with pytest.raises(UsageError, match=r"--seed 0: .* holds a set with 3; say --seed 3, or"):
+    with pytest.raises(UsageError, match="gear: was prepared with --seed 3; say so again, or"):
         quietly(root, out)
-    with pytest.raises(UsageError, match=r"--size None: .* holds a set with 24; say --size 24"):
+    with pytest.raises(UsageError, match="gear: was prepared with --size 24; say so"):
         quietly(root, out, seed=3, size=None)
+    quietly(root, tmp_path / "whole", size=None)
+    with pytest.raises(UsageError, match="gear: was prepared with no --size; say so"):
+        quietly(root, tmp_path / "whole")
     with (out / "gear" / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(DataError, match="another process is writing there"):
