@@ -128,16 +128,17 @@ def _before(base: Path, size: int | None, seed: int) -> TfdsFolder | None:
 
 
 def _of_staged(one: Staged) -> Picture:
-    return Picture(one.height, one.width, one.look, one.length, one.read)
+    return Picture(one.height, one.width, one.look, one.stored, one.length, one.read)
 
 
 def _of_version(before: TfdsFolder) -> dict[str, Picture]:
     found = {}
     for shard in before.shards:
         length = shard.path.stat().st_size // len(shard.records)
-        for record in shard.records:
+        for record, stored in zip(shard.records, shard.stored, strict=True):
             read = partial(before.read, record)
-            found[record.sha256] = Picture(record.height, record.width, record.look, length, read)
+            size = record.height, record.width
+            found[record.sha256] = Picture(*size, record.look, stored, length, read)
     return found
 
 

@@ -9,7 +9,7 @@ import hashlib
 import io
 import os
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,21 +48,20 @@ def table_of(shard: Path) -> Path:
 
 
 def write_shard(
-    path: Path,
-    split: str,
-    records: Sequence[Record],
-    pictures: Iterable[bytes],
-    serialize: Callable[[Record, bytes], bytes],
+    path: Path, split: str, records: Sequence[Record], stored: Sequence[str], rows: Iterable[bytes]
 ) -> Shard:
-    """Writes records with their pictures, and the table; both are on the disk when it returns."""
+    """Writes a shard and its table; both are on the disk when it returns.
+
+    Args:
+        stored: sha256 (hex) of the bytes of each record's picture.
+        rows: each record serialised, with its picture.
+    """
     from array_record.python.array_record_module import ArrayRecordWriter
 
-    stored = []
     writer = ArrayRecordWriter(os.fspath(path), _OPTIONS)
     try:
-        for record, data in zip(records, pictures, strict=True):
-            stored.append(hashlib.sha256(data).hexdigest())
-            writer.write(serialize(record, data))
+        for row in rows:
+            writer.write(row)
     finally:
         writer.close()
     table = table_of(path)

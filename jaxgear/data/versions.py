@@ -7,14 +7,14 @@ file; what is new or has changed goes to new shards. Older versions stay, for ru
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from jaxgear.data.dataset import Dataset
 from jaxgear.data.folder import Record
-from jaxgear.data.gear_builder import example, features, write_info
+from jaxgear.data.gear_builder import serialize, write_info
 from jaxgear.data.shards import Shard, shard_name, table_of, write_shard, write_sums
 from jaxgear.data.tfds_gear import TfdsFolder
 
@@ -29,8 +29,9 @@ class Picture:
     height: int
     width: int
     look: bytes
-    length: int  # of the bytes, about
-    read: Callable[[], bytes]
+    stored: str  # sha256 (hex) of the bytes
+    length: int  # of them, about
+    read: Callable[[], bytes]  # them, checked
 
 
 def write_version(
@@ -70,7 +71,7 @@ def write_version(
     if folder.exists():  # of a run that was killed
         shutil.rmtree(folder)
     folder.mkdir()
-    shards = _write_shards(folder, dataset.classes, kept, new, pictures)
+    shards = _write_shards(folder, kept, new, pictures)
     write_sums(folder, shards)
     sizes = defaultdict(list)
     for shard in shards:
@@ -85,18 +86,9 @@ def write_version(
 
 
 def _write_shards(
-    folder: Path,
-    classes: Sequence[str],
-    kept: list[Shard],
-    new: list[Record],
-    pictures: dict[str, Picture],
+    folder: Path, kept: list[Shard], new: list[Record], pictures: dict[str, Picture]
 ) -> list[Shard]:
     """All shards of a version, those that are kept first in each split."""
-    feature = features(classes)
-
-    def serialize(record: Record, data: bytes) -> bytes:
-        return feature.serialize_example(feature.encode_example(example(record, data)))
-
     shards = []
     for split in sorted({shard.split for shard in kept} | {str(r.side) for r in new}):
         old = [shard for shard in kept if shard.split == split]
@@ -111,8 +103,10 @@ def _write_shards(
             shards.append(replace(shard, path=path))
         for index, part in enumerate(parts, len(old)):
             path = folder / shard_name(split, index, count)
-            data = (pictures[record.sha256].read() for record in part)
-            shards.append(write_shard(path, split, part, data, serialize))
+            found = [pictures[record.sha256] for record in part]
+            stored = [picture.stored for picture in found]
+            rows = (serialize(r, p.read()) for r, p in zip(part, found, strict=True))
+            shards.append(write_shard(path, split, part, stored, rows))
     return shards
 
 
