@@ -2,4 +2,5 @@
 
 from jaxgear.cli import main
 
-main()
+if __name__ == "__main__":  # processes that decode pictures import this file too
+    main()

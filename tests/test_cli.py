@@ -92,7 +92,12 @@ def test_prepare_writes_a_set_that_can_be_read(tmp_path, capsys):
     from jaxgear.data.dataset import open_dataset
 
     folder = write_folder(tmp_path / "set")
-    assert call("prepare", folder, tmp_path / "tfds") == 0
+    assert call("prepare", folder, tmp_path / "tfds", "--size", 16, "--workers", 2) == 0
+    out, err = capsys.readouterr()
+    assert out.splitlines()[-1] == f"train on it with --data tfds:gear@{tmp_path / 'tfds'}"
+    assert err == ""
+    assert call("prepare", folder, tmp_path / "tfds", "--workers", 0) == 2
+    assert capsys.readouterr().err == "error: --workers 0: must be from 1 to 4096\n"
     said = []
     read = open_dataset(f"tfds:gear@{tmp_path / 'tfds'}", size=16, seed=9, say=said.append)
     direct = open_dataset(str(folder), size=16, seed=0, say=said.append)

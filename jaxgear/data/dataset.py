@@ -168,7 +168,13 @@ def open_dataset(
                 f"no --data and no {PHOTOGRAPHS}: training on {DRAWN} drawn pictures; "
                 "`python -m scripts.get_gear` gets the photographs"
             )
-    folder = read_source(source, size)
+    return split(read_source(source, size), size=size, seed=seed, on_bad=on_bad, say=say)
+
+
+def split(
+    folder: Folder, *, size: int, seed: int, on_bad: OnBad, say: Callable[[str], None]
+) -> Dataset:
+    """Groups and sides of a folder that was read; the second half of `open_dataset`."""
     folder = require_clean(folder, on_bad)
     for name, what in (("ignored", "hidden or system files"), ("refused", "unusable pictures")):
         if found := getattr(folder, name):

@@ -10,7 +10,7 @@ import json
 import os
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from jaxtyping import UInt8
 
 from jaxgear.data.cache import CacheChoice, PictureCache, shrink
 from jaxgear.data.images import ImageError, load_rgb, read_bytes
-from jaxgear.data.walk import Candidate, Refused, list_pictures, printable, stable_key
+from jaxgear.data.walk import Candidate, Listing, Refused, list_pictures, printable, stable_key
 from jaxgear.errors import DataError
 
 OnBad = Literal["stop", "skip"]
@@ -41,6 +41,7 @@ class Record:
     height: int
     width: int
     look: bytes  # descriptor for near-duplicates (`looks.describe`)
+    group: str | None = None  # of near-duplicates, where the set was prepared, else None
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,23 @@ def read_folder(
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow releases the GIL while it decodes
         checked = list(pool.map(check, listing.candidates))
+    return assemble(root, listing, checked, min_classes)
+
+
+def assemble(
+    root: Path,
+    listing: Listing,
+    checked: Sequence[tuple[str, int, int, bytes] | Refused],
+    min_classes: int = 2,
+) -> Folder:
+    """A folder of what was listed, and of what was found in each of `listing.candidates`.
+
+    Args:
+        checked: sha256, height, width and look of each, or why it cannot be used.
+
+    Raises:
+        DataError: fewer than `min_classes` class folders.
+    """
     classes = tuple(sorted(listing.classes))
     if len(classes) < min_classes:
         raise DataError(

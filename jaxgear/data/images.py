@@ -19,6 +19,7 @@ from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError, features
 
 from jaxgear.data import rgb
+from jaxgear.data.png import encode_png
 from jaxgear.data.quiet import quiet_pillow
 from jaxgear.data.turns import Turns
 from jaxgear.errors import DataError
@@ -89,7 +90,7 @@ def _load(
     else:
         name = name or os.fspath(source)
         data = read_bytes(source, name)
-    with _decoded(data, name, opacity) as image:
+    with decoded(data, name, opacity) as image:
         return rgb.to_array(image)
 
 
@@ -97,12 +98,12 @@ def load_letterboxed(data: bytes, size: int, name: str) -> UInt8[np.ndarray, "S 
     """`letterbox(load_rgb(data, name), size)`, to the same bits, in three quarters of the time:
     the full picture never becomes an array.
     """
-    with _decoded(data, name) as image:
-        return _fit(image, size)
+    with decoded(data, name) as image:
+        return letterbox_image(image, size)
 
 
 @contextmanager
-def _decoded(data: bytes, name: str, opacity: bool = False) -> Iterator[Image.Image]:
+def decoded(data: bytes, name: str, opacity: bool = False) -> Iterator[Image.Image]:
     """A picture in mode RGB, or RGBA with `opacity`, for as long as it is its turn.
 
     `ImageError` as of `load_rgb`.
@@ -144,13 +145,16 @@ def portable(data: bytes, name: str | None = None) -> bytes:
     A plain RGB JPEG stays as it is; anything with transparency, orientation, other colours or in
     another format becomes a PNG of the decoded pixels. `ImageError` as of `load_rgb`.
     """
-    pixels = load_rgb(data, name)
-    with quiet_pillow(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        if image.format == "JPEG" and image.mode == "RGB" and rgb.orientation(image) == 1:
+    with decoded(data, name or "picture") as image:
+        return portable_of(data, image)
+
+
+def portable_of(data: bytes, image: Image.Image) -> bytes:
+    """`portable` of a file that is `decoded` to `image`."""
+    with quiet_pillow(), Image.open(io.BytesIO(data), formats=FORMATS) as file:
+        if file.format == "JPEG" and file.mode == "RGB" and rgb.orientation(file) == 1:
             return data
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return file.getvalue()
+    return encode_png(rgb.to_array(image))
 
 
 def letterbox(image: UInt8[np.ndarray, "H W 3"], size: int) -> UInt8[np.ndarray, "S S 3"]:
@@ -160,10 +164,11 @@ def letterbox(image: UInt8[np.ndarray, "H W 3"], size: int) -> UInt8[np.ndarray,
     antialiasing (Pillow widens the kernel by the reduction factor). The shorter side is at least
     one pixel. u8 0-255 in and out.
     """
-    return _fit(Image.fromarray(image), size)
+    return letterbox_image(Image.fromarray(image), size)
 
 
-def _fit(image: Image.Image, size: int) -> UInt8[np.ndarray, "S S 3"]:
+def letterbox_image(image: Image.Image, size: int) -> UInt8[np.ndarray, "S S 3"]:
+    """`letterbox` of a picture in mode RGB."""
     scale = size / max(image.size)
     width, height = (max(1, round(side * scale)) for side in image.size)
     if (width, height) != image.size:
@@ -189,7 +194,9 @@ def read_bytes(path: str | os.PathLike[str], name: str) -> bytes:
                 raise ImageError(name, "not a regular file")
             if status.st_size > MAX_BYTES:
                 raise ImageError(name, _too_large(f"{status.st_size / 2**20:.0f} MB"))
-            return file.read(MAX_BYTES)
+            return file.read(
+                status.st_size + 1
+            )  # a limit of MAX_BYTES would be allocated each time
     except IsADirectoryError:
         raise ImageError(name, "a folder, not a picture") from None
     except FileNotFoundError:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int, UInt8, UInt64
-from PIL import Image
+from PIL import Image, ImageChops
 
 # Part of the cache's version: raise it whenever the same picture would get another descriptor.
 VERSION = 5
@@ -48,13 +48,21 @@ def describe(rgb: UInt8[np.ndarray, "H W 3"]) -> bytes:
 
     u16 height and width (little endian, of the reduced picture), then u8 [2, 16, 17] grey.
     """
-    image = Image.fromarray(rgb)
+    return describe_image(Image.fromarray(rgb))
+
+
+def describe_image(image: Image.Image) -> bytes:
+    """`describe` of a picture in mode RGB."""
     if (factor := max(image.size) // _ENOUGH) > 1:
         image = image.reduce(factor)
-    dark = np.asarray(image) < _MARGIN
-    content = dark[..., 0] | dark[..., 1] | dark[..., 2]  # any(axis=2) takes ten times as long
-    rows = np.flatnonzero(content.mean(axis=1) > _SPECKS)
-    columns = np.flatnonzero(content.mean(axis=0) > _SPECKS)
+    red, green, blue = image.split()
+    # Pillow's minimum of the channels: any(axis=2) of numpy takes ten times as long.
+    content = np.asarray(ImageChops.darker(ImageChops.darker(red, green), blue)) < _MARGIN
+    # Counted in bits: mean() makes numbers of bools first.
+    in_row = np.bitwise_count(np.packbits(content, axis=1)).sum(axis=1, dtype=np.int64)
+    in_column = content.view(np.uint8).sum(axis=0, dtype=np.uint16)
+    rows = np.flatnonzero(in_row / image.width > _SPECKS)
+    columns = np.flatnonzero(in_column / image.height > _SPECKS)
     grey = image.convert("L")
     box = (0, 0, grey.width, grey.height)
     if rows.size and columns.size:

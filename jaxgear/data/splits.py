@@ -23,8 +23,12 @@ def near_duplicate_groups(records: Sequence[Record]) -> list[str]:
 
     Alike is `looks.alike`: the same photograph re-encoded, resized or re-framed on white, and the
     same photograph or cut recoloured, whose shape would leak just as well. It is followed
-    transitively. The id is the smallest hash in the group, cut to 12 digits.
+    transitively. The id is the smallest hash in the group, cut to 12 digits. Where all records have
+    a group of their own, of a prepared set, that is taken.
     """
+    given = [record.group for record in records if record.group is not None]
+    if len(given) == len(records):
+        return given
     distinct = sorted({record.sha256: record for record in records}.values(), key=_by_hash)
     parent = list(range(len(distinct)))
 

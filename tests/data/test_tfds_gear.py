@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,11 @@ from pictures import encoded, scene, write_set
 from PIL import Image
 
 from jaxgear.data.folder import Folder, pixels, read_folder, require_clean
+from jaxgear.data.gear_builder import Gear
 from jaxgear.data.images import letterbox, load_rgb, portable
+from jaxgear.data.prepared import prepare
 from jaxgear.data.splits import assign_sides, near_duplicate_groups
-from jaxgear.data.tfds_gear import prepare, read_tfds
+from jaxgear.data.tfds_gear import read_tfds
 from jaxgear.errors import DataError
 
 ORIENTED = Image.Exif()
@@ -50,7 +53,7 @@ def made(tmp_path: Path) -> tuple[Folder, list[str], list[str], Path]:
     groups = near_duplicate_groups(folder.records)
     sides = assign_sides(folder, groups, seed=1)
     assert set(sides) == {"train", "val", "test", "left_out"}
-    prepare(folder, sides, groups, tmp_path / "tfds")
+    prepare(tmp_path / "data", tmp_path / "tfds", seed=1, workers=1, say=lambda line: None)
     return folder, groups, sides, tmp_path / "tfds"
 
 
@@ -65,7 +68,8 @@ def test_the_same_numbers_as_from_the_folder(made):
     ]
     assert [r.look for r in got.records] == [r.look for r in folder.records]
     assert [r.side for r in got.records] == sides
-    assert near_duplicate_groups(got.records) == groups
+    assert near_duplicate_groups([replace(r, group=None) for r in got.records]) == groups
+    assert near_duplicate_groups(got.records) == [r.group for r in got.records] == groups
     assert assign_sides(got, groups, seed=99) == sides
     for size in (32, 20):
         for cache in ("user", None):
@@ -106,28 +110,32 @@ def test_portable_bytes_show_the_same_anywhere(tmp_path: Path):
             assert np.array_equal(np.asarray(image), load_rgb(data)), path
 
 
-def test_preparing_again(made, tmp_path: Path):
-    folder, groups, sides, where = made
-    prepare(folder, sides, groups, where)  # the same set: nothing to do
-    other = ["train" if side == "val" else side for side in sides]
-    with pytest.raises(DataError, match="holds another set"):
-        prepare(folder, other, groups, where)
-    assert [r.side for r in read_tfds(f"gear@{where}", size=32).records] == sides
+def test_opening_reads_no_picture(made, monkeypatch):
+    folder, _, _, where = made
+    for shard in (where / "gear" / "1.0.0").glob("*.array_record-?????-of-?????"):
+        shard.write_bytes(bytes(shard.stat().st_size))
+    monkeypatch.setattr("jaxgear.data.images.decoded", None)
+    got = read_tfds(f"gear@{where}", size=32)
+    assert got.fingerprint == folder.fingerprint
+    with pytest.raises(DataError, match=r"gear-\w+.array_record-00000-of-00001: damaged"):
+        got.read(got.records[0])
 
 
-def test_a_place_that_cannot_be_written(made, tmp_path: Path):
-    folder, groups, sides, _ = made
-    (tmp_path / "file").write_text("x")
-    with pytest.raises(DataError, match="file: cannot be written"):
-        prepare(folder, sides, groups, tmp_path / "file")
-
-
-def test_it_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture):
-    folder = read_folder(write_set(tmp_path / "data", {"a": 4, "b": 4}), size=16)
-    groups = near_duplicate_groups(folder.records)
-    prepare(folder, assign_sides(folder, groups, seed=0), groups, tmp_path / "tfds")
-    read_tfds(f"gear@{tmp_path / 'tfds'}", size=16)
-    assert capfd.readouterr() == ("", "")
+def test_built_with_tfds_alone(made, tmp_path: Path, capfd: pytest.CaptureFixture):
+    """`Gear` takes the folder as `manual_dir`, and gives what `prepare` gives."""
+    folder, *_ = made
+    tfds.disable_progress_bar()
+    builder = Gear(data_dir=str(tmp_path / "built"), file_format="array_record")
+    options = tfds.download.DownloadConfig(manual_dir=str(folder.root))
+    builder.download_and_prepare(download_config=options)
+    prepare(folder.root, tmp_path / "prepared", workers=1, say=lambda line: None)
+    built = read_tfds(f"gear@{tmp_path / 'built'}", size=32)
+    prepared = read_tfds(f"gear@{tmp_path / 'prepared'}", size=32)
+    assert built.records == prepared.records
+    assert built.fingerprint == prepared.fingerprint == folder.fingerprint
+    assert [built.read(r) for r in built.records] == [prepared.read(r) for r in prepared.records]
+    with pytest.raises(DataError, match="not by `jaxgear prepare`"):
+        prepare(folder.root, tmp_path / "built")
 
 
 # --- sets made by others
@@ -257,18 +265,35 @@ def test_a_set_in_another_file_format(made):
         read_tfds(f"gear@{where}", size=32)
 
 
+@pytest.mark.parametrize("suffix", ["", ".npz"])
 @pytest.mark.parametrize("damage", ["missing", "short", "noise"])
-def test_a_damaged_set(made, damage: str):
+def test_a_damaged_set(made, damage: str, suffix: str):
+    """The file is named: when the set is opened, or noise in a shard when its picture is read."""
     where = made[3]
-    shard = next((where / "gear" / "1.0.0").glob("*-train.array_record*"))
-    data = shard.read_bytes()
-    shard.unlink()
+    name = f"gear-train.array_record-00000-of-00001{suffix}"
+    path = where / "gear" / "1.0.0" / name
+    data = path.read_bytes()
+    path.unlink()
     if damage == "short":
-        shard.write_bytes(data[: len(data) // 2])
+        path.write_bytes(data[: len(data) // 2])
     elif damage == "noise":
-        shard.write_bytes(data[:2000] + bytes(2000) + data[4000:])
-    with pytest.raises(DataError, match="gear"):
-        read_tfds(f"gear@{where}", size=32)
+        path.write_bytes(data[:2000] + bytes(4000) + data[6000:])
+    with pytest.raises(DataError, match=f"{name}: (missing|damaged|cannot)") as caught:
+        pixels(read_tfds(f"gear@{where}", size=32), 32, cache=None)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_set_of_others_that_is_damaged(tmp_path: Path):
+    root = flowers(tmp_path, {"train": 9}) / "flowers" / "1.2.0"
+    got = read_tfds(f"flowers@{tmp_path}", size=16)
+    shard = next(root.glob("*array_record*"))
+    data = shard.read_bytes()
+    shard.write_bytes(data[: len(data) // 2])
+    with pytest.raises(DataError, match=r"1\.2\.0: damaged TFDS set"):
+        read_tfds(f"flowers@{tmp_path}", size=16)
+    shard.write_bytes(bytes(len(data)))
+    with pytest.raises(DataError, match=rf"{shard.name}: damaged \("):
+        pixels(got, 16, cache=None)
 
 
 @pytest.mark.parametrize("name", ["data.gear.evil.Image", "evil.Image", "os.path.Image"])

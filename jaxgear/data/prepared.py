@@ -1,0 +1,153 @@
+"""A folder of pictures, checked and split, as a TensorFlow Datasets set that grows with it.
+
+Pictures are decoded once in their life: by a process each (`staging`), before it is known on which
+side they are. What the version before has, and what a run that was killed has left, is taken as it
+is. `versions` then writes the shards.
+"""
+
+import contextlib
+import fcntl
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import PIL
+
+from jaxgear.data import images, looks
+from jaxgear.data.dataset import split
+from jaxgear.data.folder import Folder, OnBad, assemble
+from jaxgear.data.gear_builder import NAME
+from jaxgear.data.staging import Staged, stage, staged
+from jaxgear.data.tfds_gear import TfdsFolder, read_tfds
+from jaxgear.data.tfds_sets import newest_version
+from jaxgear.data.versions import UNFINISHED, Picture, write_version
+from jaxgear.data.walk import Listing, Refused, list_pictures
+from jaxgear.errors import DataError, UsageError
+
+Tick = Callable[[int, int], None]  # told how many pictures are done, and of how many
+
+_STAGING = ".staging-"
+
+
+def prepare(
+    root: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    size: int | None = None,
+    workers: int | None = None,
+    seed: int = 0,
+    on_bad: OnBad = "stop",
+    say: Callable[[str], None] = print,
+    tick: Tick = lambda done, total: None,
+) -> Path:
+    """Writes `out/gear/<version>`, for `read_tfds(f"gear@{out}")`; returns that folder.
+
+    A version holds the pictures that the folder holds: what is gone there is in older versions
+    only. A run that was killed at any time is gone on with by the next.
+
+    Args:
+        root: a data folder.
+        size: pictures are stored letterboxed at it, without loss; None: as they are, made portable.
+        workers: processes that decode; None: one for each core.
+        seed: decides the split, as that of a run does.
+        say: gets one line for everything a user should know.
+
+    Raises:
+        DataError: what `open_dataset` refuses; or `out` is being written by another process, or
+            cannot be written.
+        UsageError: `out` holds a set of another seed or size.
+    """
+    root, base = Path(root), Path(out) / NAME
+    listing = list_pictures(root)
+    try:
+        base.mkdir(parents=True, exist_ok=True)
+        with _alone(base):
+            before = _before(base, size, seed)
+            recipe = f"images {images.VERSION}, looks {looks.VERSION}, Pillow {PIL.__version__}"
+            place = base / f"{_STAGING}{size or 'whole'}-{re.sub('[ ,]+', '-', recipe)}"
+            place.mkdir(exist_ok=True)
+            known = {one.sha256: _of_staged(one) for one in staged(place)}
+            if known:
+                say(f"going on: {len(known)} pictures were decoded before")
+            if before is not None and before.metadata["recipe"] == recipe:
+                known |= _of_version(before)
+            folder = _decode(root, listing, known, place, size, workers or os.cpu_count(), tick)
+            dataset = split(folder, size=size or 128, seed=seed, on_bad=on_bad, say=say)
+            metadata = {"recipe": recipe, "size": size, "seed": seed}
+            path, words = write_version(base, before, dataset, known, metadata)
+            say(f"{path}: {words}")
+            for finished in (*base.glob(f"{_STAGING}*"), *base.glob(f"{UNFINISHED}*")):
+                shutil.rmtree(finished)
+            return path
+    except OSError as error:
+        raise DataError(f"{out}: cannot be written: {error.strerror or error}") from None
+
+
+def _decode(
+    root: Path,
+    listing: Listing,
+    known: dict[str, Picture],
+    place: Path,
+    size: int | None,
+    workers: int,
+    tick: Tick,
+) -> Folder:
+    """The folder, checked; `known` gets what was not in it."""
+    paths = [candidate.path for candidate in listing.candidates]
+    checked: list[tuple[str, int, int, bytes] | Refused] = []
+    digests = frozenset(map(bytes.fromhex, known))
+    for result in stage(root, paths, place, size=size, workers=workers, known=digests):
+        if isinstance(result, Staged):
+            known.setdefault(result.sha256, _of_staged(result))
+            result = result.sha256
+        if isinstance(result, str):
+            found = known[result]
+            result = result, found.height, found.width, found.look
+        checked.append(result)
+        tick(len(checked), len(paths))
+    return assemble(root, listing, checked)
+
+
+def _before(base: Path, size: int | None, seed: int) -> TfdsFolder | None:
+    """The newest version, if there is one; refused where it cannot be added to."""
+    if newest_version(base) is None:
+        return None
+    before = read_tfds(f"{NAME}@{base.parent}", size=1)
+    if "recipe" not in before.metadata:
+        raise DataError(f"{before.root}: not by `jaxgear prepare`; choose another place")
+    for name, wanted in (("size", size), ("seed", seed)):
+        if (has := before.metadata[name]) != wanted:
+            flag = f"--{name} {has}" if has is not None else f"no --{name}"
+            raise UsageError(
+                f"{base}: was prepared with {flag}; say so again, or choose another place"
+            )
+    return before
+
+
+def _of_staged(one: Staged) -> Picture:
+    return Picture(one.height, one.width, one.look, one.stored, one.length, one.read)
+
+
+def _of_version(before: TfdsFolder) -> dict[str, Picture]:
+    found = {}
+    for shard in before.shards:
+        length = shard.path.stat().st_size // len(shard.records)
+        for record, stored in zip(shard.records, shard.stored, strict=True):
+            read = partial(before.read, record)
+            size = record.height, record.width
+            found[record.sha256] = Picture(*size, record.look, stored, length, read)
+    return found
+
+
+@contextlib.contextmanager
+def _alone(base: Path) -> Iterator[None]:
+    """While no other process writes there."""
+    with (base / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DataError(f"{base}: another process is writing there; wait for it") from None
+        yield

@@ -1,0 +1,164 @@
+"""Measures how the data side scales, on drawn pictures.
+
+    python -m scripts.scale draw DRAWN --count 10000 --side 256
+    python -m scripts.scale prepare DRAWN --size 128 --rounds 3
+    python -m scripts.scale open OUT --size 128
+
+draw      writes the drawn set on all cores: the pictures of `data/drawn.py`, about 200 a second and
+          core at 160 pixels; those that are there already are left
+prepare   seconds of `jaxgear prepare --size S`, everything included (processes that start, hashes,
+          groups, shards), against Pillow alone decoding and resizing the same files on as many
+          processes, in turn (A B C A B C ...), and against Pillow also making the PNG file that
+          is stored; and resident memory. `--size 0` stores the files as they are, while Pillow
+          resizes to 128. `--keep OUT` keeps the set.
+open      seconds and memory until a prepared set is open, grouped and split
+
+The last line is JSON; medians over the rounds.
+"""
+
+import argparse
+import io
+import json
+import multiprocessing
+import os
+import resource
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+_TASK = 64  # pictures that a process is given at a time
+
+
+def draw(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Writes pictures 0 to `count` - 1 of the drawn set with seed 0."""
+    from jaxgear.data.drawn import CLASSES
+
+    for name in CLASSES:
+        (arguments.folder / name).mkdir(parents=True, exist_ok=True)
+    start = time.perf_counter()
+    work = partial(_draw, folder=arguments.folder, side=arguments.side)
+    _on_processes(work, range(arguments.count), arguments.workers)
+    return {"pictures": arguments.count, "seconds": round(time.perf_counter() - start, 2)}
+
+
+def _draw(indices: Sequence[int], folder: Path, side: int) -> None:
+    import numpy as np
+
+    from jaxgear.data import drawn
+
+    for index in indices:
+        name = drawn.CLASSES[index % len(drawn.CLASSES)]
+        path = folder / name / f"{index:07d}"
+        if path.with_suffix(".jpg").exists() or path.with_suffix(".png").exists():
+            continue
+        picture = drawn.draw(name, np.random.default_rng([0, index]), side)
+        if picture.mode == "RGBA":
+            picture.save(path.with_suffix(".png"), compress_level=1)
+        else:
+            picture.save(path.with_suffix(".jpg"), quality=90)
+
+
+def prepare(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Our seconds and Pillow's, in turn."""
+    from jaxgear.data.prepared import prepare
+
+    paths = sorted(path for path in arguments.folder.glob("*/*") if path.suffix in (".jpg", ".png"))
+    out = arguments.keep or Path(tempfile.mkdtemp(prefix="scale-"))
+    times: dict[str, list[float]] = {"ours": [], "pillow": [], "pillow_png": []}
+    shown = arguments.size or 128
+    for _ in range(arguments.rounds):
+        shutil.rmtree(out, ignore_errors=True)
+        start = time.perf_counter()
+        size, workers = arguments.size or None, arguments.workers
+        path = prepare(arguments.folder, out, size=size, workers=workers)
+        times["ours"].append(time.perf_counter() - start)
+        for name, save in (("pillow", False), ("pillow_png", True)):
+            start = time.perf_counter()
+            _on_processes(partial(_pillow_alone, size=shown, save=save), paths, workers)
+            times[name].append(time.perf_counter() - start)
+        print(json.dumps({name: round(found[-1], 2) for name, found in times.items()}), flush=True)
+    stored = sum(file.stat().st_size for file in path.iterdir())
+    if not arguments.keep:
+        shutil.rmtree(out)
+    seconds = {name: statistics.median(found) for name, found in times.items()}
+    return {
+        "pictures": len(paths),
+        "size": arguments.size,
+        "workers": arguments.workers,
+        "seconds": round(seconds["ours"], 2),
+        "pictures_per_second": round(len(paths) / seconds["ours"], 1),
+        "pillow_pictures_per_second": round(len(paths) / seconds["pillow"], 1),
+        "ratio": round(seconds["pillow"] / seconds["ours"], 3),
+        "ratio_to_pillow_with_png": round(seconds["pillow_png"] / seconds["ours"], 3),
+        "set_mib": round(stored / 2**20, 1),
+        "main_mib": _peak_mib(resource.RUSAGE_SELF),
+        "largest_worker_mib_at_most": _peak_mib(resource.RUSAGE_CHILDREN),
+    }
+
+
+def _pillow_alone(paths: Sequence[Path], size: int, save: bool = False) -> None:
+    from PIL import Image
+
+    for path in paths:
+        with Image.open(path) as image:
+            scale = size / max(image.size)
+            wanted = tuple(max(1, round(side * scale)) for side in image.size)
+            small = image.convert("RGB").resize(wanted, Image.Resampling.BICUBIC)
+            if save:
+                small.save(io.BytesIO(), "PNG", compress_level=1)
+
+
+def open_prepared(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Seconds and memory of `open_dataset`, after its imports."""
+    import jaxgear.data.tfds_gear  # noqa: F401 - not measured
+    from jaxgear.data.dataset import open_dataset
+
+    before, start = _peak_mib(resource.RUSAGE_SELF), time.perf_counter()
+    dataset = open_dataset(f"tfds:gear@{arguments.folder}", size=arguments.size, seed=0)
+    return {
+        "pictures": len(dataset.groups),
+        "seconds": round(time.perf_counter() - start, 2),
+        "mib": round(_peak_mib(resource.RUSAGE_SELF) - before, 1),
+    }
+
+
+def _on_processes(work: Callable[[Sequence], None], items: Sequence, workers: int) -> None:
+    """`work` on all items, on so many new processes."""
+    parts = [items[start : start + _TASK] for start in range(0, len(items), _TASK)]
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        for _ in pool.map(work, parts):
+            pass
+
+
+def _peak_mib(whose: int) -> float:
+    return round(resource.getrusage(whose).ru_maxrss / 1024, 1)
+
+
+TASKS = {"draw": draw, "prepare": prepare, "open": open_prepared}
+
+
+def main() -> None:
+    """Runs one task."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("task", choices=TASKS)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--count", type=int, default=2000, help="pictures to draw")
+    parser.add_argument("--side", type=int, default=160, help="longest side of what is drawn")
+    parser.add_argument("--size", type=int, default=128, help="pixels that are stored; 0: all")
+    parser.add_argument("--workers", type=int, default=os.cpu_count())
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--keep", type=Path, metavar="OUT", help="where the set stays")
+    arguments = parser.parse_args()
+    print(json.dumps({"task": arguments.task, **TASKS[arguments.task](arguments)}))
+
+
+if __name__ == "__main__":
+    main()

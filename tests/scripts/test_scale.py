@@ -1,0 +1,39 @@
+"""The scale script draws what the drawn set holds, and measures what it says."""
+
+import filecmp
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from jaxgear.data.drawn import write_drawn
+from scripts import scale
+
+
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, *arguments) -> dict:
+    monkeypatch.setattr(sys, "argv", ["scale", *map(str, arguments)])
+    scale.main()
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+@pytest.mark.slow
+def test_draw_prepare_open(tmp_path: Path, monkeypatch, capsys):
+    drawn, out = tmp_path / "drawn", tmp_path / "out"
+    run(monkeypatch, capsys, "draw", drawn, "--count", 60, "--side", 48)
+    same = write_drawn(tmp_path / "same", 60, size=48)
+    names = {path.parent.name + "/" + path.stem: path for path in same.glob("*/*.*")}
+    files = [path for path in drawn.glob("*/*") if path.is_file()]
+    assert len(files) == len(names) == 60
+    for path in files:
+        other = names[f"{path.parent.name}/{int(path.stem):06d}"]
+        assert filecmp.cmp(path, other, shallow=False)
+    measured = run(
+        monkeypatch, capsys, "prepare", drawn, "--size", 24, "--rounds", 1, "--keep", out
+    )
+    assert (measured["pictures"], measured["size"]) == (60, 24)
+    assert measured["ratio"] == pytest.approx(
+        measured["pictures_per_second"] / measured["pillow_pictures_per_second"], abs=0.01
+    )
+    opened = run(monkeypatch, capsys, "open", out, "--size", 24)
+    assert opened["pictures"] == 60
