@@ -11,6 +11,10 @@ prepare   seconds of `jaxgear prepare --size S`, everything included (processes 
           processes, in turn (A B C A B C ...), and against Pillow also making the PNG file that
           is stored; and resident memory. `--size 0` stores the files as they are, while Pillow
           resizes to 128. `--keep OUT` keeps the set.
+train     pictures a second of training experiments/scratch.py's network on a prepared set, streamed
+          and in memory in turn, in one process, for `--seconds`
+memory    peak resident memory of a process that streams a prepared set and trains, and of one that
+          trains on 240 pictures in memory
 open      seconds and memory until a prepared set is open, grouped and split
 
 The last line is JSON; medians over the rounds.
@@ -31,6 +35,8 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from scripts.benchmarks import streaming
 
 _TASK = 64  # pictures that a process is given at a time
 
@@ -140,7 +146,13 @@ def _peak_mib(whose: int) -> float:
     return round(resource.getrusage(whose).ru_maxrss / 1024, 1)
 
 
-TASKS = {"draw": draw, "prepare": prepare, "open": open_prepared}
+TASKS = {
+    "draw": draw,
+    "prepare": prepare,
+    "open": open_prepared,
+    "train": streaming.train,
+    "memory": streaming.memory,
+}
 
 
 def main() -> None:
@@ -154,6 +166,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=160, help="longest side of what is drawn")
     parser.add_argument("--size", type=int, default=128, help="pixels that are stored; 0: all")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
+    parser.add_argument("--seconds", type=float, default=30, help="to train for")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--keep", type=Path, metavar="OUT", help="where the set stays")
     arguments = parser.parse_args()
