@@ -79,6 +79,8 @@ def epochs(
                     raise Stopped(state, received)
             if previous is not None:
                 _check_finite(*previous, train, schedule)
+            seconds = time.perf_counter() - start
+            rate = (len(train) - begun) * train.batch_size / seconds
             val_metrics, _ = evaluate(state.variables, val)
             total = devices.local(state.totals)
             row = Row(
@@ -91,7 +93,7 @@ def epochs(
                 learning_rate=float(schedule(int(state.step) - 1)),
                 seconds=time.perf_counter() - start,
             )
-            progress.epoch(row)
+            progress.epoch(row, rate, mesh.size)
             state = state.replace(totals=devices.place(steps.Metrics.zero(), mesh))
             yield state, row
 
@@ -149,6 +151,7 @@ def _check_finite(
     loss = float(metrics.loss / metrics.count)
     if math.isfinite(loss) and math.isfinite(float(grad_norm)):
         return
+    batch = devices.local(batch)
     index = np.asarray(batch.index)[np.asarray(batch.weight) > 0].tolist()
     raise DivergedError(
         f"diverged at step {step} (epoch {int(batch.epoch)}): loss {loss:.3g}, gradient norm "

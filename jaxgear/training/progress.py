@@ -67,7 +67,8 @@ class Progress:
             rate=f"{self._seen / (now - self._since):.0f} images/s",
         )
 
-    def epoch(self, row: Row) -> None:
-        """An epoch ended."""
-        self.say(str(row))
+    def epoch(self, row: Row, rate: float, devices: int) -> None:
+        """An epoch ended, of which `devices` trained on `rate` pictures a second together."""
+        shared = f"  {rate:.0f} images/s, {rate / devices:.0f} a device" if devices > 1 else ""
+        self.say(str(row) + shared)
         self._since, self._seen = time.perf_counter(), 0

@@ -1,5 +1,7 @@
 """What several devices compute is what one computes. test_devices.py runs this with eight."""
 
+import re
+
 import jax
 import numpy as np
 import optax
@@ -9,7 +11,7 @@ from jaxgear import devices
 from jaxgear.data.augment import flip
 from jaxgear.data.batches import Batches
 from jaxgear.data.stream import Stream
-from jaxgear.errors import UsageError
+from jaxgear.errors import DivergedError, UsageError
 from jaxgear.models.convnet import Conv, ConvNet, GlobalPool
 from jaxgear.training import loop, steps
 from jaxgear.training.progress import Progress
@@ -36,22 +38,21 @@ def batches(count, kind=Batches, size=16):
     return kind(IMAGES, LABELS, size, seed=2, mesh=mesh(count))
 
 
-def train(count, kind=Batches, **options):
+def train(count, kind=Batches, tx=None, **options):
     """State and rows after two epochs on `count` devices."""
     model = ConvNet([Conv(16), GlobalPool()], classes=K)  # its normalisation sees the whole batch
-    state = steps.init_state(model, optax.sgd(0.05, momentum=0.9), IMAGES[:1], seed=0)
+    tx = tx or optax.sgd(0.05, momentum=0.9)
+    state = steps.init_state(model, tx, IMAGES[:1], seed=0)
     epochs = list(
         loop.epochs(
             state,
             batches(count, kind),
             batches(count, kind),
             last=2,
-            schedule=lambda step: 0.05,
-            progress=Progress(quiet=True),
             classes=K,
             loss=steps.smoothed_cross_entropy(0.1),
             augment=flip(),
-            **options,
+            **{"schedule": lambda step: 0.05, "progress": Progress(quiet=True)} | options,
         )
     )
     return epochs[-1][0], [row for _, row in epochs]
@@ -123,6 +124,16 @@ def test_each_device_has_its_rows(kind):
     assert split.epoch.is_fully_replicated
     for a, b in zip(jax.tree.leaves(split), jax.tree.leaves(whole), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_divergence_names_the_pictures_of_all_devices():
+    with pytest.raises(DivergedError, match=r"(number \d+, ){15}number \d+$"):
+        train(8, schedule=lambda step: 1e30, tx=optax.sgd(1e30))
+
+
+def test_the_line_of_an_epoch_says_what_each_device_did(capsys):
+    train(2, progress=Progress())
+    assert re.search(r"images/s, \d+ a device$", capsys.readouterr().out.strip())
 
 
 @pytest.mark.parametrize("kind", [Batches, Stream])

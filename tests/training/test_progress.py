@@ -19,7 +19,7 @@ with Progress(2) as progress:
     for step in range(1, 5):
         progress.step(1, step, 4, ones, 10)
         time.sleep(0.3)
-    progress.epoch(Row(1, 4, 1.0, 2.0, 0.5, 0.25, 0.1, 1.0))
+    progress.epoch(Row(1, 4, 1.0, 2.0, 0.5, 0.25, 0.1, 1.0), 60.0, 1)
 """
 
 
