@@ -13,7 +13,12 @@ from jaxgear.errors import UsageError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `jaxgear prepare`."""
     parser.add_argument("folder", type=Path)
-    parser.add_argument("out", type=Path, help="train on it with --data tfds:gear@OUT")
+    parser.add_argument(
+        "out",
+        type=Path,
+        help="train on it with --data tfds:gear@OUT, which is the newest of OUT/gear/<version>; "
+        "remove older ones when no run reads them",
+    )
     parser.add_argument(
         "--size", type=int, help="store pictures letterboxed at so many pixels, for --image-size"
     )

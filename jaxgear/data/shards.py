@@ -5,6 +5,7 @@ pictures. `SHA256SUMS` has the sum of every shard and table, as `sha256sum --che
 file is changed once it is written.
 """
 
+import contextlib
 import hashlib
 import io
 import os
@@ -55,15 +56,18 @@ def write_shard(
     Args:
         stored: sha256 (hex) of the bytes of each record's picture.
         rows: each record serialised, with its picture.
+
+    Raises:
+        DataError: the disk is full.
     """
     from array_record.python.array_record_module import ArrayRecordWriter
 
-    writer = ArrayRecordWriter(os.fspath(path), _OPTIONS)
     try:
-        for row in rows:
-            writer.write(row)
-    finally:
-        writer.close()
+        with contextlib.closing(ArrayRecordWriter(os.fspath(path), _OPTIONS)) as writer:
+            for row in rows:
+                writer.write(row)
+    except RuntimeError as error:  # of array_record, as on a full disk
+        raise DataError(f"{path}: cannot be written: {str(error).splitlines()[0]}") from error
     table = table_of(path)
     columns = {
         "path": np.frombuffer("\0".join(r.path for r in records).encode(), np.uint8),

@@ -188,7 +188,7 @@ def _parallel(
     except BrokenProcessPool:
         raise DataError(
             "a process that decodes was killed (out of memory?); start again to go on, with fewer "
-            "--workers"
+            "--workers (1 where Python reads its program from a pipe)"
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)

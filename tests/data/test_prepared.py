@@ -20,6 +20,7 @@ from jaxgear.data.dataset import open_dataset
 from jaxgear.data.folder import pixels, read_folder
 from jaxgear.data.images import letterbox
 from jaxgear.data.prepared import prepare
+from jaxgear.data.shards import write_shard
 from jaxgear.data.staging import staged
 from jaxgear.data.tfds_gear import read_tfds
 from jaxgear.errors import DataError, UsageError
@@ -267,6 +268,12 @@ def test_what_cannot_be_added_to(tmp_path: Path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(DataError, match="file: cannot be written"):
         quietly(root, tmp_path / "file")
+
+
+def test_a_full_disk_is_said():
+    rows = (bytes(100_000) for _ in range(300))
+    with pytest.raises(DataError, match=r"/dev/full: cannot be written: .*No space left"):
+        write_shard(Path("/dev/full"), "train", [], [], rows)
 
 
 def test_without_links_shards_are_copied(tmp_path: Path, monkeypatch):
