@@ -1,0 +1,143 @@
+"""What a training step of the default CNN costs as work grows: a table, and a plot with the fit.
+
+    python -m scripts.growth --csv results/growth.csv --plot results/growth.png
+
+Batch, side of pictures, number of pictures in memory and depth (residual blocks a stage) are
+varied one at a time. Pictures are noise. Each point is a process of its own, which tells its peak
+memory, and its time is that of the fastest step of `--rounds` such processes: what others do on a
+shared machine only adds. Network, optimizer and augmentation are those of experiments/scratch.py.
+"""
+
+import argparse
+import csv
+import functools
+import itertools
+import multiprocessing
+import resource
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+DEFAULT = {"batch": 48, "side": 128, "pictures": 1000, "depth": 1}
+VARIED = {
+    "batch": (8, 16, 32, 48, 64, 96),
+    "side": (32, 64, 96, 128, 160, 192),
+    "pictures": (1000, 3000, 10_000, 30_000),
+    "depth": (0, 1, 2, 3, 4),
+}
+AXES = {
+    "batch": "images a step",
+    "side": "side of the images, px",
+    "pictures": "images in memory",
+    "depth": "residual blocks a stage",
+}
+
+
+def measure(batch: int, side: int, pictures: int, depth: int, seconds: float) -> dict[str, Any]:
+    """Time of the fastest step, gathering its pictures included, and this process's memory."""
+    import jax  # here, so that the process that starts all others has none of it
+
+    from experiments import scratch
+    from jaxgear.compile_cache import keep_compiled
+    from jaxgear.data.batches import Batches
+    from jaxgear.models.convnet import Residual
+    from jaxgear.training import steps
+    from scripts.benchmarks.captured import capture
+
+    keep_compiled()
+    # The pictures of the capture are not used: any few small ones.
+    made = capture(scratch.main, scratch.Config(data="drawn:120", image_size=32, batch_size=16))
+    layers = [
+        layer.clone()
+        for layer in made.model.layers
+        for _ in range(depth if isinstance(layer, Residual) else 1)
+    ]
+    model = made.model.clone(layers=layers)
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (pictures, side, side, 3), np.uint8)
+    batches = Batches(noise, rng.integers(0, model.classes, pictures), batch)
+    state = steps.init_state(model, made.state.tx, batches.images[:1], 0)
+    step = jax.jit(functools.partial(steps.train_step, **made.step_options), donate_argnums=0)
+    ahead = itertools.chain.from_iterable(map(batches.shuffled, itertools.count(1)))
+    state, metrics, _ = jax.block_until_ready(step(state, next(ahead)))  # compiles
+    times: list[float] = []
+    stop = time.perf_counter() + seconds
+    while time.perf_counter() < stop or len(times) < 5:
+        start = time.perf_counter()
+        state, metrics, _ = step(state, next(ahead))
+        jax.block_until_ready(metrics)
+        times.append(time.perf_counter() - start)
+    step_ms = 1000 * min(times)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
+    return {"step_ms": step_ms, "image_ms": step_ms / batch, "peak_gb": peak}
+
+
+def fit(name: str, rows: list[dict[str, Any]]) -> tuple[np.ndarray, str]:
+    """Times of a step in ms as a + b n by least squares of relative errors, and the formula."""
+    n = np.array([row[name] for row in rows], float)
+    n, unit = {
+        "side": (n**2 / 1000, "1,000 px"),
+        "pictures": (n / 1000, "1,000 images"),
+        "batch": (n, "image"),
+        "depth": (n, "block"),
+    }[name]
+    times = np.array([row["step_ms"] for row in rows])
+    b, a = np.polyfit(n, times, 1, w=1 / times)
+    return a + b * n, f"a step: {a:.0f} ms + {b:.3g} ms/{unit}"
+
+
+def main() -> None:
+    """Measures every point in turn, then writes the table and the plot."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=5, help="to measure each point for")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--csv", type=Path, required=True)
+    parser.add_argument("--plot", type=Path, required=True)
+    given = parser.parse_args()
+    rows = [
+        {"varied": name, **DEFAULT, name: value}
+        for name, values in VARIED.items()
+        for value in values
+    ]
+    spawn = multiprocessing.get_context("spawn")
+    for row in rows * given.rounds:
+        with ProcessPoolExecutor(1, spawn) as pool:  # a process a point
+            point = {name: row[name] for name in DEFAULT}
+            found = pool.submit(measure, **point, seconds=given.seconds).result()
+        row |= min(found, row, key=lambda one: one.get("step_ms", float("inf")))
+        print(row, flush=True)
+    with given.csv.open("w", newline="") as file:
+        table = csv.DictWriter(file, rows[0])
+        table.writeheader()
+        for row in rows:
+            table.writerow({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()})
+    draw(rows, given.plot)
+
+
+def draw(rows: list[dict[str, Any]], path: Path) -> None:
+    """The plot of a table."""
+    from jaxgear.evaluation import plots, plots_growth
+
+    panels = []
+    for name in VARIED:
+        own = [row for row in rows if row["varied"] == name]
+        times, formula = fit(name, own)
+        panels.append(
+            plots_growth.Panel(
+                name=AXES[name],
+                values=[row[name] for row in own],
+                measured=[row["image_ms"] for row in own],
+                fitted=[float(t / row["batch"]) for t, row in zip(times, own, strict=True)],
+                fit=formula,
+                memory=[row["peak_gb"] for row in own],
+                logarithmic=name == "pictures",
+            )
+        )
+    plots.save(plots_growth.growth(panels), path)
+
+
+if __name__ == "__main__":
+    main()
