@@ -15,6 +15,7 @@ train     pictures a second of training experiments/scratch.py's network on a pr
           and in memory in turn, in one process, for `--seconds`
 memory    peak resident memory of a process that streams a prepared set and trains, and of one that
           trains on 240 pictures in memory
+grow      all of these on the first 1,000 to 100,000 pictures of DRAWN: --csv and --plot
 open      seconds and memory until a prepared set is open, grouped and split
 
 The last line is JSON; medians over the rounds.
@@ -36,7 +37,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from scripts.benchmarks import streaming
+from scripts.benchmarks import scaling, streaming
 
 _TASK = 64  # pictures that a process is given at a time
 
@@ -129,7 +130,7 @@ def open_prepared(arguments: argparse.Namespace) -> dict[str, Any]:
     dataset = open_dataset(f"tfds:gear@{arguments.folder}", size=arguments.size, seed=0)
     return {
         "pictures": len(dataset.groups),
-        "seconds": round(time.perf_counter() - start, 2),
+        "seconds": round(time.perf_counter() - start, 4),
         "mib": round(_peak_mib(resource.RUSAGE_SELF) - before, 1),
     }
 
@@ -152,6 +153,7 @@ TASKS = {
     "open": open_prepared,
     "train": streaming.train,
     "memory": streaming.memory,
+    "grow": scaling.grow,
 }
 
 
@@ -167,6 +169,8 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=128, help="pixels that are stored; 0: all")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--seconds", type=float, default=30, help="to train for")
+    parser.add_argument("--csv", type=Path, default=Path("results/scale.csv"))
+    parser.add_argument("--plot", type=Path, default=Path("results/scale.png"))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--keep", type=Path, metavar="OUT", help="where the set stays")
     arguments = parser.parse_args()

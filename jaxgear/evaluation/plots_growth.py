@@ -23,9 +23,11 @@ class Panel:
 
 def growth(panels: Sequence[Panel]) -> Figure:
     """A panel a quantity: measured time an image, the fit, and memory on the right."""
-    rows = -(-len(panels) // 2)
-    figure = Figure(figsize=(10, 3.8 * rows), layout="constrained")
-    for axes, panel in zip(figure.subplots(rows, 2, squeeze=False).flat, panels, strict=False):
+    columns = 3 if len(panels) == 3 else 2
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(5 * columns, 3.8 * rows), layout="constrained")
+    cells = figure.subplots(rows, columns, squeeze=False).flat
+    for axes, panel in zip(cells, panels, strict=False):
         (time,) = axes.plot(panel.values, panel.measured, "o", color=TRAIN, label="measured")
         (fit,) = axes.plot(panel.values, panel.fitted, "-", color=TRAIN, label=panel.fit)
         describe(axes, panel.name, "ms an image")

@@ -111,9 +111,15 @@ def main(source: str, kind: str, size: str) -> None:
     begin = time.perf_counter()
     made = captured(source, kind, int(size))
     opened = time.perf_counter() - begin
-    some_steps(compiled(made), made.state, endless(made.train))
+    step, batches = compiled(made), endless(made.train)
+    state = some_steps(step, made.state, batches)
+    start = time.perf_counter()
+    some_steps(step, state, batches)
+    images = STEPS * made.train.batch_size
+    rate = images / (time.perf_counter() - start)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"mib": round(peak, 1), "open_seconds": round(opened, 1)}))
+    found = {"mib": peak, "open_seconds": opened, "images_per_second": rate}
+    print(json.dumps({name: round(value, 1) for name, value in found.items()}))
 
 
 if __name__ == "__main__":

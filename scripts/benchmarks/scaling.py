@@ -1,0 +1,101 @@
+"""The task `grow` of scripts/scale.py: what each picture costs as there are more of them."""
+
+import argparse
+import csv
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scripts.benchmarks import streaming
+
+COUNTS = (1000, 3000, 10_000, 30_000, 100_000)
+PHASES = {
+    "prepare": "images prepared, on all cores",
+    "open": "images of a prepared set that is opened",
+    "train": "images of a prepared set that is trained on, streamed",
+}
+
+
+def grow(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Seconds and memory of each phase for the first 1,000 to 100,000 pictures of a drawn folder.
+
+    Written to `--csv` and drawn to `--plot`. Each phase is a process of its own.
+    """
+    rows = []
+    every = sorted(arguments.folder.glob("*/*"), key=lambda path: path.stem)
+    for count in [count for count in COUNTS if count <= len(every)]:
+        with tempfile.TemporaryDirectory(dir=arguments.folder.parent) as scratch:
+            for path in every[:count]:
+                link = Path(scratch, "drawn", path.parent.name, path.name)
+                link.parent.mkdir(parents=True, exist_ok=True)
+                os.link(path, link)
+            words = [Path(scratch, "drawn"), Path(scratch, "set"), "--size", arguments.size]
+            found = {"prepare": _run("jaxgear", "prepare", *words)}
+            words = [Path(scratch, "set"), "--size", arguments.size]
+            found["open"] = _run("scripts.scale", "open", *words)
+            trained = streaming.memory(argparse.Namespace(folder=words[0], size=arguments.size))
+            found["train"] = {
+                # Each picture costs what a step says; how many steps an epoch has is plain.
+                "seconds": count / trained["stream_images_per_second"],
+                "mib": trained["stream_mib"],
+            }
+        for phase, one in found.items():
+            seconds, mib = one["seconds"], one["mib"]
+            rows.append({"phase": phase, "pictures": count, "seconds": seconds, "mib": mib})
+            print(json.dumps(rows[-1]), flush=True)
+    with arguments.csv.open("w", newline="") as file:
+        table = csv.DictWriter(file, rows[0], lineterminator="\n")
+        table.writeheader()
+        table.writerows(
+            row | {"seconds": round(row["seconds"], 2), "mib": round(row["mib"])} for row in rows
+        )
+    draw(rows, arguments.plot)
+    return {"rows": len(rows)}
+
+
+def _run(module: str, *words: Any) -> dict[str, float]:
+    """Wall seconds and peak memory (of the largest process) of a command; or what it prints."""
+    start = time.perf_counter()
+    command = [sys.executable, "-m", module, *map(str, words)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    printed = process.stdout.read()
+    process.stdout.close()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)}: exit code {process.returncode}")
+    last = printed.splitlines()[-1]
+    if last.startswith("{"):
+        return json.loads(last)
+    return {"seconds": time.perf_counter() - start, "mib": usage.ru_maxrss / 1024}
+
+
+def draw(rows: list[dict[str, Any]], path: Path) -> None:
+    """A panel a phase: time a picture, the fit of the whole time, and memory."""
+    from jaxgear.evaluation import plots, plots_growth
+
+    panels = []
+    for phase, name in PHASES.items():
+        own = [row for row in rows if row["phase"] == phase]
+        n = np.array([row["pictures"] for row in own], float)
+        times = np.array([row["seconds"] for row in own])
+        b, a = np.polyfit(n, times, 1, w=1 / times)
+        panels.append(
+            plots_growth.Panel(
+                name=name,
+                values=[row["pictures"] for row in own],
+                measured=list(1000 * times / n),
+                fitted=list(1000 * (a + b * n) / n),
+                fit=f"{a:.2g} s + {1000 * b:.3g} ms/image",
+                memory=[row["mib"] / 1000 for row in own],
+                logarithmic=True,
+            )
+        )
+    plots.save(plots_growth.growth(panels), path)
