@@ -11,6 +11,7 @@ from pictures import write_set
 from jaxgear.data import dataset
 from jaxgear.data.dataset import open_dataset
 from jaxgear.data.drawn import CLASSES
+from jaxgear.data.stored import StoredPictures
 from jaxgear.errors import DataError
 
 
@@ -126,3 +127,27 @@ def test_drawing_works_without_a_cache(tmp_path, monkeypatch, said):
     monkeypatch.setenv("JAXGEAR_CACHE", str(tmp_path / "file"))
     found = open_dataset("drawn:60", size=16, seed=0, say=said.append)
     assert np.bincount([r.label for r in found.folder.records]).tolist() == [5] * 12
+
+
+@pytest.mark.parametrize(("free", "stored"), [(10_000, True), (1_000_000, False)])
+def test_a_set_of_more_than_half_of_the_free_memory_is_streamed(
+    free, stored, tmp_path, monkeypatch, said
+):
+    write_set(tmp_path / "set", {"axes": 12, "boots": 12})  # 24 pictures: 18 kB at 16 pixels
+    found = open_dataset(str(tmp_path / "set"), size=16, seed=0, say=said.append)
+    monkeypatch.setattr(dataset, "_free_memory", lambda: free)
+    said.clear()
+    chosen = found.streamed(False, said.append)
+    assert chosen.stored is stored
+    assert len(said) == stored
+    forced = found.streamed(True, said.append)
+    assert "(--stream)" in said[-1]
+    for name in ("train", "val"):
+        side, same = found.side(name), forced.side(name)
+        assert isinstance(same.images, StoredPictures)
+        np.testing.assert_array_equal(same.images[:], side.images)
+        np.testing.assert_array_equal(same.labels, side.labels)
+
+
+def test_free_memory_is_that_of_this_machine():
+    assert 2**24 < dataset._free_memory() < 2**50
