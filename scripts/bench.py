@@ -27,6 +27,7 @@ ratio is that of the medians. The last line is JSON, as the peer's must be.
 
 import argparse
 import json
+import os
 import shlex
 import statistics
 import subprocess
@@ -34,6 +35,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from jaxgear.huge_pages import restart_with_huge_pages
 from scripts.benchmarks.commands import predict, reach, start
 from scripts.benchmarks.epochs import epoch
 from scripts.benchmarks.networks import features_resnet50, train_reference, train_resnet50
@@ -53,8 +55,15 @@ TASKS: dict[str, tuple[Callable[[argparse.Namespace], dict[str, Any]], str]] = {
 
 
 def run_peer(command: str) -> dict[str, Any]:
-    """The JSON of a peer's last line."""
-    done = subprocess.run(shlex.split(command), check=True, stdout=subprocess.PIPE, text=True)
+    """The JSON of a peer's last line.
+
+    It starts as its users start it: without the huge pages that jaxgear's programs ask for. Name
+    them in the command (`env GLIBC_TUNABLES=...`) to see what it would do with them.
+    """
+    env = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
+    done = subprocess.run(
+        shlex.split(command), check=True, stdout=subprocess.PIPE, text=True, env=env
+    )
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
@@ -97,4 +106,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    restart_with_huge_pages()  # as experiments/__init__.py does
     main()

@@ -31,6 +31,7 @@ LAYERS = {
     "config": ("bundle", "training", "errors"),
     "files": ("errors",),
     "errors": (),
+    "huge_pages": (),
 }
 MODULES = sorted((ROOT / "jaxgear").rglob("*.py"))
 

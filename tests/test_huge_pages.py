@@ -1,0 +1,65 @@
+"""A program starts once more, to be given huge pages; whoever imports it does not."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jaxgear import huge_pages
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """What was started, on a machine that has huge pages."""
+    calls = []
+    monkeypatch.setattr(huge_pages, "_on_request", lambda: True)
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(os, "execv", lambda *call: calls.append(call))
+    monkeypatch.setenv("GLIBC_TUNABLES", "")  # and taken back afterwards
+    return calls
+
+
+def test_it_starts_itself_once_with_the_same_arguments(started, monkeypatch):
+    monkeypatch.setattr(sys, "orig_argv", ["python3", "-X", "dev", "-m", "a.b", "--flag", "a b"])
+    huge_pages.restart_with_huge_pages()
+    same = [sys.executable, "-X", "dev", "-m", "a.b", "--flag", "a b"]
+    assert started == [(sys.executable, same)]
+    assert os.environ["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=1"
+    huge_pages.restart_with_huge_pages()
+    assert len(started) == 1
+
+
+def test_other_tunables_stay_and_one_that_was_set_is_kept(started, monkeypatch):
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.check=0")
+    huge_pages.restart_with_huge_pages()
+    assert os.environ["GLIBC_TUNABLES"] == "glibc.malloc.check=0:glibc.malloc.hugetlb=1"
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=0")  # somebody's choice
+    huge_pages.restart_with_huge_pages()
+    assert len(started) == 1
+
+
+@pytest.mark.parametrize(("platform", "has"), [("linux", False), ("darwin", True)])
+def test_nothing_happens_where_there_are_none(platform, has, started, monkeypatch):
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(huge_pages, "_on_request", lambda: has)
+    huge_pages.restart_with_huge_pages()
+    assert started == []
+    assert os.environ["GLIBC_TUNABLES"] == ""
+
+
+def test_an_experiment_that_is_run_has_them_and_one_that_is_imported_does_not():
+    code = "import os, sys, experiments; sys.exit('GLIBC_TUNABLES' in os.environ)"
+    env = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"}
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env).returncode == 0
+    command = [sys.executable, "-m", "experiments.scratch", "--help"]
+    with subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE) as process:
+        page = process.stdout.read()
+        environ = Path(f"/proc/{process.pid}/environ")
+        if huge_pages._on_request() and environ.exists() and (held := environ.read_bytes()):
+            assert b"glibc.malloc.hugetlb=1" in held
+    assert b"--epochs" in page
+    assert process.returncode == 0
