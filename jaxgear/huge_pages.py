@@ -14,7 +14,7 @@ TUNABLE = "glibc.malloc.hugetlb"
 
 
 def restart_with_huge_pages() -> None:
-    """Replaces this process by itself with huge pages; nothing where there are none, or it has them.
+    """Replaces this process by itself with huge pages; nothing where it has them or there are none.
 
     The same interpreter, arguments and process id. To be called before anything else is imported.
     """

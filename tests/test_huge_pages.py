@@ -1,6 +1,7 @@
 """A program starts once more, to be given huge pages; whoever imports it does not."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -51,15 +52,17 @@ def test_nothing_happens_where_there_are_none(platform, has, started, monkeypatc
     assert os.environ["GLIBC_TUNABLES"] == ""
 
 
-def test_an_experiment_that_is_run_has_them_and_one_that_is_imported_does_not():
-    code = "import os, sys, experiments; sys.exit('GLIBC_TUNABLES' in os.environ)"
+@pytest.mark.parametrize("command", [["-m", "experiments.show"], ["show.py"]])
+def test_an_experiment_that_is_run_has_them_and_one_that_is_imported_does_not(command, tmp_path):
+    package = tmp_path / "experiments"
+    package.mkdir()
+    shutil.copy(ROOT / "experiments/__init__.py", package)
+    (package / "show.py").write_text(
+        "import os, sys; print(os.environ.get('GLIBC_TUNABLES'), sys.argv[1])"
+    )
+    (tmp_path / "show.py").write_text("from experiments import show")
     env = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"}
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env).returncode == 0
-    command = [sys.executable, "-m", "experiments.scratch", "--help"]
-    with subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE) as process:
-        page = process.stdout.read()
-        environ = Path(f"/proc/{process.pid}/environ")
-        if huge_pages._on_request() and environ.exists() and (held := environ.read_bytes()):
-            assert b"glibc.malloc.hugetlb=1" in held
-    assert b"--epochs" in page
-    assert process.returncode == 0
+    done = subprocess.run([sys.executable, *command, "a b"], cwd=tmp_path, env=env,
+                          capture_output=True, text=True)  # fmt: skip
+    run = command[0] == "-m" and huge_pages._on_request()
+    assert done.stdout.strip() == f"{'glibc.malloc.hugetlb=1' if run else None} a b", done.stderr
