@@ -75,7 +75,7 @@ def prepare(arguments: argparse.Namespace) -> dict[str, Any]:
     """Our seconds and Pillow's, in turn."""
     from jaxgear.data.prepared import prepare
 
-    paths = sorted(path for path in arguments.folder.glob("*/*") if path.suffix in (".jpg", ".png"))
+    paths = sorted(path for path in arguments.folder.glob("*/*") if path.name[0] != ".")
     out = arguments.keep or Path(tempfile.mkdtemp(prefix="scale-"))
     times: dict[str, list[float]] = {"ours": [], "pillow": [], "pillow_png": []}
     shown = arguments.size or 128
