@@ -3,7 +3,7 @@
     python -m experiments.scratch --data FOLDER
 
 Expect on 1,697 photographs of 12 classes a test accuracy of 0.979 +- 0.004 (5 seeds) in 6 to 7
-minutes on two CPU cores; without --data, on drawn pictures, 0.92 to 0.94 in 3 minutes.
+minutes on two CPU cores; without --data, on drawn pictures, 0.96 in 2 to 3 minutes.
 """
 
 import dataclasses
@@ -26,7 +26,8 @@ class Config(experiment.Config):
 
     epochs: int = 20
     peak_lr: float = 0.02
-    """Of the convolution kernels; all else learns at 0.15 of it."""
+    """Of the convolution kernels, for batches of 48; it grows with the batch (Goyal et al. 2017).
+    All else learns at 0.15 of it."""
     weight_decay: float = 0.05
     label_smoothing: float = 0.1
     balance: float = 0.0
@@ -55,8 +56,9 @@ def main(config: Config) -> Path:
         classes=len(dataset.classes),
     )
     total = config.epochs * len(train)
+    peak_lr = config.peak_lr * (config.batch_size / 48)
     schedule = optax.warmup_cosine_decay_schedule(
-        0.1 * config.peak_lr, config.peak_lr, total // 5, total, 0.01 * config.peak_lr
+        0.1 * peak_lr, peak_lr, total // 5, total, 0.01 * peak_lr
     )
     tx = optax.contrib.muon(
         schedule,
