@@ -139,6 +139,8 @@ def _write_whole(folder: Path, marker: dict[str, int]) -> None:
             else:
                 picture.save(new / name / f"{index:06d}.jpg", quality=90)
         (new / MARKER).write_text(json.dumps(marker))
+        if _is_complete(folder, marker):
+            return  # another process was faster, and may be reading already
         if folder.exists():
             folder.rename(work / "old")
         new.rename(folder)

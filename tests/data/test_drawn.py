@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jaxgear.data import drawn
 from jaxgear.data.drawn import CLASSES, MARKER, draw, write_drawn
 from jaxgear.errors import DataError
 
@@ -126,3 +127,20 @@ def test_linear_model_on_pixels_fails(train, test):
     linear = LogisticRegression(C=0.01, tol=1e-2, max_iter=200).fit(x[:train], y[:train])
     accuracy = linear.score(x[train:], y[train:])
     assert 1.3 / 12 < accuracy < 0.6  # better than chance, far from solved
+
+
+def test_a_folder_that_another_process_has_drawn_meanwhile_stays(tmp_path, monkeypatch):
+    """It is being read already: hosts that start together draw the same set."""
+    folder, drawn_by_us = tmp_path / "drawn", drawn.draw
+
+    def slower(*arguments):
+        if not folder.exists():
+            monkeypatch.setattr(drawn, "draw", drawn_by_us)
+            drawn.write_drawn(folder, 12)
+            slower.there = folder.stat().st_ino
+        return drawn_by_us(*arguments)
+
+    monkeypatch.setattr(drawn, "draw", slower)
+    assert drawn.write_drawn(folder, 12) == folder
+    assert folder.stat().st_ino == slower.there
+    assert list(tmp_path.iterdir()) == [folder]
