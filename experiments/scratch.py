@@ -14,7 +14,6 @@ import optax
 from jaxgear import cli, experiment
 from jaxgear.data.augment import affine, chain, colour, flip
 from jaxgear.data.backgrounds import backgrounds, empty, scenes
-from jaxgear.errors import UsageError
 from jaxgear.models.convnet import Conv, ConvNet, GlobalPool, Pool, Residual, SpaceToDepth
 from jaxgear.training import loop, optim, steps
 from jaxgear.training.progress import Progress
@@ -32,14 +31,6 @@ class Config(experiment.Config):
     label_smoothing: float = 0.1
     balance: float = 0.0
     """Weigh the loss by class frequency to the power of minus this: 1 makes classes count alike."""
-    paste: float = 0.6
-    """With --backgrounds: probability of a training picture to be pasted on one."""
-
-    def check(self) -> None:
-        """As of all experiments, and that a probability is one."""
-        super().check()
-        if self.paste > 1:
-            raise UsageError(f"--paste {self.paste}: a probability, at most 1")
 
 
 def main(config: Config) -> Path:

@@ -21,7 +21,6 @@ from jaxgear.data.backgrounds import backgrounds, empty, scenes
 from jaxgear.data.batches import Batches
 from jaxgear.data.cutout import with_masks
 from jaxgear.data.pasted import and_pasted, scene_side
-from jaxgear.errors import UsageError
 from jaxgear.models.download import default_weights
 from jaxgear.models.features import compute_features
 from jaxgear.models.finetune import Head, groups, with_head
@@ -52,13 +51,6 @@ class Config(experiment.Config):
     finetune_lr: float = 0.0001
     """Of the backbone; the head learns at three times that."""
     paste: float = 0.9
-    """With --backgrounds: probability of an augmented view to be pasted on one."""
-
-    def check(self) -> None:
-        """As of all experiments, and that a probability is one."""
-        super().check()
-        if self.paste > 1:
-            raise UsageError(f"--paste {self.paste}: a probability, at most 1")
 
 
 def main(config: Config) -> Path:

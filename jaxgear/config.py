@@ -53,6 +53,8 @@ class Config:
     backgrounds: str = ""
     """Paste objects on other backgrounds: on photographs of this folder (the half of them that is
     not kept for tests), or on `drawn` ones alone. Empty: do not."""
+    paste: float = 0.6
+    """With --backgrounds: probability of a training picture, or view of one, to be pasted."""
 
     def check(self) -> None:
         """Raises UsageError for values that cannot work, before anything is written."""
@@ -73,6 +75,8 @@ class Config:
             raise UsageError("--coordinator ADDRESS:PORT goes with --hosts of 2 or more")
         if self.stream and self.backgrounds:
             raise UsageError("--stream: pictures for --backgrounds are kept in memory, not both")
+        if self.paste > 1:
+            raise UsageError(f"--paste {self.paste}: a probability, at most 1")
         if self.seed < 0:
             raise UsageError(f"--seed {self.seed}: must not be negative")
         for field in dataclasses.fields(self):

@@ -15,6 +15,12 @@ SHORT = {"--epochs": "6", "--image-size": "80"}
 ROOT = Path(__file__).parents[2]
 
 
+def as_typed(cache: str) -> dict[str, str]:
+    """The environment of a command that somebody types: without what this process was given."""
+    own = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
+    return own | {"JAXGEAR_CACHE": cache}
+
+
 def reach(arguments: argparse.Namespace) -> dict[str, Any]:
     """One run of the scratch experiment on a short schedule, all caches empty."""
     if not arguments.data:
@@ -29,7 +35,7 @@ def reach(arguments: argparse.Namespace) -> dict[str, Any]:
             check=True,
             stdout=sys.stderr,
             cwd=ROOT,
-            env=os.environ | {"JAXGEAR_CACHE": f"{scratch}/cache"},
+            env=as_typed(f"{scratch}/cache"),
         )
         seconds = time.perf_counter() - start
         (run,) = Path(scratch, "runs").iterdir()
@@ -54,7 +60,7 @@ def start(arguments: argparse.Namespace) -> dict[str, Any]:
                 stdout=subprocess.PIPE,
                 text=True,
                 cwd=ROOT,
-                env=os.environ | {"JAXGEAR_CACHE": f"{scratch}/cache"},
+                env=as_typed(f"{scratch}/cache"),
             ) as process:
                 # The last line before the first step.
                 while not (line := process.stdout.readline()).startswith("compiled the evalua"):
