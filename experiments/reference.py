@@ -9,6 +9,7 @@ from pathlib import Path
 import optax
 
 from jaxgear import cli, experiment
+from jaxgear.data.backgrounds import backgrounds
 from jaxgear.models.reference import ReferenceCNN
 from jaxgear.training import loop, steps
 from jaxgear.training.progress import Progress
@@ -26,12 +27,13 @@ class Config(experiment.Config):
 def main(config: Config) -> Path:
     """Trains, tests once, and returns the run folder."""
     dataset = experiment.open_data(config)
-    train, val = experiment.picture_batches(config, dataset)
+    bank = experiment.open_backgrounds(config)
+    train, val = experiment.picture_batches(config, dataset, bank)
     model = ReferenceCNN(classes=len(dataset.classes))
     schedule = optax.constant_schedule(config.peak_lr)
     tx = optax.adam(schedule)
     state = experiment.warm_start(
-        config, steps.init_state(model, tx, train.images[:1], config.seed)
+        config, steps.init_state(model, tx, val.images[:1], config.seed)
     )
     with (
         Progress(config.epochs) as progress,
@@ -49,9 +51,10 @@ def main(config: Config) -> Path:
             classes=len(dataset.classes),
             loss=steps.smoothed_cross_entropy(0.0),
             microbatch=config.microbatch,
+            augment=backgrounds(bank, config.paste),
         )
         state, best = run.best(experiment.follow(run, state, epochs, config.patience))
-        return experiment.conclude(run, best, dataset, model, state.variables)
+        return experiment.conclude(run, best, dataset, model, state.variables, bank=bank)
 
 
 if __name__ == "__main__":

@@ -263,6 +263,7 @@ def test_transfer_is_a_run_like_any_other(finetune, tmp_path):
         ("experiments.scratch", [*TINY, "--epochs", 2]),
         ("experiments.transfer", TRANSFER),
         ("experiments.transfer", [*TRANSFER, "--finetune", 4, "--finetune-epochs", 1]),
+        ("experiments.reference", [*TINY, "--epochs", 1]),
     ],
 )
 def test_with_backgrounds_a_bundle_knows_what_is_no_gear(module, flags, tmp_path):
