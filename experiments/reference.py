@@ -32,9 +32,7 @@ def main(config: Config) -> Path:
     model = ReferenceCNN(classes=len(dataset.classes))
     schedule = optax.constant_schedule(config.peak_lr)
     tx = optax.adam(schedule)
-    state = experiment.warm_start(
-        config, steps.init_state(model, tx, val.images[:1], config.seed)
-    )
+    state = experiment.warm_start(config, steps.init_state(model, tx, val.images[:1], config.seed))
     with (
         Progress(config.epochs) as progress,
         experiment.start(config, __file__, dataset) as run,

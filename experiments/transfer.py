@@ -13,6 +13,7 @@ import functools
 from pathlib import Path
 
 import jax
+import numpy as np
 import optax
 
 from jaxgear import cli, experiment
@@ -20,9 +21,10 @@ from jaxgear.data.augment import affine, chain, colour, flip, one_of, one_view
 from jaxgear.data.backgrounds import backgrounds, empty, scenes
 from jaxgear.data.batches import Batches
 from jaxgear.data.cutout import with_masks
+from jaxgear.data.dataset import Side
 from jaxgear.data.pasted import and_pasted, scene_side
 from jaxgear.models.download import default_weights
-from jaxgear.models.features import compute_features
+from jaxgear.models.features import compute_features, mirrored
 from jaxgear.models.finetune import Head, groups, with_head
 from jaxgear.models.pretrained import load_backbone
 from jaxgear.training import loop, steps
@@ -51,6 +53,8 @@ class Config(experiment.Config):
     finetune_lr: float = 0.0001
     """Of the backbone; the head learns at three times that."""
     paste: float = 0.9
+    mirror: bool = True
+    """Predict from each picture and its mirror image: twice the work, and better outdoors."""
 
 
 def main(config: Config) -> Path:
@@ -131,18 +135,17 @@ def main(config: Config) -> Path:
         )
         state, best = run.best(experiment.follow(run, state, rows, config.patience))
         if config.finetune:
-            network = network.clone(backbone=backbone.module)  # tested in float32
+            # Tested in float32.
+            network = network.clone(backbone=backbone.module, mirror=config.mirror)
             return experiment.conclude(run, best, dataset, network, state.variables, bank=bank)
         network, variables = with_head(backbone, head, state.variables)
-        return experiment.conclude(
-            run,
-            best,
-            dataset,
-            network,
-            variables,
-            lambda side: head.apply(state.variables, features(side)[:, 0], train=False),
-            bank=bank,
-        )
+        network = network.clone(mirror=config.mirror)
+
+        def logits_of(side: Side) -> np.ndarray:
+            views = [features(one)[:, 0] for one in (side, *[mirrored(side)] * config.mirror)]
+            return np.mean([head.apply(state.variables, x, train=False) for x in views], axis=0)
+
+        return experiment.conclude(run, best, dataset, network, variables, logits_of, bank=bank)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,14 @@ from jaxgear.evaluation.own_pictures import only, open_source
 from jaxgear.prediction import Predictor, open_folder
 from scripts import outdoor_test
 
-BASELINE = {"image_size": 128, "views": 4, "epochs": 30, "patience": 40, "paste": 0.9}
+BASELINE = {
+    "image_size": 128,
+    "views": 4,
+    "epochs": 30,
+    "patience": 40,
+    "paste": 0.9,
+    "mirror": False,
+}
 VARIANTS: dict[str, dict[str, Any]] = {
     "baseline": {},
     "no-backgrounds": {"backgrounds": ""},

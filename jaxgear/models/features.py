@@ -5,6 +5,7 @@ so that a view does not depend on the set that the picture is in. Entries are ke
 preprocessing, picture and view; an entry that is missing or damaged is computed again.
 """
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -66,6 +67,17 @@ def compute_features(
         progress(len(found) - len(missing) + start + len(places), len(found))
     flat = [found[row, view] for row in range(len(images)) for view in range(views)]
     return np.stack(flat).reshape(len(images), views, -1)
+
+
+def mirrored(side: Side) -> Side:
+    """The mirror images of a side, whose features have entries of their own."""
+    records = tuple(
+        dataclasses.replace(
+            record, sha256=hashlib.sha256(f"{record.sha256} mirrored".encode()).hexdigest()
+        )
+        for record in side.records
+    )
+    return Side(side.images[:, :, ::-1], side.labels, records)
 
 
 @functools.partial(jax.jit, static_argnames="augment")

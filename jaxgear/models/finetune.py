@@ -39,7 +39,8 @@ class FineTuned(nn.Module):
 
     `order`, `scale`, `mean` and `std` are the preprocessing that belongs to the weights
     (`Preprocess`). Stages from `train_from` on (0: the stem; `FROZEN`: none) are trained, on the
-    running statistics that came with the weights, or with `batch_statistics` on the batch's.
+    running statistics that came with the weights, or with `batch_statistics` on the batch's. With
+    `mirror`, logits are the mean over the picture and its mirror image, but not in training.
     """
 
     backbone: ResNet
@@ -50,9 +51,15 @@ class FineTuned(nn.Module):
     std: tuple[float, float, float]
     train_from: int = FROZEN
     batch_statistics: bool = False
+    mirror: bool = False
 
     def __call__(self, images: Num[ArrayLike, "B H W 3"], train: bool) -> Float[Array, "B K"]:
-        return self.head(self.features(images, train), train)
+        if train or not self.mirror:
+            return self.head(self.features(images, train), train)
+        images = jnp.asarray(images)
+        both = jnp.stack([images, images[:, :, ::-1]], axis=1).reshape(-1, *images.shape[1:])
+        logits = self.head(self.features(both, train), train)
+        return logits.reshape(len(images), 2, -1).mean(axis=1)
 
     def features(self, images: Num[ArrayLike, "B H W 3"], train: bool) -> Float[Array, "B D"]:
         """The pooled features of the last stage."""

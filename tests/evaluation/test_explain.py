@@ -113,10 +113,14 @@ def test_last_convolution_is_found_and_its_gradient_is_right(layers, last):
         check(bundle, images, label, maps, gradient)
 
 
-def test_resnet_is_explained_at_its_last_stage():
+@pytest.mark.parametrize("mirror", [False, True])
+def test_resnet_is_explained_at_its_last_stage(mirror):
     like = Preprocess("BGR", 0.5, (1.0, 2.0, 3.0), (4.0, 5.0, 6.0))
     model = FineTuned(
-        ResNet(depth=18, width=4), Head(3), like.order, like.scale, like.mean, like.std
+        ResNet(depth=18, width=4),
+        Head(3),
+        *(like.order, like.scale, like.mean, like.std),
+        mirror=mirror,
     )
     bundle = make_bundle(model, size=64)
     rng = np.random.default_rng(2)

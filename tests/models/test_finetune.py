@@ -104,6 +104,24 @@ def test_pictures_and_features_give_the_same_logits(backbone):
     )
 
 
+def test_mirrored_logits_are_the_mean_of_both_and_not_in_training(backbone):
+    head, variables, model, whole = network(backbone)
+    mirrored = model.clone(mirror=True)
+    plain = functools.partial(model.apply, whole, train=False)
+    mean = (plain(IMAGES) + plain(IMAGES[:, :, ::-1])) / 2
+    assert np.abs(plain(IMAGES) - mean).max() > 1e-3
+    np.testing.assert_allclose(mirrored.apply(whole, IMAGES, train=False), mean, atol=1e-5)
+    # A mirrored side's features are its own, and those of the same pictures again.
+    kept = [features.compute_features(backbone, one) for one in (side(), features.mirrored(side()))]
+    logits = [head.apply(variables, one[:, 0], train=False) for one in kept]
+    np.testing.assert_allclose(np.mean(logits, axis=0), mean, atol=1e-4)
+    trained, plainly = (
+        one.apply(whole, IMAGES, train=True, mutable=["batch_stats"])[0]
+        for one in (mirrored, model)
+    )
+    np.testing.assert_array_equal(trained, plainly)
+
+
 def test_a_bundle_can_hold_it(backbone):
     _, _, model, variables = network(backbone, 3)
     again = from_spec(to_spec(model))
