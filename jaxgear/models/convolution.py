@@ -187,10 +187,12 @@ def _product(x, g, precision):
 
 
 def _by_blocks(x, g, window, strides, pads, precision):
-    """The gradient as matrix products over blocks of pictures.
+    """The gradient as one matrix product for each block of pictures, summed.
 
-    The taps of one kernel row lie side by side in a block's columns, [b, rows, w, kw * Cin]; the
-    kernel's rows are then kh strided views of the same columns, each one matrix product with `g`.
+    The rows of both operands are pixels. Either all taps of the window lie side by side in the
+    columns of `x`, [P, kh * kw * Cin], against `g` as it is; or those of one kernel row do,
+    [P, kw * Cin], and `g`, moved down by each row of the kernel, lies side by side as well,
+    [P, kh * Cout]: whichever copies less.
     """
     (kh, kw), (sh, sw) = window, strides
     n, _, _, cin = x.shape
@@ -201,31 +203,30 @@ def _by_blocks(x, g, window, strides, pads, precision):
         (before, length - size - before)
         for (before, _), length, size in zip(pads, (height, width), x.shape[1:3], strict=True)
     )
-    x = _pad(x, rows, columns)
-    block = _block_size(n, height * w * kw * cin * x.dtype.itemsize)
-    blocks = (
-        x.reshape(n // block, block, height, width, cin),
-        g.reshape(n // block, block * h * w, cout),
-    )
+    both = sh == 1 and kw * cin + kh * cout < kh * kw * cin
+    copied = height * w * (kw * cin + kh * cout) if both else h * w * kh * kw * cin
+    block = _block_size(n, copied * x.dtype.itemsize)
 
     def add_block(total, block_of):
         x, g = block_of
-        columns = jnp.concatenate(
-            [x[:, :, j : j + (w - 1) * sw + 1 : sw] for j in range(kw)], axis=-1
-        )  # [b, height, w, kw * Cin]
-        rows = [
-            lax.dot_general(
-                columns[:, i : i + (h - 1) * sh + 1 : sh].reshape(block * h * w, kw * cin),
-                g,
-                (((0,), (0,)), ((), ())),
-                precision=precision,
-            )
-            for i in range(kh)
-        ]
-        return total + jnp.stack(rows), None
+        x = _pad(x, rows, columns)
+        across = [x[:, :, j : j + (w - 1) * sw + 1 : sw] for j in range(kw)]
+        if both:
+            taps = across
+            g = jnp.concatenate([_pad(g, (i, kh - 1 - i), (0, 0)) for i in range(kh)], axis=-1)
+        else:
+            down = [slice(i, i + (h - 1) * sh + 1, sh) for i in range(kh)]
+            taps = [tap[:, rows] for rows in down for tap in across]
+        x = jnp.concatenate(taps, axis=-1)
+        x, g = (a.reshape(-1, a.shape[-1]) for a in (x, g))
+        return total + lax.dot_general(x, g, (((0,), (0,)), ((), ())), precision=precision), None
 
-    zeros = jnp.zeros((kh, kw * cin, cout), jnp.result_type(x, g))
+    shape = (kw * cin, kh * cout) if both else (kh * kw * cin, cout)
+    zeros = jnp.zeros(shape, jnp.result_type(x, g))
+    blocks = [a.reshape(n // block, block, *a.shape[1:]) for a in (x, g)]
     total, _ = lax.scan(add_block, zeros, blocks)
+    if both:
+        return total.reshape(kw, cin, kh, cout).transpose(2, 0, 1, 3)
     return total.reshape(kh, kw, cin, cout)
 
 

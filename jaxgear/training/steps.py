@@ -1,5 +1,6 @@
 """Training and evaluation of one batch, as pure functions. The loop compiles them."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, no_type_check
 
@@ -13,6 +14,7 @@ from jaxtyping import Array, Float, Int, Key, Num, PyTree
 
 from jaxgear import devices
 from jaxgear.data.batches import Batch
+from jaxgear.training import parts
 
 Keys = Key[Array, " B"]  # one per example
 Images = Float[Array, "B ..."]  # [B, S, S, 3], or what a network takes in their place
@@ -139,7 +141,7 @@ def train_step(
             keys = jax.vmap(jax.random.fold_in, (0, None))(views, 1)
             images, targets = mix(keys, images, targets)
 
-        def mean_loss(params):
+        def mean_loss(params, images, targets, weight, seen, label, dropout):
             logits, changed = state.apply(
                 {"params": params, "batch_stats": state.batch_stats},
                 images,
@@ -149,17 +151,22 @@ def train_step(
             )
             losses = loss(logits, targets)
             mean = (losses * weight).sum() / batch.weight.sum()
-            return mean, (_metrics(losses, logits, part), changed.get("batch_stats", {}))
+            metrics = _metrics(losses, logits, label, seen)
+            return mean, (metrics, changed.get("batch_stats", {}))
 
-        return jax.grad(mean_loss, has_aux=True)(state.params)
+        of_rows = functools.partial(jax.grad(mean_loss, has_aux=True), state.params)
+        rows = (images, targets, weight, part.weight, part.label)
+        if state.batch_stats:  # the network may look at the batch as a whole
+            return of_rows(*rows, dropout)
+        return parts.in_cache(of_rows, rows, dropout)
 
     dropout = jax.random.fold_in(state.key, state.step)
     if microbatch in (0, len(batch.label)):
         grads, (metrics, batch_stats) = gradient(batch, dropout)
     else:
-        grads, (metrics, batch_stats) = _sum_over_parts(gradient, batch, microbatch, dropout)
-        parts = len(batch.label) // microbatch
-        batch_stats = jax.tree.map(lambda total: total / parts, batch_stats)
+        grads, (metrics, batch_stats) = parts.in_turn(gradient, batch, microbatch, dropout)
+        count = len(batch.label) // microbatch
+        batch_stats = jax.tree.map(lambda total: total / count, batch_stats)
     updates, opt_state = state.tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     averaged = state.averaged
@@ -180,46 +187,24 @@ def train_step(
     return state, metrics, optax.tree.norm(grads)
 
 
-def _sum_over_parts(
-    gradient: Callable[[Batch, Key[Array, ""]], PyTree],
-    batch: Batch,
-    size: int,
-    key: Key[Array, ""],
-) -> PyTree:
-    """What `gradient` gives for each part of `size` pictures, summed.
-
-    Part i is every n-th picture from the i-th on: where devices share a batch, each has an equal
-    share of every part.
-    """
-    count = len(batch.label) // size
-    rows = (batch.image, batch.label, batch.weight, batch.index)
-    rows = jax.tree.map(lambda x: x.reshape(size, count, *x.shape[1:]).swapaxes(0, 1), rows)
-
-    def one(number, rows):
-        return gradient(Batch(*rows, batch.epoch), jax.random.fold_in(key, number))
-
-    def add(total, part):
-        return jax.tree.map(jnp.add, total, one(*part)), None
-
-    parts = (jnp.arange(count), rows)
-    shapes = jax.eval_shape(lambda parts: one(*jax.tree.map(lambda x: x[0], parts)), parts)
-    zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    return jax.lax.scan(add, zero, parts)[0]
-
-
 def eval_step(
     apply: Callable[..., Any], variables: PyTree, batch: Batch
 ) -> tuple[Metrics, Float[Array, "B K"]]:
     """Cross-entropy and accuracy summed over the batch's real pictures, and the logits of all."""
     logits = apply(variables, batch.image, train=False)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.label)
-    return _metrics(losses, logits, batch), logits
+    return _metrics(losses, logits, batch.label, batch.weight), logits
 
 
-def _metrics(losses: Float[Array, " B"], logits: Float[Array, "B K"], batch: Batch) -> Metrics:
-    right = logits.argmax(axis=-1) == batch.label
+def _metrics(
+    losses: Float[Array, " B"],
+    logits: Float[Array, "B K"],
+    label: Int[Array, " B"],
+    weight: Float[Array, " B"],
+) -> Metrics:
+    right = logits.argmax(axis=-1) == label
     return Metrics(
-        loss=(losses * batch.weight).sum(),
-        correct=(right * batch.weight).sum(),
-        count=batch.weight.sum(),
+        loss=(losses * weight).sum(),
+        correct=(right * weight).sum(),
+        count=weight.sum(),
     )
