@@ -25,7 +25,7 @@ from jaxgear.data.dataset import Side
 from jaxgear.data.pasted import and_pasted, scene_side
 from jaxgear.models.download import default_weights
 from jaxgear.models.features import compute_features, mirrored
-from jaxgear.models.finetune import Head, groups, with_head
+from jaxgear.models.finetune import Head, groups, unit_scale, with_head
 from jaxgear.models.pretrained import load_backbone
 from jaxgear.training import loop, steps
 from jaxgear.training.progress import Progress
@@ -141,11 +141,11 @@ def main(config: Config) -> Path:
         network, variables = with_head(backbone, head, state.variables)
         network = network.clone(mirror=config.mirror)
 
-        def logits_of(side: Side) -> np.ndarray:
-            views = [features(one)[:, 0] for one in (side, *[mirrored(side)] * config.mirror)]
-            return np.mean([head.apply(state.variables, x, train=False) for x in views], axis=0)
+        def inputs_of(side: Side) -> np.ndarray:
+            sides = [side, mirrored(side)] if config.mirror else [side]
+            return np.mean([unit_scale(features(one)[:, 0]) for one in sides], axis=0)
 
-        return experiment.conclude(run, best, dataset, network, variables, logits_of, bank=bank)
+        return experiment.conclude(run, best, dataset, network, variables, inputs_of, bank=bank)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from jaxgear.errors import CheckpointError
 from jaxgear.files import from_json, read_regular, write_bytes, write_json
 from jaxgear.models.spec import from_spec, to_spec
 
-VERSION = 2
+VERSION = 3
 CARD, WEIGHTS, PICTURES = "bundle.json", "weights.safetensors", "pictures.safetensors"
 CARD_LIMIT, WEIGHTS_LIMIT = 2**20, 2**30  # bytes; a ResNet-152 has 0.24 GB
 MAX_SIZE = 2048  # pixels
@@ -61,13 +61,13 @@ class Bundle:
         return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
 
     def score(self, logits: Float[np.ndarray, "N K"]) -> Float[np.ndarray, " N"]:
-        """How much each picture looks like gear of one class: its largest logit less their mean.
+        """How much each picture looks like gear: its largest logit (Hendrycks et al. 2022, "Scaling
+        Out-of-Distribution Detection for Real-World Settings").
 
-        Training on backgrounds alone with equal targets (`backgrounds.empty`) makes logits equal
-        where there is no gear. scripts/not_gear.py compares this with other scores.
+        Networks that were trained with backgrounds have evidence of gear in all logits alike
+        (evaluation/evidence.py). scripts/not_gear.py compares this with other scores.
         """
-        z = logits.astype(np.float64)
-        return z.max(axis=1) - z.mean(axis=1)
+        return logits.max(axis=1).astype(np.float64)
 
     def refuses(self, score: float) -> bool:
         """Whether a picture with that score is taken for none of the classes."""

@@ -25,15 +25,17 @@ from jaxgear.config import Config
 from jaxgear.data.bank import background_bank
 from jaxgear.data.batches import Batches
 from jaxgear.data.cutout import with_masks
-from jaxgear.data.dataset import Dataset, Side, few, keep_trained_out, open_dataset
+from jaxgear.data.dataset import Dataset, Side, few, keep_trained_out, open_dataset, some
 from jaxgear.data.known import KnownPictures
-from jaxgear.data.pasted import and_pasted
+from jaxgear.data.pasted import and_pasted, scene_side
 from jaxgear.errors import UsageError
-from jaxgear.evaluation import calibration, metrics, refusal
+from jaxgear.evaluation import calibration, evidence, metrics, refusal
 from jaxgear.files import write_json
 from jaxgear.training import history, loop
 from jaxgear.training.runs import Run, environment, read_json
 from jaxgear.training.steps import TrainState
+
+SHOWN = 256  # training pictures, and backgrounds alone, that tell what is no gear
 
 
 def start(config: Config, source: str, dataset: Dataset) -> Run:
@@ -184,16 +186,17 @@ def conclude(
     dataset: Dataset,
     model: nn.Module,
     variables: PyTree,
-    logits_of: Callable[[Side], np.ndarray] | None = None,
+    inputs_of: Callable[[Side], np.ndarray] | None = None,
     bank: UInt8[Array, "M T T 3"] | None = None,
 ) -> Path:
     """Hands on the model of `row`, the best epoch, and tests it: all that reads test pictures.
 
     Writes `model/`, `test.json`, `confusion.png` and `predictions.png`, and prints the last line.
-    `logits_of` is a quicker way to the model's logits than from pictures, where there is one.
-    With a `bank` of backgrounds the temperature, and the score from which a picture is gear, are
-    those of the validation pictures as they are and pasted, alike. The first of several hosts does
-    it; for the others it is the run folder alone.
+    `inputs_of` is a quicker way to what the model's last layer takes than from pictures, where
+    there is one. With a `bank` of backgrounds the model gets evidence of gear (evidence.py), and
+    its temperature and the score from which a picture is gear are those of the validation pictures
+    as they are and pasted, alike. The first of several hosts does it; for the others it is the run
+    folder alone.
     """
     if not devices.first_host():
         return run.path
@@ -206,6 +209,14 @@ def conclude(
     if sentence := history.overfitting(run.rows):
         print(sentence)
     records = dataset.folder.records
+    val = and_pasted(dataset.side("val"), dataset.folder, bank)
+    layer = evidence.last_layer(model, variables, dataset.size)
+    if bank is not None and layer is not None:
+        inputs = inputs_of or evidence.inputs_of(model, variables)
+        gear = and_pasted(some(dataset.side("train"), SHOWN), dataset.folder, bank)
+        scenes = scene_side(bank, dataset.size, SHOWN)
+        known = [inputs(side) for side in (gear, scenes, val)]
+        variables = evidence.with_evidence(variables, layer, *known)
     bundle = Bundle(
         model=model,
         variables=variables,
@@ -217,11 +228,12 @@ def conclude(
         versions=environment()["versions"],
         about={"run": run.path.name} | dataclasses.asdict(row),
     )
-    if logits_of is None:
+    if inputs_of is None:
         predictor = prediction.Predictor(bundle)
         logits_of = lambda side: predictor.logits(side.images)  # noqa: E731
-    val = and_pasted(dataset.side("val"), dataset.folder, bank)
-    logits = np.asarray(logits_of(val))
+    else:
+        logits_of = lambda side: evidence.logits_of(variables, layer, inputs_of(side))  # noqa: E731
+    logits = logits_of(val)
     bundle = dataclasses.replace(
         bundle,
         temperature=calibration.fit_temperature(logits, val.labels),
@@ -229,7 +241,7 @@ def conclude(
     )
     bundle.save(run.path / "model")
     test = dataset.test_side(run.path)
-    logits = np.asarray(logits_of(test))
+    logits = logits_of(test)
     summary = metrics.summarise(logits, test.labels, dataset.classes, bundle.temperature)
     summary |= {"epoch": row.epoch} | refusal.acceptance(bundle, logits)
     caption = (

@@ -1,7 +1,8 @@
 """A bundle as one StableHLO file that needs jax alone: no flax, no jaxgear, no weights beside it.
 
 The file is what `jax.export` serialises: uint8 pictures of a fixed size and any number go in,
-calibrated probabilities come out, and it runs on CPU, CUDA and TPU. What a program cannot say about
+calibrated probabilities come out (and from a bundle that can refuse pictures, the scores by which
+it does), and it runs on CPU, CUDA and TPU. What a program cannot say about
 itself (the classes in order, how a photograph becomes the square that goes in) is in a JSON card.
 """
 
@@ -20,40 +21,32 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 def export(bundle: Bundle) -> bytearray:
-    """The artefact: u8 [B, S, S, 3] RGB -> f32 [B, K] probabilities, for any B.
+    """The artefact: u8 [B, S, S, 3] RGB -> f32 [B, K] probabilities, for any B; of a bundle that
+    can refuse, those and f32 [B] scores.
 
     Raises:
         GearError: the network does something that cannot be exported, as host callbacks.
     """
     variables = jax.tree.map(jnp.asarray, dict(bundle.variables))
 
-    def probs(images):
+    def outputs(images):
         logits = bundle.model.apply(variables, images, train=False)
-        return jax.nn.softmax(logits / bundle.temperature)
+        probs = jax.nn.softmax(logits / bundle.temperature)
+        return probs if bundle.accept_from is None else (probs, logits.max(axis=1))
 
     (batch,) = jax.export.symbolic_shape("batch")
     pictures = jax.ShapeDtypeStruct((batch, bundle.size, bundle.size, 3), jnp.uint8)
     try:
-        return jax.export.export(jax.jit(probs), platforms=PLATFORMS)(pictures).serialize()
+        return jax.export.export(jax.jit(outputs), platforms=PLATFORMS)(pictures).serialize()
     except Exception as error:  # whatever a network of the user's own makes of a symbolic batch
         reason = str(error).strip().partition("\n")[0]
         raise GearError(f"this network cannot be exported: {reason}") from error
 
 
 def card(bundle: Bundle, artefact: bytes | bytearray, name: str) -> dict[str, Any]:
-    """What a reader needs beside the artefact, which lies in the file `name`.
-
-    The score by which a picture is gear or not (`Bundle.score`) follows from the probabilities, so
-    that the artefact need not put it out: a logit is temperature * log(probability), up to a
-    constant of the picture. (Where probabilities are so small that float32 has them as 0, the score
-    comes out too low, though still high.)
-    """
-    size = bundle.size
-    refuse = [
-        "logs = np.log(np.maximum(probs, 1e-37))",
-        f"score = {bundle.temperature!r} * (logs.max(axis=1) - logs.mean(axis=1))",
-        f"print(score < {bundle.accept_from!r})  # no gear: none of the classes",
-    ]
+    """What a reader needs beside the artefact, which lies in the file `name`."""
+    size, refuses = bundle.size, bundle.accept_from is not None
+    output = f"float32 [batch, {len(bundle.classes)}], probabilities in the order of classes"
     return {
         "artefact": name,
         "sha256": hashlib.sha256(artefact).hexdigest(),
@@ -61,7 +54,7 @@ def card(bundle: Bundle, artefact: bytes | bytearray, name: str) -> dict[str, An
         "platforms": list(PLATFORMS),
         "jax": f"{jax.__version__} or newer",
         "input": f"uint8 [batch, {size}, {size}, 3], RGB, any batch",
-        "output": f"float32 [batch, {len(bundle.classes)}], probabilities in the order of classes",
+        "output": output + "; float32 [batch], scores" * refuses,
         "classes": list(bundle.classes),
         "preprocessing": {
             "size": size,
@@ -72,7 +65,7 @@ def card(bundle: Bundle, artefact: bytes | bytearray, name: str) -> dict[str, An
             ],
         },
         "temperature": bundle.temperature,
-        "score": "temperature * (log of the largest probability - mean log of all probabilities)",
+        "score": "the largest logit; below accept_from: no gear" if refuses else None,
         "accept_from": bundle.accept_from,
         "fingerprint": bundle.fingerprint,
         "versions": bundle.versions,
@@ -82,8 +75,8 @@ def card(bundle: Bundle, artefact: bytes | bytearray, name: str) -> dict[str, An
             "import jax.export, numpy as np, pathlib",
             f"program = jax.export.deserialize(bytearray(pathlib.Path({name!r}).read_bytes()))",
             f"images = np.zeros((1, {size}, {size}, 3), np.uint8)  # your pictures, as above",
-            "probs = jax.jit(program.call)(images)",
+            f"probs{', score' * refuses} = jax.jit(program.call)(images)",
             "print(probs.argmax(axis=1))  # indices into classes",
-            *(refuse if bundle.accept_from is not None else []),
+            *[f"print(score < {bundle.accept_from!r})  # no gear: none of the classes"] * refuses,
         ],
     }

@@ -69,9 +69,10 @@ def compare(
     test = read(side("test") + (find_pictures(gear) if gear else []))
     rest = read(find_pictures([other]))
     scores = {
-        "largest less mean logit": lambda f, z: bundle.score(z),
+        "largest logit": lambda f, z: bundle.score(z),
+        "largest less mean logit": lambda f, z: refusal.largest_less_mean(z),
+        "mean logit": lambda f, z: refusal.evidence(z),
         "confidence": lambda f, z: refusal.confidence(z / bundle.temperature),
-        "largest logit": lambda f, z: refusal.largest_logit(z),
         "energy": lambda f, z: refusal.energy(z),
         "Mahalanobis": lambda f, z: refusal.mahalanobis(f, known, labels),
         "5th nearest feature": lambda f, z: refusal.nearest(f, known),

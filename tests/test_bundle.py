@@ -116,7 +116,7 @@ def test_the_score_of_gear_is_kept(tmp_path, accept_from):
     bundle.save(tmp_path / "model")
     found = Bundle.load(tmp_path)
     assert found.accept_from == accept_from
-    logits = np.array([[-2.0, -2.0, -5.0], [9.0, 0.0, 0.0]], np.float32)  # scores 1 and 6
+    logits = np.array([[1.0, 1.0, -2.0], [6.0, 0.0, -9.0]], np.float32)  # scores 1 and 6
     refused = [found.refuses(score) for score in found.score(logits)]
     assert refused == {None: [False, False], 0.5: [False, False], 2: [True, False]}[accept_from]
 

@@ -116,15 +116,20 @@ def test_the_five_lines_of_the_card_run(exported, monkeypatch):
     assert names["probs"].shape == (1, 3)
 
 
-def test_the_card_tells_what_is_no_gear(exported, bundles, capsys):
-    """Its last lines, on the probabilities of the artefact, find the scores of the bundle."""
-    folder, images, _ = exported
+def test_the_card_tells_what_is_no_gear(exported, bundles, capsys, monkeypatch, tmp_path):
+    """Its lines find the probabilities and scores of a bundle that can refuse."""
+    _, images, _ = exported
     bundle = with_threshold(bundles["convnet"], images)
-    card = export.card(bundle, (folder / "convnet.shlo").read_bytes(), "convnet.shlo")
+    artefact = export.export(bundle)
+    (tmp_path / "refusing.shlo").write_bytes(artefact)
+    card = export.card(bundle, artefact, "refusing.shlo")
     assert card["accept_from"] == bundle.accept_from
-    names = {"np": np, "probs": np.load(folder / "convnet.7.npy")}
-    exec("\n".join(card["load"][5:]), names)
+    monkeypatch.chdir(tmp_path)
+    lines = [line for line in card["load"] if not line.startswith(("images =", "print(probs"))]
+    names = {"images": images}
+    exec("\n".join(lines), names)
     logits = Predictor(bundle, 4).logits(images)
+    np.testing.assert_allclose(names["probs"], bundle.probs(logits), atol=1e-6)
     np.testing.assert_allclose(names["score"], bundle.score(logits), atol=1e-5)
     refused = [bundle.refuses(score) for score in bundle.score(logits)]
     assert sum(refused) == 3

@@ -18,7 +18,7 @@ from jaxgear.bundle import Bundle
 from jaxgear.compile_cache import keep_compiled
 from jaxgear.errors import CheckpointError
 from jaxgear.models.convnet import Conv, Residual
-from jaxgear.models.finetune import FineTuned
+from jaxgear.models.finetune import unmirrored
 from jaxgear.models.resnet import Unit
 from jaxgear.models.spec import from_spec, to_spec
 
@@ -73,9 +73,7 @@ def overlay(
 @functools.lru_cache(maxsize=8)
 def _compiled(spec: str, size: int) -> Callable[..., jax.Array]:
     """The compiled function of a network, which is given as JSON because modules may not hash."""
-    model = from_spec(json.loads(spec))
-    if isinstance(model, FineTuned):
-        model = model.clone(mirror=False)  # the picture alone has places that can be shown
+    model = unmirrored(from_spec(json.loads(spec)))
     return jax.jit(functools.partial(_maps, model, _last_convolution(model, size)))
 
 

@@ -1,8 +1,8 @@
 """Whether a picture shows gear at all: a score of each picture, and the least that is accepted.
 
 On tables of logits, and of features where a score needs them. A larger score is more
-like gear. Bundles use the largest logit less their mean (`Bundle.score`); the others are what
-scripts/not_gear.py compares it with.
+like gear. Bundles use the largest logit (`Bundle.score`); the others are what scripts/not_gear.py
+compares it with.
 """
 
 from typing import Any
@@ -23,9 +23,16 @@ def energy(logits: Float[np.ndarray, "N K"]) -> Float[np.ndarray, " N"]:
     return most + np.log(np.exp(z - most[:, None]).sum(axis=1))
 
 
-def largest_logit(logits: Float[np.ndarray, "N K"]) -> Float[np.ndarray, " N"]:
-    """The largest logit (Hendrycks et al. 2022, "Scaling Out-of-Distribution Detection")."""
-    return logits.max(axis=1).astype(np.float64)
+def largest_less_mean(logits: Float[np.ndarray, "N K"]) -> Float[np.ndarray, " N"]:
+    """The largest logit less their mean: what training on backgrounds alone with equal targets
+    makes small where there is no gear (`backgrounds.empty`).
+    """
+    return (logits.max(axis=1) - logits.mean(axis=1)).astype(np.float64)
+
+
+def evidence(logits: Float[np.ndarray, "N K"]) -> Float[np.ndarray, " N"]:
+    """The mean logit: what evidence.py added to all of them."""
+    return logits.mean(axis=1).astype(np.float64)
 
 
 def confidence(logits: Float[np.ndarray, "N K"]) -> Float[np.ndarray, " N"]:

@@ -27,11 +27,14 @@ class Head(nn.Module):
 
     @nn.compact
     def __call__(self, features: Num[ArrayLike, "B D"], train: bool) -> Float[Array, "B K"]:
-        x = jnp.asarray(features, jnp.float32)
-        # Unit root mean square: one learning rate suits the features of any backbone.
-        x = x * jnp.reciprocal(jnp.sqrt(jnp.square(x).mean(axis=-1, keepdims=True) + 1e-6))
-        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        x = nn.Dropout(self.dropout, deterministic=not train)(unit_scale(features))
         return nn.Dense(self.classes, kernel_init=nn.initializers.zeros, name="dense")(x)
+
+
+def unit_scale(features: Num[ArrayLike, "B D"]) -> Float[Array, "B D"]:
+    """Features of unit root mean square: one learning rate suits those of any backbone."""
+    x = jnp.asarray(features, jnp.float32)
+    return x * jnp.reciprocal(jnp.sqrt(jnp.square(x).mean(axis=-1, keepdims=True) + 1e-6))
 
 
 class FineTuned(nn.Module):
@@ -66,6 +69,11 @@ class FineTuned(nn.Module):
         preprocess = Preprocess(self.order, self.scale, tuple(self.mean), tuple(self.std))
         x = preprocess(jnp.asarray(images))
         return self.backbone(x, train, self.train_from, self.batch_statistics)
+
+
+def unmirrored(model: nn.Module) -> nn.Module:
+    """`model`, which looks at each picture as it is and at nothing else."""
+    return model.clone(mirror=False) if isinstance(model, FineTuned) else model
 
 
 def with_head(

@@ -50,7 +50,7 @@ def test_figures_are_those_of_the_pictures(run, monkeypatch, capsys):
     lines = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()]
     assert lines[0] == ["score", "AUROC", "gear accepted", "rest refused"]
     found = {name: [float(figure) for figure in figures] for name, *figures in lines[2:]}
-    assert len(found) == 6
+    assert len(found) == 7
     assert all(0 <= figure <= 1 for figures in found.values() for figure in figures)
 
     finished, bundle = FinishedRun.read(run), Bundle.load(run)
@@ -60,6 +60,7 @@ def test_figures_are_those_of_the_pictures(run, monkeypatch, capsys):
     for name, score in {
         "largest less mean logit": lambda z: z.max(axis=1) - z.mean(axis=1),
         "largest logit": lambda z: z.max(axis=1),
+        "mean logit": lambda z: z.mean(axis=1),
         "energy": lambda z: np.log(np.exp(z).sum(axis=1)),
     }.items():
         inside, outside = (score(logits(bundle, files)) for files in (gear, rest))
