@@ -175,9 +175,11 @@ def _edges(views: Int[np.ndarray, "N 2 16 17"]) -> Bool[np.ndarray, "N 2 2 E"]:
 
 def _packed(bits: Bool[np.ndarray, "... E"]) -> UInt64[np.ndarray, "... W"]:
     """Bits in words of 64, the last filled up with zeros."""
-    missing = -bits.shape[-1] % 64
-    full = np.pad(bits, [(0, 0)] * (bits.ndim - 1) + [(0, missing)])
-    return np.packbits(full, axis=-1).view(np.uint64)
+    packed = np.packbits(bits, axis=-1)
+    count = packed.shape[-1]
+    words = np.zeros((*packed.shape[:-1], -(-count // 8)), np.uint64)
+    words.view(np.uint8)[..., :count] = packed
+    return words
 
 
 def _minima(edges: Bool[np.ndarray, "n E"]) -> UInt64[np.ndarray, "n K"]:
@@ -187,10 +189,14 @@ def _minima(edges: Bool[np.ndarray, "n E"]) -> UInt64[np.ndarray, "n K"]:
     a byte each, are a key.
     """
     rng = np.random.default_rng(1)
-    rows = np.ascontiguousarray(edges.T)  # of one edge each: a random order then gathers whole rows
+    # 0 where there is one, else 255; a row of one edge each: a random order gathers whole rows.
+    missing = np.ascontiguousarray(edges.T).view(np.uint8) - np.uint8(1)
+    place = np.arange(_LOOKED_AT, dtype=np.uint8)[:, None]
     first = np.empty((_BANDS * _MINIMA, len(edges)), np.uint8)
     for minimum in first:
-        minimum[:] = rows[rng.permutation(len(rows))[:_LOOKED_AT]].argmax(axis=0)
+        looked_at = missing[rng.permutation(len(missing))[:_LOOKED_AT]]
+        looked_at |= place  # the place of an edge that is there; argmax takes four times as long
+        np.minimum.reduce(looked_at, axis=0, out=minimum)
     return np.ascontiguousarray(first.T).view(np.uint64)
 
 
