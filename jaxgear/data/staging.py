@@ -32,7 +32,7 @@ from jaxgear.errors import DataError
 
 _HEADER = struct.Struct("<4s32s32sIIHI")  # magic, both hashes, height, width, len(look), len(data)
 _MAGIC = b"gear"
-_TASK = 16  # pictures that a process is given at a time
+_TASK = 32  # pictures that a process is given at a time
 _AT_ONCE = 2**20  # decoded pixels that are worked on together: as many as a processor's cache holds
 _SUFFIX = ".staged"
 
@@ -135,11 +135,12 @@ class Workshop:
         start = self._file.tell()
         entries, bodies = [], []
         for one, look, data in zip(pictures, described, stored, strict=True):
-            digest, size = hashlib.sha256(data), (one.image.height, one.image.width)
-            head = _HEADER.pack(_MAGIC, one.sha256, digest.digest(), *size, len(look), len(data))
+            size = one.image.height, one.image.width
+            digest = one.sha256 if data is one.data else hashlib.sha256(data).digest()
+            head = _HEADER.pack(_MAGIC, one.sha256, digest, *size, len(look), len(data))
             body = head + look + data
             bodies += body, zlib.crc32(body).to_bytes(4, "little")
-            names = one.sha256.hex(), digest.hexdigest()
+            names = one.sha256.hex(), digest.hex()
             offset = start + len(head) + len(look)
             entries.append(Staged(*names, *size, look, self._path, offset, len(data)))
             start += len(body) + len(bodies[-1])
