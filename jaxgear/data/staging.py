@@ -33,7 +33,7 @@ from jaxgear.errors import DataError
 _HEADER = struct.Struct("<4s32s32sIIHI")  # magic, both hashes, height, width, len(look), len(data)
 _MAGIC = b"gear"
 _TASK = 32  # pictures that a process is given at a time
-_AT_ONCE = 2**20  # decoded pixels that are worked on together: as many as a processor's cache holds
+_AT_ONCE = 2**22  # bytes of pictures that are worked on together, about what a cache holds
 _SUFFIX = ".staged"
 
 
@@ -89,15 +89,16 @@ class Workshop:
         """Each picture's sha256 if it is known, else its new entry, or why there is none."""
         done: list[str | Staged | Refused] = []
         group: list[str | _Decoded | Refused] = []
-        pixels = 0
+        size = 0
         with quiet_pillow():  # once for all of them, and not for each
             for path in paths:
                 group.append(one := self._decode(path))
                 if isinstance(one, _Decoded):
-                    pixels += one.image.width * one.image.height
-                if pixels >= _AT_ONCE:
+                    size += len(one.data) + 4 * one.image.width * one.image.height  # as in Pillow
+                    size += 3 * (self._size or 0) ** 2
+                if size >= _AT_ONCE:
                     done += self._keep(group)
-                    group, pixels = [], 0
+                    group, size = [], 0
             return done + self._keep(group)
 
     def _decode(self, path: str) -> "str | _Decoded | Refused":

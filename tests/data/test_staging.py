@@ -25,7 +25,7 @@ def test_pictures_in_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, siz
         (tmp_path / path).write_bytes(data)
     sums = {path: hashlib.sha256(data).hexdigest() for path, data in contents.items()}
     known = frozenset({bytes.fromhex(sums["4.png"])})
-    for at_once in (1, 3000, 2**20):
+    for at_once in (1, 30_000, 2**22):
         monkeypatch.setattr(staging, "_AT_ONCE", at_once)
         place = tmp_path / f"{at_once}"
         place.mkdir()
