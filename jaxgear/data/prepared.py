@@ -20,11 +20,12 @@ from jaxgear.data import images, looks
 from jaxgear.data.dataset import split
 from jaxgear.data.folder import Folder, OnBad, assemble
 from jaxgear.data.gear_builder import NAME
-from jaxgear.data.staging import Staged, stage, staged
+from jaxgear.data.staging import stage
 from jaxgear.data.tfds_gear import TfdsFolder, read_tfds
 from jaxgear.data.tfds_sets import newest_version
 from jaxgear.data.versions import UNFINISHED, Picture, write_version
 from jaxgear.data.walk import Listing, Refused, list_pictures
+from jaxgear.data.workshop import Staged, staged
 from jaxgear.errors import DataError, UsageError
 
 Tick = Callable[[int, int], None]  # told how many pictures are done, and of how many

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from pictures import encoded, scene
 
-from jaxgear.data import staging
+from jaxgear.data import workshop
 from jaxgear.data.images import letterbox, load_rgb, portable
 from jaxgear.data.looks import describe
-from jaxgear.data.staging import Staged, Workshop, staged
 from jaxgear.data.walk import Refused
+from jaxgear.data.workshop import Staged, Workshop, staged
 
 
 @pytest.mark.parametrize("size", [24, None])
@@ -26,11 +26,11 @@ def test_pictures_in_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, siz
     sums = {path: hashlib.sha256(data).hexdigest() for path, data in contents.items()}
     known = frozenset({bytes.fromhex(sums["4.png"])})
     for at_once in (1, 30_000, 2**22):
-        monkeypatch.setattr(staging, "_AT_ONCE", at_once)
+        monkeypatch.setattr(workshop, "_AT_ONCE", at_once)
         place = tmp_path / f"{at_once}"
         place.mkdir()
-        with Workshop(tmp_path, place, size, known) as workshop:
-            found = workshop.stage(paths)
+        with Workshop(tmp_path, place, size, known) as shop:
+            found = shop.stage(paths)
         by_path = dict(zip(paths, found, strict=True))
         assert by_path["bad.jpg"] == Refused("bad.jpg", "text, not a picture")
         assert (by_path["4.png"], by_path["copy.png"]) == (sums["4.png"], sums["2.png"])
