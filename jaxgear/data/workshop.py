@@ -10,7 +10,7 @@ import os
 import struct
 import uuid
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,6 +49,18 @@ class Staged:
         if hashlib.sha256(data).hexdigest() != self.stored:
             raise DataError(f"{self.file}: damaged; remove {self.file.parent} and start again")
         return data
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What is known of a picture, and how the bytes to store are had."""
+
+    height: int
+    width: int
+    look: bytes
+    stored: str  # sha256 (hex) of the bytes
+    length: int  # of them, about
+    read: Callable[[], bytes]  # them, checked
 
 
 @dataclass(frozen=True, slots=True)
