@@ -103,6 +103,7 @@ class Workshop:
                 if size >= _AT_ONCE:
                     done += self._keep(group)
                     group, size = [], 0
+                    del one  # it may be large, and the next one too
             return done + self._keep(group)
 
     def _decode(self, path: str) -> str | _Decoded | Refused:
