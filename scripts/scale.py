@@ -7,10 +7,10 @@
 draw      writes the drawn set on all cores: the pictures of `data/drawn.py`, about 200 a second and
           core at 160 pixels; those that are there already are left
 prepare   seconds of `jaxgear prepare --size S`, everything included (processes that start, hashes,
-          groups, shards), against Pillow alone decoding and resizing the same files on as many
-          processes, in turn (A B C A B C ...), and against Pillow also making the PNG file that
-          is stored; and resident memory. `--size 0` stores the files as they are, while Pillow
-          resizes to 128. `--keep OUT` keeps the set.
+          groups, shards) but the imports of this process, against Pillow alone decoding and
+          resizing the same files on as many processes, in turn (A B C A B C ...), and against
+          Pillow also making the PNG file that is stored; and resident memory. `--size 0` stores the
+          files as they are, while Pillow resizes to 128. `--keep OUT` keeps the set.
 train     pictures a second of training experiments/scratch.py's network on a prepared set, streamed
           and in memory in turn, in one process, for `--seconds`
 memory    peak resident memory of a process that streams a prepared set and trains, and of one that

@@ -10,8 +10,8 @@ from tensorflow_datasets.proto import tf_example_pb2
 from jaxgear.data import images
 from jaxgear.data.dataset import open_dataset
 from jaxgear.data.folder import Record
+from jaxgear.data.shards import NAME
 
-NAME = "gear"
 FORMAT = "array_record"  # the one that TFDS reads and writes without TensorFlow
 FEATURES = {"image", "label", "path", "sha256", "group"}
 

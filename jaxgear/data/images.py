@@ -151,10 +151,8 @@ def portable(data: bytes, name: str | None = None) -> bytes:
 
 def portable_of(data: bytes, image: Image.Image) -> bytes:
     """`portable` of a file that is `decoded` to `image`."""
-    with quiet_pillow(), Image.open(io.BytesIO(data), formats=FORMATS) as file:
-        if file.format == "JPEG" and file.mode == "RGB" and rgb.orientation(file) == 1:
-            return data
-    return encode_png(rgb.to_array(image))
+    # What was converted or turned is a new image of Pillow's, of no format.
+    return data if image.format == "JPEG" else encode_png(rgb.to_array(image))
 
 
 def letterbox(image: UInt8[np.ndarray, "H W 3"], size: int) -> UInt8[np.ndarray, "S S 3"]:

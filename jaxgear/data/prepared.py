@@ -11,21 +11,20 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from functools import partial
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import ModuleType
 
 import PIL
 
 from jaxgear.data import images, looks
 from jaxgear.data.dataset import split
 from jaxgear.data.folder import Folder, OnBad, assemble
-from jaxgear.data.gear_builder import NAME
-from jaxgear.data.staging import Staged, stage, staged
-from jaxgear.data.tfds_gear import TfdsFolder, read_tfds
-from jaxgear.data.tfds_sets import newest_version
-from jaxgear.data.versions import UNFINISHED, Picture, write_version
+from jaxgear.data.shards import NAME, UNFINISHED
+from jaxgear.data.staging import stage
 from jaxgear.data.walk import Listing, Refused, list_pictures
-from jaxgear.errors import DataError, UsageError
+from jaxgear.data.workshop import Picture, Staged, staged
+from jaxgear.errors import DataError
 
 Tick = Callable[[int, int], None]  # told how many pictures are done, and of how many
 
@@ -65,7 +64,7 @@ def prepare(
     try:
         base.mkdir(parents=True, exist_ok=True)
         with _alone(base):
-            before = _before(base, size, seed)
+            before = _versions().last(base, size, seed) if any(base.glob("[0-9]*")) else None
             recipe = f"images {images.VERSION}, looks {looks.VERSION}, Pillow {PIL.__version__}"
             place = base / f"{_STAGING}{size or 'whole'}-{re.sub('[ ,]+', '-', recipe)}"
             place.mkdir(exist_ok=True)
@@ -73,11 +72,14 @@ def prepare(
             if known:
                 say(f"going on: {len(known)} pictures were decoded before")
             if before is not None and before.metadata["recipe"] == recipe:
-                known |= _of_version(before)
-            folder = _decode(root, listing, known, place, size, workers or os.cpu_count(), tick)
+                known |= _versions().pictures_of(before)
+            with ThreadPoolExecutor(1) as aside:  # TFDS is imported while processes start
+                loading = aside.submit(_versions)
+                cores = workers or os.cpu_count()
+                folder = _decode(root, listing, known, place, size, cores, tick)
             dataset = split(folder, size=size or 128, seed=seed, on_bad=on_bad, say=say)
             metadata = {"recipe": recipe, "size": size, "seed": seed}
-            path, words = write_version(base, before, dataset, known, metadata)
+            path, words = loading.result().write_version(base, before, dataset, known, metadata)
             say(f"{path}: {words}")
             for finished in (*base.glob(f"{_STAGING}*"), *base.glob(f"{UNFINISHED}*")):
                 shutil.rmtree(finished)
@@ -111,35 +113,15 @@ def _decode(
     return assemble(root, listing, checked)
 
 
-def _before(base: Path, size: int | None, seed: int) -> TfdsFolder | None:
-    """The newest version, if there is one; refused where it cannot be added to."""
-    if newest_version(base) is None:
-        return None
-    before = read_tfds(f"{NAME}@{base.parent}", size=1)
-    if "recipe" not in before.metadata:
-        raise DataError(f"{before.root}: not by `jaxgear prepare`; choose another place")
-    for name, wanted in (("size", size), ("seed", seed)):
-        if (has := before.metadata[name]) != wanted:
-            flag = f"--{name} {has}" if has is not None else f"no --{name}"
-            raise UsageError(
-                f"{base}: was prepared with {flag}; say so again, or choose another place"
-            )
-    return before
+def _versions() -> ModuleType:
+    """Imported when it is needed: TFDS takes a quarter of a second."""
+    from jaxgear.data import versions
+
+    return versions
 
 
 def _of_staged(one: Staged) -> Picture:
     return Picture(one.height, one.width, one.look, one.stored, one.length, one.read)
-
-
-def _of_version(before: TfdsFolder) -> dict[str, Picture]:
-    found = {}
-    for shard in before.shards:
-        length = shard.path.stat().st_size // len(shard.records)
-        for record, stored in zip(shard.records, shard.stored, strict=True):
-            read = partial(before.read, record)
-            size = record.height, record.width
-            found[record.sha256] = Picture(*size, record.look, stored, length, read)
-    return found
 
 
 @contextlib.contextmanager

@@ -27,7 +27,8 @@ _SIDEWAYS = (5, 6, 7, 8)  # stored rows are columns
 
 
 def upright(image: Image.Image, *, deep_png: bool) -> Image.Image:
-    """The pixels of a loaded image, as `images.load_rgb` describes them.
+    """The pixels of a loaded image, as `images.load_rgb` describes them: `image` itself where they
+    are that already.
 
     Args:
         image: loaded; its `info["transparency"]` may be changed.
@@ -41,7 +42,8 @@ def upright(image: Image.Image, *, deep_png: bool) -> Image.Image:
     flat = _scaling(image) if grey else _on_white
     turn = orientation(image)
     width, height = image.size
-    if width * height <= _BAND:
+    as_it_is = image.mode == "RGB" and turn == 1 and not image.has_transparency_data
+    if as_it_is or width * height <= _BAND:
         return _turned(flat(image), turn)
     whole = Image.new("RGB", (height, width) if turn in _SIDEWAYS else (width, height))
     for top, band in _bands(image):

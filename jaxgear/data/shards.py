@@ -20,7 +20,9 @@ from jaxgear.data.folder import Record
 from jaxgear.errors import DataError
 from jaxgear.files import read_regular
 
+NAME = "gear"  # of the TFDS set
 SUMS = "SHA256SUMS"
+UNFINISHED = ".new-"  # before the name of a version that is being written
 
 _LIMIT = 2**31  # bytes of one table; a picture takes under one kilobyte
 # Single records, as they are read at random; JPEG and PNG are packed already.
@@ -40,7 +42,7 @@ class Shard:
 
 def shard_name(split: str, index: int, count: int) -> str:
     """As TFDS names it."""
-    return f"gear-{split}.array_record-{index:05d}-of-{count:05d}"
+    return f"{NAME}-{split}.array_record-{index:05d}-of-{count:05d}"
 
 
 def table_of(shard: Path) -> Path:

@@ -7,31 +7,63 @@ file; what is new or has changed goes to new shards. Older versions stay, for ru
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from jaxgear.data.dataset import Dataset
 from jaxgear.data.folder import Record
 from jaxgear.data.gear_builder import serialize, write_info
-from jaxgear.data.shards import Shard, shard_name, table_of, write_shard, write_sums
-from jaxgear.data.tfds_gear import TfdsFolder
+from jaxgear.data.shards import (
+    NAME,
+    UNFINISHED,
+    Shard,
+    shard_name,
+    table_of,
+    write_shard,
+    write_sums,
+)
+from jaxgear.data.tfds_gear import TfdsFolder, read_tfds
+from jaxgear.data.tfds_sets import newest_version
+from jaxgear.data.workshop import Picture
+from jaxgear.errors import DataError, UsageError
 
-UNFINISHED = ".new-"
 SHARD_BYTES = 128 * 2**20  # of pictures, about; TFDS recommends 100 to 200 MB
 
 
-@dataclass(frozen=True)
-class Picture:
-    """What is known of a picture, and how the bytes to store are had."""
+def last(base: Path, size: int | None, seed: int) -> TfdsFolder | None:
+    """The newest version, if there is one.
 
-    height: int
-    width: int
-    look: bytes
-    stored: str  # sha256 (hex) of the bytes
-    length: int  # of them, about
-    read: Callable[[], bytes]  # them, checked
+    Raises:
+        DataError: it is not by `prepare`, or damaged.
+        UsageError: it was prepared with another size or seed.
+    """
+    if newest_version(base) is None:
+        return None
+    before = read_tfds(f"{NAME}@{base.parent}", size=1)
+    if "recipe" not in before.metadata:
+        raise DataError(f"{before.root}: not by `jaxgear prepare`; choose another place")
+    for name, wanted in (("size", size), ("seed", seed)):
+        if (has := before.metadata[name]) != wanted:
+            flag = f"--{name} {has}" if has is not None else f"no --{name}"
+            raise UsageError(
+                f"{base}: was prepared with {flag}; say so again, or choose another place"
+            )
+    return before
+
+
+def pictures_of(before: TfdsFolder) -> dict[str, Picture]:
+    """Its pictures, by sha256 (hex) of the files that they came from."""
+    found = {}
+    for shard in before.shards:
+        length = shard.path.stat().st_size // len(shard.records)
+        for record, stored in zip(shard.records, shard.stored, strict=True):
+            read = partial(before.read, record)
+            size = record.height, record.width
+            found[record.sha256] = Picture(*size, record.look, stored, length, read)
+    return found
 
 
 def write_version(

@@ -134,6 +134,39 @@ def test_any_size_can_be_described(size: tuple[int, int]):
     assert list(alike([])) == []
 
 
+def plainly_described(image: Image.Image) -> bytes:
+    """`describe`, as its docstring says it."""
+    if (factor := max(image.size) // 200) > 1:
+        image = image.reduce(factor)
+    content = (np.asarray(image) < 220).any(axis=2)
+    rows = np.flatnonzero(content.mean(axis=1) > 0.01)
+    columns = np.flatnonzero(content.mean(axis=0) > 0.01)
+    box = (0, 0, *image.size)
+    if rows.size and columns.size:
+        box = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
+    size = np.array([box[3] - box[1], box[2] - box[0]], "<u2")
+    grey, small = image.convert("L"), Image.Resampling.BILINEAR
+    views = [grey.resize((17, 16), small, box=area) for area in (None, box)]
+    return size.tobytes() + b"".join(view.tobytes() for view in views)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 250), (100, 100), (200, 399), (400, 401), (611, 40)])
+def test_the_descriptor_is_as_described(size: tuple[int, int]):
+    """Also where exactly 1 % of a row is content, and where the unused fourth byte is not white."""
+    rng = np.random.default_rng(0)
+    for share in (0, 0.005, 0.01, 0.02, 0.5):
+        pixels = np.full((*size, 3), 255, np.uint8)
+        pixels[rng.random(pixels.shape) < share] = rng.integers(200, 240)
+        pixels[: size[0] // 4] = 255
+        pixels[-1, : size[1] // 100] = 0
+        image = Image.fromarray(pixels)
+        seen = Image.new("RGBA", image.size, (0, 0, 0, 0))
+        seen.paste(image)
+        seen.putalpha(0)
+        for shown in (image, seen.convert("RGB")):
+            assert looks.describe_image(shown) == plainly_described(shown)
+
+
 def test_blocks_do_not_change_the_pairs(monkeypatch: pytest.MonkeyPatch):
     pictures = [catalogue(s) for s in range(15)]
     pictures += [jpeg(p, 60) for p in pictures] + [margin(p, 20, 9) for p in pictures[:8]]

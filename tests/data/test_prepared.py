@@ -21,8 +21,8 @@ from jaxgear.data.folder import pixels, read_folder
 from jaxgear.data.images import letterbox
 from jaxgear.data.prepared import prepare
 from jaxgear.data.shards import write_shard
-from jaxgear.data.staging import staged
 from jaxgear.data.tfds_gear import read_tfds
+from jaxgear.data.workshop import staged
 from jaxgear.errors import DataError, UsageError
 
 ROOT = Path(__file__).parents[2]

@@ -102,6 +102,15 @@ def test_plain_jpegs_are_stored_as_they_are(made):
     assert not kept & {"axes/hidden.png", "axes/cmyk.jpg", "boots/turned.jpg", "boots/grey.jpg"}
 
 
+def test_a_large_jpeg_is_stored_as_it_is():
+    """Its pixels are not looked at in one piece."""
+    file = io.BytesIO()
+    Image.new("RGB", (1300, 1000), "red").save(file, "JPEG")
+    assert portable(file.getvalue()) == file.getvalue()
+    Image.new("L", (1300, 1000)).save(file := io.BytesIO(), "JPEG")
+    assert portable(file.getvalue()).startswith(b"\x89PNG")
+
+
 def test_portable_bytes_show_the_same_anywhere(tmp_path: Path):
     for path in sorted(varied_set(tmp_path).rglob("*.*")):
         data = path.read_bytes()

@@ -1,0 +1,48 @@
+"""What is staged of a picture depends on no other that is worked on with it."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pictures import encoded, scene
+
+from jaxgear.data import workshop
+from jaxgear.data.images import letterbox, load_rgb, portable
+from jaxgear.data.looks import describe
+from jaxgear.data.walk import Refused
+from jaxgear.data.workshop import Staged, Workshop, staged
+
+
+@pytest.mark.parametrize("size", [24, None])
+def test_pictures_in_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int | None):
+    """With pictures that are known, copies and bad files between them, in groups of every size."""
+    contents = {f"{n}.png": encoded(scene(n, 30 + n, 40)) for n in range(7)}
+    contents["jpeg.jpg"] = encoded(scene(8), "JPEG")
+    contents["bad.jpg"], contents["copy.png"] = b"no", contents["2.png"]
+    paths = sorted(contents)
+    for path, data in contents.items():
+        (tmp_path / path).write_bytes(data)
+    sums = {path: hashlib.sha256(data).hexdigest() for path, data in contents.items()}
+    known = frozenset({bytes.fromhex(sums["4.png"])})
+    for at_once in (1, 30_000, 2**22):
+        monkeypatch.setattr(workshop, "_AT_ONCE", at_once)
+        place = tmp_path / f"{at_once}"
+        place.mkdir()
+        with Workshop(tmp_path, place, size, known) as shop:
+            found = shop.stage(paths)
+        by_path = dict(zip(paths, found, strict=True))
+        assert by_path["bad.jpg"] == Refused("bad.jpg", "text, not a picture")
+        assert (by_path["4.png"], by_path["copy.png"]) == (sums["4.png"], sums["2.png"])
+        entries = [one for one in found if isinstance(one, Staged)]
+        assert list(staged(place)) == entries
+        assert len(entries) == 7
+        for path, one in by_path.items():
+            if isinstance(one, Staged):
+                pixels = load_rgb(contents[path])
+                assert (one.sha256, one.look) == (sums[path], describe(pixels))
+                assert (one.height, one.width) == pixels.shape[:2]
+                if size is None:
+                    assert one.read() == portable(contents[path])
+                else:
+                    assert np.array_equal(load_rgb(one.read()), letterbox(pixels, size))
