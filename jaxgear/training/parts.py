@@ -69,9 +69,9 @@ def in_cache(
     return lax.platform_dependent(rows, key, cpu=on_cpu, default=elsewhere)
 
 
-def cache_size(images: Array) -> int:
+def cache_size(images: Array | jax.ShapeDtypeStruct) -> int:
     """How many pictures to take at a time: a divisor of the batch; all where none suits."""
-    batch = len(images)
+    batch = images.shape[0]
     fits = max(1, PART_BYTES * batch // (images.size * 4))
     size = max(d for d in range(1, batch + 1) if batch % d == 0 and d <= max(fits, batch // MOST))
     return size if batch // size <= MOST else batch
