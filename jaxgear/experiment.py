@@ -73,7 +73,7 @@ def open_data(config: Config) -> Dataset:
             f"--batch-size {config.batch_size}: only {dataset.counts()['train']} pictures to "
             "train on"
         )
-    return dataset.streamed(config.stream) if not config.backgrounds else dataset
+    return dataset.streamed(config.stream, channels=4 if config.backgrounds else 3)
 
 
 def open_backgrounds(config: Config) -> UInt8[Array, "M T T 3"] | None:
