@@ -92,7 +92,8 @@ def picture_batches(
     """The training and validation sides, on the devices, or streamed to them.
 
     With a bank of backgrounds training pictures have the mask of their object as a fourth channel,
-    and validation pictures are there twice: as they are, and pasted.
+    and validation pictures are there twice: as they are, and pasted; both are made when they are
+    due, or, where the set is not `stored`, all at once.
     """
     train, batches = dataset.side("train"), Batches
     if dataset.stored:

@@ -96,7 +96,8 @@ class Dataset:
     ) -> "Dataset":
         """Itself, or `stored` where it would take more than half of the memory that is free.
 
-        A pixel is `channels` bytes: 4 with masks. `say` gets one line if it is that, or `always` was asked for.
+        A pixel is `channels` bytes: 4 with masks. `say` gets one line if it is that, or `always`
+        was asked for.
         """
         size = len(self.folder.records) * self.size**2 * channels
         free = _free_memory()
