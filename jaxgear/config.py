@@ -73,8 +73,6 @@ class Config:
             raise UsageError(f"--host-id {self.host_id}: from 0 to below --hosts {self.hosts}")
         if (self.hosts > 1) != bool(self.coordinator):
             raise UsageError("--coordinator ADDRESS:PORT goes with --hosts of 2 or more")
-        if self.stream and self.backgrounds:
-            raise UsageError("--stream: pictures for --backgrounds are kept in memory, not both")
         if self.paste > 1:
             raise UsageError(f"--paste {self.paste}: a probability, at most 1")
         if self.seed < 0:

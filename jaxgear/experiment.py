@@ -75,7 +75,7 @@ def open_data(config: Config) -> Dataset:
             f"--batch-size {config.batch_size}: only {dataset.counts()['train']} pictures to "
             "train on"
         )
-    return dataset.streamed(config.stream) if not config.backgrounds else dataset
+    return dataset.streamed(config.stream, channels=4 if config.backgrounds else 3)
 
 
 def open_backgrounds(config: Config) -> UInt8[Array, "M T T 3"] | None:
@@ -94,7 +94,8 @@ def picture_batches(
     """The training and validation sides, on the devices, or streamed to them.
 
     With a bank of backgrounds training pictures have the mask of their object as a fourth channel,
-    and validation pictures are there twice: as they are, and pasted.
+    and validation pictures are there twice: as they are, and pasted; both are made when they are
+    due, or, where the set is not `stored`, all at once.
     """
     train, batches = dataset.side("train"), Batches
     if dataset.stored:

@@ -33,7 +33,8 @@ def train() -> None:
     import optax
 
     from jaxgear import cli, experiment
-    from jaxgear.data.augment import flip, mixup
+    from jaxgear.data.augment import chain, flip, mixup
+    from jaxgear.data.backgrounds import backgrounds
     from jaxgear.files import write_json
     from jaxgear.models.convnet import Conv, ConvNet, Dropout, GlobalPool
     from jaxgear.training import loop, steps
@@ -46,11 +47,12 @@ def train() -> None:
 
     def main(config: Config) -> Path:
         dataset = experiment.open_data(config)
-        batches, val = experiment.picture_batches(config, dataset)
+        bank = experiment.open_backgrounds(config)
+        batches, val = experiment.picture_batches(config, dataset, bank)
         layers = [Conv(4, strides=2), Dropout(0.2), GlobalPool()]
         model = ConvNet(layers, classes=len(dataset.classes))
         tx = optax.sgd(0.05, momentum=0.9)
-        state = steps.init_state(model, tx, batches.images[:1], config.seed, average=True)
+        state = steps.init_state(model, tx, val.images[:1], config.seed, average=True)
         state = experiment.warm_start(config, state)
         with Progress() as progress, experiment.start(config, __file__, dataset) as run:
             state = run.latest(state)
@@ -64,13 +66,13 @@ def train() -> None:
                 progress=progress,
                 classes=len(dataset.classes),
                 loss=steps.smoothed_cross_entropy(0.1),
-                augment=flip(),
+                augment=chain(flip(), backgrounds(bank, config.paste)),
                 mix=mixup(0.2),
             )
             state = experiment.follow(run, state, epochs, config.patience)
             write_json(run.path / "state.json", _digests(jax.device_get(_raw(state))))
             best, row = run.best(state)
-            return experiment.conclude(run, row, dataset, model, best.variables)
+            return experiment.conclude(run, row, dataset, model, best.variables, bank=bank)
 
     def _raw(state: steps.TrainState) -> steps.TrainState:
         return state.replace(key=jax.random.key_data(state.key))

@@ -69,9 +69,14 @@ def test_a_signal_saves_the_last_step_and_the_run_goes_on_to_the_same_bits(
     assert kill_runs.outcome(run) == kill_runs.outcome(straight)
 
 
-def test_a_streamed_run_is_the_same_run_and_goes_on_in_memory(straight, tmp_path):
+@pytest.mark.parametrize("backgrounds", ["", "drawn"])
+def test_a_streamed_run_is_the_same_run_and_goes_on_in_memory(backgrounds, straight, tmp_path):
     """To the bit; interrupted within an epoch, it is resumed at the same batch, streamed or not."""
-    process = start(*kill_runs.TRAIN, "--stream", "--out", tmp_path)
+    flags, whole = [*kill_runs.TRAIN, "--backgrounds", backgrounds], straight
+    if backgrounds:
+        finish(start(*flags, "--out", tmp_path / "straight"))
+        whole = only(tmp_path / "straight")
+    process = start(*flags, "--stream", "--out", tmp_path)
     while not list(tmp_path.glob("*/checkpoints/000002/manifest.json")):
         assert process.poll() is None
         time.sleep(0.01)
@@ -80,7 +85,7 @@ def test_a_streamed_run_is_the_same_run_and_goes_on_in_memory(straight, tmp_path
     assert "streaming: 0.0 GB of pixels are decoded when their turn comes (--stream)" in printed
     run = only(tmp_path)
     finish(start("--resume", run, "--no-stream"))
-    assert kill_runs.outcome(run) == kill_runs.outcome(straight)
+    assert kill_runs.outcome(run) == kill_runs.outcome(whole)
 
 
 def test_the_second_signal_ends_it_at_once():

@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Num
 
 from jaxgear import devices
+from jaxgear.data.stored import LazyPictures
 
 
 @no_type_check  # JAX also fills trees with things that are not arrays
@@ -35,7 +36,7 @@ class Batches:
 
     def __init__(
         self,
-        images: Num[np.ndarray, "N ..."],
+        images: Num[np.ndarray, "N ..."] | LazyPictures,
         labels: Int[np.ndarray, " N"],
         batch_size: int,
         seed: int = 0,
@@ -52,7 +53,7 @@ class Batches:
         """
         self.mesh = devices.all_devices() if mesh is None else mesh
         devices.check_divides(batch_size, self.mesh, "--batch-size")
-        self.images = devices.place(images, self.mesh)
+        self.images = devices.place(images[:], self.mesh)
         self.labels = devices.place(np.asarray(labels, np.int32), self.mesh)
         self.batch_size = batch_size
         self.seed = seed

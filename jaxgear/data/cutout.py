@@ -8,8 +8,6 @@ numpy and Pillow alone. White is told from white by where it is: what touches th
 white is background; enclosed white is background where it is large and as pure and flat as paper.
 """
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -19,6 +17,7 @@ from jaxgear.data.cache import CacheChoice, MaskCache
 from jaxgear.data.dataset import Side
 from jaxgear.data.folder import Folder
 from jaxgear.data.images import letterbox, load_rgba
+from jaxgear.data.stored import LazyPictures
 
 VERSION = 1  # of the rule: raise it whenever a picture would get another mask
 
@@ -52,31 +51,25 @@ def cutout(rgba: UInt8[np.ndarray, "H W 4"]) -> UInt8[np.ndarray, "H W"]:
     return _soft(ground, below)
 
 
-def masks(folder: Folder, size: int, *, cache: CacheChoice = "user") -> UInt8[np.ndarray, "N S S"]:
-    """Masks of all records, letterboxed at `size` as their pixels are, in record order."""
-    store = MaskCache(cache, size, VERSION, outside=folder.root)
-    out = np.empty((len(folder.records), size, size), np.uint8)
+def with_masks(side: Side, folder: Folder, *, cache: CacheChoice = "user") -> Side:
+    """`side` with the mask of each picture as a fourth channel, made when it is asked for.
 
-    def fill(index: int) -> None:
-        record = folder.records[index]
+    Masks are letterboxed as their pixels are; the cache keeps them, as one takes longer to make
+    than a picture to decode.
+    """
+    size = side.images.shape[1]
+    store = MaskCache(cache, size, VERSION, outside=folder.root)
+
+    def one(row: int) -> UInt8[np.ndarray, "S S 4"]:
+        record = side.records[row]
         key = folder.cache_key(record)
         mask = store.get(key)
         if mask is None:
             mask = letterboxed(cutout(load_rgba(folder.read(record), record.path)), size)
             store.put(key, mask)
-        out[index] = mask
+        return np.dstack([side.images[row], mask])
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for _ in pool.map(fill, range(len(out))):
-            pass  # asks for each result, which raises what went wrong
-    return out
-
-
-def with_masks(side: Side, folder: Folder) -> Side:
-    """`side` with the mask of each picture as a fourth channel: u8 [N, S, S, 4]."""
-    part = replace(folder, records=side.records)
-    found = masks(part, side.images.shape[1])
-    return replace(side, images=np.concatenate([side.images, found[..., None]], axis=-1))
+    return replace(side, images=LazyPictures((len(side.records), size, size, 4), one))
 
 
 def letterboxed(mask: UInt8[np.ndarray, "H W"], size: int) -> UInt8[np.ndarray, "S S"]:

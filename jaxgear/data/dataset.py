@@ -21,7 +21,7 @@ from jaxgear.data.splits import (
     twins_across,
     twins_in_two_classes,
 )
-from jaxgear.data.stored import StoredPictures
+from jaxgear.data.stored import LazyPictures, stored_pictures
 from jaxgear.data.walk import printable
 from jaxgear.errors import DataError
 
@@ -34,8 +34,8 @@ SIDES = ("train", "val", "test")
 class Side:
     """The pictures of one side."""
 
-    # RGB, letterboxed on white; C = 4: and the mask. StoredPictures: decoded when asked for.
-    images: UInt8[np.ndarray, "N S S C"] | StoredPictures
+    # RGB, letterboxed on white; C = 4: and the mask. LazyPictures: made when asked for.
+    images: UInt8[np.ndarray, "N S S C"] | LazyPictures
     labels: Int[np.ndarray, " N"]
     records: tuple[Record, ...]
 
@@ -90,19 +90,22 @@ class Dataset:
         )
         labels = np.array([record.label for record in records], np.int32)
         folder = replace(self.folder, records=records)
-        images = StoredPictures(folder, self.size) if self.stored else pixels(folder, self.size)
+        images = (stored_pictures if self.stored else pixels)(folder, self.size)
         return Side(images, labels, records)
 
     def counts(self) -> dict[str, int]:
         """Pictures on each side."""
         return dict(Counter(self.sides))
 
-    def streamed(self, always: bool, say: Callable[[str], None] = print) -> "Dataset":
+    def streamed(
+        self, always: bool, say: Callable[[str], None] = print, channels: int = 3
+    ) -> "Dataset":
         """Itself, or `stored` where it would take more than half of the memory that is free.
 
-        `say` gets one line if it is that, or `always` was asked for.
+        A pixel is `channels` bytes: 4 with masks. `say` gets one line if it is that, or `always`
+        was asked for.
         """
-        size = len(self.folder.records) * self.size**2 * 3
+        size = len(self.folder.records) * self.size**2 * channels
         free = _free_memory()
         if not always and size <= free / 2:
             return self

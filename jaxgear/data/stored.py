@@ -1,7 +1,7 @@
-"""Pictures that stay where they are: an array of them that decodes what is asked for."""
+"""Pictures that are made when they are asked for: decoded, cut out, pasted."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -11,43 +11,57 @@ from jaxgear.data.cache import CacheChoice, PictureCache
 from jaxgear.data.folder import Folder
 from jaxgear.data.images import load_letterboxed
 
+Shape = tuple[int, int, int, int]
 
-class StoredPictures:
-    """The records of a folder letterboxed at `size`, like the array that `folder.pixels` gives.
 
-    An index gives one picture, u8 [S, S, 3]; a slice or an array of them [n, S, S, 3], decoded by
-    threads. What the cache has is taken from there; nothing is kept. Safe for many threads.
+class LazyPictures:
+    """Pictures that are made when they are asked for, like an array u8 [N, S, S, C] of them.
+
+    An index gives one picture, u8 [S, S, C]; a slice or an array of them [n, S, S, C], made by
+    threads; `[:]` all of them. Nothing is kept. Safe for many threads.
     """
 
     dtype = np.dtype(np.uint8)
 
-    def __init__(self, folder: Folder, size: int, *, cache: CacheChoice = "user"):
-        self._folder, self._size = folder, size
-        self._cache = PictureCache(cache, size, outside=folder.root)
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        return (len(self), self._size, self._size, 3)
+    def __init__(self, shape: Shape, one: Callable[[int], UInt8[np.ndarray, "S S C"]]):
+        """`one` makes the picture of a row, for many threads at once."""
+        self.shape = shape
+        self._one = one
 
     def __len__(self) -> int:
-        return len(self._folder.records)
+        return self.shape[0]
 
-    def __iter__(self) -> Iterator[UInt8[np.ndarray, "S S 3"]]:
+    def __iter__(self) -> Iterator[UInt8[np.ndarray, "S S C"]]:
         return map(self._one, range(len(self)))
 
-    def __getitem__(self, rows: int | slice | Int[np.ndarray, " n"]) -> UInt8[np.ndarray, "..."]:
+    def __getitem__(
+        self, rows: int | slice | list[int] | Int[np.ndarray, " n"]
+    ) -> UInt8[np.ndarray, "..."]:
         """One picture, or several; `DataError` if a file is damaged or no longer the same."""
         if isinstance(rows, int | np.integer):
             return self._one(range(len(self))[rows])
         wanted = np.arange(len(self))[rows].tolist()
         out = np.empty((len(wanted), *self.shape[1:]), np.uint8)
+
+        def fill(place: int) -> None:
+            out[place] = self._one(wanted[place])
+
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow releases the GIL
-            for place, picture in enumerate(pool.map(self._one, wanted)):
-                out[place] = picture
+            for _ in pool.map(fill, range(len(wanted))):
+                pass  # asks for each result, which raises what went wrong
         return out
 
-    def _one(self, row: int) -> UInt8[np.ndarray, "S S 3"]:
-        record = self._folder.records[row]
-        if (entry := self._cache.get(self._folder.cache_key(record))) is not None:
+
+def stored_pictures(folder: Folder, size: int, *, cache: CacheChoice = "user") -> LazyPictures:
+    """The records of a folder letterboxed at `size`, as `folder.pixels` gives them, that stay where
+    they are. What the cache has is taken from there.
+    """
+    store = PictureCache(cache, size, outside=folder.root)
+
+    def one(row: int) -> UInt8[np.ndarray, "S S 3"]:
+        record = folder.records[row]
+        if (entry := store.get(folder.cache_key(record))) is not None:
             return entry.pixels
-        return load_letterboxed(self._folder.read(record), self._size, record.path)
+        return load_letterboxed(folder.read(record), size, record.path)
+
+    return LazyPictures((len(folder.records), size, size, 3), one)

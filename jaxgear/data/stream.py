@@ -17,7 +17,7 @@ from jaxtyping import Int, UInt8
 
 from jaxgear import devices
 from jaxgear.data.batches import Batch, Batches
-from jaxgear.data.stored import StoredPictures
+from jaxgear.data.stored import LazyPictures
 from jaxgear.errors import UsageError
 
 AHEAD = 4  # batches that are decoded, or being decoded, in advance
@@ -34,7 +34,7 @@ class Stream(Batches):
 
     def __init__(
         self,
-        images: StoredPictures | UInt8[np.ndarray, "N S S C"],
+        images: LazyPictures | UInt8[np.ndarray, "N S S C"],
         labels: Int[np.ndarray, " N"],
         batch_size: int,
         seed: int = 0,

@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, Key
 
 from jaxgear.data.cache import user_cache
 from jaxgear.data.dataset import Side
+from jaxgear.data.pasted import program_sha256
 from jaxgear.models.pretrained import Backbone
 
 BATCH = 32  # one compiled shape for any number of pictures
@@ -58,9 +59,10 @@ def compute_features(
         places = missing[start : start + BATCH]
         # The last batch is filled up with its first picture.
         rows = [row for row, _ in places] + [places[0][0]] * (BATCH - len(places))
+        unique, again = np.unique(rows, return_inverse=True)  # each is read once
         view = np.array([view for _, view in places] + [0] * (BATCH - len(places)), np.int32)
         seeds = np.array([int(sha256[row][:8], 16) for row in rows], np.uint32)
-        pictures = _views(augment if view.any() else None, images[rows], seeds, view)
+        pictures = _views(augment if view.any() else None, images[unique][again], seeds, view)
         for place, entry in zip(places, np.asarray(folded.features(pictures)), strict=False):
             stores[place[1]].put(sha256[place[0]], place[1], entry)
             found[place] = entry
@@ -93,15 +95,11 @@ def _views(augment, images, seeds, view):
 
 
 def _recipe(augment: Augment | None, shape: tuple[int, ...]) -> str:
-    """A hash of the program that makes the views and of the arrays in it, backgrounds say: another
-    augmentation has other entries.
-    """
+    """Another augmentation has other entries."""
     shapes = [((BATCH, *shape[1:]), jnp.uint8), ((BATCH,), jnp.uint32), ((BATCH,), jnp.int32)]
-    program = _views.trace(augment, *(jax.ShapeDtypeStruct(*shape) for shape in shapes))
-    digest = hashlib.sha256(program.lower().as_text().encode())
-    for constant in program.jaxpr.consts:
-        digest.update(np.asarray(constant).tobytes())
-    return digest.hexdigest()
+    return program_sha256(
+        _views.trace(augment, *(jax.ShapeDtypeStruct(*shape) for shape in shapes))
+    )
 
 
 class _Store:

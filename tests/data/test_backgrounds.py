@@ -199,6 +199,14 @@ def test_pasted_pictures_follow_their_side(tmp_path, blue):
     both = pasted.and_pasted(side, folder, blue)
     assert both.images.shape == (10, SIDE, SIDE, 3)
     np.testing.assert_array_equal(both.images[:5], side.images)
+
+    def names(bank, part=side):
+        return [record.sha256 for record in pasted.and_pasted(part, folder, bank).records]
+
+    assert names(jnp.array(blue)) == [record.sha256 for record in both.records]
+    assert not set(names(blue + 1)[5:]) & set(names(blue)[5:])
+    fewer = Side(side.images[:4], labels[:4], side.records[:4])
+    assert not set(names(blue, fewer)[4:]) & set(names(blue)[5:])
     np.testing.assert_array_equal(both.labels, [*labels, *labels])
     assert len({record.sha256 for record in both.records}) == 10
     scenes = pasted.scene_side(blue, SIDE, 5)

@@ -124,15 +124,16 @@ def test_masks_lie_on_their_letterboxed_pixels_and_are_kept(tmp_path, monkeypatc
         ImageDraw.Draw(image).rectangle(box, fill=(200, 30, 30))
         image.save(root / name / "1.png")
     folder = read_folder(root, size=32)
-    found = cutout.masks(folder, 32)
     images = pixels(folder, 32)
+    whole = Side(images, np.arange(2, dtype=np.int32), folder.records)
+    found = cutout.with_masks(whole, folder).images[:][..., 3]
     assert (images[..., 1][found == 0] > 240).all()
     assert found[0].max() == 255
     side = cutout.with_masks(Side(images[1:], np.array([1], np.int32), folder.records[1:]), folder)
-    np.testing.assert_array_equal(side.images[0, ..., 3], found[1])
+    np.testing.assert_array_equal(side.images[0], np.dstack([images[1], found[1]]))
 
     def never(rgba):
         raise AssertionError
 
     monkeypatch.setattr(cutout, "cutout", never)
-    np.testing.assert_array_equal(cutout.masks(folder, 32), found)
+    np.testing.assert_array_equal(cutout.with_masks(whole, folder).images[:][..., 3], found)

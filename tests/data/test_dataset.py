@@ -11,7 +11,7 @@ from pictures import write_set
 from jaxgear.data import dataset
 from jaxgear.data.dataset import open_dataset
 from jaxgear.data.drawn import CLASSES
-from jaxgear.data.stored import StoredPictures
+from jaxgear.data.stored import LazyPictures
 from jaxgear.errors import DataError
 
 
@@ -144,7 +144,7 @@ def test_a_set_of_more_than_half_of_the_free_memory_is_streamed(
     assert "(--stream)" in said[-1]
     for name in ("train", "val"):
         side, same = found.side(name), forced.side(name)
-        assert isinstance(same.images, StoredPictures)
+        assert isinstance(same.images, LazyPictures)
         np.testing.assert_array_equal(same.images[:], side.images)
         np.testing.assert_array_equal(same.labels, side.labels)
 

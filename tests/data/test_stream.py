@@ -3,13 +3,17 @@
 import os
 from dataclasses import replace
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from pictures import write_set
 
 from jaxgear.data.batches import Batches
+from jaxgear.data.cutout import with_masks
+from jaxgear.data.dataset import Side
 from jaxgear.data.folder import pixels, read_folder
-from jaxgear.data.stored import StoredPictures
+from jaxgear.data.pasted import and_pasted
+from jaxgear.data.stored import LazyPictures, stored_pictures
 from jaxgear.data.stream import AHEAD, ON_DEVICE, Stream
 from jaxgear.errors import DataError, UsageError
 
@@ -26,7 +30,7 @@ def paths(folder):
     """The same pictures in memory, and where they are."""
     labels = np.array([record.label for record in folder.records], np.int32)
     memory = Batches(pixels(folder, SIZE, cache=None), labels, BATCH, seed=3)
-    return memory, Stream(StoredPictures(folder, SIZE, cache=None), labels, BATCH, seed=3)
+    return memory, Stream(stored_pictures(folder, SIZE, cache=None), labels, BATCH, seed=3)
 
 
 def assert_same(expected, found):
@@ -70,24 +74,54 @@ def test_hosts_that_cannot_share_a_batch(paths):
         Stream(paths[1].images, paths[1].labels, BATCH, hosts=4)
 
 
-class Counted(StoredPictures):
-    """Counts what was decoded."""
-
-    decoded = 0
-
-    def _one(self, row):
-        Counted.decoded += 1
-        return super()._one(row)
+def counted(images):
+    """`images`, and the rows of those that were asked for so far."""
+    asked = []
+    return LazyPictures(images.shape, lambda row: asked.append(row) or images[row]), asked
 
 
-def test_no_more_is_decoded_than_is_ahead(folder):
+@pytest.mark.parametrize("masked", [False, True])
+def test_no_more_is_decoded_than_is_ahead(folder, masked):
     folder = replace(folder, records=folder.records * 20)
-    stream = Stream(Counted(folder, SIZE), np.zeros(len(folder.records), np.int32), 2)
+    labels = np.zeros(len(folder.records), np.int32)
+    images, decoded = counted(stored_pictures(folder, SIZE))
+    side = Side(images, labels, folder.records)
+    stream = Stream(with_masks(side, folder).images if masked else images, labels, 2)
     batches = stream.shuffled(0)
     next(batches)
     batches.close()
     # Grain's threads hold one batch each beside their buffer.
-    assert Counted.decoded <= 2 * (1 + ON_DEVICE + AHEAD + 2 * os.cpu_count())
+    assert len(decoded) <= 2 * (1 + ON_DEVICE + AHEAD + 2 * os.cpu_count())
+
+
+@pytest.fixture
+def bank():
+    return jnp.asarray(np.random.default_rng(0).integers(0, 256, (3, 24, 24, 3), np.uint8))
+
+
+def test_pictures_with_masks_and_pasted_ones_are_those_in_memory(folder, bank):
+    labels = np.array([record.label for record in folder.records], np.int32)
+    memory = Side(pixels(folder, SIZE), labels, folder.records)
+    stored = replace(memory, images=stored_pictures(folder, SIZE))
+    for change in (with_masks, lambda *of: and_pasted(*of, bank)):
+        one, other = change(memory, folder), change(stored, folder)
+        assert one.records == other.records
+        whole = Batches(one.images, one.labels, BATCH, seed=3)
+        stream = Stream(other.images, other.labels, BATCH, seed=3)
+        assert_same(whole.shuffled(5, 1), stream.shuffled(5, 1))
+        assert_same(whole.ordered(), stream.ordered())
+
+
+def test_a_pass_over_pasted_pictures_makes_each_once(folder, bank):
+    """Beside the picture as it is, and those that fill up the last batch; none before it is due."""
+    folder = replace(folder, records=folder.records * 10)
+    labels = np.zeros(190, np.int32)
+    images, decoded = counted(stored_pictures(folder, SIZE))
+    both = and_pasted(Side(images, labels, folder.records), folder, bank)
+    assert decoded == []
+    stream = Stream(both.images, both.labels, 10)
+    assert len(list(stream.ordered())) == 38
+    assert len(decoded) == 190 + 192
 
 
 def test_a_picture_that_changed_is_named(folder, paths):
@@ -98,7 +132,7 @@ def test_a_picture_that_changed_is_named(folder, paths):
 
 def test_stored_pictures_are_an_array(folder):
     expected = pixels(folder, SIZE)
-    stored = StoredPictures(folder, SIZE)
+    stored = stored_pictures(folder, SIZE)
     assert stored.shape == expected.shape
     np.testing.assert_array_equal(stored[3:9], expected[3:9])
     np.testing.assert_array_equal(stored[np.array([7, 2])], expected[[7, 2]])
