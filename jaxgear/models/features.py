@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, Key
 from jaxgear.data.cache import user_cache
 from jaxgear.data.dataset import Side
 from jaxgear.data.pasted import program_sha256
+from jaxgear.data.stored import LazyPictures
 from jaxgear.models.pretrained import Backbone
 
 BATCH = 32  # one compiled shape for any number of pictures
@@ -79,7 +80,8 @@ def mirrored(side: Side) -> Side:
         )
         for record in side.records
     )
-    return Side(side.images[:, :, ::-1], side.labels, records)
+    images = LazyPictures(side.images.shape, lambda row: side.images[row][:, ::-1])
+    return Side(images, side.labels, records)
 
 
 @functools.partial(jax.jit, static_argnames="augment")
