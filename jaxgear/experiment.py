@@ -192,15 +192,16 @@ def conclude(
     variables: PyTree,
     inputs_of: Callable[[Side], np.ndarray] | None = None,
     bank: UInt8[Array, "M T T 3"] | None = None,
+    evidence_weight: float = 1.0,
 ) -> Path:
     """Hands on the model of `row`, the best epoch, and tests it: all that reads test pictures.
 
     Writes `model/`, `test.json`, `confusion.png` and `predictions.png`, and prints the last line.
     `inputs_of` is a quicker way to what the model's last layer takes than from pictures, where
-    there is one. With a `bank` of backgrounds the model gets evidence of gear (evidence.py), and
-    its temperature and the score from which a picture is gear are those of the validation pictures
-    as they are and pasted, alike. The first of several hosts does it; for the others it is the run
-    folder alone.
+    there is one. With a `bank` of backgrounds the model gets evidence of gear (evidence.py), of
+    `evidence_weight`, and its temperature and the score from which a picture is gear are those of
+    the validation pictures as they are and pasted, alike. The first of several hosts does it; for
+    the others it is the run folder alone.
     """
     if not devices.first_host():
         return run.path
@@ -220,7 +221,7 @@ def conclude(
         gear = and_pasted(some(dataset.side("train"), SHOWN), dataset.folder, bank)
         scenes = scene_side(bank, dataset.size, SHOWN)
         known = [inputs(side) for side in (gear, scenes, val)]
-        variables = evidence.with_evidence(variables, layer, *known)
+        variables = evidence.with_evidence(variables, layer, *known, evidence_weight)
     bundle = Bundle(
         model=model,
         variables=variables,

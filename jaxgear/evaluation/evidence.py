@@ -81,18 +81,19 @@ def with_evidence(
     gear: Float[np.ndarray, "G D"],
     other: Float[np.ndarray, "O D"],
     held_out: Float[np.ndarray, "V D"],
+    weight: float = 1.0,
 ) -> PyTree:
     """`variables` with the evidence added to the last layer, and the mean of its logits taken out.
 
     The discriminant is that of `gear` and `other`. On `held_out`, pictures of gear that nothing was
-    trained on, it varies as much as the largest logit did.
+    trained on, it varies `weight` times as much as the largest logit.
     """
-    weight = np.repeat([0.5 / len(gear), 0.5 / len(other)], [len(gear), len(other)])
+    share = np.repeat([0.5 / len(gear), 0.5 / len(other)], [len(gear), len(other)])
     known = np.concatenate([gear, other]).astype(np.float64)
-    mean = weight @ known
-    scale = np.sqrt(weight @ (known - mean) ** 2) + 1e-6
+    mean = share @ known
+    scale = np.sqrt(share @ (known - mean) ** 2) + 1e-6
     known = (known - mean) / scale
-    covariance = known.T @ (known * weight[:, None])
+    covariance = known.T @ (known * share[:, None])
     apart = known[: len(gear)].mean(axis=0) - known[len(gear) :].mean(axis=0)
     towards = np.linalg.solve(covariance + SHRINK * np.eye(len(apart)), apart) / scale
 
@@ -101,7 +102,7 @@ def with_evidence(
     kernel, bias = kernel - kernel.mean(axis=1, keepdims=True), bias - bias.mean()
     largest = (held_out @ kernel + bias).max(axis=1)
     evidence = (held_out - mean) @ towards
-    towards *= largest.std() / max(evidence.std(), 1e-12)
+    towards *= weight * largest.std() / max(evidence.std(), 1e-12)
     flat[*layer, "kernel"] = (kernel + towards[:, None]).astype(np.float32)
     flat[*layer, "bias"] = (bias - mean @ towards).astype(np.float32)
     return {**variables, "params": traverse_util.unflatten_dict(flat)}
