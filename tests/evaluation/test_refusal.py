@@ -26,7 +26,8 @@ def test_threshold_accepts_the_share_and_no_larger_one_does(n):
 def test_scores_of_logits():
     logits = np.array([[1000.0, 0.0], [0.0, 0.0]], np.float32)
     np.testing.assert_allclose(refusal.energy(logits), logsumexp(logits, axis=1))
-    np.testing.assert_allclose(refusal.largest_logit(logits), [1000, 0])
+    np.testing.assert_allclose(refusal.largest_less_mean(logits), [500, 0])
+    np.testing.assert_allclose(refusal.evidence(logits), [500, 0])
     np.testing.assert_allclose(refusal.confidence(logits), [0, -np.log(2)])
 
 

@@ -71,7 +71,7 @@ def test_test_pictures_that_are_refused_say_so():
     """Wrong ones first and marked; a low score is said of right and wrong ones alike."""
     logits = np.array([[4, 0, 0], [0, 3, 0], [0, 0, 1], [1, 0, 0]], np.float32)
     side = Side(np.zeros((4, 16, 16, 3), np.uint8), np.array([0, 0, 2, 1], np.int32), ())
-    shown = tiles.test_tiles(dataclasses.replace(BUNDLE, accept_from=1.0), side, logits)
+    shown = tiles.test_tiles(dataclasses.replace(BUNDLE, accept_from=2.0), side, logits)
     assert [one.title.split()[0] for one in shown] == ["boots", "axes", "axes", "hardshell"]
     assert [one.wrong for one in shown] == [True, True, False, False]
     assert ["refused" in one.warning for one in shown] == [False, True, False, True]
