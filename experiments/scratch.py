@@ -11,7 +11,7 @@ from pathlib import Path
 
 import optax
 
-from jaxgear import cli, experiment
+from jaxgear import cli, devices, experiment
 from jaxgear.data.augment import affine, chain, colour, flip
 from jaxgear.data.backgrounds import backgrounds, empty, scenes
 from jaxgear.models.convnet import Conv, ConvNet, GlobalPool, Pool, Residual, SpaceToDepth
@@ -45,6 +45,7 @@ def main(config: Config) -> Path:
             *(Conv(256), Residual(), GlobalPool()),
         ],
         classes=len(dataset.classes),
+        dtype=devices.fast_dtype(),
     )
     total = config.epochs * len(train)
     peak_lr = config.peak_lr * (config.batch_size / 48)
@@ -86,6 +87,7 @@ def main(config: Config) -> Path:
         )
         state = experiment.follow(run, state, epochs, config.patience)
         state, best = run.best(state)
+        model = model.clone(dtype="float32")  # tested and handed on
         return experiment.conclude(run, best, dataset, model, state.variables, bank=bank)
 
 

@@ -12,11 +12,10 @@ import dataclasses
 import functools
 from pathlib import Path
 
-import jax
 import numpy as np
 import optax
 
-from jaxgear import cli, experiment
+from jaxgear import cli, devices, experiment
 from jaxgear.data.augment import affine, chain, colour, flip, one_of, one_view
 from jaxgear.data.backgrounds import backgrounds, empty, scenes
 from jaxgear.data.batches import Batches
@@ -103,7 +102,7 @@ def main(config: Config) -> Path:
             "mix": mix,
         }
         state = experiment.last(loop.epochs(state, train, val, last=epochs, **quiet, **options))
-        compute = "bfloat16" if jax.default_backend() == "gpu" else "float32"
+        compute = devices.fast_dtype()
         network, variables = with_head(backbone, head, state.variables, config.finetune, compute)
         train, val = experiment.picture_batches(config, dataset, bank)
         epochs, view, mix = config.finetune_epochs, augment, empty(scenes(bank))

@@ -87,6 +87,11 @@ def first_host() -> bool:
     return jax.process_index() == 0
 
 
+def fast_dtype() -> str:
+    """What networks should compute in: bfloat16 on accelerators, float32 on CPUs."""
+    return "float32" if jax.default_backend() == "cpu" else "bfloat16"
+
+
 def all_devices() -> Mesh:
     """A mesh of all devices of all hosts."""
     # Auto: with Explicit, scatters ask for the sharding of their output.

@@ -7,6 +7,8 @@ would otherwise repeat. See experiments/scratch.py.
 import collections
 import contextlib
 import dataclasses
+import math
+import time
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,7 @@ from jaxgear.training import history, loop
 from jaxgear.training.runs import Run, environment, read_json
 from jaxgear.training.steps import TrainState
 
+REDRAW = 5  # seconds between two drawings of the curves: an epoch may take less than one
 SHOWN = 256  # training pictures, and backgrounds alone, that tell what is no gear
 # Of validation pictures as they are and pasted. Of composites, which are less disturbed than what
 # augmentation pastes, that is 0.97 to 0.99 (results/README.md).
@@ -154,7 +157,7 @@ def follow(
     epochs: Generator[tuple[TrainState, history.Row]],
     patience: int,
 ) -> TrainState:
-    """Records each epoch and redraws the curves; stops early when patience has run out.
+    """Records each epoch and keeps the curves drawn; stops early when patience has run out.
 
     The state after the last epoch, or `state` where a resumed run has none left to train. A signal
     saves the state after the last finished step, and then ends the process.
@@ -164,18 +167,30 @@ def follow(
 
     if run.rows and history.epochs_since_best(run.rows) >= patience:
         return state
+
+    def draw() -> None:
+        if devices.first_host():
+            plots.save(plots.curves(run.rows, run.path.name), run.path / "curves.png")
+
+    drawn, stale = -math.inf, False
     with contextlib.closing(epochs):
         try:
             for state, row in epochs:
                 run.record(state, row)
-                if devices.first_host():
-                    plots.save(plots.curves(run.rows, run.path.name), run.path / "curves.png")
+                stale = time.monotonic() - drawn < REDRAW
+                if not stale:
+                    draw()
+                    drawn = time.monotonic()
                 if history.epochs_since_best(run.rows) >= patience:
                     print(f"stopped early: no lower validation loss for {patience} epochs")
                     break
         except loop.Stopped as stopped:
             run.pause(stopped.state)
             raise
+        finally:
+            if stale:
+                with contextlib.suppress(OSError):  # whatever ends the run is the news
+                    draw()
     return state
 
 

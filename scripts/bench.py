@@ -9,6 +9,9 @@ Tasks, each the same work as the peer's of that name:
     features-resnet50   features of a frozen ResNet-50, uint8 pictures in, batch 32
     train-resnet50      forward and backward pass of ResNet-50, batch 16
     train-reference     one optimizer step of a small CNN as others use on these pictures, batch 50
+    train-scratch       whole epochs of the network of experiments/scratch.py, batch 48: what a GPU
+                        does; its peer, and the next one's, is scripts/benchmarks/torch_train.py
+    finetune-resnet50   whole epochs of a ResNet-50 with a head, all of it trained, batch 64
     predict             `jaxgear predict RUN` as a whole process, decoding included; its peer is
                         scripts/benchmarks/torch_predict.py
     reach               wall seconds from the first command to a test accuracy, everything included:
@@ -40,12 +43,15 @@ from scripts.benchmarks.commands import predict, reach, start
 from scripts.benchmarks.epochs import epoch
 from scripts.benchmarks.networks import features_resnet50, train_reference, train_resnet50
 from scripts.benchmarks.reading import read_pictures
+from scripts.benchmarks.training import finetune_resnet50, train_scratch
 
 # Task -> its function, and the figure that is compared.
 TASKS: dict[str, tuple[Callable[[argparse.Namespace], dict[str, Any]], str]] = {
     "features-resnet50": (features_resnet50, "images_per_second"),
     "train-resnet50": (train_resnet50, "images_per_second"),
     "train-reference": (train_reference, "images_per_second"),
+    "train-scratch": (train_scratch, "images_per_second"),
+    "finetune-resnet50": (finetune_resnet50, "images_per_second"),
     "predict": (predict, "images_per_second"),
     "reach": (reach, "seconds"),
     "start": (start, "seconds"),

@@ -31,8 +31,20 @@ class Batch(struct.PyTreeNode):
     epoch: Int[Array, ""]
 
 
+@no_type_check
+class Stretch(struct.PyTreeNode):
+    """Which pictures form each of some batches of an epoch, `count` of them."""
+
+    index: Int[Array, "T B"]
+    weight: Float[Array, "T B"]
+    epoch: Int[Array, ""]
+    count: Int[Array, ""]  # up to T
+
+
 class Batches:
     """Shuffled epochs and ordered passes over pictures that fit in memory."""
+
+    resident = True  # pictures are on the devices: a program can take batches by itself
 
     def __init__(
         self,
@@ -85,18 +97,29 @@ class Batches:
 
         From batch `first` on, where an epoch was interrupted.
         """
-        order = np.random.default_rng((self.seed, epoch)).permutation(self.examples)
-        return self._in_order(order, epoch, first)
+        return self._in_order(self._order(epoch), epoch, first)
+
+    def stretches(self, epoch: int, first: int, most: int) -> Iterator[Stretch]:
+        """The batches of `shuffled`, by up to `most`, for a program that makes them (`take`)."""
+        order = self._order(epoch)
+        for start in range(first, len(self), most):
+            rows = [self._rows(order, step) for step in range(start, start + most)]
+            index, weight = map(np.stack, zip(*rows, strict=True))
+            count = min(most, len(self) - start)
+            yield Stretch(index, weight, np.int32(epoch), np.int32(count))
 
     def ordered(self) -> Iterator[Batch]:
         """Every picture once, in the order of the set."""
         return self._in_order(np.arange(self.examples), epoch=0)
 
+    def _order(self, epoch: int) -> Int[np.ndarray, " N"]:
+        return np.random.default_rng((self.seed, epoch)).permutation(self.examples)
+
     def _in_order(self, order: np.ndarray, epoch: int, first: int = 0) -> Iterator[Batch]:
-        take = _taker(self.mesh)
+        take_rows = _taker(self.mesh)
         for step in range(first, len(self)):
             index, weight = self._rows(order, step)
-            yield take(self.images, self.labels, index, weight, np.asarray(epoch, np.int32))
+            yield take_rows(self.images, self.labels, index, weight, np.asarray(epoch, np.int32))
 
     def _rows(
         self, order: Int[np.ndarray, " N"], step: int
@@ -113,12 +136,20 @@ class Batches:
 
 @functools.cache
 def _taker(mesh: Mesh):
-    """`_take` with its result split over the devices of a mesh."""
-    if mesh.size == 1:
-        return jax.jit(_take)
-    rows = devices.by_rows(mesh)
-    return jax.jit(_take, out_shardings=Batch(rows, rows, rows, rows, devices.replicated(mesh)))
+    """`take`, compiled for a mesh."""
+    return jax.jit(functools.partial(take, mesh))
 
 
-def _take(images, labels, index, weight, epoch) -> Batch:
-    return Batch(images[index], labels[index], weight, index, epoch)
+def take(
+    mesh: Mesh,
+    images: Num[Array, "N ..."],
+    labels: Int[Array, " N"],
+    index: Int[Array, " B"],
+    weight: Float[Array, " B"],
+    epoch: Int[Array, ""],
+) -> Batch:
+    """The pictures at `index` as a batch, split over the devices of a mesh."""
+    rows = (images[index], labels[index], weight, index)
+    if mesh.size > 1:
+        rows = jax.lax.with_sharding_constraint(rows, devices.by_rows(mesh))
+    return Batch(*rows, epoch)

@@ -32,6 +32,8 @@ class Stream(Batches):
     order of hosts are the batch. Where an epoch stands is one integer, that of its next batch.
     """
 
+    resident = False
+
     def __init__(
         self,
         images: LazyPictures | UInt8[np.ndarray, "N S S C"],

@@ -2,9 +2,9 @@
 
     ConvNet([Conv(24), Pool(), Conv(48), Pool(), Dense(64)], classes=12)
 
-Every layer is a Flax module called as `layer(x, train)`. The network takes pictures as they are
-stored (RGB, 0 to 255) and normalises them itself, so that no caller can forget to or do it
-differently.
+Every layer is a Flax module called as `layer(x, train)`, with float32 variables, and computes in
+the type of what comes. The network takes pictures as they are stored (RGB, 0 to 255) and normalises
+them itself, so that no caller can forget to or do it differently.
 """
 
 from collections.abc import Sequence
@@ -22,24 +22,27 @@ from jaxgear.models.pooling import max_pool
 class ConvNet(nn.Module):
     """Layers in order, then a dense layer of `classes` logits.
 
-    `mean` and `std` normalise pixel values of 0 to 255; the defaults suit pictures on white.
+    `mean` and `std` normalise pixel values of 0 to 255; the defaults suit pictures on white. Layers
+    compute in `dtype`; statistics of batches and logits are float32 whatever it is (Micikevicius et
+    al. 2018, "Mixed Precision Training").
     """
 
     layers: Sequence[nn.Module]
     classes: int
     mean: float = 204.0
     std: float = 76.5
+    dtype: str = "float32"
 
     def setup(self):
         self.head = nn.Dense(self.classes)
 
     def __call__(self, images: Num[ArrayLike, "B H W 3"], train: bool) -> Float[Array, "B K"]:
-        x = self.features(images, train)
+        x = self.features(images, train).astype(jnp.float32)
         return self.head(x.reshape(x.shape[0], -1))
 
     def features(self, images: Num[ArrayLike, "B H W 3"], train: bool) -> jax.Array:
         """What the last layer before the head puts out: [B, D], or [B, h, w, C]."""
-        x = (jnp.asarray(images, jnp.float32) - self.mean) / self.std
+        x = ((jnp.asarray(images, jnp.float32) - self.mean) / self.std).astype(self.dtype)
         for layer in self.layers:
             x = layer(x, train)
         return x
@@ -62,10 +65,11 @@ class Conv(nn.Module):
             (self.kernel, self.kernel),
             self.strides,
             use_bias=False,  # the normalisation has one
+            dtype=x.dtype,
             conv_general_dilated=convolution.conv_general_dilated,
             name="conv",
         )(x)
-        x = nn.BatchNorm(use_running_average=not train, momentum=0.9, name="norm")(x)
+        x = nn.BatchNorm(use_running_average=not train, momentum=0.9, dtype=x.dtype, name="norm")(x)
         return nn.relu(x) if self.activate else x
 
 
@@ -126,7 +130,8 @@ class Dense(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B ..."], train: bool) -> Float[Array, "B F"]:
-        return nn.relu(nn.Dense(self.features, name="dense")(x.reshape(x.shape[0], -1)))
+        x = x.reshape(x.shape[0], -1)
+        return nn.relu(nn.Dense(self.features, dtype=x.dtype, name="dense")(x))
 
 
 class Dropout(nn.Module):

@@ -1,7 +1,7 @@
 """The only place where training steps are compiled: epochs, and passes of evaluation."""
 
+import dataclasses
 import functools
-import math
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, PyTree
 
 from jaxgear import devices
 from jaxgear.compile_cache import keep_compiled
-from jaxgear.data.batches import Batch, Batches
+from jaxgear.data.batches import Batch, Batches, Stretch
 from jaxgear.errors import DivergedError
 from jaxgear.training import steps
 from jaxgear.training.history import Row
@@ -21,6 +21,8 @@ from jaxgear.training.progress import Progress
 from jaxgear.training.signals import deferred_signals
 
 AGREE = 4  # steps after which several hosts ask each other whether to stop
+# Steps in one program, at most: a signal waits for them, and the bar moves after them.
+STRETCH = 32
 
 
 def epochs(
@@ -51,34 +53,34 @@ def epochs(
     """
     mesh = train.mesh
     devices.check_divides(step_options.get("microbatch", 0), mesh, "--microbatch")
-    step, shardings = functools.partial(steps.train_step, **step_options), None
     if mesh.size > 1:
         state = devices.place(state, mesh, layout)
-        whole = devices.replicated(mesh)
-        shardings = (jax.tree.map(lambda leaf: leaf.sharding, state), whole, whole)
-    step = jax.jit(step, donate_argnums=0, out_shardings=shardings)
-    train_step = compile_step("training", step, progress, state, next(train.ordered()))
+    step = functools.partial(steps.train_step, **step_options)
+    run = _compile_training(step, state, train, progress)
     evaluate = Evaluator(state.apply, state.variables, val, progress)
     every = 1 if jax.process_count() == 1 else AGREE
     with deferred_signals() as signals:
         for epoch in range(first, last + 1):
             start = time.perf_counter()
             begun = -(-int(state.totals.count) // train.batch_size)  # batches, before interruption
-            done, previous = int(state.step), None
-            for number, batch in enumerate(train.shuffled(epoch, begun), 1):
-                state, *sums = train_step(state, batch)
-                metrics, grad_norm = devices.local(sums)
-                # One step behind: the device works on this step while the host looks at the last.
+            number, asked, previous = begun, begun, None
+            for sent in run(state, epoch, begun):
+                state = sent.state
+                number += sent.count
+                # One program behind: the device works on this while the host looks at the last.
                 if previous is not None:
-                    _check_finite(*previous, train, schedule)
-                previous = (done + number, metrics, grad_norm, batch)
-                progress.step(epoch, begun + number, len(train), metrics, train.batch_size)
+                    _check_finite(previous, train, schedule)
+                previous = sent
+                images = sent.count * train.batch_size
+                progress.step(epoch, number, len(train), devices.local(state.totals), images)
                 # All hosts stop after the same step; asking each other costs a round trip.
-                if number % every == 0 and (received := devices.highest(signals.received)):
-                    _check_finite(*previous, train, schedule)
-                    raise Stopped(state, received)
+                if number - asked >= every:
+                    asked = number
+                    if received := devices.highest(signals.received):
+                        _check_finite(previous, train, schedule)
+                        raise Stopped(state, received)
             if previous is not None:
-                _check_finite(*previous, train, schedule)
+                _check_finite(previous, train, schedule)
             seconds = time.perf_counter() - start
             rate = (len(train) - begun) * train.batch_size / seconds
             val_metrics, _ = evaluate(state.variables, val)
@@ -96,6 +98,59 @@ def epochs(
             progress.epoch(row, rate, mesh.size)
             state = state.replace(totals=devices.place(steps.Metrics.zero(), mesh))
             yield state, row
+
+
+@dataclasses.dataclass(frozen=True)
+class Sent:
+    """Steps `first` and on, `count` of them, that were sent to the devices as one program."""
+
+    state: steps.TrainState  # after them
+    first: int
+    count: int
+    metrics: steps.Metrics  # [], or one of each step
+    grad_norm: Float[Array, "..."]
+    pictures: Batch | Stretch
+
+
+Run = Callable[[steps.TrainState, int, int], Iterator[Sent]]
+
+
+def steps_a_program(train: Batches) -> int:
+    """How many steps to compile into one program.
+
+    An accelerator is done with a step of a small network before Python has sent the next. CPUs run
+    operations inside a loop on one core (results/README.md).
+    """
+    fits = train.resident and jax.default_backend() != "cpu"
+    return min(STRETCH, len(train)) if fits else 1
+
+
+def _compile_training(
+    step: Callable[..., Any], state: steps.TrainState, train: Batches, progress: Progress
+) -> Run:
+    """What runs an epoch from one of its batches on."""
+    mesh, most, shardings = train.mesh, steps_a_program(train), None
+    if mesh.size > 1:
+        whole = devices.replicated(mesh)
+        shardings = (jax.tree.map(lambda leaf: leaf.sharding, state), whole, whole)
+    if most > 1:
+        step, of = functools.partial(steps.train_stretch, step, mesh), train.stretches(1, 0, most)
+        given = lambda stretch: (train.images, train.labels, stretch)  # noqa: E731
+    else:
+        of, given = train.ordered(), lambda batch: (batch,)
+    step = jax.jit(step, donate_argnums=0, out_shardings=shardings)
+    program = compile_step("training", step, progress, state, *given(next(of)))
+
+    def run(state, epoch, first):
+        done = int(state.step)
+        each = train.stretches(epoch, first, most) if most > 1 else train.shuffled(epoch, first)
+        for pictures in each:
+            state, *sums = program(state, *given(pictures))
+            count = int(pictures.count) if most > 1 else 1
+            yield Sent(state, done + 1, count, *devices.local(sums), pictures)
+            done += count
+
+    return run
 
 
 class Stopped(SystemExit):
@@ -140,21 +195,21 @@ def compile_step(name: str, step: Any, progress: Progress, *arguments: PyTree) -
     return compiled
 
 
-def _check_finite(
-    step: int,
-    metrics: steps.Metrics,
-    grad_norm: Float[Array, ""],
-    batch: Batch,
-    train: Batches,
-    schedule: optax.Schedule,
-) -> None:
-    loss = float(metrics.loss / metrics.count)
-    if math.isfinite(loss) and math.isfinite(float(grad_norm)):
+def _check_finite(sent: Sent, train: Batches, schedule: optax.Schedule) -> None:
+    losses, counts, norms = (
+        np.atleast_1d(values)[: sent.count]
+        for values in (sent.metrics.loss, sent.metrics.count, sent.grad_norm)
+    )
+    losses = losses / counts
+    broken = ~(np.isfinite(losses) & np.isfinite(norms))
+    if not broken.any():
         return
-    batch = devices.local(batch)
-    index = np.asarray(batch.index)[np.asarray(batch.weight) > 0].tolist()
+    at = int(broken.argmax())
+    step, pictures = sent.first + at, devices.local(sent.pictures)
+    index, weight = (np.atleast_2d(rows)[at] for rows in (pictures.index, pictures.weight))
     raise DivergedError(
-        f"diverged at step {step} (epoch {int(batch.epoch)}): loss {loss:.3g}, gradient norm "
-        f"{float(grad_norm):.3g} at learning rate {float(schedule(step - 1)):.3g}; try a lower "
-        f"--peak-lr. Pictures of that batch: {', '.join(train.name(i) for i in index)}"
+        f"diverged at step {step} (epoch {int(pictures.epoch)}): loss {losses[at]:.3g}, gradient "
+        f"norm {norms[at]:.3g} at learning rate {float(schedule(step - 1)):.3g}; try a lower "
+        f"--peak-lr. Pictures of that batch: "
+        f"{', '.join(train.name(i) for i in index[weight > 0].tolist())}"
     )

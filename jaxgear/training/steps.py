@@ -1,4 +1,4 @@
-"""Training and evaluation of one batch, as pure functions. The loop compiles them."""
+"""Training and evaluation of batches, as pure functions. The loop compiles them."""
 
 import functools
 from collections.abc import Callable
@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
+from jax.sharding import Mesh
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Key, Num, PyTree
 
 from jaxgear import devices
-from jaxgear.data.batches import Batch
+from jaxgear.data.batches import Batch, Stretch, take
 from jaxgear.training import parts
 
 Keys = Key[Array, " B"]  # one per example
@@ -185,6 +186,32 @@ def train_step(
         totals=state.totals + metrics,
     )
     return state, metrics, optax.tree.norm(grads)
+
+
+def train_stretch(
+    step: Callable[[TrainState, Batch], tuple[TrainState, Metrics, Float[Array, ""]]],
+    mesh: Mesh,
+    state: TrainState,
+    images: Num[Array, "N ..."],
+    labels: Int[Array, " N"],
+    stretch: Stretch,
+) -> tuple[TrainState, Metrics, Float[Array, " T"]]:
+    """`step` on each batch of a stretch in turn, taken from all pictures: one program for many.
+
+    What each step returns lies in rows 0 to `stretch.count`, of which there may be any number up to
+    T: the program is the same for the rest of an epoch.
+    """
+
+    def one(number: Int[Array, ""], carry: PyTree) -> PyTree:
+        state, rows = carry
+        index, weight = stretch.index[number], stretch.weight[number]
+        state, *found = step(state, take(mesh, images, labels, index, weight, stretch.epoch))
+        return state, jax.tree.map(lambda row, value: row.at[number].set(value), rows, found)
+
+    zeros = jnp.zeros(len(stretch.index), jnp.float32)
+    rows = [Metrics(zeros, zeros, zeros), zeros]
+    state, (metrics, norms) = jax.lax.fori_loop(0, stretch.count, one, (state, rows))
+    return state, metrics, norms
 
 
 def eval_step(

@@ -19,9 +19,9 @@ from pathlib import Path  # noqa: E402
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-import torch.nn.functional as F  # noqa: E402
 from PIL import Image, ImageOps  # noqa: E402
 from torch import nn  # noqa: E402
+from torch_networks import Conv, GlobalPool, Residual, SpaceToDepth, convnet  # noqa: E402
 
 
 class Pictures(torch.utils.data.Dataset):
@@ -48,50 +48,6 @@ class Pictures(torch.utils.data.Dataset):
         return x.sub_(self.mean).div_(self.std)
 
 
-class Conv(nn.Module):
-    """Convolution, batch normalisation, ReLU."""
-
-    def __init__(self, features: int, kernel: int = 3, **_: object):
-        super().__init__()
-        self.conv = nn.LazyConv2d(features, kernel, padding=kernel // 2, bias=False)
-        self.norm = nn.LazyBatchNorm2d()
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.relu(self.norm(self.conv(x)), inplace=True)
-
-
-class Residual(nn.Module):
-    """Two convolutions around which the input is added."""
-
-    def __init__(self, features: int, kernel: int = 3):
-        super().__init__()
-        self.conv1, self.conv2 = Conv(features, kernel), Conv(features, kernel)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + self.conv2(self.conv1(x))
-
-
-class SpaceToDepth(nn.Module):
-    """Squares of pixels become channels, in the order row, column, channel."""
-
-    def __init__(self, patch: int):
-        super().__init__()
-        self.patch = patch
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        b, c, height, width = x.shape
-        p = self.patch
-        x = x.reshape(b, c, height // p, p, width // p, p).permute(0, 3, 5, 1, 2, 4)
-        return x.reshape(b, p * p * c, height // p, width // p)
-
-
-class GlobalPool(nn.Module):
-    """Mean and maximum over the whole map."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.cat([x.mean((2, 3)), x.amax((2, 3))], dim=1)
-
-
 def network(card: dict, weights: dict[str, np.ndarray]) -> nn.Module:
     """The network that a bundle describes, with its weights."""
     layers, features = [], 3
@@ -110,9 +66,7 @@ def network(card: dict, weights: dict[str, np.ndarray]) -> nn.Module:
                 layers.append(GlobalPool())
             case other:
                 raise SystemExit(f"this script knows no layer {other}")
-    model = nn.Sequential(*layers, nn.LazyLinear(len(card["classes"]))).eval()
-    size = card["preprocessing"]["size"]
-    model(torch.zeros(1, 3, size, size))  # gives the lazy layers their shapes
+    model = convnet(layers, len(card["classes"]), card["preprocessing"]["size"])
     ours = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
     state = {}
     for name, value in weights.items():
