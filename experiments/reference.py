@@ -9,6 +9,7 @@ from pathlib import Path
 import optax
 
 from jaxgear import cli, experiment
+from jaxgear.conclusion import conclude
 from jaxgear.data.backgrounds import backgrounds
 from jaxgear.models.reference import ReferenceCNN
 from jaxgear.training import loop, steps
@@ -52,7 +53,7 @@ def main(config: Config) -> Path:
             augment=backgrounds(bank, config.paste),
         )
         state, best = run.best(experiment.follow(run, state, epochs, config.patience))
-        return experiment.conclude(run, best, dataset, model, state.variables, bank=bank)
+        return conclude(run, best, dataset, model, state.variables, bank=bank)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from pathlib import Path
 import optax
 
 from jaxgear import cli, devices, experiment
+from jaxgear.conclusion import conclude
 from jaxgear.data.augment import affine, chain, colour, flip
 from jaxgear.data.backgrounds import backgrounds, empty, scenes
 from jaxgear.models.convnet import Conv, ConvNet, GlobalPool, Pool, Residual, SpaceToDepth
@@ -88,7 +89,7 @@ def main(config: Config) -> Path:
         state = experiment.follow(run, state, epochs, config.patience)
         state, best = run.best(state)
         model = model.clone(dtype="float32")  # tested and handed on
-        return experiment.conclude(run, best, dataset, model, state.variables, bank=bank)
+        return conclude(run, best, dataset, model, state.variables, bank=bank)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import numpy as np
 import optax
 
 from jaxgear import cli, devices, experiment
+from jaxgear.conclusion import conclude
 from jaxgear.data.augment import affine, chain, colour, flip, one_of, one_view
 from jaxgear.data.backgrounds import backgrounds, empty, scenes
 from jaxgear.data.batches import Batches
@@ -138,8 +139,9 @@ def main(config: Config) -> Path:
         if config.finetune:
             # Tested in float32.
             network = network.clone(backbone=backbone.module, mirror=config.mirror)
-            return experiment.conclude(
-                run, best, dataset, network, state.variables, None, bank, EVIDENCE
+            variables = state.variables
+            return conclude(
+                *(run, best, dataset, network, variables), bank=bank, evidence_weight=EVIDENCE
             )
         network, variables = with_head(backbone, head, state.variables)
         network = network.clone(mirror=config.mirror)
@@ -148,8 +150,11 @@ def main(config: Config) -> Path:
             sides = [side, mirrored(side)] if config.mirror else [side]
             return np.mean([unit_scale(features(one)[:, 0]) for one in sides], axis=0)
 
-        return experiment.conclude(
-            run, best, dataset, network, variables, inputs_of, bank, EVIDENCE
+        return conclude(
+            *(run, best, dataset, network, variables),
+            inputs_of=inputs_of,
+            bank=bank,
+            evidence_weight=EVIDENCE,
         )
 
 

@@ -33,6 +33,7 @@ def train() -> None:
     import optax
 
     from jaxgear import cli, experiment
+    from jaxgear.conclusion import conclude
     from jaxgear.data.augment import chain, flip, mixup
     from jaxgear.data.backgrounds import backgrounds
     from jaxgear.files import write_json
@@ -72,7 +73,7 @@ def train() -> None:
             state = experiment.follow(run, state, epochs, config.patience)
             write_json(run.path / "state.json", _digests(jax.device_get(_raw(state))))
             best, row = run.best(state)
-            return experiment.conclude(run, row, dataset, model, best.variables, bank=bank)
+            return conclude(run, row, dataset, model, best.variables, bank=bank)
 
     def _raw(state: steps.TrainState) -> steps.TrainState:
         return state.replace(key=jax.random.key_data(state.key))

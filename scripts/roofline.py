@@ -114,7 +114,7 @@ def counted(function: Callable[..., Any], arguments: tuple[Any, ...]) -> np.ndar
         # A new function, as the program of the old one may be kept.
         program = jax.jit(lambda *given: function(*given)).lower(*arguments).compile()
     costs = program.cost_analysis()
-    return np.array([costs["flops"], costs["bytes accessed"]])
+    return np.array([costs.get("flops", 0.0), costs["bytes accessed"]])  # a copy has no FLOPs
 
 
 def fastest(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import jax
 
-from jaxgear import experiment
+from jaxgear.conclusion import conclude
 from jaxgear.data.dataset import open_dataset
 from jaxgear.models.convnet import Conv, ConvNet, GlobalPool
 from jaxgear.training import history
@@ -62,4 +62,4 @@ def untrained(out: Path, data: str, *, size: int = 32, model=None, **config) -> 
     with Run.create(out, "scratch", config, dataset, __file__) as run:
         run.rows = [row(epoch, loss) for epoch, loss in enumerate((2.5, 2.4, 2.6), 1)]
         (run.path / "history.csv").write_text(history.to_csv(run.rows))
-        return experiment.conclude(run, run.rows[1], dataset, model, variables)
+        return conclude(run, run.rows[1], dataset, model, variables)

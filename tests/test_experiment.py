@@ -10,8 +10,10 @@ import pytest
 from made_runs import row, untrained
 
 from jaxgear import experiment
+from jaxgear.conclusion import conclude
 from jaxgear.data.dataset import open_dataset
 from jaxgear.errors import DivergedError
+from jaxgear.evaluation import plots
 from jaxgear.models.convnet import Conv, ConvNet, GlobalPool
 from jaxgear.training import history, loop, steps
 from jaxgear.training.progress import Progress
@@ -74,6 +76,19 @@ def test_patience_ends_training_with_the_best_epoch(dataset, tmp_path, capsys):
     assert {best.epoch, run.rows[-1].epoch} <= set(epochs)
 
 
+def test_curves_end_with_all_epochs_and_are_not_drawn_for_each(dataset, tmp_path, monkeypatch):
+    """Epochs take a moment here: the first is drawn, the others when training ends."""
+    drawn = []
+    monkeypatch.setattr(plots, "curves", lambda rows, title: drawn.append(len(rows)))
+    monkeypatch.setattr(plots, "save", lambda figure, path: None)
+    follow(dataset, tmp_path / "quick", optax.sgd(0.01))
+    assert drawn == [1, 5]
+    drawn.clear()
+    monkeypatch.setattr(experiment, "REDRAW", 0)
+    follow(dataset, tmp_path / "slow", optax.sgd(0.01))
+    assert drawn == [1, 2, 3, 4, 5]
+
+
 def test_a_result_is_kept_for_its_own_epoch_alone(dataset, tmp_path, monkeypatch):
     """A finished run went on to a better epoch and was cut short before its test: that is made up
     for when it is resumed, and is not made again when it is resumed once more.
@@ -91,7 +106,7 @@ def test_a_result_is_kept_for_its_own_epoch_alone(dataset, tmp_path, monkeypatch
     def resume():
         config = json.loads((folder / "config.json").read_text())
         with Run.reopen(folder, dataset, config=config | {"epochs": 4}, source=__file__) as run:
-            experiment.conclude(run, history.best(run.rows), dataset, model, variables)
+            conclude(run, history.best(run.rows), dataset, model, variables)
         return json.loads((folder / "test.json").read_text())
 
     assert resume() == first

@@ -24,9 +24,12 @@ LAYERS = {
         *("files", "errors"),
     ),
     "serving": ("evaluation", "prediction", "bundle", "data", "errors"),
+    "conclusion": (
+        *("prediction", "bundle", "evaluation", "training", "data", "devices", "files"),
+    ),
     "experiment": (
-        *("config", "prediction", "bundle", "evaluation", "training", "data", "models"),
-        *("compile_cache", "devices", "files", "errors"),
+        *("config", "bundle", "evaluation", "training", "data", "compile_cache", "devices"),
+        "errors",
     ),
     "config": ("bundle", "training", "errors"),
     "files": ("errors",),

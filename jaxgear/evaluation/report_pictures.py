@@ -28,7 +28,7 @@ def refusals(found: Findings) -> str:
     parts = [
         page.paragraph(
             f"A picture with a score below {least:.3f} is taken for no gear, and its class is "
-            "none. The score is the largest logit less the mean of all; its threshold accepts "
+            "none. The score is the largest logit; its threshold accepts "
             f"{ACCEPTED:.0%} of the validation pictures, as they are and pasted on backgrounds. "
             "All test pictures show gear, so each refused one is a mistake. Other figures of this "
             "page count every picture by its likeliest class, refused or not."

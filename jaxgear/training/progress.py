@@ -47,8 +47,10 @@ class Progress:
         elif not self.quiet:
             print(line, flush=True)
 
-    def step(self, epoch: int, number: int, steps: int, metrics: Metrics, images: int) -> None:
-        """Step `number` of `steps` of an epoch was sent to the device."""
+    def step(self, epoch: int, number: int, steps: int, totals: Metrics, images: int) -> None:
+        """Steps of an epoch up to `number` of `steps` were sent to the device, with `images` since
+        the last call; `totals` are of the epoch so far.
+        """
         if self._bar is None:
             return
         if self._task is None:
@@ -63,7 +65,7 @@ class Progress:
             self._task,
             completed=(epoch - 1) * steps + number,
             description=f"epoch {epoch}/{self.epochs}  "
-            f"loss {float(metrics.loss / metrics.count):.3f}",
+            f"loss {float(totals.loss / totals.count):.3f}",
             rate=f"{self._seen / (now - self._since):.0f} images/s",
         )
 

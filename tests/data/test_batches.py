@@ -1,9 +1,10 @@
 """Every picture once an epoch, in an order that (seed, epoch) decides."""
 
+import jax
 import numpy as np
 import pytest
 
-from jaxgear.data.batches import Batches
+from jaxgear.data.batches import Batches, take
 
 N = 11
 
@@ -35,6 +36,22 @@ def test_rows_belong_together(images):
         np.testing.assert_array_equal(batch.image[:, 0, 0, 0], batch.index)
         np.testing.assert_array_equal(batch.label, batch.index % 3)
         assert int(batch.epoch) == 5
+
+
+@pytest.mark.parametrize(("first", "most"), [(0, 1), (0, 2), (1, 2), (0, 3), (2, 5)])
+def test_stretches_are_the_batches_of_an_epoch(images, first, most):
+    """With as many rows in each, so that one program takes them all."""
+    data = batches(images)
+    stretches = list(data.stretches(5, first, most))
+    taken = [
+        take(data.mesh, data.images, data.labels, of.index[i], of.weight[i], of.epoch)
+        for of in stretches
+        for i in range(int(of.count))
+    ]
+    assert {of.index.shape for of in stretches} == {(most, 4)}
+    for found, batch in zip(taken, data.shuffled(5, first), strict=True):
+        for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(batch), strict=True):
+            np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize(("power", "ratio"), [(0, 1), (0.5, 2), (1, 4)])

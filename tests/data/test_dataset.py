@@ -57,7 +57,7 @@ def test_sides_hold_the_pictures_of_their_records(tmp_path, said):
 
 
 def test_the_test_side_is_closed_until_there_is_a_model(tmp_path, said):
-    """No other way leads there, and nothing but `experiment.conclude` goes it."""
+    """No other way leads there, and nothing but `conclude` goes it."""
     write_set(tmp_path / "set", {"axes": 12, "boots": 12})
     found = open_dataset(str(tmp_path / "set"), size=16, seed=3, say=said.append)
     for name in ("test", "left_out", "x"):
@@ -76,9 +76,9 @@ def test_the_test_side_is_closed_until_there_is_a_model(tmp_path, said):
         if isinstance(node, ast.Attribute) and node.attr in ("test_side", "_side")
     ]
     assert sorted(set(users)) == [
+        ("conclusion", "conclude"),
         ("dataset", "side"),
         ("dataset", "test_side"),
-        ("experiment", "conclude"),
     ]
 
 

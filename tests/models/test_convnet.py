@@ -40,6 +40,41 @@ def test_conv_pool_conv_pool_dense(images):
     assert shapes["head"]["kernel"] == (7, 12)
 
 
+def test_bfloat16_computes_close_with_variables_and_logits_in_float32(images):
+    """Each layer's kernel meets pictures in bfloat16, and the head in float32."""
+    model = ConvNet(LAYERS, classes=4)
+    half = model.clone(dtype="bfloat16")
+    variables = init(half, images)
+    assert jax.tree.map(jnp.shape, variables) == jax.tree.map(jnp.shape, init(model, images))
+
+    def run(model):
+        def mean(params):
+            logits, changed = model.apply(
+                variables | {"params": params},
+                images,
+                train=True,
+                mutable=["batch_stats"],
+                rngs={"dropout": jax.random.key(1)},
+            )
+            return jnp.square(logits).mean(), (logits, changed)
+
+        return jax.grad(mean, has_aux=True)(variables["params"])
+
+    (grads, (logits, changed)), (_, (expected, _)) = run(half), run(model)
+    types = {leaf.dtype for leaf in jax.tree.leaves((variables, grads, logits, changed))}
+    assert types == {jnp.dtype("float32")}
+    assert jnp.linalg.norm(logits - expected) < 0.05 * jnp.linalg.norm(expected)
+    assert not np.array_equal(logits, expected)
+    program = jax.jit(lambda: half.apply(variables, images, train=False)).trace()
+    convolutions = [
+        line
+        for line in program.lower(lowering_platforms=("cuda",)).as_text().splitlines()
+        if "stablehlo.convolution" in line
+    ]
+    assert len(convolutions) == 3
+    assert all(line.count("bf16>") == 3 for line in convolutions)
+
+
 def test_normalises_bytes_and_floats_alike(images):
     model = ConvNet([Conv(4), GlobalPool()], classes=2)
     variables = init(model, images)

@@ -112,6 +112,14 @@ def test_fsdp_splits_what_is_large_and_computes_the_same():
     assert len(whole.params["layers_1"]["conv"]["kernel"].sharding.device_set) == 1
 
 
+def test_steps_in_one_program_are_shared_by_the_devices(one, monkeypatch):
+    """Two steps and then one a program, on one device and on eight."""
+    monkeypatch.setattr(loop, "steps_a_program", lambda train: 2)
+    found = train(8)
+    assert len(found[0].params["layers_0"]["conv"]["kernel"].sharding.device_set) == 8
+    assert_same(found, one)
+
+
 def test_parts_of_a_batch_are_shared_by_the_devices():
     """Accumulation on eight devices is accumulation on one."""
     assert_same(train(8, microbatch=8), train(1, microbatch=8))

@@ -19,9 +19,9 @@ K = 3
 QUIET = Progress(quiet=True)
 
 
-@pytest.fixture(params=[1, 2, 5], autouse=True)
+@pytest.fixture(params=[1, 2], autouse=True)
 def steps_a_program(request, monkeypatch):
-    """Three steps an epoch: one in each program, two and one, or all of them."""
+    """Three steps an epoch: one in each program, or two and then one."""
     monkeypatch.setattr(loop, "steps_a_program", lambda train: request.param)
     return request.param
 
@@ -63,7 +63,7 @@ def test_learns_and_rows_describe_it():
     assert row.seconds > 0
 
 
-@pytest.mark.parametrize("steps_a_program", [2, 5], indirect=True)
+@pytest.mark.parametrize("steps_a_program", [2], indirect=True)
 def test_steps_in_one_program_are_those_sent_one_by_one(monkeypatch, steps_a_program):
     """But for rounding: XLA fuses what is in a loop in its own way."""
     together = list(train(make_state(), 1, 3))
@@ -123,7 +123,7 @@ def test_a_signal_within_an_epoch_loses_no_step(number, steps_a_program):
         rows += train(make_state(), 1, 4, progress=Interrupting(quiet=True))
     assert stopped.value.code == 128 + number
     assert handlers == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
-    assert int(stopped.value.state.step) == (6 if steps_a_program == 5 else 5)
+    assert int(stopped.value.state.step) == 5
     resumed = list(train(stopped.value.state, 2, 4))
     assert [row.epoch for _, row in resumed] == [2, 3, 4]
     for (_, a), (_, b) in zip(straight[1:], resumed, strict=True):
