@@ -91,6 +91,19 @@ def test_two_hosts_agree_with_one_and_one_of_them_speaks(straight, tmp_path):
     assert test["loss"] == pytest.approx(expected["loss"], abs=0.02)
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_two_hosts_paste_on_the_same_backgrounds_as_one(stream, tmp_path):
+    """In memory, and streamed: masks, pasted validation pictures and the bank are those of one."""
+    flags = [*kill_runs.TRAIN, "--epochs", 3, "--backgrounds", "drawn"]
+    flags += ["--stream"] if stream else []
+    finish(start(*flags, "--out", tmp_path / "one", hosts=1), 0)
+    finish(start(*flags, "--out", tmp_path / "two"), 0, 0)
+    one, two = (next((tmp_path / name).glob("kill_runs-*")) for name in ("one", "two"))
+    np.testing.assert_allclose(history(two), history(one), atol=2e-3)
+    expected, test = (read_json(path / "test.json") for path in (one, two))
+    assert test["accept_from"] == pytest.approx(expected["accept_from"], abs=0.05)
+
+
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_host_that_dies_ends_the_other_and_one_process_goes_on(straight, victim, tmp_path):
     """The survivor says how to go on; what was saved is resumed by a single process."""
