@@ -26,7 +26,7 @@ def assert_same(convolve, other, x, kernel, g, rtol, **options):
         np.testing.assert_allclose(a, b, rtol=0, atol=rtol * float(jnp.abs(b).max()) + 1e-30)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=24, deadline=None)
 @given(
     n=st.integers(1, 6),
     side=st.tuples(st.integers(1, 12), st.integers(1, 12)),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from jaxgear.models.pooling import max_pool
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=24, deadline=None)
 @given(
     n=st.integers(1, 3),
     side=st.tuples(st.integers(3, 11), st.integers(3, 11)),
