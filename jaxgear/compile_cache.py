@@ -29,5 +29,3 @@ def keep_compiled() -> None:
         jax.config.update("jax_compilation_cache_dir", str(cache / f"xla-{kind}"))
         # All programs: the small ones of a run's start add up, on a GPU to two seconds.
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-        # All programs: the small ones of a run's start add up, on a GPU to two seconds.
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

@@ -49,7 +49,7 @@ def epochs(
 
     Raises:
         DivergedError: at the first step whose loss or gradient is not finite.
-        Stopped: after the step that was under way when SIGINT or SIGTERM came.
+        Stopped: after the program that was under way when SIGINT or SIGTERM came.
     """
     mesh = train.mesh
     devices.check_divides(step_options.get("microbatch", 0), mesh, "--microbatch")
