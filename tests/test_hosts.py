@@ -52,6 +52,7 @@ def finish(processes, *codes):
     finally:
         for process in processes:
             process.kill()
+            process.communicate()
     return found
 
 

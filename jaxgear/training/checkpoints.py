@@ -105,6 +105,8 @@ class Checkpoints:
                 write_json(folder / MANIFEST, {"files": _sums(folder), "leaves": _leaves(items)})
             devices.highest(0)  # no host goes on before the manifest is there
         except (OSError, ValueError) as error:  # ValueError: how Orbax reports a full disk
+            if devices.lost_host(error):
+                raise  # and JAX another host's end; the run says what to do about it
             reason = getattr(error, "strerror", None) or _reason(error)
             raise CheckpointError(
                 f"{self._step_folder(epoch)}: {size:,} bytes could not be written ({reason}); "

@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from jaxgear import devices
 from jaxgear.errors import CheckpointError
 from jaxgear.models.convnet import Conv, ConvNet, GlobalPool
 from jaxgear.training import steps
@@ -135,6 +136,20 @@ def test_what_was_saved_is_whole_whatever_comes_after(folder):
     with Checkpoints(folder) as checkpoints:
         assert checkpoints.epochs == [1]
         checkpoints.restore(make_state(seed=1), 1)
+
+
+def test_a_host_that_dies_during_a_save_is_not_taken_for_a_full_disk(folder, monkeypatch):
+    """Its end reaches the others as the ValueError that Orbax raises for a full disk."""
+
+    def gone(number):
+        monkeypatch.setattr(jax, "process_count", lambda: 2)
+        raise ValueError("UNKNOWN: Gloo AllGather failed: Connection reset by peer")
+
+    with Checkpoints(folder) as checkpoints:
+        monkeypatch.setattr(devices, "highest", gone)
+        with pytest.raises(ValueError, match="Gloo"):
+            checkpoints.save(make_state(), 1, 1.0)
+        monkeypatch.undo()
 
 
 def test_a_missing_epoch_is_an_error(folder):
