@@ -1,12 +1,32 @@
 """Fixtures that every test may use."""
 
+import os
 from pathlib import Path
 
+import jax
 import pytest
 from jaxtyping import install_import_hook
 
 # Shapes and dtypes in signatures are checked in tests, and only there.
 install_import_hook("jaxgear", "typecheck.check")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keeps compiled programs between tests, the processes they start, and sessions: compiling them
+    takes half of the time. A folder for each of `-n` workers, as JAX may read what is half written.
+    """
+    from jaxgear.compile_cache import processor
+
+    if not config.pluginmanager.hasplugin("cacheprovider"):
+        return  # a session that a test has started: it has the folder from there
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
+    keep = {
+        "jax_compilation_cache_dir": str(config.cache.mkdir(f"compiled-{processor()}-{worker}")),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+    }
+    for name, value in keep.items():
+        jax.config.update(name, value)
+        os.environ[name.upper()] = str(value)
 
 
 @pytest.fixture(scope="session")

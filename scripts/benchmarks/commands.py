@@ -17,7 +17,8 @@ ROOT = Path(__file__).parents[2]
 
 def as_typed(cache: str) -> dict[str, str]:
     """The environment of a command that somebody types: without what this process was given."""
-    own = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
+    given = {"GLIBC_TUNABLES", "JAX_COMPILATION_CACHE_DIR"}
+    own = {name: value for name, value in os.environ.items() if name not in given}
     return own | {"JAXGEAR_CACHE": cache}
 
 

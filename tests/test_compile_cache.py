@@ -1,0 +1,49 @@
+"""A second process finds the programs of the first."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from jaxgear.compile_cache import processor
+
+ROOT = Path(__file__).parents[1]
+CODE = """
+import jax
+from jaxgear.compile_cache import keep_compiled
+found = []
+jax.monitoring.register_event_listener(lambda name, **_: found.append(name))
+keep_compiled()
+jax.jit(lambda x: x + 1)(1.0)
+print(found.count("/jax/compilation_cache/cache_hits"), jax.config.jax_compilation_cache_dir)
+"""
+
+
+def start(cache, **environment):
+    own = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
+    done = subprocess.run(
+        [sys.executable, "-c", CODE], env=own | {"JAXGEAR_CACHE": str(cache)} | environment,
+        capture_output=True, text=True, cwd=ROOT, check=True,
+    )  # fmt: skip
+    assert not done.stderr
+    hits, folder = done.stdout.split(maxsplit=1)
+    return int(hits), folder.strip()
+
+
+def test_programs_are_kept_for_this_kind_of_processor(tmp_path):
+    folder = str(tmp_path / f"xla-{processor()}")
+    assert start(tmp_path) == (0, folder)
+    hits, again = start(tmp_path)
+    assert hits > 0
+    assert again == folder
+
+
+def test_a_folder_chosen_by_the_user_stays(tmp_path):
+    _, folder = start(tmp_path / "cache", JAX_COMPILATION_CACHE_DIR=str(tmp_path / "own"))
+    assert folder == str(tmp_path / "own")
+    assert not (tmp_path / "cache").exists()
+
+
+def test_no_cache_is_no_obstacle(tmp_path):
+    (tmp_path / "file").write_text("")
+    assert start(tmp_path / "file") == (0, "None")
