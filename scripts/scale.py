@@ -12,9 +12,9 @@ prepare   seconds of `jaxgear prepare --size S`, everything included (processes 
           Pillow also making the PNG file that is stored; and resident memory. `--size 0` stores the
           files as they are, while Pillow resizes to 128. `--keep OUT` keeps the set.
 train     pictures a second of training experiments/scratch.py's network on a prepared set, streamed
-          and in memory in turn, in one process, for `--seconds`
+          and in memory in turn, in one process, for `--seconds`; with `--backgrounds`, pasted
 memory    peak resident memory of a process that streams a prepared set and trains, and of one that
-          trains on 240 pictures in memory
+          trains on 240 pictures in memory; both with `--backgrounds` where they are named
 grow      all of these on the first 1,000 to 100,000 pictures of DRAWN: --csv and --plot
 open      seconds and memory until a prepared set is open, grouped and split
 
@@ -169,6 +169,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=128, help="pixels that are stored; 0: all")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--seconds", type=float, default=30, help="to train for")
+    parser.add_argument("--backgrounds", default="", help="PHOTOS, or drawn: what is pasted on")
     parser.add_argument("--csv", type=Path, default=Path("results/scale.csv"))
     parser.add_argument("--plot", type=Path, default=Path("results/scale.png"))
     parser.add_argument("--rounds", type=int, default=3)

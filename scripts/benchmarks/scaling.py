@@ -40,7 +40,8 @@ def grow(arguments: argparse.Namespace) -> dict[str, Any]:
             found = {"prepare": _run("jaxgear", "prepare", *words)}
             words = [Path(scratch, "set"), "--size", arguments.size]
             found["open"] = _run("scripts.scale", "open", *words)
-            trained = streaming.memory(argparse.Namespace(folder=words[0], size=arguments.size))
+            options = {"size": arguments.size, "backgrounds": arguments.backgrounds}
+            trained = streaming.memory(argparse.Namespace(folder=words[0], **options))
             found["train"] = {
                 # Each picture costs what a step says; how many steps an epoch has is plain.
                 "seconds": count / trained["stream_images_per_second"],

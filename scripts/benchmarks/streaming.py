@@ -28,7 +28,7 @@ def train(arguments: argparse.Namespace) -> dict[str, Any]:
         made = {}
         for kind in rates:
             os.environ["JAXGEAR_CACHE"] = f"{scratch}/{kind}"
-            made[kind] = captured(arguments.folder, kind, arguments.size)
+            made[kind] = captured(arguments.folder, kind, arguments.size, arguments.backgrounds)
         step = compiled(made["memory"])
         state = made["memory"].state
         batches = {kind: endless(one.train) for kind, one in made.items()}
@@ -57,7 +57,7 @@ def memory(arguments: argparse.Namespace) -> dict[str, Any]:
     found: dict[str, Any] = {}
     sources = {"stream": f"tfds:gear@{arguments.folder}", "model": "drawn:240"}
     for kind, source in sources.items():
-        words = [source, "stream" if kind == "stream" else "memory", arguments.size]
+        words = [source, kind, arguments.size, arguments.backgrounds]
         command = [sys.executable, "-m", "scripts.benchmarks.streaming", *map(str, words)]
         for _ in range(2):  # compiling takes memory too, once
             done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
@@ -66,14 +66,16 @@ def memory(arguments: argparse.Namespace) -> dict[str, Any]:
     return found | {"above_model_mib": round(found["stream_mib"] - found["model_mib"], 1)}
 
 
-def captured(source: str | Path, kind: str, size: int) -> Any:
-    """What experiments/scratch.py makes of a prepared set, streamed or in memory."""
+def captured(source: str | Path, kind: str, size: int, backgrounds: str) -> Any:
+    """What experiments/scratch.py makes of a prepared set: a `stream`, or else in memory."""
     from experiments import scratch
     from scripts.benchmarks.captured import capture
 
     source = source if isinstance(source, str) else f"tfds:gear@{source}"
+    stream = kind == "stream"
     return capture(
-        scratch.main, scratch.Config(data=source, image_size=size, stream=kind == "stream")
+        scratch.main,
+        scratch.Config(data=source, image_size=size, stream=stream, backgrounds=backgrounds),
     )
 
 
@@ -106,10 +108,10 @@ def some_steps(step: Any, state: Any, batches: Iterator[Any]) -> Any:
     return state
 
 
-def main(source: str, kind: str, size: str) -> None:
+def main(source: str, kind: str, size: str, backgrounds: str) -> None:
     """Trains for a moment, and prints what that took as JSON."""
     begin = time.perf_counter()
-    made = captured(source, kind, int(size))
+    made = captured(source, kind, int(size), backgrounds)
     opened = time.perf_counter() - begin
     step, batches = compiled(made), endless(made.train)
     state = some_steps(step, made.state, batches)

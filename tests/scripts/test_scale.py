@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from jaxgear.data.drawn import write_drawn
+from jaxgear.data.prepared import prepare
 from scripts import scale
 
 
@@ -37,3 +38,16 @@ def test_draw_prepare_open(tmp_path: Path, monkeypatch, capsys):
     )
     opened = run(monkeypatch, capsys, "open", out, "--size", 24)
     assert opened["pictures"] == 60
+
+
+@pytest.mark.slow
+def test_streamed_and_in_memory_do_the_same_work_with_backgrounds(tmp_path, monkeypatch, capsys):
+    drawn, out = write_drawn(tmp_path / "drawn", 120, size=48), tmp_path / "out"
+    prepare(drawn, out, size=32)
+    words = [out, "--size", 32, "--seconds", 1, "--backgrounds", "drawn"]
+    trained = run(monkeypatch, capsys, "train", *words)
+    assert trained["pictures"] == 87
+    assert trained["rounds"] >= 3
+    used = run(monkeypatch, capsys, "memory", *words)
+    assert used["above_model_mib"] == pytest.approx(used["stream_mib"] - used["model_mib"], abs=0.1)
+    assert used["stream_mib"] > 200  # as much as JAX takes by itself
