@@ -12,8 +12,10 @@ install_import_hook("jaxgear", "typecheck.check")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keeps compiled programs between tests, the processes they start, and sessions: compiling them
-    takes half of the time. A folder for each of `-n` workers, as JAX may read what is half written.
+    """Keeps compiled programs between tests, the processes they start, and sessions.
+
+    Compiling them takes two fifths of the time. A folder for each of `-n` workers, as JAX may read
+    what is half written.
     """
     from jaxgear.compile_cache import processor
 
