@@ -53,12 +53,10 @@ def main(config: Config) -> Path:
     schedule = optax.warmup_cosine_decay_schedule(
         0.1 * peak_lr, peak_lr, total // 5, total, 0.01 * peak_lr
     )
-    tx = optax.contrib.muon(
+    tx = optim.muon(
         schedule,
-        weight_decay=config.weight_decay,
-        weight_decay_mask=optim.kernels,
         adam_learning_rate=lambda step: 0.15 * schedule(step),
-        muon_weight_dimension_numbers=optim.convolution_kernels,
+        weight_decay=config.weight_decay,
     )
     augment = chain(
         *(flip(), affine(rotate=20, scale=0.3, shift=0.1), colour(swap=0.3)),

@@ -56,6 +56,7 @@ def epochs(
     if mesh.size > 1:
         state = devices.place(state, mesh, layout)
     step = functools.partial(steps.train_step, **step_options)
+    schedule = jax.jit(schedule)  # one program to compile: it is many operations
     run = _compile_training(step, state, train, progress)
     evaluate = Evaluator(state.apply, state.variables, val, progress)
     every = 1 if jax.process_count() == 1 else AGREE

@@ -1,8 +1,14 @@
-"""Masks and partitions of parameters for optax; optimizers are made in the experiment."""
+"""Muon for convolutions, and masks for optax; optimizers are put together in the experiment."""
 
 import jax
-from jaxtyping import PyTree
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, PyTree
 from optax.contrib import MuonDimensionNumbers
+
+# Of Jordan et al. 2024: singular values end between 0.7 and 1.2, not at 1, which is enough.
+QUINTIC = (3.4445, -4.7750, 2.0315)
+ITERATIONS = 5
 
 
 def kernels(params: PyTree) -> PyTree:
@@ -10,11 +16,68 @@ def kernels(params: PyTree) -> PyTree:
     return jax.tree.map(lambda p: p.ndim > 1, params)
 
 
-def convolution_kernels(params: PyTree) -> PyTree:
-    """How `optax.contrib.muon` sees a convolution kernel [kh, kw, Cin, Cout]: a matrix to Cout.
+def muon(
+    learning_rate: optax.ScalarOrSchedule,
+    adam_learning_rate: optax.ScalarOrSchedule,
+    weight_decay: float = 0.0,
+) -> optax.GradientTransformation:
+    """`optax.contrib.muon` for convolution kernels (Jordan et al. 2024), Adam for all else.
 
-    All other parameters, the head among them, are left to Muon's Adam (Jordan et al. 2024 advise
-    so).
+    A kernel [kh, kw, Cin, Cout] is a matrix to Cout. All other parameters, the head among them, are
+    left to Adam with Nesterov's momentum, as its authors advise; `weight_decay` is that of the
+    kernels. The same updates as optax's but for rounding, in a fifth of its time on a CPU: its
+    iteration multiplies the whole matrix each time (results/README.md).
     """
-    matrix = MuonDimensionNumbers(reduction_axis=(0, 1, 2), output_axis=3)
-    return jax.tree.map(lambda p: matrix if p.ndim == 4 else None, params)
+
+    def labels(params: PyTree) -> PyTree:
+        return jax.tree.map(lambda p: "muon" if p.ndim == 4 else "adam", params)
+
+    def matrices(updates: PyTree) -> PyTree:
+        return jax.tree.map(lambda _: MuonDimensionNumbers((0, 1, 2), 3), updates)
+
+    def turned(updates: PyTree, params: PyTree) -> PyTree:
+        return jax.tree.map(_kernel_update, updates)
+
+    return optax.partition(
+        {
+            "muon": optax.chain(
+                # Its momentum alone: without iterations it only divides by the norm.
+                optax.contrib.scale_by_muon(ns_steps=0, weight_dimension_numbers=matrices),
+                optax.stateless(turned),
+                optax.add_decayed_weights(weight_decay),
+                optax.scale_by_learning_rate(learning_rate),
+            ),
+            "adam": optax.adamw(adam_learning_rate, weight_decay=0.0, nesterov=True),
+        },
+        labels,
+    )
+
+
+def _kernel_update(kernel: Float[Array, "kh kw Cin Cout"]) -> Float[Array, "kh kw Cin Cout"]:
+    matrix = kernel.reshape(-1, kernel.shape[-1])
+    rows, columns = matrix.shape
+    return max(1, columns / rows) ** 0.5 * orthogonalized(matrix).reshape(kernel.shape)
+
+
+def orthogonalized(matrix: Float[Array, "R C"]) -> Float[Array, "R C"]:
+    """The matrix with its singular values brought near 1; zeros stay zeros.
+
+    Newton-Schulz iteration of Muon, X <- (a + b X X' + c (X X')^2) X. All its factors are
+    polynomials of the first X X', so they are multiplied with each other, in the smaller of its two
+    dimensions, and with the matrix once. In float32 whatever the default precision: coarser
+    products make small eigenvalues of X X' negative, and those grow.
+    """
+    a, b, c = QUINTIC
+    tall = matrix.shape[0] >= matrix.shape[1]
+    with jax.default_matmul_precision("highest"):
+        gram = matrix.T @ matrix if tall else matrix @ matrix.T
+        squared = jnp.trace(gram)  # of the Frobenius norm
+        gram /= jnp.where(squared == 0, 1, squared)
+        product = None
+        for last in [False] * (ITERATIONS - 1) + [True]:
+            factor = a * jnp.eye(len(gram)) + b * gram + c * (gram @ gram)
+            product = factor if product is None else product @ factor
+            if not last:
+                gram = factor @ gram @ factor
+        product *= jax.lax.rsqrt(jnp.where(squared == 0, 1, squared))
+        return matrix @ product if tall else product @ matrix

@@ -72,28 +72,30 @@ def init_state(
     variables: PyTree = None,
 ) -> TrainState:
     """A state at step 0: fresh parameters for pictures shaped like `images`, or `variables`."""
-    key = jax.random.key(seed)
-    if variables is None:
-        init = jax.jit(lambda key, images: model.init(key, images, train=False))
-        variables = init(jax.random.fold_in(key, 0), images)
-    else:
-        # A copy: the step donates its state, and whoever gave the variables may need them still.
-        variables = jax.tree.map(jnp.array, devices.local(variables))
-    params, batch_stats = variables["params"], variables.get("batch_stats", {})
-    return TrainState(
-        step=jnp.zeros((), jnp.int32),
-        params=params,
-        batch_stats=batch_stats,
-        # A copy: the step donates its input, and two leaves must not share a buffer.
-        averaged=jax.tree.map(jnp.copy, {"params": params, "batch_stats": batch_stats})
-        if average
-        else None,
-        opt_state=tx.init(params),
-        key=jax.random.fold_in(key, 1),
-        totals=Metrics.zero(),
-        apply=model.apply,
-        tx=tx,
-    )
+
+    def start(key: Key[Array, ""], images: Num[Array, "B ..."], variables: PyTree) -> TrainState:
+        if variables is None:
+            variables = model.init(jax.random.fold_in(key, 0), images, train=False)
+        else:
+            # A copy: the step donates its state, and whoever gave them may need them still.
+            variables = jax.tree.map(jnp.copy, variables)
+        params, batch_stats = variables["params"], variables.get("batch_stats", {})
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            params=params,
+            batch_stats=batch_stats,
+            averaged={"params": params, "batch_stats": batch_stats} if average else None,
+            opt_state=tx.init(params),
+            key=jax.random.fold_in(key, 1),
+            totals=Metrics.zero(),
+            apply=model.apply,
+            tx=tx,
+        )
+
+    # One program, which gives each leaf a buffer of its own. It runs once: LLVM's optimizations
+    # would take longer than they save.
+    once = jax.jit(start, compiler_options={"xla_backend_optimization_level": 0})
+    return once(jax.random.key(seed), images, devices.local(variables))
 
 
 def smoothed_cross_entropy(smoothing: float) -> Loss:

@@ -4,6 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from jaxgear.training import optim
 
@@ -26,14 +29,70 @@ def test_weight_decay_acts_on_kernels_alone():
     }
 
 
-def test_muon_takes_convolution_kernels_as_matrices_and_nothing_else():
-    tx = optax.contrib.muon(
-        1.0, adam_learning_rate=0.0, muon_weight_dimension_numbers=optim.convolution_kernels
+def gradients(seed, scale=1.0):
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(
+        lambda p: jnp.asarray(scale * rng.normal(size=p.shape), jnp.float32), PARAMS
     )
-    rng = np.random.default_rng(0)
-    grads = jax.tree.map(lambda p: jnp.asarray(rng.normal(size=p.shape), jnp.float32), PARAMS)
-    updates, _ = tx.update(grads, tx.init(PARAMS), PARAMS)
+
+
+def test_muon_takes_convolution_kernels_as_matrices_and_nothing_else():
+    tx = optim.muon(1.0, adam_learning_rate=0.0)
+    updates, _ = tx.update(gradients(0), tx.init(PARAMS), PARAMS)
     singular = jnp.linalg.svd(updates["conv"]["kernel"].reshape(-1, 8), compute_uv=False)
     np.testing.assert_allclose(singular / singular.max(), 1, atol=0.5)  # near orthogonal
     others = [leaf for name in ("norm", "head") for leaf in jax.tree.leaves(updates[name])]
     assert all(not leaf.any() for leaf in [*others, updates["conv"]["bias"]])
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-3, 1e6])
+def test_muon_steps_as_optax_has_it(scale):
+    rate = optax.linear_schedule(0.1, 0.02, 5)
+    ours = optim.muon(rate, adam_learning_rate=0.03, weight_decay=0.2)
+    matrix = optax.contrib.MuonDimensionNumbers((0, 1, 2), 3)
+    theirs = optax.contrib.muon(
+        rate,
+        adam_learning_rate=0.03,
+        weight_decay=0.2,
+        muon_weight_dimension_numbers=lambda params: jax.tree.map(
+            lambda p: matrix if p.ndim == 4 else None, params
+        ),
+    )
+    params, states = [PARAMS, PARAMS], [ours.init(PARAMS), theirs.init(PARAMS)]
+    # A run that was begun with the one goes on with the other.
+    assert jax.tree.structure(states[0]) == jax.tree.structure(states[1])
+    for seed in range(6):
+        for i, tx in enumerate((ours, theirs)):
+            updates, states[i] = tx.update(gradients(seed, scale), states[i], params[i])
+            params[i] = optax.apply_updates(params[i], updates)
+    for mine, other in zip(*map(jax.tree.leaves, params), strict=True):
+        np.testing.assert_allclose(mine, other, rtol=1e-4, atol=1e-5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 40), st.floats(-6, 6), st.integers(0))
+def test_singular_values_go_through_the_polynomial(rows, columns, rank, power, seed):
+    rng = np.random.default_rng(seed)
+    left, right = rng.normal(size=(rows, rank)), rng.normal(size=(rank, columns))
+    matrix = (10.0**power * left @ right).astype(np.float32)
+    u, singular, v = np.linalg.svd(matrix.astype(np.float64), full_matrices=False)
+    singular = singular / np.sqrt((singular**2).sum())
+    for _ in range(optim.ITERATIONS):
+        singular = sum(c * singular ** (2 * i + 1) for i, c in enumerate(optim.QUINTIC))
+    found = optim.orthogonalized(jnp.asarray(matrix))
+    np.testing.assert_allclose(found, u * singular @ v, atol=2e-3)
+
+
+def test_a_matrix_of_zeros_stays_one():
+    assert not optim.orthogonalized(jnp.zeros((6, 4))).any()
+
+
+def test_products_of_a_gram_matrix_are_exact_on_a_gpu_too():
+    products = [
+        equation
+        for equation in jax.make_jaxpr(optim.orthogonalized)(jnp.ones((6, 4))).eqns
+        if equation.primitive.name == "dot_general"
+    ]
+    highest = (jax.lax.Precision.HIGHEST,) * 2
+    # The two with the long side, a square in each iteration, three more but in the first and last.
+    assert [product.params["precision"] for product in products] == [highest] * 19
