@@ -1,6 +1,8 @@
 """`python -m jaxgear`."""
 
 from jaxgear.cli import main
+from jaxgear.xla_flags import set_xla_flags
 
 if __name__ == "__main__":  # processes that decode pictures import this file too
+    set_xla_flags()
     main()

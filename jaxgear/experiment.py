@@ -31,7 +31,7 @@ from jaxgear.training import history, loop
 from jaxgear.training.runs import Run, read_json
 from jaxgear.training.steps import TrainState
 
-REDRAW = 5  # seconds between two drawings of the curves: an epoch may take less than one
+REDRAW = 15  # seconds between two drawings of the curves, each 0.3: an epoch may take less than one
 
 
 def start(config: Config, source: str, dataset: Dataset) -> Run:

@@ -39,6 +39,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jaxgear.huge_pages import restart_with_huge_pages
+from jaxgear.xla_flags import set_xla_flags
 from scripts.benchmarks.commands import predict, reach, start
 from scripts.benchmarks.epochs import epoch
 from scripts.benchmarks.networks import features_resnet50, train_reference, train_resnet50
@@ -112,5 +113,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    restart_with_huge_pages()  # as experiments/__init__.py does
+    set_xla_flags()  # as experiments/__init__.py does
+    restart_with_huge_pages()
     main()

@@ -35,6 +35,7 @@ LAYERS = {
     "files": ("errors",),
     "errors": (),
     "huge_pages": (),
+    "xla_flags": (),
 }
 MODULES = sorted((ROOT / "jaxgear").rglob("*.py"))
 

@@ -16,6 +16,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Num
 
 from jaxgear.models import convolution
+from jaxgear.models.normalization import BatchNorm
 from jaxgear.models.pooling import max_pool
 
 
@@ -69,7 +70,7 @@ class Conv(nn.Module):
             conv_general_dilated=convolution.conv_general_dilated,
             name="conv",
         )(x)
-        x = nn.BatchNorm(use_running_average=not train, momentum=0.9, dtype=x.dtype, name="norm")(x)
+        x = BatchNorm(use_running_average=not train, dtype=x.dtype, name="norm")(x)
         return nn.relu(x) if self.activate else x
 
 

@@ -8,8 +8,9 @@ On a CPU, XLA computes the gradient of the weights as a convolution with an enor
 below what the cores can do; here it is a sum of matrix products over blocks of pictures that fit in
 the cache (im2col, Chellapilla et al. 2006, applied to the gradient). Pictures of few channels are
 folded first, so that a product is not as thin as three channels, and 1x1 windows are matrix
-products both ways. Other forward passes and the gradient of the input are XLA's own, which are
-near the peak. On every other platform, and for the shapes this cannot serve (groups, dilation,
+products both ways. The gradient of a small map under many channels is one product with the kernel
+as it lies. Other forward passes and gradients of the input are XLA's own, which are near the peak.
+On every other platform, and for the shapes this cannot serve (groups, dilation,
 other layouts), all is XLA's.
 """
 
@@ -91,7 +92,10 @@ def _backward(strides, pads, precision, residuals, g):
     options = {"strides": strides, "pads": pads, "precision": precision}
 
     def on_cpu(x, kernel, g):
-        (dx,) = jax.linear_transpose(lambda x: _cpu(x, kernel, **options), x)(g)
+        if kernel.size > g.size:
+            dx = _input_gradient(g, kernel, x.shape, **options)
+        else:
+            (dx,) = jax.linear_transpose(lambda x: _cpu(x, kernel, **options), x)(g)
         return dx, _kernel_gradient(x, g, kernel.shape, **options)
 
     def elsewhere(x, kernel, g):
@@ -163,6 +167,30 @@ def _folds(kw: int) -> int:
 def _pad(x, rows, columns):
     """A negative pad crops."""
     return lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), (*rows, 0), (*columns, 0), (0, 0, 0)))
+
+
+def _input_gradient(g, kernel, shape, strides, pads, precision):
+    """Gradient of a small map under many channels, [N, H, W, Cin].
+
+    XLA's is a convolution with the kernel turned around, which it copies for that, and slowly so.
+    Here it is one product with the kernel as it is, whose parts are laid over each other.
+    """
+    kh, kw, cin, cout = kernel.shape
+    dimensions = (((3,), (1,)), ((), ()))
+    taps = lax.dot_general(g, kernel.reshape(-1, cout), dimensions, precision=precision)
+    taps = taps.reshape(*g.shape[:3], kh, kw, cin)
+    zero = jnp.zeros((), taps.dtype)
+
+    def spread(axis, tap):
+        before = tap - pads[axis][0]
+        reach = (g.shape[1 + axis] - 1) * strides[axis] + 1
+        return before, shape[1 + axis] - before - reach, strides[axis] - 1
+
+    return sum(
+        lax.pad(taps[:, :, :, i, j], zero, ((0, 0, 0), spread(0, i), spread(1, j), (0, 0, 0)))
+        for i in range(kh)
+        for j in range(kw)
+    )
 
 
 def _kernel_gradient(x, g, shape, strides, pads, precision):

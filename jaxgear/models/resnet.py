@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxgear.models import convolution
+from jaxgear.models.normalization import BatchNorm
 from jaxgear.models.pooling import max_pool
 
 # Depth: whether its units are bottlenecks, and units in each stage (table 1 of the paper).
@@ -106,12 +107,11 @@ class ResNet(nn.Module):
         if not self.norm:
             return lambda name: lambda x: x
         return functools.partial(
-            nn.BatchNorm,
+            BatchNorm,
             use_running_average=not train,
             momentum=self.momentum,
             epsilon=self.epsilon,
             dtype=dtype,
-            use_fast_variance=False,  # E[x^2] - E[x]^2 loses digits, and no other framework does it
         )
 
 

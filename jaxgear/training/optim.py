@@ -25,8 +25,8 @@ def muon(
 
     A kernel [kh, kw, Cin, Cout] is a matrix to Cout. All other parameters, the head among them, are
     left to Adam with Nesterov's momentum, as its authors advise; `weight_decay` is that of the
-    kernels. The same updates as optax's but for rounding, in a fifth of its time on a CPU: its
-    iteration multiplies the whole matrix each time (results/README.md).
+    kernels. The same updates as optax's but for rounding, on a CPU in a fifth of its time
+    (results/README.md).
     """
 
     def labels(params: PyTree) -> PyTree:
@@ -62,22 +62,39 @@ def _kernel_update(kernel: Float[Array, "kh kw Cin Cout"]) -> Float[Array, "kh k
 def orthogonalized(matrix: Float[Array, "R C"]) -> Float[Array, "R C"]:
     """The matrix with its singular values brought near 1; zeros stay zeros.
 
-    Newton-Schulz iteration of Muon, X <- (a + b X X' + c (X X')^2) X. All its factors are
-    polynomials of the first X X', so they are multiplied with each other, in the smaller of its two
-    dimensions, and with the matrix once. In float32 whatever the default precision: coarser
-    products make small eigenvalues of X X' negative, and those grow.
+    Newton-Schulz iteration of Muon, X <- (a + b X X' + c (X X')^2) X.
+    """
+    norm = jnp.linalg.norm(matrix)
+    matrix /= jnp.where(norm == 0, 1, norm)
+    # A GPU has nothing of the fewer products, and rounds them to TensorFloat-32 where it is not
+    # kept from it, which makes small eigenvalues of X X' negative: those would grow.
+    return jax.lax.platform_dependent(matrix, cpu=by_gram, default=by_matrix)
+
+
+def by_matrix(x: Float[Array, "R C"]) -> Float[Array, "R C"]:
+    """The iteration as it is written, for a matrix of norm 1."""
+    a, b, c = QUINTIC
+    for _ in range(ITERATIONS):
+        if x.shape[0] >= x.shape[1]:
+            gram = x.T @ x
+            x = a * x + x @ (b * gram + c * gram @ gram)
+        else:
+            gram = x @ x.T
+            x = a * x + (b * gram + c * gram @ gram) @ x
+    return x
+
+
+def by_gram(x: Float[Array, "R C"]) -> Float[Array, "R C"]:
+    """The same for fewer products: its factors are all polynomials of the first X X', so they are
+    multiplied with each other, in the smaller dimension of X, and with X once.
     """
     a, b, c = QUINTIC
-    tall = matrix.shape[0] >= matrix.shape[1]
-    with jax.default_matmul_precision("highest"):
-        gram = matrix.T @ matrix if tall else matrix @ matrix.T
-        squared = jnp.trace(gram)  # of the Frobenius norm
-        gram /= jnp.where(squared == 0, 1, squared)
-        product = None
-        for last in [False] * (ITERATIONS - 1) + [True]:
-            factor = a * jnp.eye(len(gram)) + b * gram + c * (gram @ gram)
-            product = factor if product is None else product @ factor
-            if not last:
-                gram = factor @ gram @ factor
-        product *= jax.lax.rsqrt(jnp.where(squared == 0, 1, squared))
-        return matrix @ product if tall else product @ matrix
+    tall = x.shape[0] >= x.shape[1]
+    gram = x.T @ x if tall else x @ x.T
+    product = None
+    for last in [False] * (ITERATIONS - 1) + [True]:
+        factor = a * jnp.eye(len(gram)) + b * gram + c * (gram @ gram)
+        product = factor if product is None else product @ factor
+        if not last:
+            gram = factor @ gram @ factor
+    return x @ product if tall else product @ x

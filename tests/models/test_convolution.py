@@ -62,6 +62,23 @@ def test_gradients_equal_xla(n, side, channels, window, stride, padding, groups,
         )
 
 
+@pytest.mark.parametrize("window", [1, 3])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_small_maps_under_many_channels(window, stride):
+    rng = np.random.default_rng(0)
+    draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)  # noqa: E731
+    assert_same(
+        convolution.conv_general_dilated,
+        lax.conv_general_dilated,
+        draw(2, 4, 5, 96),
+        draw(window, window, 96, 64),
+        draw(977),
+        1e-5,
+        window_strides=(stride, stride),
+        padding="SAME",
+    )
+
+
 @pytest.mark.parametrize("options", [{"rhs_dilation": (2, 2)}, {"lhs_dilation": (2, 2)}])
 def test_dilated_convolutions_are_left_to_xla(options):
     x, kernel = jnp.ones((2, 9, 9, 3)), jnp.ones((3, 3, 3, 4))
