@@ -4,17 +4,18 @@
 
     nn.Conv(24, (3, 3), conv_general_dilated=convolution.conv_general_dilated)
 
-On a CPU, XLA computes the gradient of the weights as a convolution with an enormous window, far
-below what the cores can do; here it is a sum of matrix products over blocks of pictures that fit in
-the cache (im2col, Chellapilla et al. 2006, applied to the gradient). Pictures of few channels are
-folded first, so that a product is not as thin as three channels, and 1x1 windows are matrix
-products both ways. The gradient of a small map under many channels is one product with the kernel
-as it lies. Other forward passes and gradients of the input are XLA's own, which are near the peak.
+On a CPU, XLA computes the gradient of the weights as a convolution with an enormous window, for
+large maps far below what the cores can do; there it is a sum of matrix products over blocks of
+pictures that fit in the cache (im2col, Chellapilla et al. 2006, applied to the gradient). Pictures
+of few channels are folded first, so that a product is not as thin as three channels, and 1x1
+windows are matrix products both ways. The gradient of a small map under many channels is one
+product with the kernel as it lies. All else is XLA's own, which is near the peak.
 On every other platform, and for the shapes this cannot serve (groups, dilation,
 other layouts), all is XLA's.
 """
 
 import functools
+import math
 from collections.abc import Sequence
 
 import jax
@@ -26,9 +27,9 @@ NO_PADS = ((0, 0), (0, 0))
 # Pictures of at most THIN channels have FOLD neighbouring pixels folded into channels: more work
 # by a third for a 3x3 window, in products of twice the width both ways.
 THIN, FOLD = 4, 2
-# Bytes of the gathered columns of one block: a core's L2 cache is 1 MiB, and columns share it with
-# the incoming gradient. Measured best between 1/2 and 4 MiB (results/README.md).
-BLOCK_BYTES = 2 << 20
+# Bytes of the gathered columns of one block, for the cores together. Measured best between 2 and
+# 8 MiB (results/README.md).
+BLOCK_BYTES = 5 << 20
 
 
 def conv_general_dilated(
@@ -92,7 +93,7 @@ def _backward(strides, pads, precision, residuals, g):
     options = {"strides": strides, "pads": pads, "precision": precision}
 
     def on_cpu(x, kernel, g):
-        if kernel.size > g.size:
+        if _small(g, kernel.shape):
             dx = _input_gradient(g, kernel, x.shape, **options)
         else:
             (dx,) = jax.linear_transpose(lambda x: _cpu(x, kernel, **options), x)(g)
@@ -164,6 +165,11 @@ def _folds(kw: int) -> int:
     return -(-(FOLD + kw - 1) // FOLD)
 
 
+def _small(y, shape) -> bool:
+    """A map of fewer numbers than the kernel has: what blocks of pictures do not help with."""
+    return math.prod(shape) > y.size
+
+
 def _pad(x, rows, columns):
     """A negative pad crops."""
     return lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), (*rows, 0), (*columns, 0), (0, 0, 0)))
@@ -197,21 +203,25 @@ def _kernel_gradient(x, g, shape, strides, pads, precision):
     """Gradient of the kernel, [kh, kw, Cin, Cout]."""
     if _pointwise(shape, pads):
         return _product(x[:, :: strides[0], :: strides[1]], g, precision)[None, None]
+    if _small(g, shape):
+        kernel = jax.ShapeDtypeStruct(shape, x.dtype)
+        transposed = jax.linear_transpose(lambda k: _xla(x, k, strides, pads, precision), kernel)
+        return transposed(g)[0]
     return _by_blocks(x, g, shape[:2], strides, pads, precision)
 
 
 def _product(x, g, precision):
-    """Sum over all pixels of x [..., Cin] times g [..., Cout]: [Cin, Cout].
+    """Sum over all pixels of x [..., Cin] times g [..., Cout]: [Cin, Cout]."""
+    x, g = (a.reshape(-1, a.shape[-1]) for a in (x, g))
+    if x.shape[1] <= g.shape[1]:
+        return _over_rows(x, g, precision)
+    # The compiler would turn a product that is transposed at once back again.
+    return lax.optimization_barrier(_over_rows(g, x, precision)).T
 
-    Flat, as the compiler transposes an operand when several axes are contracted. In two halves
-    where the sum is long, or it transposes one as well; where it is short, two results would cost
-    more than they save.
-    """
-    pixels, wider = x.size // x.shape[-1], max(x.shape[-1], g.shape[-1])
-    parts = 2 if pixels % 2 == 0 and pixels >= 8 * wider else 1
-    x, g = (a.reshape(parts, -1, a.shape[-1]) for a in (x, g))
-    dimensions = (((1,), (1,)), ((0,), (0,)))
-    return lax.dot_general(x, g, dimensions, precision=precision).sum(axis=0)
+
+def _over_rows(left, right, precision):
+    """left [P, A], right [P, B] -> [A, B]: quicker the narrower `left` is, which is turned."""
+    return lax.dot_general(left, right, (((0,), (0,)), ((), ())), precision=precision)
 
 
 def _by_blocks(x, g, window, strides, pads, precision):
@@ -220,7 +230,7 @@ def _by_blocks(x, g, window, strides, pads, precision):
     The rows of both operands are pixels. Either all taps of the window lie side by side in the
     columns of `x`, [P, kh * kw * Cin], against `g` as it is; or those of one kernel row do,
     [P, kw * Cin], and `g`, moved down by each row of the kernel, lies side by side as well,
-    [P, kh * Cout]: whichever copies less.
+    [P, kh * Cout]: where that copies much less, as it multiplies rows that count for nothing.
     """
     (kh, kw), (sh, sw) = window, strides
     n, _, _, cin = x.shape
@@ -231,9 +241,9 @@ def _by_blocks(x, g, window, strides, pads, precision):
         (before, length - size - before)
         for (before, _), length, size in zip(pads, (height, width), x.shape[1:3], strict=True)
     )
-    both = sh == 1 and kw * cin + kh * cout < kh * kw * cin
-    copied = height * w * (kw * cin + kh * cout) if both else h * w * kh * kw * cin
-    block = _block_size(n, copied * x.dtype.itemsize)
+    copied, split = h * kh * kw * cin, height * (kw * cin + kh * cout)
+    both = sh == 1 and split < 0.75 * copied
+    block = _block_size(n, (split if both else copied) * w * x.dtype.itemsize)
 
     def add_block(total, block_of):
         x, g = block_of
@@ -247,18 +257,21 @@ def _by_blocks(x, g, window, strides, pads, precision):
             taps = [tap[:, rows] for rows in down for tap in across]
         x = jnp.concatenate(taps, axis=-1)
         x, g = (a.reshape(-1, a.shape[-1]) for a in (x, g))
-        return total + lax.dot_general(x, g, (((0,), (0,)), ((), ())), precision=precision), None
+        return total + _over_rows(g, x, precision), None
 
-    shape = (kw * cin, kh * cout) if both else (kh * kw * cin, cout)
+    shape = (kh * cout, kw * cin) if both else (cout, kh * kw * cin)
     zeros = jnp.zeros(shape, jnp.result_type(x, g))
     blocks = [a.reshape(n // block, block, *a.shape[1:]) for a in (x, g)]
     total, _ = lax.scan(add_block, zeros, blocks)
     if both:
-        return total.reshape(kw, cin, kh, cout).transpose(2, 0, 1, 3)
-    return total.reshape(kh, kw, cin, cout)
+        return total.reshape(kh, cout, kw, cin).transpose(0, 2, 3, 1)
+    return total.reshape(cout, kh, kw, cin).transpose(1, 2, 3, 0)
 
 
 def _block_size(n: int, bytes_each: int) -> int:
-    """The largest divisor of `n` pictures whose columns fit in `BLOCK_BYTES` (at least one)."""
-    limit = max(1, BLOCK_BYTES // bytes_each)
+    """The largest divisor of `n` pictures whose columns fit in `BLOCK_BYTES`, or 2 (1 if odd).
+
+    The cores share the copying of a block by pictures.
+    """
+    limit = max(2, BLOCK_BYTES // bytes_each)
     return max(d for d in range(1, n + 1) if n % d == 0 and d <= limit)
