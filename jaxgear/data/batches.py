@@ -65,7 +65,9 @@ class Batches:
         """
         self.mesh = devices.all_devices() if mesh is None else mesh
         devices.check_divides(batch_size, self.mesh, "--batch-size")
-        self.images = devices.place(images[:], self.mesh)
+        # On a CPU it then is the same memory (buffers.py), which `jnp.asarray` would copy.
+        pictures = jax.device_put(images[:]) if self.mesh.size == 1 else images[:]
+        self.images = devices.place(pictures, self.mesh)
         self.labels = devices.place(np.asarray(labels, np.int32), self.mesh)
         self.batch_size = batch_size
         self.seed = seed

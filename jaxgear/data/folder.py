@@ -19,6 +19,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import UInt8
 
+from jaxgear.data.buffers import empty_pictures
 from jaxgear.data.cache import CacheChoice, PictureCache, shrink
 from jaxgear.data.images import ImageError, load_rgb, read_bytes
 from jaxgear.data.walk import Candidate, Listing, Refused, list_pictures, printable, stable_key
@@ -153,7 +154,7 @@ def pixels(
     From the cache where it has them, else decoded (`DataError` if a file changed meanwhile).
     """
     store = PictureCache(cache, size, outside=folder.root)
-    out = np.empty((len(folder.records), size, size, 3), np.uint8)
+    out = empty_pictures((len(folder.records), size, size, 3))
 
     def fill(index: int) -> None:
         record = folder.records[index]

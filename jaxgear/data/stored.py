@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from jaxtyping import Int, UInt8
 
+from jaxgear.data.buffers import empty_pictures
 from jaxgear.data.cache import CacheChoice, PictureCache
 from jaxgear.data.folder import Folder
 from jaxgear.data.images import load_letterboxed
@@ -41,7 +42,7 @@ class LazyPictures:
         if isinstance(rows, int | np.integer):
             return self._one(range(len(self))[rows])
         wanted = np.arange(len(self))[rows].tolist()
-        out = np.empty((len(wanted), *self.shape[1:]), np.uint8)
+        out = empty_pictures((len(wanted), *self.shape[1:]))
 
         def fill(place: int) -> None:
             out[place] = self._one(wanted[place])

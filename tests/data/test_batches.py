@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from jaxgear.data.batches import Batches, take
+from jaxgear.data.stored import LazyPictures
 
 N = 11
 
@@ -31,6 +32,14 @@ def test_every_picture_counts_once(images, size):
     assert counted(data.ordered()) == list(range(N))
     assert {b.image.shape for b in data.shuffled(0)} == {(size, 2, 2, 3)}
     assert len(list(data.ordered())) == len(data)
+
+
+def test_pictures_of_a_folder_are_not_copied_on_a_cpu():
+    """A set that just fits in memory would not fit twice."""
+    pixels = LazyPictures((N, 5, 5, 3), lambda row: np.full((5, 5, 3), row, np.uint8))[:]
+    images = Batches(pixels, np.zeros(N, np.int32), 4).images
+    assert images.unsafe_buffer_pointer() == pixels.ctypes.data
+    assert int(images[N - 1].max()) == N - 1
 
 
 def test_rows_belong_together(images):
