@@ -41,7 +41,7 @@ class Pictures(torch.utils.data.Dataset):
             image = Image.alpha_composite(white, image).convert("RGB")
         scale = self.size / max(image.size)
         width, height = (max(1, round(side * scale)) for side in image.size)
-        image = image.resize((width, height), Image.Resampling.BICUBIC)
+        image = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
         square = Image.new("RGB", (self.size, self.size), (255, 255, 255))
         square.paste(image, ((self.size - width) // 2, (self.size - height) // 2))
         x = torch.from_numpy(np.array(square)).permute(2, 0, 1).contiguous().float().div_(255)
