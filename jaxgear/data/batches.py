@@ -55,7 +55,8 @@ class Batches:
         names: Sequence[str] = (),
         mesh: Mesh | None = None,
     ):
-        """`names` of the pictures, for messages that speak of some of them.
+        """`images` are not to be written to any more: on a CPU a batch may be taken from that memory.
+        `names` of the pictures, for messages that speak of some of them.
 
         A batch is split over the devices of `mesh`, all there are if it is None; each has all
         pictures.

@@ -27,8 +27,8 @@ NO_PADS = ((0, 0), (0, 0))
 # Pictures of at most THIN channels have FOLD neighbouring pixels folded into channels: more work
 # by a third for a 3x3 window, in products of twice the width both ways.
 THIN, FOLD = 4, 2
-# Bytes of the gathered columns of one block, for the cores together. Measured best between 2 and
-# 8 MiB (results/README.md).
+# Bytes of the gathered columns of one block, for the cores together; 3 and 9 MiB are as quick
+# (results/README.md).
 BLOCK_BYTES = 5 << 20
 
 
