@@ -55,7 +55,7 @@ class Batches:
         names: Sequence[str] = (),
         mesh: Mesh | None = None,
     ):
-        """`images` are not to be written to any more: on a CPU a batch may be taken from that memory.
+        """`images` must not be written to any more: on a CPU they may be shared and not copied.
         `names` of the pictures, for messages that speak of some of them.
 
         A batch is split over the devices of `mesh`, all there are if it is None; each has all

@@ -13,7 +13,7 @@ _ALIGNMENT = 64  # bytes; `cpu_function_runtime::MinAlign` of XLA
 
 
 def empty_pictures(shape: tuple[int, ...]) -> UInt8[np.ndarray, "..."]:
-    """An array u8 of this shape, not filled, for `jnp.asarray` to share.
+    """An array u8 of this shape, not filled, for `jax.device_put` to share.
 
     Whoever hands it to JAX must not write to it any more.
     """
