@@ -9,7 +9,7 @@ import math
 import numpy as np
 from jaxtyping import UInt8
 
-_ALIGNMENT = 64  # bytes; `cpu_function_runtime::MinAlign` of XLA
+_ALIGNMENT = 64  # bytes, as JAX was seen to ask for (tests/data/test_batches.py would fail)
 
 
 def empty_pictures(shape: tuple[int, ...]) -> UInt8[np.ndarray, "..."]:

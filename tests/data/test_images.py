@@ -266,6 +266,15 @@ def test_damaged_exif_is_no_reason_to_refuse():
     assert load_rgb(encode(Image.fromarray(scene()), "JPEG", exif=exif)).shape == (40, 60, 3)
 
 
+def test_large_pictures_are_as_a_full_filter_makes_them():
+    """Averaging them first, for speed, moves no pixel far."""
+    coarse = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8))
+    large = coarse.resize((640, 640), Image.Resampling.BICUBIC)
+    full = np.asarray(large.resize((128, 128), Image.Resampling.BICUBIC), np.float64)
+    away = images.letterbox(np.asarray(large), 128) - full
+    assert np.sqrt((away**2).mean()) < 2
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1)])
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF"])
 def test_extreme_shapes(size: tuple[int, int], kind: str):
