@@ -15,6 +15,7 @@ from jaxgear import cli, devices, experiment
 from jaxgear.conclusion import conclude
 from jaxgear.data.augment import affine, chain, colour, flip
 from jaxgear.data.backgrounds import backgrounds, empty, scenes
+from jaxgear.errors import UsageError
 from jaxgear.models.convnet import Conv, ConvNet, GlobalPool, Pool, Residual, SpaceToDepth
 from jaxgear.training import loop, optim, steps
 from jaxgear.training.progress import Progress
@@ -26,12 +27,20 @@ class Config(experiment.Config):
 
     epochs: int = 20
     peak_lr: float = 0.02
-    """Of the convolution kernels, for batches of 48; it grows with the batch (Goyal et al. 2017).
-    All else learns at 0.15 of it."""
+    """Of convolution kernels, for batches of 48; it grows with the batch (Goyal et al. 2017)."""
+    adam_lr_ratio: float = 0.15
+    """The rate of all that is no convolution kernel, as a part of theirs."""
+    warmup: float = 0.2
+    """Part of all steps in which the rate grows to its peak, before it falls."""
     weight_decay: float = 0.05
     label_smoothing: float = 0.1
     balance: float = 0.0
     """Weigh the loss by class frequency to the power of minus this: 1 makes classes count alike."""
+
+    def check(self) -> None:
+        super().check()
+        if self.warmup >= 1:
+            raise UsageError(f"--warmup {self.warmup}: a part of all steps, below 1")
 
 
 def main(config: Config) -> Path:
@@ -51,11 +60,11 @@ def main(config: Config) -> Path:
     total = config.epochs * len(train)
     peak_lr = config.peak_lr * (config.batch_size / 48)
     schedule = optax.warmup_cosine_decay_schedule(
-        0.1 * peak_lr, peak_lr, total // 5, total, 0.01 * peak_lr
+        0.1 * peak_lr, peak_lr, int(config.warmup * total), total, 0.01 * peak_lr
     )
     tx = optim.muon(
         schedule,
-        adam_learning_rate=lambda step: 0.15 * schedule(step),
+        adam_learning_rate=lambda step: config.adam_lr_ratio * schedule(step),
         weight_decay=config.weight_decay,
     )
     augment = chain(

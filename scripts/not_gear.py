@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxgear.bundle import Bundle
 from jaxgear.cli import exit_with
-from jaxgear.data.images import letterbox, load_rgb
+from jaxgear.data.images import load_letterboxed, read_bytes
 from jaxgear.data.sources import find_pictures
 from jaxgear.data.walk import Refused
 from jaxgear.errors import DataError
@@ -59,7 +59,8 @@ def compare(
     def read(files: list[Path | Refused]) -> tuple[np.ndarray, np.ndarray]:
         if bad := [file for file in files if isinstance(file, Refused)]:
             raise DataError(f"{bad[0].path}: {bad[0].reason}")
-        return both(np.stack([letterbox(load_rgb(file), bundle.size) for file in files]))
+        pictures = [load_letterboxed(read_bytes(f, str(f)), bundle.size, str(f)) for f in files]
+        return both(np.stack(pictures))
 
     def side(name: str) -> list[Path | Refused]:
         return [root / picture.path for picture in finished.side(name)]

@@ -76,7 +76,7 @@ def test_each_heavy_library_has_one_home():
     assert users_of("orbax") == {"training/checkpoints.py"}
     assert users_of("tensorflow_datasets") == {"data/tfds_sets.py", "data/gear_builder.py"}
     assert users_of("array_record") == {"data/shards.py"}
-    assert users_of("isal") == {"data/png.py"}
+    assert users_of("isal") == {"data/png.py", "data/workshop.py"}
     assert users_of("grain") == {"data/stream.py"}
     assert not any(user.startswith(("models", "data")) for user in users_of("optax"))
 

@@ -48,10 +48,14 @@ def user_cache() -> Path | None:
         return None
 
 
-def shrink(rgb: UInt8[np.ndarray, "H W 3"], size: int) -> Decoded:
-    """A decoded picture -> what is kept of it."""
-    height, width = rgb.shape[:2]
-    return Decoded(height, width, looks.describe(rgb), images.letterbox(rgb, size))
+def shrink(data: bytes, name: str, size: int) -> Decoded:
+    """A file -> what is kept of it; `ImageError` where it is no whole picture."""
+    with images.decoded(data, name, least=images.ENOUGH) as picture:
+        height, width, look = picture.height, picture.width, looks.describe_image(picture.image)
+        pixels = images.letterbox_image(picture.image, size) if picture.serves(size) else None
+    if pixels is None:
+        pixels = images.load_letterboxed(data, size, name)
+    return Decoded(height, width, look, pixels)
 
 
 class _Entries:
@@ -118,7 +122,7 @@ class PictureCache:
         sha256 = hashlib.sha256(data).hexdigest()
         entry = self.get(sha256)
         if entry is None:
-            entry = shrink(images.load_rgb(data, name), self._size)
+            entry = shrink(data, name, self._size)
             self.put(sha256, entry)
         return sha256, entry
 

@@ -161,7 +161,7 @@ def pixels(
         key = folder.cache_key(record)
         entry = store.get(key)
         if entry is None:
-            entry = shrink(folder.load(record), size)
+            entry = shrink(folder.read(record), record.path, size)
             store.put(key, entry)
         out[index] = entry.pixels
 

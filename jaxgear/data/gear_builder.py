@@ -48,7 +48,7 @@ def serialize(record: Record, data: bytes) -> bytes:
     feature["image"].bytes_list.value.append(data)
     for name in ("path", "sha256", "group"):
         feature[name].bytes_list.value.append(getattr(record, name).encode())
-    return example.SerializeToString()
+    return example.SerializeToString(deterministic=True)  # fields are a map, in any order
 
 
 def write_info(

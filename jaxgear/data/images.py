@@ -12,6 +12,7 @@ import re
 import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,12 @@ from jaxgear.data.turns import Turns
 from jaxgear.errors import DataError
 
 # Part of every cache key: raise it whenever the same file would give other pixels than before.
-VERSION = 2
+VERSION = 3
+
+# Pixels that a picture keeps on its longer side when it is decoded or averaged to be smaller. The
+# same for all sizes of training pictures up to it, and for descriptors of near-duplicates: those,
+# and so the split, must not depend on the size.
+ENOUGH = 128
 
 # 50 million pixels is a 150 MB array: more than any phone's normal mode, far less than a bomb.
 MAX_PIXELS = 50_000_000
@@ -90,30 +96,57 @@ def _load(
     else:
         name = name or os.fspath(source)
         data = read_bytes(source, name)
-    with decoded(data, name, opacity) as image:
-        return rgb.to_array(image)
+    with decoded(data, name, opacity=opacity) as picture:
+        return rgb.to_array(picture.image)
 
 
 def load_letterboxed(data: bytes, size: int, name: str) -> UInt8[np.ndarray, "S S 3"]:
-    """`letterbox(load_rgb(data, name), size)`, to the same bits, in three quarters of the time:
-    the full picture never becomes an array.
+    """A picture as networks see it: decoded and letterboxed at `size`. `ImageError` as `load_rgb`.
+
+    `letterbox(load_rgb(data, name), size)`, but that the decoder of a JPEG itself does what it can
+    of the `reduction` (`decoded`).
     """
-    with decoded(data, name) as image:
-        return letterbox_image(image, size)
+    with decoded(data, name, least=max(size, ENOUGH)) as picture:
+        return letterbox_image(picture.image, size)
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """A picture that was decoded, in full or smaller."""
+
+    image: Image.Image  # mode RGB, or RGBA
+    height: int  # of the picture in the file, upright
+    width: int
+
+    @property
+    def whole(self) -> bool:
+        """Whether every pixel is there."""
+        return self.image.size == (self.width, self.height)
+
+    def serves(self, size: int) -> bool:
+        """Whether `load_letterboxed` at `size` letterboxes this, where it was decoded with
+        `ENOUGH`.
+        """
+        return self.whole or max(self.image.size) >= size
 
 
 @contextmanager
-def decoded(data: bytes, name: str, opacity: bool = False) -> Iterator[Image.Image]:
+def decoded(
+    data: bytes, name: str, *, least: int | None = None, opacity: bool = False
+) -> Iterator[Decoding]:
     """A picture in mode RGB, or RGBA with `opacity`, for as long as it is its turn.
 
-    `ImageError` as of `load_rgb`.
+    With `least`, a JPEG is decoded to the smallest of its full size, a half, a quarter and an
+    eighth that has so many pixels on the longer side: from fewer coefficients of each block of the
+    cosine transform, which is quicker than all pixels and their average. It is read to its end all
+    the same. `ImageError` as of `load_rgb`.
     """
     with ExitStack() as turn:
         # What the decoder itself took is free again by then.
-        yield _decode(data, name, turn, opacity)
+        yield _decode(data, name, turn, least, opacity)
 
 
-def _decode(data: bytes, name: str, turn: ExitStack, opacity: bool) -> Image.Image:
+def _decode(data: bytes, name: str, turn: ExitStack, least: int | None, opacity: bool) -> Decoding:
     if not data:
         raise ImageError(name, "empty file")
     _check_whole(data, name)
@@ -122,12 +155,18 @@ def _decode(data: bytes, name: str, turn: ExitStack, opacity: bool) -> Image.Ima
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise ImageError(name, _too_large(f"{width} x {height} pixels"))
+            less = least is not None and _ask_for_less(image, least)
+            # Also where less is wanted: a progressive JPEG has all its coefficients in memory.
             turn.enter_context(_decoding.turn(width * height))
             image.load()
             flat = rgb.upright(image, deep_png=image.format == "PNG" and data[24] == 16)
             if opacity:
                 flat.putalpha(rgb.opacity(image))
-            return flat
+            if not less:
+                width, height = flat.size
+            elif rgb.orientation(image) in rgb.SIDEWAYS:
+                width, height = height, width
+            return Decoding(flat, height, width)
     except ImageError:
         raise
     except UnidentifiedImageError:
@@ -139,28 +178,42 @@ def _decode(data: bytes, name: str, turn: ExitStack, opacity: bool) -> Image.Ima
         raise ImageError(name, f"damaged picture ({reason})") from error
 
 
+def _ask_for_less(image: Image.Image, least: int) -> bool:
+    """Tells the decoder of a JPEG to make it smaller; whether it will."""
+    size = image.size
+    factor = min(8, reduction(max(size), least))
+    if factor > 1:  # of other formats Pillow takes no notice
+        image.draft(None, (max(1, image.width // factor), max(1, image.height // factor)))
+    return image.size != size
+
+
 def portable(data: bytes, name: str | None = None) -> bytes:
     """The bytes of a JPEG or PNG file that every decoder shows as `load_rgb(data)` does.
 
     A plain RGB JPEG stays as it is; anything with transparency, orientation, other colours or in
     another format becomes a PNG of the decoded pixels. `ImageError` as of `load_rgb`.
     """
-    with decoded(data, name or "picture") as image:
-        return portable_of(data, image)
+    name = name or "picture"
+    with decoded(data, name, least=ENOUGH) as picture:
+        pass
+    return portable_of(data, name, picture)
 
 
-def portable_of(data: bytes, image: Image.Image) -> bytes:
-    """`portable` of a file that is `decoded` to `image`."""
+def portable_of(data: bytes, name: str, picture: Decoding) -> bytes:
+    """`portable` of a file that was `decoded`, its turn being over."""
     # What was converted or turned is a new image of Pillow's, of no format.
-    return data if image.format == "JPEG" else encode_png(rgb.to_array(image))
+    if picture.image.format == "JPEG":
+        return data
+    return encode_png(rgb.to_array(picture.image) if picture.whole else load_rgb(data, name))
 
 
 def letterbox(image: UInt8[np.ndarray, "H W 3"], size: int) -> UInt8[np.ndarray, "S S 3"]:
     """Fits the whole picture into a white square: aspect kept, centred, longer side = `size`.
 
-    Small pictures are enlarged, so that an object fills the frame whatever its source. Bicubic with
-    antialiasing (Pillow widens the kernel by the reduction factor). The shorter side is at least
-    one pixel. u8 0-255 in and out.
+    Small pictures are enlarged, so that an object fills the frame whatever its source. Large ones
+    are averaged over squares of `reduction` pixels, and resized to the size from there: bicubic
+    with antialiasing (Pillow widens the kernel by the factor). The shorter side is at least one
+    pixel. u8 0-255 in and out.
     """
     return letterbox_image(Image.fromarray(image), size)
 
@@ -170,15 +223,23 @@ def letterbox_image(image: Image.Image, size: int) -> UInt8[np.ndarray, "S S 3"]
     scale = size / max(image.size)
     width, height = (max(1, round(side * scale)) for side in image.size)
     if (width, height) != image.size:
-        # reducing_gap: large pictures are first box-averaged to at least twice the wanted size:
-        # twice as fast from 640 to 128 pixels, and 0.6 grey levels away (root mean square,
-        # results/scale.md).
-        image = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
+        factor = reduction(max(image.size), max(size, ENOUGH))
+        part = (0, 0, image.width / factor, image.height / factor)  # the last squares are cut off
+        small = image.reduce(factor) if factor > 1 else image
+        image = small.resize((width, height), Image.Resampling.BICUBIC, part)
     top = (size - height) // 2
     left = (size - width) // 2
     square = np.full((size, size, 3), 255, np.uint8)
     square[top : top + height, left : left + width] = np.asarray(image)
     return square
+
+
+def reduction(longer: int, least: int) -> int:
+    """The largest power of two by which `longer` pixels can be divided that leaves `least`."""
+    factor = 1
+    while factor < longer and -(-longer // (2 * factor)) >= least:
+        factor *= 2
+    return factor
 
 
 def read_bytes(path: str | os.PathLike[str], name: str) -> bytes:

@@ -11,15 +11,19 @@ and not with its square: MinHash for edges (A. Broder, "On the resemblance and c
 documents", 1997), samples of bits for the hash (P. Indyk, R. Motwani, 1998).
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int, UInt8, UInt64
+from jaxtyping import Bool, Float, Int, UInt, UInt8, UInt64
 from PIL import Image
 
+from jaxgear.data import images
+
 # Part of the cache's version: raise it whenever the same picture would get another descriptor.
-VERSION = 5
+VERSION = 6
 
 # Chosen on 1,697 catalogue pictures by looking at the pairs on both sides of each limit. No pair of
 # different classes is accepted: their best agreement is 0.72, between jackets of one cut.
@@ -31,7 +35,6 @@ HASH_EDGES = 100
 ASPECT = 0.2  # largest difference of the contents' log aspect ratios
 
 _ROWS, _COLUMNS = 16, 17
-_ENOUGH = 200  # pixels on the longer side; larger pictures are box-averaged first, for speed
 _MARGIN = 220  # a channel below this is content: what a strong JPEG leaves around edges is not
 _SPECKS = 0.01  # of a row or column may be content and it still counts as margin
 _EDGE = 5  # grey levels between neighbouring cells; less is noise of the encoder
@@ -42,6 +45,7 @@ _BANDS, _MINIMA, _LOOKED_AT = 32, 8, 64
 _HASH_BANDS, _SAMPLE = 32, 32
 _RGB = np.array([1, 1, 1, 0], np.uint8).view(np.uint32)  # without X, which is not always white
 _SMALL = Image.Resampling.BILINEAR  # antialiased, and without the overshoot that fakes edges
+_Same = Callable[[Int[np.ndarray, " P"], Int[np.ndarray, " P"]], Bool[np.ndarray, " P"]]
 
 
 def describe(rgb: UInt8[np.ndarray, "H W 3"]) -> bytes:
@@ -54,10 +58,10 @@ def describe(rgb: UInt8[np.ndarray, "H W 3"]) -> bytes:
 
 def describe_image(image: Image.Image) -> bytes:
     """`describe` of a picture in mode RGB."""
-    if (factor := max(image.size) // _ENOUGH) > 1:
+    if (factor := images.reduction(max(image.size), images.ENOUGH)) > 1:
         image = image.reduce(factor)
     content = _content(image)
-    in_row = content.sum(axis=1, dtype=np.uint16)  # a reduced picture has at most 399 pixels a side
+    in_row = content.sum(axis=1, dtype=np.uint16)  # a reduced picture has at most 255 pixels a side
     in_column = content.sum(axis=0, dtype=np.uint16)
     rows = np.flatnonzero(in_row / image.width > _SPECKS)
     columns = np.flatnonzero(in_column / image.height > _SPECKS)
@@ -83,63 +87,85 @@ def _content(image: Image.Image) -> UInt8[np.ndarray, "H W"]:
 def alike(looks: Sequence[bytes]) -> Iterator[tuple[int, int]]:
     """Pairs (i, j), i < j, of pictures that look alike, from their descriptors; each pair once.
 
-    What hashing brings up is compared exactly.
+    What hashing brings up is compared exactly. On as many threads as there are cores: NumPy lets go
+    of the interpreter while it works.
     """
     if len(looks) < 2:
         return
-    table = _Table(looks)
-    found = [np.zeros((0, 2), np.int64)]
-    for keys, rows in table.bands():
-        for pairs in _pairs_of_equal(keys):
-            pairs = np.sort(rows[pairs], axis=1)
-            found += [part[table.same(*part.T)] for part in _blocks(pairs)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        table = _Table(list(pool.map(_read, _blocks(looks))))
+        found = list(pool.map(lambda band: _alike_in(*band), table.bands()))
     yield from map(tuple, np.unique(np.concatenate(found), axis=0).tolist())
 
 
+def _alike_in(
+    keys: UInt64[np.ndarray, " n"], rows: Int[np.ndarray, " n"], same: _Same
+) -> Int[np.ndarray, "P 2"]:
+    """Pairs of `rows` that share a key and look alike."""
+    found = [np.zeros((0, 2), np.int64)]
+    for pairs in _pairs_of_equal(keys):
+        pairs = np.sort(rows[pairs], axis=1)
+        found += [part[same(*part.T)] for part in _blocks(pairs)]
+    return np.concatenate(found)
+
+
+class _Part(NamedTuple):
+    """What is compared of n pictures, one kilobyte of each."""
+
+    aspect: Float[np.ndarray, " n"]  # of the content, logarithm
+    edges: UInt64[np.ndarray, "n V D W"]  # 2 views, rises and falls, words
+    hashes: UInt64[np.ndarray, "n W"]
+    keys: tuple[UInt64[np.ndarray, "n B"], ...]  # of edges in either view, and of hashes
+
+
+def _read(looks: Sequence[bytes]) -> _Part:
+    """What is compared of a block of pictures."""
+    size = np.stack([np.frombuffer(look, "<u2", 2) for look in looks]).astype(np.float64)
+    views = np.stack([np.frombuffer(look, np.uint8, offset=4) for look in looks])
+    views = views.reshape(-1, 2, _ROWS, _COLUMNS).astype(np.int16)
+    edges = _edges(views)
+    bits = (np.diff(views[:, 0], axis=2) > 0).reshape(len(looks), -1)
+    rng = np.random.default_rng(0)
+    samples = np.stack([rng.permutation(bits.shape[1])[:_SAMPLE] for _ in range(_HASH_BANDS)])
+    return _Part(
+        aspect=np.log(size[:, 1] / size[:, 0]),
+        edges=_packed(edges),
+        hashes=_packed(bits),
+        keys=(
+            *(_minima(edges[:, view].reshape(len(looks), -1)) for view in range(2)),
+            _packed(bits[:, samples])[..., 0],
+        ),
+    )
+
+
 class _Table:
-    """What is compared of N pictures, one kilobyte of each."""
+    """What is compared of all pictures."""
 
-    def __init__(self, looks: Sequence[bytes]):
-        size = np.stack([np.frombuffer(look, "<u2", 2) for look in looks]).astype(np.float64)
-        self._aspect = np.log(size[:, 1] / size[:, 0])
-        rng = np.random.default_rng(0)
-        hashed = _ROWS * (_COLUMNS - 1)
-        samples = np.stack([rng.permutation(hashed)[:_SAMPLE] for _ in range(_HASH_BANDS)])
-        edges, hashes, keys = [], [], []
-        for part in _blocks(looks):
-            views = np.stack([np.frombuffer(look, np.uint8, offset=4) for look in part])
-            views = views.reshape(-1, 2, _ROWS, _COLUMNS).astype(np.int16)
-            edges.append(_edges(views))
-            bits = (np.diff(views[:, 0], axis=2) > 0).reshape(len(part), hashed)
-            hashes.append(_packed(bits))
-            keys.append(
-                [
-                    *(_minima(edges[-1][:, view].reshape(len(part), -1)) for view in range(2)),
-                    _packed(bits[:, samples])[..., 0],
-                ]
-            )
-            edges[-1] = _packed(edges[-1])
-        self._edges = np.concatenate(edges)  # [N, 2 views, rises and falls, words]
-        self._hashes = np.concatenate(hashes)  # [N, words]
-        self._keys = [np.concatenate(parts) for parts in zip(*keys, strict=True)]  # [N, bands] each
+    def __init__(self, parts: Sequence[_Part]):
+        self._aspect = np.concatenate([part.aspect for part in parts])
+        self._edges = np.concatenate([part.edges for part in parts])
+        self._hashes = np.concatenate([part.hashes for part in parts])
+        self._keys = [np.concatenate(own) for own in zip(*(p.keys for p in parts), strict=True)]
 
-    def bands(self) -> Iterator[tuple[UInt64[np.ndarray, " n"], Int[np.ndarray, " n"]]]:
-        """Keys of which similar pictures share one, and the pictures whose they are.
+    def bands(self) -> Iterator[tuple[UInt64[np.ndarray, " n"], Int[np.ndarray, " n"], _Same]]:
+        """Keys of which similar pictures share one, the pictures whose they are, and what compares
+        pairs of them.
 
         Pictures with too few edges to be like any other are left out.
         """
         whole, content = np.bitwise_count(self._edges).sum(axis=(2, 3)).T
-        for keys, enough in zip(
+        for keys, enough, same in zip(
             self._keys,
             (
                 whole >= AGREEMENT * EDGES,
                 content >= AGREEMENT * EDGES,
                 whole >= HASH_AGREEMENT * HASH_EDGES,
             ),
+            (self.same, self.same, self._same_hashed),
             strict=True,
         ):
             rows = np.flatnonzero(enough)
-            yield from ((band[rows], rows) for band in keys.T)
+            yield from ((band[rows], rows, same) for band in keys.T)
 
     def same(self, i: Int[np.ndarray, " P"], j: Int[np.ndarray, " P"]) -> Bool[np.ndarray, " P"]:
         """Whether pictures i and j look alike.
@@ -147,19 +173,40 @@ class _Table:
         Agreement is edges with the same sign in both over edges in either: the Jaccard index, in
         which the empty background does not count.
         """
+        same = np.abs(self._aspect[i] - self._aspect[j]) <= ASPECT
+        near = np.flatnonzero(same)  # about half of those that share a key
+        same[near] = self._agree(i[near], j[near])
+        return same
+
+    def _same_hashed(
+        self, i: Int[np.ndarray, " P"], j: Int[np.ndarray, " P"]
+    ) -> Bool[np.ndarray, " P"]:
+        """`same` where the hashes are: one pair in a thousand of those that share a sample of bits.
+
+        What is alike without that shares a key of its edges.
+        """
+        same = self._differ(i, j) <= HASH_BITS
+        near = np.flatnonzero(same)
+        same[near] = self.same(i[near], j[near])
+        return same
+
+    def _differ(self, i: Int[np.ndarray, " P"], j: Int[np.ndarray, " P"]) -> UInt[np.ndarray, " P"]:
+        """Bits in which the hashes differ."""
+        return np.bitwise_count(self._hashes[i] ^ self._hashes[j]).sum(axis=1)
+
+    def _agree(self, i: Int[np.ndarray, " P"], j: Int[np.ndarray, " P"]) -> Bool[np.ndarray, " P"]:
+        """`same` where the aspect ratios are."""
         a, b = self._edges[i], self._edges[j]
         both = np.bitwise_count(a & b).sum(axis=(2, 3))  # [P, 2 views]
         a |= b
         either = np.bitwise_count(a[:, :, 0] | a[:, :, 1]).sum(axis=2)
         agreement = np.where(either >= EDGES, both / np.maximum(either, 1), 0)
-        differ = np.bitwise_count(self._hashes[i] ^ self._hashes[j]).sum(axis=1)
         same = agreement.max(axis=1) >= AGREEMENT
-        same |= (
-            (differ <= HASH_BITS)
+        return same | (
+            (self._differ(i, j) <= HASH_BITS)
             & (agreement[:, 0] >= HASH_AGREEMENT)
             & (either[:, 0] >= HASH_EDGES)
         )
-        return same & (np.abs(self._aspect[i] - self._aspect[j]) <= ASPECT)
 
 
 def _blocks(rows: Any) -> Iterator[Any]:

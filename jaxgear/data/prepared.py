@@ -79,7 +79,9 @@ def prepare(
                 folder = _decode(root, listing, known, place, size, cores, tick)
             dataset = split(folder, size=size or 128, seed=seed, on_bad=on_bad, say=say)
             metadata = {"recipe": recipe, "size": size, "seed": seed}
-            path, words = loading.result().write_version(base, before, dataset, known, metadata)
+            path, words = loading.result().write_version(
+                base, before, dataset, known, metadata, cores
+            )
             say(f"{path}: {words}")
             for finished in (*base.glob(f"{_STAGING}*"), *base.glob(f"{UNFINISHED}*")):
                 shutil.rmtree(finished)

@@ -23,7 +23,7 @@ _UPRIGHT = {  # EXIF orientation -> what turns the stored pixels upright (EXIF 2
     8: Image.Transpose.ROTATE_90,
 }
 _FROM_THE_END = (3, 4, 6, 7)  # the first stored row is the last row or column
-_SIDEWAYS = (5, 6, 7, 8)  # stored rows are columns
+SIDEWAYS = (5, 6, 7, 8)  # stored rows are columns
 
 
 def upright(image: Image.Image, *, deep_png: bool) -> Image.Image:
@@ -45,10 +45,10 @@ def upright(image: Image.Image, *, deep_png: bool) -> Image.Image:
     as_it_is = image.mode == "RGB" and turn == 1 and not image.has_transparency_data
     if as_it_is or width * height <= _BAND:
         return _turned(flat(image), turn)
-    whole = Image.new("RGB", (height, width) if turn in _SIDEWAYS else (width, height))
+    whole = Image.new("RGB", (height, width) if turn in SIDEWAYS else (width, height))
     for top, band in _bands(image):
         start = height - top - band.height if turn in _FROM_THE_END else top
-        whole.paste(_turned(flat(band), turn), (start, 0) if turn in _SIDEWAYS else (0, start))
+        whole.paste(_turned(flat(band), turn), (start, 0) if turn in SIDEWAYS else (0, start))
     return whole
 
 

@@ -10,7 +10,7 @@ import hashlib
 import io
 import os
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,20 +50,22 @@ def table_of(shard: Path) -> Path:
     return shard.with_name(shard.name + ".npz")
 
 
-def write_shard(
-    path: Path, split: str, records: Sequence[Record], stored: Sequence[str], rows: Iterable[bytes]
-) -> Shard:
-    """Writes a shard and its table; both are on the disk when it returns.
+def write_shard(shard: Shard, rows: Iterable[bytes]) -> tuple[str, str]:
+    """Writes a shard of new records and its table, both of which are on the disk when it returns.
 
     Args:
-        stored: sha256 (hex) of the bytes of each record's picture.
+        shard: all of it but its sums.
         rows: each record serialised, with its picture.
+
+    Returns:
+        Its sums.
 
     Raises:
         DataError: the disk is full.
     """
     from array_record.python.array_record_module import ArrayRecordWriter
 
+    path, records = shard.path, shard.records
     try:
         with contextlib.closing(ArrayRecordWriter(os.fspath(path), _OPTIONS)) as writer:
             for row in rows:
@@ -74,7 +76,7 @@ def write_shard(
     columns = {
         "path": np.frombuffer("\0".join(r.path for r in records).encode(), np.uint8),
         "sha256": _digests(r.sha256 for r in records),
-        "stored": _digests(stored),
+        "stored": _digests(shard.stored),
         "group": np.array([r.group for r in records], "S12"),
         "look": np.stack([np.frombuffer(r.look, np.uint8) for r in records]),
         "label": np.array([r.label for r in records], np.int32),
@@ -84,8 +86,7 @@ def write_shard(
     }
     with table.open("wb") as file:
         np.savez(file, **columns)
-    sums = tuple(map(_sum_and_sync, (path, table)))
-    return Shard(path, split, tuple(records), tuple(stored), sums)
+    return _sum_and_sync(path), _sum_and_sync(table)
 
 
 def write_sums(folder: Path, shards: Iterable[Shard]) -> None:

@@ -1,18 +1,20 @@
-"""Decodes the pictures of a folder on many processes, each in a `Workshop` of its own.
+"""Processes, and the pictures of a folder decoded on them, each in a `Workshop` of its own.
 
 Neither JAX nor TFDS is imported here, so that a process starts soon.
 """
 
+import contextlib
 import multiprocessing
 import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection
 from pathlib import Path
+from typing import Any
 
 from jaxgear.data.walk import Refused
 from jaxgear.data.workshop import Staged, Workshop
@@ -51,36 +53,53 @@ _workshop: Workshop
 def _parallel(
     tasks: list[Sequence[str]], workers: int, arguments: tuple
 ) -> Iterator[str | Staged | Refused]:
-    pool = ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn"), initializer=_begin, initargs=arguments
-    )
     waiting: deque = deque()
-    try:
+    with processes(workers, _open_workshop, *arguments) as pool:
         for task in tasks:
             waiting.append(pool.submit(_work, task))
             if len(waiting) > 8 * workers:  # enough ahead that none is idle
                 yield from waiting.popleft().result()
         while waiting:
             yield from waiting.popleft().result()
-    except BrokenProcessPool:
-        raise DataError(
-            "a process that decodes was killed (out of memory?); start again to go on, with fewer "
-            "--workers (1 where Python reads its program from a pipe)"
-        ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
-def _begin(*arguments) -> None:
+def _open_workshop(*arguments) -> None:
     """Called once in each process."""
     global _workshop
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     _workshop = Workshop(*arguments)
 
 
 def _work(paths: Sequence[str]) -> list[str | Staged | Refused]:
     return _workshop.stage(paths)
+
+
+@contextlib.contextmanager
+def processes(
+    workers: int, begin: Callable[..., None] | None = None, *arguments: Any
+) -> Iterator[ProcessPoolExecutor]:
+    """New processes, in each of which `begin(*arguments)` is called first; they end with this one.
+
+    Raises:
+        DataError: one was killed.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, spawn, _begin, (begin, arguments))
+    try:
+        yield pool
+    except BrokenProcessPool:
+        raise DataError(
+            "a process was killed (out of memory?); start again to go on, with fewer --workers (1 "
+            "where Python reads its program from a pipe)"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _begin(begin: Callable[..., None] | None, arguments: tuple) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if begin is not None:
+        begin(*arguments)
 
 
 def _end_with_parent() -> None:

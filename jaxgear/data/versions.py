@@ -4,10 +4,11 @@ A shard in which everything still holds is in the next version too, as a second 
 file; what is new or has changed goes to new shards. Older versions stay, for runs that read them.
 """
 
+import contextlib
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,12 +26,14 @@ from jaxgear.data.shards import (
     write_shard,
     write_sums,
 )
+from jaxgear.data.staging import processes
 from jaxgear.data.tfds_gear import TfdsFolder, read_tfds
 from jaxgear.data.tfds_sets import newest_version
 from jaxgear.data.workshop import Picture
 from jaxgear.errors import DataError, UsageError
 
 SHARD_BYTES = 128 * 2**20  # of pictures, about; TFDS recommends 100 to 200 MB
+_WORTH_PROCESSES = 2**28  # bytes a process; less is written before it has imported TFDS
 
 
 def last(base: Path, size: int | None, seed: int) -> TfdsFolder | None:
@@ -72,6 +75,7 @@ def write_version(
     dataset: Dataset,
     pictures: dict[str, Picture],
     metadata: dict[str, Any],
+    workers: int = 1,
 ) -> tuple[Path, str]:
     """Writes the version of `base` after `before`; its folder, and what was done in words.
 
@@ -79,6 +83,8 @@ def write_version(
 
     Args:
         pictures: by sha256 (hex), those of all records.
+        workers: processes that write the first version. What a later one takes from the one before
+            is not worth sending to others.
     """
     records = {
         record.path: replace(record, side=side, group=group)
@@ -103,7 +109,7 @@ def write_version(
     if folder.exists():  # of a run that was killed
         shutil.rmtree(folder)
     folder.mkdir()
-    shards = _write_shards(folder, kept, new, pictures)
+    shards = _write_shards(folder, kept, new, pictures, 1 if before else workers)
     write_sums(folder, shards)
     sizes = defaultdict(list)
     for shard in shards:
@@ -118,10 +124,11 @@ def write_version(
 
 
 def _write_shards(
-    folder: Path, kept: list[Shard], new: list[Record], pictures: dict[str, Picture]
+    folder: Path, kept: list[Shard], new: list[Record], pictures: dict[str, Picture], workers: int
 ) -> list[Shard]:
     """All shards of a version, those that are kept first in each split."""
-    shards = []
+    shards: list[Shard] = []
+    jobs: list[_Job] = []
     for split in sorted({shard.split for shard in kept} | {str(r.side) for r in new}):
         old = [shard for shard in kept if shard.split == split]
         # By hash: in an order that has nothing to do with classes, for those who read in order.
@@ -136,10 +143,26 @@ def _write_shards(
         for index, part in enumerate(parts, len(old)):
             path = folder / shard_name(split, index, count)
             found = [pictures[record.sha256] for record in part]
-            stored = [picture.stored for picture in found]
-            rows = (serialize(r, p.read()) for r, p in zip(part, found, strict=True))
-            shards.append(write_shard(path, split, part, stored, rows))
-    return shards
+            stored = tuple(picture.stored for picture in found)
+            shards.append(Shard(path, split, tuple(part), stored, sums=("", "")))
+            jobs.append((shards[-1], [picture.read for picture in found]))
+    with contextlib.ExitStack() as stack:
+        each = map
+        size = sum(pictures[record.sha256].length for record in new)
+        if (count := min(workers, len(jobs), size // _WORTH_PROCESSES)) > 1:
+            each = stack.enter_context(processes(count)).map
+        sums = {job[0].path: found for job, found in zip(jobs, each(_write, jobs), strict=True)}
+    return [replace(shard, sums=sums.get(shard.path, shard.sums)) for shard in shards]
+
+
+_Job = tuple[Shard, list[Callable[[], bytes]]]  # what to write, and how its pictures are had
+
+
+def _write(job: _Job) -> tuple[str, str]:
+    """Writes a shard; its sums."""
+    shard, reads = job
+    rows = (serialize(record, read()) for record, read in zip(shard.records, reads, strict=True))
+    return write_shard(shard, rows)
 
 
 def _parts(records: Iterable[Record], pictures: dict[str, Picture]) -> Iterator[list[Record]]:

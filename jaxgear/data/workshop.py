@@ -9,12 +9,13 @@ import hashlib
 import os
 import struct
 import uuid
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
+import numpy as np
+from isal import isal_zlib
+from jaxtyping import UInt8
 
 from jaxgear.data import images, looks
 from jaxgear.data.images import ImageError
@@ -44,8 +45,11 @@ class Staged:
 
     def read(self) -> bytes:
         """The bytes to store."""
-        with self.file.open("rb", buffering=0) as file:
-            data = os.pread(file.fileno(), self.length, self.offset)
+        descriptor = os.open(self.file, os.O_RDONLY)  # half the time of a file object
+        try:
+            data = os.pread(descriptor, self.length, self.offset)
+        finally:
+            os.close(descriptor)
         if hashlib.sha256(data).hexdigest() != self.stored:
             raise DataError(f"{self.file}: damaged; remove {self.file.parent} and start again")
         return data
@@ -69,7 +73,8 @@ class _Decoded:
 
     sha256: bytes  # of `data`
     data: bytes  # the file
-    image: Image.Image
+    path: str
+    picture: images.Decoding
 
 
 class Workshop:
@@ -98,7 +103,8 @@ class Workshop:
             for path in paths:
                 group.append(one := self._decode(path))
                 if isinstance(one, _Decoded):
-                    size += len(one.data) + 4 * one.image.width * one.image.height  # as in Pillow
+                    width, height = one.picture.image.size
+                    size += len(one.data) + 4 * width * height  # as in Pillow
                     size += 3 * (self._size or 0) ** 2
                 if size >= _AT_ONCE:
                     done += self._keep(group)
@@ -112,9 +118,9 @@ class Workshop:
             digest = hashlib.sha256(data).digest()
             if digest in self._known:
                 return digest.hex()
-            with images.decoded(data, path) as image:
+            with images.decoded(data, path, least=images.ENOUGH) as picture:
                 self._known.add(digest)
-                return _Decoded(digest, data, image)
+                return _Decoded(digest, data, path, picture)
         except ImageError as error:
             return Refused(path, error.reason)
 
@@ -125,14 +131,18 @@ class Workshop:
         one step at hand: 5 to 18 % less time a picture.
         """
         pictures = [one for one in found if isinstance(one, _Decoded)]
-        described = [looks.describe_image(one.image) for one in pictures]
+        described = [looks.describe_image(one.picture.image) for one in pictures]
         if self._size is None:
-            stored = [images.portable_of(one.data, one.image) for one in pictures]
+            stored = [images.portable_of(one.data, one.path, one.picture) for one in pictures]
         else:
-            small = [images.letterbox_image(one.image, self._size) for one in pictures]
-            stored = list(map(encode_png, small))
+            stored = list(map(encode_png, map(self._small, pictures)))
         entries = iter(self._append(pictures, described, stored))
         return [next(entries) if isinstance(one, _Decoded) else one for one in found]
+
+    def _small(self, one: _Decoded) -> UInt8[np.ndarray, "S S 3"]:
+        if one.picture.serves(self._size):
+            return images.letterbox_image(one.picture.image, self._size)
+        return images.load_letterboxed(one.data, self._size, one.path)
 
     def _append(
         self, pictures: list[_Decoded], described: list[bytes], stored: list[bytes]
@@ -141,11 +151,11 @@ class Workshop:
         start = self._file.tell()
         entries, bodies = [], []
         for one, look, data in zip(pictures, described, stored, strict=True):
-            size = one.image.height, one.image.width
+            size = one.picture.height, one.picture.width
             digest = one.sha256 if data is one.data else hashlib.sha256(data).digest()
             head = _HEADER.pack(_MAGIC, one.sha256, digest, *size, len(look), len(data))
             body = head + look + data
-            bodies += body, zlib.crc32(body).to_bytes(4, "little")
+            bodies += body, isal_zlib.crc32(body).to_bytes(4, "little")
             names = one.sha256.hex(), digest.hex()
             offset = start + len(head) + len(look)
             entries.append(Staged(*names, *size, look, self._path, offset, len(data)))
@@ -165,7 +175,7 @@ def staged(place: Path) -> Iterator[Staged]:
                 offset = file.tell() + look_length
                 body = head + file.read(look_length + length)
                 check = file.read(4)
-                if magic != _MAGIC or zlib.crc32(body).to_bytes(4, "little") != check:
+                if magic != _MAGIC or isal_zlib.crc32(body).to_bytes(4, "little") != check:
                     break
                 look = body[len(head) : len(head) + look_length]
                 yield Staged(sha256.hex(), stored.hex(), height, width, look, path, offset, length)

@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from jaxgear.bundle import Bundle
-from jaxgear.data.images import letterbox, load_rgb
+from jaxgear.data.images import letterbox, load_letterboxed, load_rgb
 from jaxgear.errors import CheckpointError
 from jaxgear.evaluation import explain
 from jaxgear.prediction import NONE, Predictor
@@ -25,7 +25,8 @@ class Classifier:
         self.bundle = bundle
         self.predictor = Predictor(bundle, 1)
         # Compiled now, so that the first picture is answered as quickly as the next.
-        self._overlay(np.zeros((1, 1, 3), np.uint8), 0)
+        blank = np.zeros((1, 1, 3), np.uint8)
+        self._overlay(blank, letterbox(blank, bundle.size), 0)
 
     def answer(self, data: bytes) -> dict[str, Any]:
         """What it shows: a class, or `none` where it is refused as no gear, with its score and the
@@ -37,10 +38,11 @@ class Classifier:
             ImageError: not a picture, damaged, or too large when decoded.
         """
         image = load_rgb(data)
-        logits = self.predictor.logits(letterbox(image, self.bundle.size)[None])
+        small = load_letterboxed(data, self.bundle.size, "picture")  # as in training
+        logits = self.predictor.logits(small[None])
         (probs,), (score,) = self.bundle.probs(logits), self.bundle.score(logits)
         order = np.argsort(-probs, kind="stable")
-        overlay = self._overlay(image, int(order[0]))
+        overlay = self._overlay(image, small, int(order[0]))
         refused = self.bundle.refuses(score)
         return {
             "class": NONE if refused else self.bundle.classes[order[0]],
@@ -57,11 +59,11 @@ class Classifier:
         }
 
     def _overlay(
-        self, image: UInt8[np.ndarray, "H W 3"], label: int
+        self, image: UInt8[np.ndarray, "H W 3"], small: UInt8[np.ndarray, "S S 3"], label: int
     ) -> UInt8[np.ndarray, "T T 3"] | None:
-        small = letterbox(image, self.bundle.size)[None]
+        labels = np.array([label], np.int32)
         try:
-            (heat,) = explain.grad_cam(self.bundle, small, np.array([label], np.int32), 1)
+            (heat,) = explain.grad_cam(self.bundle, small[None], labels, 1)
         except CheckpointError:
             return None
         large = Image.fromarray(heat).resize((SHOWN, SHOWN), Image.Resampling.BILINEAR)

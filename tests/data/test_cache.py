@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pictures import scene, write_set
+from pictures import encoded, scene, write_set
 
 from jaxgear.data import cache, images
 from jaxgear.data.cache import Decoded, PictureCache, shrink, user_cache
@@ -16,7 +16,7 @@ KEY = "ab" * 32
 
 
 def entry(seed: int = 0) -> Decoded:
-    return shrink(scene(seed), 16)
+    return shrink(encoded(scene(seed)), "scene.png", 16)
 
 
 def same(a: Decoded | None, b: Decoded) -> bool:

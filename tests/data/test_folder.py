@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from pictures import encoded, scene, write_set
 
-from jaxgear.data import folder as folder_module
 from jaxgear.data import images
 from jaxgear.data.folder import conflicts, pixels, read_folder, require_clean
 from jaxgear.data.images import letterbox, load_rgb
@@ -21,14 +20,13 @@ from jaxgear.errors import DataError
 @pytest.fixture
 def decodes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the pictures that were really decoded, in no particular order."""
-    seen = []
+    seen, decoded = [], images.decoded
 
-    def counting(source, name=None):
+    def counting(data, name, **options):
         seen.append(name)
-        return load_rgb(source, name)
+        return decoded(data, name, **options)
 
-    monkeypatch.setattr(images, "load_rgb", counting)
-    monkeypatch.setattr(folder_module, "load_rgb", counting)
+    monkeypatch.setattr(images, "decoded", counting)
     return seen
 
 

@@ -20,7 +20,7 @@ from jaxgear.data.dataset import open_dataset
 from jaxgear.data.folder import pixels, read_folder
 from jaxgear.data.images import letterbox
 from jaxgear.data.prepared import prepare
-from jaxgear.data.shards import write_shard
+from jaxgear.data.shards import Shard, write_shard
 from jaxgear.data.tfds_gear import read_tfds
 from jaxgear.data.workshop import staged
 from jaxgear.errors import DataError, UsageError
@@ -71,9 +71,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     real = images.decoded
 
-    def counting(data, name, opacity=False):
+    def counting(data, name, **options):
         names.append(name)
-        return real(data, name, opacity)
+        return real(data, name, **options)
 
     monkeypatch.setattr(images, "decoded", counting)
     return names
@@ -136,6 +136,22 @@ def test_only_shards_with_a_change_are_written_anew(tmp_path: Path, decoded, mon
     kept = {shard.path for shard in first.shards if shard.path.stat().st_ino in inodes}
     assert kept == {shard.path for row, shard in enumerate(first.shards) if row not in (0, 2, 4)}
     same_as_folder(out, root)
+
+
+def test_processes_write_what_this_one_does(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(versions, "SHARD_BYTES", 6000)
+    root = write_set(tmp_path / "data", {"axes": 10, "boots": 10})
+    quietly(root, tmp_path / "one")
+    counts = []
+    monkeypatch.setattr(versions, "_WORTH_PROCESSES", 1000)
+    real = versions.processes
+    monkeypatch.setattr(versions, "processes", lambda n: counts.append(n) or real(n))
+    quietly(root, tmp_path / "two", workers=2)
+    assert counts == [2]
+    one, two = (sorted(shards(tmp_path / name, "1.0.0").values()) for name in ("one", "two"))
+    assert len(one) > 8
+    assert one == two
+    same_as_folder(tmp_path / "two", root)
 
 
 def test_a_new_class_before_the_others(tmp_path: Path, decoded: list[str]):
@@ -273,7 +289,7 @@ def test_what_cannot_be_added_to(tmp_path: Path):
 def test_a_full_disk_is_said():
     rows = (bytes(100_000) for _ in range(300))
     with pytest.raises(DataError, match=r"/dev/full: cannot be written: .*No space left"):
-        write_shard(Path("/dev/full"), "train", [], [], rows)
+        write_shard(Shard(Path("/dev/full"), "train", (), (), ("", "")), rows)
 
 
 def test_without_links_shards_are_copied(tmp_path: Path, monkeypatch):

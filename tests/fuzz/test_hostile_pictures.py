@@ -14,7 +14,7 @@ from mutation import mutated
 from pictures import encoded, scene, write_set
 from PIL import Image
 
-from jaxgear.data import images
+from jaxgear.data import images, rgb
 from jaxgear.data.folder import read_folder
 from jaxgear.data.images import ImageError, letterbox, load_rgb
 from jaxgear.data.looks import describe
@@ -63,11 +63,12 @@ def originals() -> list[bytes]:
 ORIGINALS = originals()
 
 
-def outcome(data: bytes) -> np.ndarray | None:
+def outcome(data: bytes, least: int | None = None) -> np.ndarray | None:
     """What was decoded, or None if it was refused as it should be."""
     reason = None
     try:
-        image = load_rgb(data, "a.jpg")
+        with images.decoded(data, "a.jpg", least=least) as picture:
+            image = rgb.to_array(picture.image)
     except ImageError as error:
         reason, message = error.reason, str(error)
     if reason is not None:
@@ -92,7 +93,8 @@ def test_bytes(examples):
     @given(mutated(ORIGINALS))
     def check(data):
         with limited():
-            image = outcome(data)
+            image, smaller = outcome(data), outcome(data, least=8)
+            assert (smaller is None) == (image is None)
             if image is None:
                 return
             assert letterbox(image, 16).shape == (16, 16, 3)
