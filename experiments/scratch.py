@@ -26,10 +26,11 @@ class Config(experiment.Config):
     """Train a CNN from scratch."""
 
     epochs: int = 20
+    width: float = 1.0
+    """Channels of all layers, as a multiple of those below (Howard et al. 2017)."""
     peak_lr: float = 0.02
-    """Of convolution kernels, for batches of 48; it grows with the batch (Goyal et al. 2017)."""
-    adam_lr_ratio: float = 0.15
-    """The rate of all that is no convolution kernel, as a part of theirs."""
+    """Of the convolution kernels, for batches of 48; it grows with the batch (Goyal et al. 2017).
+    All else learns at 0.15 of it."""
     warmup: float = 0.2
     """Part of all steps in which the rate grows to its peak, before it falls."""
     weight_decay: float = 0.05
@@ -41,6 +42,8 @@ class Config(experiment.Config):
         super().check()
         if self.warmup >= 1:
             raise UsageError(f"--warmup {self.warmup}: a part of all steps, below 1")
+        if not self.width:
+            raise UsageError("--width 0: leaves no channels")
 
 
 def main(config: Config) -> Path:
@@ -48,11 +51,12 @@ def main(config: Config) -> Path:
     dataset = experiment.open_data(config)
     bank = experiment.open_backgrounds(config)
     train, val = experiment.picture_batches(config, dataset, bank)
+    narrow, middle, wide, widest = (max(1, round(config.width * c)) for c in (32, 64, 128, 256))
     model = ConvNet(
         [
-            *(SpaceToDepth(2), Conv(32), Pool(), Conv(64), Pool()),
-            *(Conv(128), Residual(), Pool()),
-            *(Conv(256), Residual(), GlobalPool()),
+            *(SpaceToDepth(2), Conv(narrow), Pool(), Conv(middle), Pool()),
+            *(Conv(wide), Residual(), Pool()),
+            *(Conv(widest), Residual(), GlobalPool()),
         ],
         classes=len(dataset.classes),
         dtype=devices.fast_dtype(),
@@ -64,7 +68,7 @@ def main(config: Config) -> Path:
     )
     tx = optim.muon(
         schedule,
-        adam_learning_rate=lambda step: config.adam_lr_ratio * schedule(step),
+        adam_learning_rate=lambda step: 0.15 * schedule(step),
         weight_decay=config.weight_decay,
     )
     augment = chain(

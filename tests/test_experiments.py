@@ -177,6 +177,7 @@ def test_resume_refuses_other_flags_and_takes_more_epochs(finished):
         (["--peak-lr", "abc"], 2, ["--peak-lr"]),
         (["--peak-lr", "-1"], 2, ["--peak-lr"]),
         (["--warmup", "1"], 2, ["--warmup"]),
+        (["--width", "0"], 2, ["--width"]),
         (["--batch-size", "0"], 2, ["--batch-size"]),
         (["--batch-size", "1000", "--data", "drawn:120"], 2, ["--batch-size 1000"]),
         (["--epochs", "0"], 2, ["--epochs"]),

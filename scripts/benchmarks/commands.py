@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-# Reaches 0.90 with a little to spare (validation 0.94 on average over seeds 0 to 3).
-SHORT = {"--epochs": "8", "--image-size": "72"}
+# Reaches 0.90 with a little to spare (validation 0.935 on average over seeds 0 to 3).
+SHORT = {"--epochs": "12", "--image-size": "64", "--width": "0.5", "--warmup": "0.05"}
 ROOT = Path(__file__).parents[2]
 
 
@@ -44,7 +44,7 @@ def reach(arguments: argparse.Namespace) -> dict[str, Any]:
     if accuracy < arguments.accuracy:
         print(f"warning: test accuracy {accuracy:.4f} is short of the goal", file=sys.stderr)
     return {"accuracy": round(accuracy, 4), "seconds": round(seconds, 1)} | {
-        flag.strip("-").replace("-", "_"): int(value) for flag, value in SHORT.items()
+        flag.strip("-").replace("-", "_"): float(value) for flag, value in SHORT.items()
     }
 
 
