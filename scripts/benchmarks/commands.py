@@ -44,7 +44,7 @@ def reach(arguments: argparse.Namespace) -> dict[str, Any]:
     if accuracy < arguments.accuracy:
         print(f"warning: test accuracy {accuracy:.4f} is short of the goal", file=sys.stderr)
     return {"accuracy": round(accuracy, 4), "seconds": round(seconds, 1)} | {
-        flag.strip("-").replace("-", "_"): float(value) for flag, value in SHORT.items()
+        flag.strip("-").replace("-", "_"): json.loads(value) for flag, value in SHORT.items()
     }
 
 

@@ -34,18 +34,30 @@ class Pictures(torch.utils.data.Dataset):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> torch.Tensor:
-        image = ImageOps.exif_transpose(Image.open(self.paths[index]))
+        image = Image.open(self.paths[index])
+        factor = min(8, self.reduction(image))
+        image.draft(None, tuple(max(1, side // factor) for side in image.size))
+        image = ImageOps.exif_transpose(image)
         if image.mode != "RGB":
             image = image.convert("RGBA")
             white = Image.new("RGBA", image.size, (255, 255, 255, 255))
             image = Image.alpha_composite(white, image).convert("RGB")
         scale = self.size / max(image.size)
         width, height = (max(1, round(side * scale)) for side in image.size)
-        image = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
+        factor = self.reduction(image)
+        part = (0, 0, image.width / factor, image.height / factor)
+        image = image.reduce(factor).resize((width, height), Image.Resampling.BICUBIC, part)
         square = Image.new("RGB", (self.size, self.size), (255, 255, 255))
         square.paste(image, ((self.size - width) // 2, (self.size - height) // 2))
         x = torch.from_numpy(np.array(square)).permute(2, 0, 1).contiguous().float().div_(255)
         return x.sub_(self.mean).div_(self.std)
+
+    def reduction(self, image: Image.Image) -> int:
+        """`jaxgear.data.images.reduction`."""
+        factor = 1
+        while -(-max(image.size) // (2 * factor)) >= max(self.size, 128):
+            factor *= 2
+        return factor
 
 
 def network(card: dict, weights: dict[str, np.ndarray]) -> nn.Module:
