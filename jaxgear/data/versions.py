@@ -34,6 +34,7 @@ from jaxgear.errors import DataError, UsageError
 
 SHARD_BYTES = 128 * 2**20  # of pictures, about; TFDS recommends 100 to 200 MB
 _WORTH_PROCESSES = 2**28  # bytes a process; less is written before it has imported TFDS
+_Job = tuple[Shard, list[Callable[[], bytes]]]  # what to write, and how its pictures are had
 
 
 def last(base: Path, size: int | None, seed: int) -> TfdsFolder | None:
@@ -153,9 +154,6 @@ def _write_shards(
             each = stack.enter_context(processes(count)).map
         sums = {job[0].path: found for job, found in zip(jobs, each(_write, jobs), strict=True)}
     return [replace(shard, sums=sums.get(shard.path, shard.sums)) for shard in shards]
-
-
-_Job = tuple[Shard, list[Callable[[], bytes]]]  # what to write, and how its pictures are had
 
 
 def _write(job: _Job) -> tuple[str, str]:
