@@ -276,6 +276,16 @@ def test_large_pictures_are_as_a_full_filter_makes_them():
     assert np.sqrt((away**2).mean()) < 2
 
 
+def test_averaging_squares_shifts_nothing():
+    """Of 641 pixels the last square of four has one: counted as a whole one it would be 12 away."""
+    y, x = np.mgrid[0:399, 0:641]
+    waves = (127 + 120 * np.sin(x / 9) * np.cos(y / 11)).astype(np.uint8)
+    waves = np.repeat(waves[..., None], 3, axis=2)
+    full = Image.fromarray(waves).resize((128, 80), Image.Resampling.BICUBIC)
+    away = letterbox(waves, 128)[24:104] - np.asarray(full, np.float64)
+    assert np.sqrt((away**2).mean()) < 2
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1)])
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF"])
 def test_extreme_shapes(size: tuple[int, int], kind: str):
