@@ -64,10 +64,12 @@ TASKS: dict[str, tuple[Callable[[argparse.Namespace], dict[str, Any]], str]] = {
 def run_peer(command: str) -> dict[str, Any]:
     """The JSON of a peer's last line.
 
-    It starts as its users start it: without the huge pages that jaxgear's programs ask for. Name
-    them in the command (`env GLIBC_TUNABLES=...`) to see what it would do with them.
+    It starts as its users start it: without the huge pages and the compiler's flags that jaxgear's
+    programs ask for. Name them in the command (`env GLIBC_TUNABLES=...`) to see what it would do
+    with them.
     """
-    env = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
+    own = {"GLIBC_TUNABLES", "XLA_FLAGS"}
+    env = {name: value for name, value in os.environ.items() if name not in own}
     done = subprocess.run(
         shlex.split(command), check=True, stdout=subprocess.PIPE, text=True, env=env
     )

@@ -1,6 +1,7 @@
 """Imports point down the table of README, and importing jaxgear costs nothing."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -60,6 +61,24 @@ def test_imports_point_down(path):
         assert name.split(".")[0] not in ("experiments", "scripts", "tests", "torch", "tensorflow")
         if name.startswith("jaxgear.") and here in LAYERS:
             assert part(name) in (here, *LAYERS[here]), f"{path.name} imports {name}"
+
+
+def test_no_circle_of_imports():
+    names = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in MODULES
+    }
+    graph = {
+        name: {
+            found
+            for given in imported(path)
+            for found in (given, given.rpartition(".")[0])  # a module, or a name in one
+            if found in names and found != name
+        }
+        for name, path in names.items()
+    }
+    assert graph["jaxgear.cli"]  # the names are those of modules
+    list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError
 
 
 def users_of(package):

@@ -13,7 +13,6 @@ from jaxgear.data.folder import Record
 from jaxgear.data.shards import NAME
 
 FORMAT = "array_record"  # the one that TFDS reads and writes without TensorFlow
-FEATURES = {"image", "label", "path", "sha256", "group"}
 
 _DESCRIPTION = """Photographs checked, grouped by likeness and split by jaxgear: no two pictures \
 that look alike are on two of train, val and test. The split left_out has near-duplicates of \

@@ -21,6 +21,7 @@ from jaxgear.errors import DataError
 from jaxgear.files import read_regular
 
 NAME = "gear"  # of the TFDS set
+FEATURES = {"image", "label", "path", "sha256", "group"}  # of its records
 SUMS = "SHA256SUMS"
 UNFINISHED = ".new-"  # before the name of a version that is being written
 

@@ -16,8 +16,7 @@ from typing import Any
 from jaxgear.data import images
 from jaxgear.data.cache import CacheChoice, PictureCache
 from jaxgear.data.folder import Folder, Record, fingerprint
-from jaxgear.data.gear_builder import FEATURES
-from jaxgear.data.shards import Shard, read_shards
+from jaxgear.data.shards import FEATURES, Shard, read_shards
 from jaxgear.data.tfds_sets import SPLITS, bytes_of, first_line, newest, open_set, sources_of
 from jaxgear.data.walk import Refused, printable, stable_key
 from jaxgear.errors import DataError
