@@ -18,8 +18,9 @@ from jaxtyping import Float, UInt8
 from jaxgear.bundle import Bundle
 from jaxgear.compile_cache import keep_compiled
 from jaxgear.data.dataset import Side
+from jaxgear.data.encoded import ImageError, read_bytes
 from jaxgear.data.folder import OnBad, pixels, read_folder, require_clean
-from jaxgear.data.images import ImageError, load_letterboxed, read_bytes
+from jaxgear.data.images import load_letterboxed
 from jaxgear.data.sources import find_pictures
 from jaxgear.data.walk import Refused
 from jaxgear.errors import CheckpointError, DataError

@@ -15,7 +15,8 @@ import numpy as np
 
 from jaxgear.bundle import Bundle
 from jaxgear.cli import exit_with
-from jaxgear.data.images import load_letterboxed, read_bytes
+from jaxgear.data.encoded import read_bytes
+from jaxgear.data.images import load_letterboxed
 from jaxgear.data.sources import find_pictures
 from jaxgear.data.walk import Refused
 from jaxgear.errors import DataError

@@ -14,7 +14,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from jaxgear.data.images import load_rgb, read_bytes
+from jaxgear.data.encoded import read_bytes
+from jaxgear.data.images import load_rgb
 from jaxgear.data.sources import find_pictures
 from jaxgear.data.walk import Refused
 from jaxgear.errors import DataError

@@ -21,7 +21,8 @@ from jaxtyping import UInt8
 
 from jaxgear.data.buffers import empty_pictures
 from jaxgear.data.cache import CacheChoice, PictureCache, shrink
-from jaxgear.data.images import ImageError, load_rgb, read_bytes
+from jaxgear.data.encoded import ImageError, read_bytes
+from jaxgear.data.images import load_rgb
 from jaxgear.data.walk import Candidate, Listing, Refused, list_pictures, printable, stable_key
 from jaxgear.errors import DataError
 

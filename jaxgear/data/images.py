@@ -5,25 +5,21 @@ that cannot be decoded to the last pixel is an `ImageError`, never a partly grey
 ICC profiles are not applied: the numbers in the file are taken as sRGB.
 """
 
-import codecs
 import io
 import os
-import re
-import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError, features
 
 from jaxgear.data import rgb
+from jaxgear.data.encoded import ImageError, check_whole, read_bytes, what_it_is
 from jaxgear.data.png import encode_png
 from jaxgear.data.quiet import quiet_pillow
 from jaxgear.data.turns import Turns
-from jaxgear.errors import DataError
 
 # Part of every cache key: raise it whenever the same file would give other pixels than before.
 VERSION = 3
@@ -35,25 +31,12 @@ ENOUGH = 128
 
 # 50 million pixels is a 150 MB array: more than any phone's normal mode, far less than a bomb.
 MAX_PIXELS = 50_000_000
-MAX_BYTES = 512 * 2**20
 _decoding = Turns(MAX_PIXELS)  # at a time, in all threads: the memory of one large picture
-MAX_EXIF = 64  # segments of a JPEG, which Pillow joins in quadratic time; cameras write one or two
 
 # Pillow knows some 40 formats, some of which start other programs (EPS). Photographs need few.
 FORMATS = ["JPEG", "PNG", "GIF", "BMP", "TIFF"] + [
     name for name in ("WEBP", "AVIF") if features.check(name.lower())
 ]
-
-_PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"  # the empty last chunk with its check sum
-_JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
-
-
-class ImageError(DataError):
-    """A file that is not a whole, readable picture. The message is `<name>: <reason>`."""
-
-    def __init__(self, name: str, reason: str):
-        super().__init__(f"{name}: {reason}")
-        self.reason = reason
 
 
 def load_rgb(
@@ -147,9 +130,7 @@ def decoded(
 
 
 def _decode(data: bytes, name: str, turn: ExitStack, least: int | None, opacity: bool) -> Decoding:
-    if not data:
-        raise ImageError(name, "empty file")
-    _check_whole(data, name)
+    check_whole(data, name)
     try:
         with quiet_pillow(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
             width, height = image.size
@@ -170,7 +151,7 @@ def _decode(data: bytes, name: str, turn: ExitStack, least: int | None, opacity:
     except ImageError:
         raise
     except UnidentifiedImageError:
-        raise ImageError(name, _what_it_is(data)) from None
+        raise ImageError(name, what_it_is(data, FORMATS)) from None
     except Image.DecompressionBombError:
         raise ImageError(name, _too_large("its size")) from None
     except Exception as error:  # hostile bytes make Pillow's parsers raise nearly anything
@@ -242,71 +223,5 @@ def reduction(longer: int, least: int) -> int:
     return factor
 
 
-def read_bytes(path: str | os.PathLike[str], name: str) -> bytes:
-    """Reads a regular file whole; `ImageError` for anything else. Never blocks on a pipe."""
-    try:
-        # O_NONBLOCK: opening a named pipe without a writer would otherwise wait for ever. The type
-        # is then asked of what was opened, so nothing can be swapped in between.
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-        with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor, not a path
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise ImageError(name, "not a regular file")
-            if status.st_size > MAX_BYTES:
-                raise ImageError(name, _too_large(f"{status.st_size / 2**20:.0f} MB"))
-            return file.read(
-                status.st_size + 1
-            )  # a limit of MAX_BYTES would be allocated each time
-    except IsADirectoryError:
-        raise ImageError(name, "a folder, not a picture") from None
-    except FileNotFoundError:
-        broken = Path(path).is_symlink()
-        raise ImageError(name, "broken symbolic link" if broken else "no such file") from None
-    except OSError as error:
-        raise ImageError(name, f"cannot be read: {error.strerror}") from None
-
-
 def _too_large(what: str) -> str:
     return f"{what} is over the limit of {MAX_PIXELS // 10**6} million pixels; resize it"
-
-
-def _what_it_is(data: bytes) -> str:
-    """Names what a file that is no picture holds instead: the usual cause is a failed download."""
-    start = data[:4096].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if start.startswith((b"<!doctype html", b"<html")):
-        return "a web page, not a picture"
-    try:
-        text = codecs.getincrementaldecoder("utf-8")().decode(start)  # the cut may split a letter
-    except UnicodeDecodeError:
-        text = "\0"
-    if not re.search(r"[\x00-\x08\x0e-\x1f\x7f]", text):
-        return "text, not a picture"
-    return f"not a readable picture ({', '.join(FORMATS)})"
-
-
-def _check_whole(data: bytes, name: str) -> None:
-    """Refuses files whose end is missing where Pillow would fill the gap or not look."""
-    if data.startswith(b"\xff\xd8\xff") and not _jpeg_ends(data):
-        raise ImageError(name, "truncated JPEG (no end-of-image marker)")
-    if data.startswith(b"\xff\xd8\xff") and data.count(b"Exif\0\0") > MAX_EXIF:
-        raise ImageError(name, "damaged picture (too many EXIF segments)")
-    if data.startswith(b"\x89PNG\r\n") and _PNG_END not in data:
-        raise ImageError(name, "truncated PNG (no IEND chunk)")
-
-
-def _jpeg_ends(data: bytes) -> bool:
-    """Whether the first picture in a JPEG file has its end-of-image marker (ISO 10918-1, annex B).
-
-    Walks from marker to marker and skips segments by their length, so that the end marker of an
-    embedded thumbnail does not count; bytes after the end marker (phones append previews and video)
-    do not matter.
-    """
-    position = 2
-    while found := _JPEG_MARKER.search(data, position):
-        marker = data[found.start() + 1]
-        position = found.end()
-        if marker == 0xD9:
-            return True
-        if marker not in (0x01, 0xD8):  # all others but these two are followed by a length
-            position += int.from_bytes(data[position : position + 2], "big")
-    return False

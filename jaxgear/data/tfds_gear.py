@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
-from jaxgear.data import images
 from jaxgear.data.cache import CacheChoice, PictureCache
+from jaxgear.data.encoded import ImageError
 from jaxgear.data.folder import Folder, Record, fingerprint
 from jaxgear.data.shards import FEATURES, Shard, read_shards
 from jaxgear.data.tfds_sets import SPLITS, bytes_of, first_line, newest, open_set, sources_of
@@ -153,7 +153,7 @@ def _by_decoding(folder: TfdsFolder, label: str, store: PictureCache) -> TfdsFol
             return Refused(path, "no label")
         try:
             sha256, entry = store.decode(row[folder.image], path)
-        except images.ImageError as error:
+        except ImageError as error:
             return Refused(path, error.reason)
         record = Record(
             path=path,

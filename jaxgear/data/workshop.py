@@ -18,7 +18,7 @@ from isal import isal_zlib
 from jaxtyping import UInt8
 
 from jaxgear.data import images, looks
-from jaxgear.data.images import ImageError
+from jaxgear.data.encoded import ImageError, read_bytes
 from jaxgear.data.png import encode_png
 from jaxgear.data.quiet import quiet_pillow
 from jaxgear.data.walk import Refused
@@ -114,7 +114,7 @@ class Workshop:
 
     def _decode(self, path: str) -> str | _Decoded | Refused:
         try:
-            data = images.read_bytes(self._root / path, path)
+            data = read_bytes(self._root / path, path)
             digest = hashlib.sha256(data).digest()
             if digest in self._known:
                 return digest.hex()

@@ -10,7 +10,8 @@ from jaxtyping import Float
 
 from jaxgear.bundle import Bundle
 from jaxgear.data.dataset import Side
-from jaxgear.data.images import ImageError, letterbox, load_rgb
+from jaxgear.data.encoded import ImageError
+from jaxgear.data.images import letterbox, load_rgb
 from jaxgear.data.walk import printable
 from jaxgear.evaluation import plots
 from jaxgear.prediction import NONE, Prediction

@@ -19,7 +19,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from jaxgear.data.images import ImageError
+from jaxgear.data.encoded import ImageError
 from jaxgear.serving.answer import Classifier
 
 MAX_BYTES = 20 * 2**20  # of one picture; decoded, data/images.py allows 50 million pixels

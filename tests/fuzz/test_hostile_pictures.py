@@ -15,8 +15,9 @@ from pictures import encoded, scene, write_set
 from PIL import Image
 
 from jaxgear.data import images, rgb
+from jaxgear.data.encoded import ImageError
 from jaxgear.data.folder import read_folder
-from jaxgear.data.images import ImageError, letterbox, load_rgb
+from jaxgear.data.images import letterbox, load_rgb
 from jaxgear.data.looks import describe
 
 PIXELS = scene(3, 20, 28)
