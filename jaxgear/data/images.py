@@ -17,7 +17,7 @@ from PIL import Image, UnidentifiedImageError, features
 
 from jaxgear.data import rgb
 from jaxgear.data.encoded import ImageError, check_whole, read_bytes, what_it_is
-from jaxgear.data.png import encode_png
+from jaxgear.data.png import decode_png, encode_png
 from jaxgear.data.quiet import quiet_pillow
 from jaxgear.data.turns import Turns
 
@@ -87,8 +87,10 @@ def load_letterboxed(data: bytes, size: int, name: str) -> UInt8[np.ndarray, "S 
     """A picture as networks see it: decoded and letterboxed at `size`. `ImageError` as `load_rgb`.
 
     `letterbox(load_rgb(data, name), size)`, but that the decoder of a JPEG itself does what it can
-    of the `reduction` (`decoded`).
+    of the `reduction` (`decoded`), and what was prepared at this size is unpacked by `decode_png`.
     """
+    if (prepared := decode_png(data, size, size)) is not None:
+        return prepared
     with decoded(data, name, least=max(size, ENOUGH)) as picture:
         return letterbox_image(picture.image, size)
 

@@ -23,15 +23,49 @@ def encode_png(rgb: UInt8[np.ndarray, "H W 3"]) -> bytes:
     rows[:, 0] = _UP
     rows[0, 1:] = flat[0]
     np.subtract(flat[1:], flat[:-1], out=rows[1:, 1:])  # modulo 256, as it must be
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)  # 8 bits, RGB, not interlaced
-    chunks = ((b"IHDR", header), (b"IDAT", isal_zlib.compress(rows, _LEVEL)), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        part
-        for kind, data in chunks
-        for part in (struct.pack(">I", len(data)), kind, data, _crc(kind, data))
-    )
+    packed = isal_zlib.compress(rows, _LEVEL)
+    return _head(height, width) + _chunk(b"IDAT", packed) + _END
 
 
-def _crc(kind: bytes, data: bytes) -> bytes:
-    """Check sum of a chunk, which its length is not part of."""
-    return struct.pack(">I", isal_zlib.crc32(data, isal_zlib.crc32(kind)))
+def decode_png(data: bytes, height: int, width: int) -> UInt8[np.ndarray, "H W 3"] | None:
+    """The pixels of a file by `encode_png` of that size; None for any other, and for damaged ones.
+
+    In half of Pillow's time, and with the same pixels: many small ones are decoded in each epoch
+    of a set that streams.
+    """
+    head = _head(height, width)
+    if not data.startswith(head):
+        return None
+    packed = data[len(head) + 8 : -len(_END) - 4]  # without name, length and check sum
+    if data != head + _chunk(b"IDAT", packed) + _END:
+        return None
+    unpacking, size = isal_zlib.decompressobj(), height * (1 + 3 * width)
+    try:
+        plain = unpacking.decompress(packed, size + 1)  # no more, whatever is in it
+    except isal_zlib.error:
+        return None
+    if len(plain) != size or not unpacking.eof:
+        return None
+    rows = np.frombuffer(plain, np.uint8).reshape(height, 1 + 3 * width)
+    if (rows[:, 0] != _UP).any():
+        return None
+    flat, done = rows[:, 1:].copy(), 1
+    while done < height:  # sums of 2, 4, 8 ... rows: a third of the time of one row after another
+        flat[done:] += flat[:-done]  # modulo 256, as it must be
+        done *= 2
+    return flat.reshape(height, width, 3)
+
+
+def _head(height: int, width: int) -> bytes:
+    """All that comes before the pixels."""
+    values = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)  # 8 bits, RGB, not interlaced
+    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", values)
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    """With its length before it, and after it a check sum that the length is not part of."""
+    check = isal_zlib.crc32(data, isal_zlib.crc32(kind))
+    return b"".join((struct.pack(">I", len(data)), kind, data, struct.pack(">I", check)))
+
+
+_END = _chunk(b"IEND", b"")

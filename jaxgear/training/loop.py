@@ -120,7 +120,7 @@ def steps_a_program(train: Batches) -> int:
     """How many steps to compile into one program.
 
     An accelerator is done with a step of a small network before Python has sent the next. CPUs run
-    operations inside a loop on one core (results/README.md).
+    operations inside a loop on one core (results/speed.md).
     """
     fits = train.resident and jax.default_backend() != "cpu"
     return min(STRETCH, len(train)) if fits else 1

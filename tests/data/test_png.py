@@ -1,6 +1,9 @@
 """Any decoder shows the pixels that went in."""
 
 import io
+import struct
+import tracemalloc
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +11,8 @@ import pytest
 from pictures import scene
 from PIL import Image
 
-from jaxgear.data.images import letterbox, load_rgb
-from jaxgear.data.png import encode_png
+from jaxgear.data.images import letterbox, load_letterboxed, load_rgb
+from jaxgear.data.png import decode_png, encode_png
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 1), (48, 64), (128, 128)])
@@ -19,9 +22,51 @@ def test_the_same_pixels(shape: tuple[int, int]):
         data = encode_png(pixels)
         assert encode_png(pixels) == data
         assert np.array_equal(load_rgb(data), pixels)
+        found = decode_png(data, *shape)
+        assert found.dtype == np.uint8
+        assert np.array_equal(found, pixels)
+        assert found.flags.writeable
         with Image.open(io.BytesIO(data)) as image:
             image.verify()  # the check sums
             assert (image.format, image.mode, image.size) == ("PNG", "RGB", shape[::-1])
+
+
+def test_only_whole_files_of_that_size_by_encode_png_are_decoded():
+    pixels = scene(0, 48, 64)
+    data = encode_png(pixels)
+    assert decode_png(data, 64, 48) is None
+    assert decode_png(data, 48, 65) is None
+    for end in range(len(data)):
+        assert decode_png(data[:end], 48, 64) is None
+    assert decode_png(data + b"\0", 48, 64) is None
+    for place in range(len(data)):  # names, lengths, check sums and pixels
+        broken = bytearray(data)
+        broken[place] ^= 1 + place % 255
+        assert decode_png(bytes(broken), 48, 64) is None
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")  # with other filters
+    assert decode_png(file.getvalue(), 48, 64) is None
+
+
+@pytest.mark.parametrize("rows", [47, 49, 10**6])
+def test_more_or_fewer_pixels_than_the_header_says(rows: int):
+    """Of a stream that goes on and on no more is unpacked than has a place."""
+    head, end = encode_png(scene(0, 48, 64))[:33], encode_png(scene(0, 48, 64))[-12:]
+    packed = zlib.compress((b"\x02" + bytes(192)) * rows)
+    chunk = b"IDAT" + packed
+    whole = struct.pack(">I", len(packed)) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    tracemalloc.start()
+    assert decode_png(head + whole + end, 48, 64) is None
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**24  # of 193 MB
+
+
+def test_a_prepared_picture_is_letterboxed_as_any_other():
+    pixels = scene(5, 96, 96)
+    data = encode_png(pixels)
+    assert np.array_equal(load_letterboxed(data, 96, "x"), pixels)
+    assert np.array_equal(load_letterboxed(data, 64, "x"), letterbox(pixels, 64))
 
 
 def test_flat_pictures_are_small():
