@@ -228,10 +228,15 @@ def test_entries_that_a_kill_cut_short_or_a_disk_damaged(tmp_path: Path, decoded
 
 
 def stop_while_writing(root: Path, out: Path) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(versions, "write_info", lambda *_: os.kill(os.getpid(), signal.SIGINT))
-        with pytest.raises(KeyboardInterrupt):
-            quietly(root, out)
+    # Shells start what runs in the background with SIGINT ignored, and so does Python.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(versions, "write_info", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+            with pytest.raises(KeyboardInterrupt):
+                quietly(root, out)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_stopped_while_it_writes(tmp_path: Path, decoded: list[str]):
