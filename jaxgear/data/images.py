@@ -1,4 +1,4 @@
-"""One picture: bytes or a path in, RGB uint8 out. All decoding of pictures happens here.
+"""One picture: bytes or a path in, RGB uint8 out. All pictures are decoded through here.
 
 Numpy and Pillow only. What a file is gets decided by its content, never by its extension, and one
 that cannot be decoded to the last pixel is an `ImageError`, never a partly grey picture.

@@ -30,8 +30,8 @@ def encode_png(rgb: UInt8[np.ndarray, "H W 3"]) -> bytes:
 def decode_png(data: bytes, height: int, width: int) -> UInt8[np.ndarray, "H W 3"] | None:
     """The pixels of a file by `encode_png` of that size; None for any other, and for damaged ones.
 
-    In half of Pillow's time, and with the same pixels: many small ones are decoded in each epoch
-    of a set that streams.
+    In under half of Pillow's time, and with the same pixels: many small ones are decoded in each
+    epoch of a set that streams.
     """
     head = _head(height, width)
     if not data.startswith(head):
