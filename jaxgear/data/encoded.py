@@ -7,12 +7,12 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
+from jaxgear.data.png import END
 from jaxgear.errors import DataError
 
 MAX_BYTES = 512 * 2**20
 MAX_EXIF = 64  # segments of a JPEG, which Pillow joins in quadratic time; cameras write one or two
 
-_PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"  # the empty last chunk with its check sum
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 
 
@@ -70,7 +70,7 @@ def check_whole(data: bytes, name: str) -> None:
         raise ImageError(name, "truncated JPEG (no end-of-image marker)")
     if data.startswith(b"\xff\xd8\xff") and data.count(b"Exif\0\0") > MAX_EXIF:
         raise ImageError(name, "damaged picture (too many EXIF segments)")
-    if data.startswith(b"\x89PNG\r\n") and _PNG_END not in data:
+    if data.startswith(b"\x89PNG\r\n") and END not in data:
         raise ImageError(name, "truncated PNG (no IEND chunk)")
 
 

@@ -1,7 +1,8 @@
 """One picture: bytes or a path in, RGB uint8 out. All pictures are decoded through here.
 
-Numpy and Pillow only. What a file is gets decided by its content, never by its extension, and one
-that cannot be decoded to the last pixel is an `ImageError`, never a partly grey picture.
+Numpy and Pillow, and png.py for files of our own. What a file is gets decided by its content, never
+by its extension, and one that cannot be decoded to the last pixel is an `ImageError`, never a
+partly grey picture.
 ICC profiles are not applied: the numbers in the file are taken as sRGB.
 """
 

@@ -24,7 +24,7 @@ def encode_png(rgb: UInt8[np.ndarray, "H W 3"]) -> bytes:
     rows[0, 1:] = flat[0]
     np.subtract(flat[1:], flat[:-1], out=rows[1:, 1:])  # modulo 256, as it must be
     packed = isal_zlib.compress(rows, _LEVEL)
-    return _head(height, width) + _chunk(b"IDAT", packed) + _END
+    return _head(height, width) + _chunk(b"IDAT", packed) + END
 
 
 def decode_png(data: bytes, height: int, width: int) -> UInt8[np.ndarray, "H W 3"] | None:
@@ -36,8 +36,8 @@ def decode_png(data: bytes, height: int, width: int) -> UInt8[np.ndarray, "H W 3
     head = _head(height, width)
     if not data.startswith(head):
         return None
-    packed = data[len(head) + 8 : -len(_END) - 4]  # without name, length and check sum
-    if data != head + _chunk(b"IDAT", packed) + _END:
+    packed = data[len(head) + 8 : -len(END) - 4]  # without name, length and check sum
+    if data != head + _chunk(b"IDAT", packed) + END:
         return None
     unpacking, size = isal_zlib.decompressobj(), height * (1 + 3 * width)
     try:
@@ -68,4 +68,4 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
     return b"".join((struct.pack(">I", len(data)), kind, data, struct.pack(">I", check)))
 
 
-_END = _chunk(b"IEND", b"")
+END = _chunk(b"IEND", b"")  # of every PNG file

@@ -45,6 +45,16 @@ def test_a_peer_is_any_command_whose_last_line_is_json():
     assert bench.run_peer(command) == {"images_per_second": 3}
 
 
+def test_a_peer_starts_without_what_our_programs_ask_for(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--ours")
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
+    monkeypatch.setenv("KEPT", "1")
+    code = "import json, os; print(json.dumps(sorted(os.environ)))"
+    found = bench.run_peer(shlex.join([sys.executable, "-c", code]))
+    assert "KEPT" in found
+    assert not {"XLA_FLAGS", "GLIBC_TUNABLES"} & set(found)
+
+
 @pytest.mark.slow
 def test_epoch_times_the_experiment_with_and_without_backgrounds(monkeypatch, capsys):
     words = ["--data", "drawn:120", "--size", 32, "--seconds", 1]
