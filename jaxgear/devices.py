@@ -24,6 +24,8 @@ from jaxgear.errors import GearError, UsageError
 AXIS = "data"
 PATIENCE = 60  # seconds for the hosts to come together
 HEARTBEAT = 30  # seconds without a sign of life after which a host counts as lost
+# In messages of JAX, Gloo and Orbax when a host is gone.
+LOST = ("gloo", "connection closed", "connection reset", "heartbeat", "coordination", "barrier")
 Layout = Callable[[Mesh, np.ndarray], NamedSharding]  # of a leaf of the state
 
 
@@ -54,9 +56,10 @@ def join(hosts: int, host_id: int, coordinator: str) -> None:
             shutdown_timeout_seconds=3600,  # the first host tests the model meanwhile
         )
     except (RuntimeError, ValueError) as error:
-        reason = str(error).partition("\n")[0][:200]
         where = f"--coordinator {coordinator}" if hosts else "--hosts 0"
-        raise UsageError(f"{where}: the hosts did not come together ({reason})") from error
+        raise UsageError(
+            f"{where}: the hosts did not come together ({_first_line(error)})"
+        ) from error
     finally:
         signal.signal(signal.SIGTERM, before)  # JAX takes it for a preemption notice
 
@@ -188,13 +191,17 @@ def from_first(text: str) -> str:
 
 def lost_host(error: BaseException | None, run: object = "RUN") -> GearError | None:
     """What to say about an error that came from another host's end; None for any other."""
-    if not isinstance(error, RuntimeError | ValueError):
+    # JAX's is a ValueError where an array is read; Orbax's a TimeoutError, for any broken barrier.
+    if not isinstance(error, RuntimeError | ValueError | TimeoutError):
         return None
     text = str(error).lower()
-    signs = ("gloo", "connection closed", "connection reset", "heartbeat", "coordination")
-    if jax.process_count() == 1 or not any(sign in text for sign in signs):
+    if jax.process_count() == 1 or not any(sign in text for sign in LOST):
         return None
     return GearError(
         "another host ended or cannot be reached; what was saved is whole, start all hosts again "
-        f"with --resume {run}"
+        f"with --resume {run} ({_first_line(error)})"
     )
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0][:200]

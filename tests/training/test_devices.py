@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -33,6 +34,14 @@ def test_one_device_is_no_mesh():
     assert devices.highest(3) == 3
     assert devices.from_first("run") == "run"
     assert devices.lost_host(RuntimeError("Gloo AllGather failed")) is None  # no other host
+
+
+def test_an_error_from_another_hosts_end_says_what_it_was(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    lost = devices.lost_host(ValueError("UNKNOWN: Gloo AllGather failed\nmore"), "runs/a")
+    assert str(lost).endswith("with --resume runs/a (UNKNOWN: Gloo AllGather failed)")
+    assert devices.lost_host(ValueError("No space left on device")) is None
+    assert devices.lost_host(OSError("a barrier")) is None
 
 
 def test_a_coordinator_that_does_not_answer_is_named(monkeypatch):
