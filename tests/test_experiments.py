@@ -262,10 +262,14 @@ def test_transfer_is_a_run_like_any_other(finetune, tmp_path):
 @pytest.mark.parametrize(
     ("module", "flags"),
     [
-        ("experiments.scratch", [*TINY, "--epochs", 2]),
         ("experiments.transfer", TRANSFER),
-        ("experiments.transfer", [*TRANSFER, "--finetune", 4, "--finetune-epochs", 1]),
-        ("experiments.reference", [*TINY, "--epochs", 1]),
+        pytest.param("experiments.scratch", [*TINY, "--epochs", 2], marks=pytest.mark.slow),
+        pytest.param(
+            "experiments.transfer",
+            [*TRANSFER, "--finetune", 4, "--finetune-epochs", 1],
+            marks=pytest.mark.slow,
+        ),
+        pytest.param("experiments.reference", [*TINY, "--epochs", 1], marks=pytest.mark.slow),
     ],
 )
 def test_with_backgrounds_a_bundle_knows_what_is_no_gear(module, flags, tmp_path):

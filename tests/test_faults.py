@@ -69,7 +69,7 @@ def test_a_signal_saves_the_last_step_and_the_run_goes_on_to_the_same_bits(
     assert kill_runs.outcome(run) == kill_runs.outcome(straight)
 
 
-@pytest.mark.parametrize("backgrounds", ["", "drawn"])
+@pytest.mark.parametrize("backgrounds", ["", pytest.param("drawn", marks=pytest.mark.slow)])
 def test_a_streamed_run_is_the_same_run_and_goes_on_in_memory(backgrounds, straight, tmp_path):
     """To the bit; interrupted within an epoch, it is resumed at the same batch, streamed or not."""
     flags, whole = [*kill_runs.TRAIN, "--backgrounds", backgrounds], straight

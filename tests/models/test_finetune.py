@@ -254,6 +254,7 @@ def test_no_gradient_goes_below_what_is_trained(backbone):
     assert text["flops"] < 0.7 * full["flops"]
 
 
+@pytest.mark.slow
 def test_fine_tuning_in_bfloat16_keeps_float32_and_lowers_for_gpus(backbone):
     """Close to float32; and the program for a GPU leaves convolutions to its own library."""
     _, _, model, variables = network(backbone, 1, compute="bfloat16", batch_statistics=True)
