@@ -1,26 +1,24 @@
 """The thing people hand on: a trained network with everything that its predictions depend on.
 
-    model/bundle.json            version, network, ordered classes, preprocessing, temperature,
+    model/bundle.json            version, ordered classes, preprocessing, temperature,
                                  fingerprint of the data, versions of the software
-    model/weights.safetensors    params/... and batch_stats/..., float32
+    model/network.stablehlo      the network as a program, without its weights (program.py)
+    model/maps.stablehlo         where it looked, as a program (evaluation/explain.py), if it has one
+    model/weights.safetensors    params/..., batch_stats/... and other collections
     model/pictures.safetensors   hash and side of every picture of the data set (data/known.py)
 
-`Bundle.load` takes that folder, or the run folder around it. Nothing in it is code or pickled.
+`Bundle.load` takes that folder, or the run folder around it. Nothing in it is Python or pickled.
 """
 
-import dataclasses
-import functools
 import hashlib
 import math
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import flax.linen as nn
-import jax
 import numpy as np
-from flax import traverse_util
-from jaxtyping import Float, PyTree
+from jaxtyping import Float
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
@@ -28,21 +26,23 @@ from jaxgear.data.known import KnownPictures
 from jaxgear.data.walk import printable
 from jaxgear.errors import CheckpointError
 from jaxgear.files import from_json, read_regular, write_bytes, write_json
-from jaxgear.models.spec import from_spec, to_spec
+from jaxgear.program import LIMIT, Program, Weights
 
-VERSION = 3
+VERSION = 4
+OLDER = 3  # whose network is described in the card (models/spec.py)
 CARD, WEIGHTS, PICTURES = "bundle.json", "weights.safetensors", "pictures.safetensors"
+NETWORK, MAPS = "network.stablehlo", "maps.stablehlo"
 CARD_LIMIT, WEIGHTS_LIMIT = 2**20, 2**30  # bytes; a ResNet-152 has 0.24 GB
 MAX_SIZE = 2048  # pixels
 LAYOUT = "letterbox on white, RGB, uint8"  # what data/images.py does
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Bundle:
-    """A network, its variables, how pictures become its input, and logits probabilities."""
+    """A network, its weights, how pictures become its input, and logits probabilities."""
 
-    model: nn.Module
-    variables: PyTree  # {"params", "batch_stats"}
+    program: Program
+    weights: Weights  # numpy arrays by name, as "params/head/kernel"
     classes: tuple[str, ...]  # in the order of the logits
     size: int  # pictures are letterboxed to size x size (data/images.py)
     temperature: float  # of the softmax; fitted on validation (evaluation/calibration.py)
@@ -51,6 +51,8 @@ class Bundle:
     versions: dict[str, str]  # of the software that trained it
     about: dict[str, Any]  # epoch, validation figures: for people
     accept_from: float | None = None  # least `score` of a picture of gear; None: all are accepted
+    maps: bytes | None = None  # the program of evaluation/explain.py
+    network: str = ""  # its layers, for people
 
     def probs(self, logits: Float[np.ndarray, "N K"]) -> Float[np.ndarray, "N K"]:
         """Calibrated class probabilities, float32: softmax(logits / temperature)."""
@@ -80,14 +82,17 @@ class Bundle:
     def save(self, folder: Path) -> None:
         """Writes the files, each complete or not at all; the card, which holds the hashes, last."""
         folder.mkdir(parents=True, exist_ok=True)
-        flat = traverse_util.flatten_dict(dict(self.variables), sep="/")
         files = {
-            WEIGHTS: save_safetensors({name: np.asarray(leaf) for name, leaf in flat.items()}),
+            NETWORK: self.program.serialize(),
+            WEIGHTS: save_safetensors({k: np.asarray(leaf) for k, leaf in self.weights.items()}),
             PICTURES: save_safetensors(self.pictures.to_arrays()),
         }
+        if self.maps is not None:
+            files[MAPS] = self.maps
         card = {
             "version": VERSION,
-            "model": to_spec(self.model),
+            "network": self.network,
+            "head": self.program.head,
             "classes": list(self.classes),
             "preprocessing": {"size": self.size, "layout": LAYOUT},
             "temperature": self.temperature,
@@ -135,31 +140,50 @@ class Bundle:
 
     @classmethod
     def _from_card(cls, card: dict[str, Any], folder: Path) -> "Bundle":
-        if card["version"] != VERSION:
+        if card["version"] not in (VERSION, OLDER):
             raise CheckpointError(
-                f"version {str(card['version'])[:20]} of {CARD}, this jaxgear reads {VERSION}; "
-                "use the jaxgear that wrote it, or train again"
+                f"version {str(card['version'])[:20]} of {CARD}, this jaxgear reads {OLDER} and "
+                f"{VERSION}; use the jaxgear that wrote it, or train again"
             )
         if card["preprocessing"]["layout"] != LAYOUT:
             raise CheckpointError(f"unknown preprocessing {card['preprocessing']['layout']!r}")
+        size = card["preprocessing"]["size"]
+        if type(size) is not int or not 1 <= size <= MAX_SIZE:
+            raise ValueError(f"pictures of {size!r} pixels, at most {MAX_SIZE} are read")
+        weights = load_safetensors(_read(folder, WEIGHTS, card, WEIGHTS_LIMIT))
+        for name, leaf in weights.items():
+            if not np.isfinite(leaf).all():
+                raise ValueError(f"{name} is not finite")
+        if card["version"] == OLDER:
+            from jaxgear.models.spec import from_spec  # Flax: 0.3 s that newer bundles save
+
+            program, maps, network = *_older(from_spec(card["model"]), size), ""
+        else:
+            data = _read(folder, NETWORK, card, LIMIT)
+            head = card["head"]
+            program = Program.deserialize(data, None if head is None else str(head))
+            maps = _read(folder, MAPS, card, LIMIT) if MAPS in card["sha256"] else None
+            network = str(card["network"])
         bundle = cls(
-            model=from_spec(card["model"]),
-            variables=_unflatten(load_safetensors(_read(folder, WEIGHTS, card))),
+            program=program,
+            weights=weights,
             classes=_classes(card["classes"]),
-            size=card["preprocessing"]["size"],
+            size=size,
             temperature=float(card["temperature"]),
             fingerprint=str(card["fingerprint"]),
-            pictures=KnownPictures.from_arrays(load_safetensors(_read(folder, PICTURES, card))),
+            pictures=KnownPictures.from_arrays(
+                load_safetensors(_read(folder, PICTURES, card, WEIGHTS_LIMIT))
+            ),
             versions={name: str(value) for name, value in card["versions"].items()},
             about=dict(card["about"]),
             accept_from=None if card["accept_from"] is None else float(card["accept_from"]),
+            maps=maps,
+            network=network,
         )
         if bundle.accept_from is not None and not math.isfinite(bundle.accept_from):
             raise ValueError(f"accept_from {bundle.accept_from}")
         if not 1e-6 < bundle.temperature < 1e6:
             raise ValueError(f"temperature {bundle.temperature}")
-        if type(bundle.size) is not int or not 1 <= bundle.size <= MAX_SIZE:
-            raise ValueError(f"pictures of {bundle.size!r} pixels, at most {MAX_SIZE} are read")
         for name in ("classes", "fingerprint", "versions"):
             if not getattr(bundle, name):
                 raise ValueError(f"{name} is empty")
@@ -167,29 +191,39 @@ class Bundle:
         return bundle
 
     def _check_leaves(self) -> None:
-        """The weights are those of the network: names, shapes, and one logit a class."""
-        pictures = jax.ShapeDtypeStruct((1, self.size, self.size, 3), np.uint8)
-        init = functools.partial(self.model.init_with_output, jax.random.key(0), train=False)
-        try:
-            logits, wanted = jax.eval_shape(init, pictures)
-        except Exception as error:  # whatever a network makes of layers that do not fit
-            raise ValueError(f"the network cannot run: {_first_line(error)}") from error
-        if logits.shape != (1, len(self.classes)):
-            raise ValueError(f"{len(self.classes)} classes for output of shape {logits.shape}")
-        shapes = lambda tree: {  # noqa: E731
-            "/".join(path): tuple(leaf.shape)
-            for path, leaf in traverse_util.flatten_dict(dict(tree)).items()
-        }
-        wanted, found = shapes(wanted), shapes(self.variables)
+        """The weights are those that the program takes, and it gives one logit a class."""
+        if self.program.images.shape[1:] != (self.size, self.size, 3):
+            raise ValueError(f"a network of other pictures than of {self.size} pixels")
+        if self.program.classes != len(self.classes):
+            raise ValueError(f"{len(self.classes)} classes for {self.program.classes} logits")
+        wanted, found = (
+            {name: (str(leaf.dtype), tuple(leaf.shape)) for name, leaf in leaves.items()}
+            for leaves in (self.program.shapes, self.weights)
+        )
         differing = sorted(k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k))
         if differing:
             raise ValueError(f"weights do not fit the network: {', '.join(differing[:5])}")
 
 
-def _read(folder: Path, name: str, card: dict[str, Any]) -> bytes:
+def _older(model: Any, size: int) -> tuple[Program, bytes | None]:
+    """The programs of a network that an older bundle describes."""
+    import jax
+
+    from jaxgear.forward import init
+    from jaxgear.models.grad_cam import map_program
+
+    images = jax.ShapeDtypeStruct((1, size, size, 3), np.uint8)
+    try:
+        variables = jax.eval_shape(lambda x: init(model, jax.random.key(0), x), images)
+        return Program.of(model, variables, size), map_program(model, variables, size)
+    except Exception as error:  # whatever a network makes of layers that do not fit
+        raise ValueError(f"the network cannot run: {_first_line(error)}") from error
+
+
+def _read(folder: Path, name: str, card: dict[str, Any], limit: int) -> bytes:
     """A file of the bundle, which must be the one that the card was written with."""
     try:
-        data = read_regular(folder / name, WEIGHTS_LIMIT)
+        data = read_regular(folder / name, limit)
     except OSError as error:
         raise CheckpointError(f"{name} cannot be read ({error.strerror})") from error
     if hashlib.sha256(data).hexdigest() != card["sha256"][name]:
@@ -210,10 +244,3 @@ def _classes(names: Any) -> tuple[str, ...]:
 def _first_line(error: Exception) -> str:
     return printable(str(error).strip().partition("\n")[0][:300])
 
-
-def _unflatten(flat: dict[str, np.ndarray]) -> PyTree:
-    for name, leaf in flat.items():
-        if not np.isfinite(leaf).all():
-            raise ValueError(f"{name} is not finite")
-    tree = traverse_util.unflatten_dict(flat, sep="/")
-    return {"params": tree["params"]} | {k: v for k, v in tree.items() if k != "params"}

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import flax.linen as nn
+import jax
 import numpy as np
 from jaxtyping import Array, PyTree, UInt8
 
@@ -14,30 +14,63 @@ from jaxgear.bundle import Bundle
 from jaxgear.data.dataset import Dataset, Side, some
 from jaxgear.data.known import KnownPictures
 from jaxgear.data.pasted import and_pasted, scene_side
+from jaxgear.errors import UsageError
 from jaxgear.evaluation import calibration, evidence, metrics, refusal
 from jaxgear.files import write_json
+from jaxgear.forward import forward
+from jaxgear.models.grad_cam import map_program
+from jaxgear.program import Program, flat
 from jaxgear.training import history
 from jaxgear.training.runs import Run, environment, read_json
 
 SHOWN = 256  # training pictures, and backgrounds alone, that tell what is no gear
 
 
+@dataclasses.dataclass(frozen=True)
+class HandedOn:
+    """What is handed on of a network whatever its weights are, made before it is trained."""
+
+    program: Program
+    maps: bytes | None  # where it looked (models/grad_cam.py)
+    network: str  # for people
+
+    @classmethod
+    def of(cls, model: Any, variables: PyTree, size: int, classes: int) -> "HandedOn":
+        """That of a Flax network with variables like these.
+
+        Raises:
+            UsageError: the network gives no logits of so many classes, or is no program.
+        """
+        name = type(model).__name__
+        shapes = jax.eval_shape(lambda: variables)
+        images = jax.ShapeDtypeStruct((2, size, size, 3), np.uint8)
+        apply = lambda v, x: forward(model)(v, x, train=False)  # noqa: E731
+        logits = jax.eval_shape(apply, shapes, images)
+        if logits.shape != (2, classes):
+            raise UsageError(
+                f"network {name}: gives {list(logits.shape)} for 2 images, not [2, {classes}], a "
+                "logit a class"
+            )
+        program = Program.of(model, shapes, size)
+        return cls(program, map_program(model, shapes, size), str(model)[:100_000])
+
+
 def conclude(
     run: Run,
     row: history.Row,
     dataset: Dataset,
-    model: nn.Module,
+    handed_on: HandedOn,
     variables: PyTree,
-    inputs_of: Callable[[Side], np.ndarray] | None = None,
+    features_of: Callable[[Side], np.ndarray] | None = None,
     bank: UInt8[Array, "M T T 3"] | None = None,
-    evidence_weight: float = 1.0,
+    share: float = 1.0,
 ) -> Path:
     """Hands on the model of `row`, the best epoch, and tests it: all that reads test pictures.
 
-    Writes `model/`, `test.json`, `confusion.png` and `predictions.png`, and prints the last line.
-    `inputs_of` is a quicker way to what the model's last layer takes than from pictures, where
-    there is one. With a `bank` of backgrounds the model gets evidence of gear (evidence.py), of
-    `evidence_weight`, and its temperature and the score from which a picture is gear are those of
+    Writes `model/`, `test.json`, then `confusion.png` and `predictions.png`, and prints the last
+    line. `features_of` is a quicker way to what the model's last layer takes than from pictures,
+    where there is one. With a `bank` of backgrounds the model gets evidence of gear (evidence.py),
+    weighed by `share`, and its temperature and the score from which a picture is gear are those of
     the validation pictures as they are and pasted, alike. The first of several hosts does it; for
     the others it is the run folder alone.
     """
@@ -46,60 +79,88 @@ def conclude(
     # Not above: matplotlib takes 0.2 s, which `--help` need not wait for.
     from jaxgear.evaluation import plots, tiles
 
+    figures = [run.path / "confusion.png", run.path / "predictions.png"]
+    before = None
     if run.tested and not run.trained:
         before = read_json(run.path / "test.json")
-        if before["epoch"] == row.epoch:  # else more epochs came since, and were cut short
+        if before["epoch"] != row.epoch:  # more epochs came since, and were cut short
+            before = None
+        elif all(figure.exists() for figure in figures):
             return _announce(run, before)
     if sentence := history.overfitting(run.rows):
         print(sentence)
-    records = dataset.folder.records
+    bundle, logits_of = _bundle(
+        run, row, dataset, handed_on, flat(variables), features_of, bank, share
+    )
+    bundle.save(run.path / "model")
+    test = dataset.test_side(run.path)
+    logits = logits_of(test)
+    summary = before
+    if summary is None:
+        summary = metrics.summarise(logits, test.labels, dataset.classes, bundle.temperature)
+        summary |= {"epoch": row.epoch} | refusal.acceptance(bundle, logits)
+        write_json(run.path / "test.json", summary)  # before figures, which may fail
+    caption = (
+        f"test accuracy {summary['accuracy']:.4f} ({summary['n']} pictures), epoch {row.epoch}"
+    )
+    plots.save(plots.confusion(summary["confusion"], dataset.classes, caption), figures[0])
+    plots.save(plots.grid(tiles.test_tiles(bundle, test, logits), caption), figures[1])
+    return _announce(run, summary)
+
+
+def _bundle(
+    run: Run,
+    row: history.Row,
+    dataset: Dataset,
+    handed_on: HandedOn,
+    weights: dict[str, Any],
+    features_of: Callable[[Side], np.ndarray] | None,
+    bank: UInt8[Array, "M T T 3"] | None,
+    share: float,
+) -> tuple[Bundle, Callable[[Side], np.ndarray]]:
+    """The bundle, calibrated on validation, and the quickest way from pictures to its logits."""
+    program, head = handed_on.program, handed_on.program.head
     val = and_pasted(dataset.side("val"), dataset.folder, bank)
-    layer = evidence.last_layer(model, variables, dataset.size)
-    if bank is not None and layer is not None:
-        inputs = inputs_of or evidence.inputs_of(model, variables)
+    if bank is not None and head is not None:
+        if features_of is None:
+            of_images = evidence.features_of(program, weights)
+            features_of = lambda side: of_images(side.images)  # noqa: E731
         gear = and_pasted(some(dataset.side("train"), SHOWN), dataset.folder, bank)
         scenes = scene_side(bank, dataset.size, SHOWN)
-        known = [inputs(side) for side in (gear, scenes, val)]
-        variables = evidence.with_evidence(variables, layer, *known, evidence_weight)
+        known = [features_of(side) for side in (gear, scenes, val)]
+        weights = evidence.with_evidence(weights, head, *known, share)
     bundle = Bundle(
-        model=model,
-        variables=variables,
+        program=program,
+        weights={name: np.asarray(leaf) for name, leaf in weights.items()},
         classes=dataset.classes,
         size=dataset.size,
         temperature=1.0,
         fingerprint=dataset.folder.fingerprint,
-        pictures=KnownPictures.of((record.sha256 for record in records), dataset.sides),
+        pictures=KnownPictures.of(
+            (record.sha256 for record in dataset.folder.records), dataset.sides
+        ),
         versions=environment()["versions"],
-        about={"run": run.path.name} | dataclasses.asdict(row),
+        about={"run": run.path.name} | _finite(dataclasses.asdict(row)),
+        maps=handed_on.maps,
+        network=handed_on.network,
     )
-    if inputs_of is None:
+    if features_of is None:
         predictor = prediction.Predictor(bundle)
         logits_of = lambda side: predictor.logits(side.images)  # noqa: E731
     else:
-        logits_of = lambda side: evidence.logits_of(variables, layer, inputs_of(side))  # noqa: E731
+        logits_of = lambda side: evidence.logits_of(weights, head, features_of(side))  # noqa: E731
     logits = logits_of(val)
     bundle = dataclasses.replace(
         bundle,
         temperature=calibration.fit_temperature(logits, val.labels),
         accept_from=None if bank is None else refusal.threshold(bundle.score(logits)),
     )
-    bundle.save(run.path / "model")
-    test = dataset.test_side(run.path)
-    logits = logits_of(test)
-    summary = metrics.summarise(logits, test.labels, dataset.classes, bundle.temperature)
-    summary |= {"epoch": row.epoch} | refusal.acceptance(bundle, logits)
-    caption = (
-        f"test accuracy {summary['accuracy']:.4f} ({summary['n']} pictures), epoch {row.epoch}"
-    )
-    plots.save(
-        plots.confusion(summary["confusion"], dataset.classes, caption), run.path / "confusion.png"
-    )
-    plots.save(
-        plots.grid(tiles.test_tiles(bundle, test, logits), caption),
-        run.path / "predictions.png",
-    )
-    write_json(run.path / "test.json", summary)  # last: where it is, the run is complete
-    return _announce(run, summary)
+    return bundle, logits_of
+
+
+def _finite(row: dict[str, float]) -> dict[str, float | None]:
+    """JSON has no number for a rate that is not known."""
+    return {name: value if np.isfinite(value) else None for name, value in row.items()}
 
 
 def _announce(run: Run, summary: dict[str, Any]) -> Path:

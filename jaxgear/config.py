@@ -12,6 +12,13 @@ from jaxgear.errors import UsageError
 from jaxgear.training.runs import read_json
 
 
+LAST_SEED = 2**32 - 1  # of JAX's keys and numpy's generators alike
+# Of any experiment that has such a field.
+PARTS = ("paste",)
+BELOW_ONE = ("warmup", "label_smoothing", "dropout")
+POSITIVE = ("peak_lr", "finetune_lr", "width")
+
+
 @dataclasses.dataclass(frozen=True)
 class Config:
     """Flags that all experiments have. Every field of an experiment's Config is a scalar."""
@@ -73,10 +80,17 @@ class Config:
             raise UsageError(f"--host-id {self.host_id}: from 0 to below --hosts {self.hosts}")
         if (self.hosts > 1) != bool(self.coordinator):
             raise UsageError("--coordinator ADDRESS:PORT goes with --hosts of 2 or more")
-        if self.paste > 1:
-            raise UsageError(f"--paste {self.paste}: a probability, at most 1")
-        if self.seed < 0:
-            raise UsageError(f"--seed {self.seed}: must not be negative")
+        for name in PARTS:
+            if getattr(self, name, 0) > 1:
+                raise UsageError(f"{_flag(name)} {getattr(self, name)}: a part, at most 1")
+        for name in BELOW_ONE:
+            if getattr(self, name, 0) >= 1:
+                raise UsageError(f"{_flag(name)} {getattr(self, name)}: a part, below 1")
+        for name in POSITIVE:
+            if not getattr(self, name, 1) > 0:
+                raise UsageError(f"{_flag(name)} {getattr(self, name)}: must be above 0")
+        if not 0 <= self.seed <= LAST_SEED:
+            raise UsageError(f"--seed {self.seed}: from 0 to {LAST_SEED}")
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if isinstance(value, float) and not 0 <= value < float("inf"):

@@ -16,8 +16,7 @@ import jax.numpy as jnp
 
 from jaxgear.bundle import Bundle
 from jaxgear.errors import GearError
-
-PLATFORMS = ("cpu", "cuda", "tpu")
+from jaxgear.program import PLATFORMS
 
 
 def export(bundle: Bundle) -> bytearray:
@@ -27,18 +26,18 @@ def export(bundle: Bundle) -> bytearray:
     Raises:
         GearError: the network does something that cannot be exported, as host callbacks.
     """
-    variables = jax.tree.map(jnp.asarray, dict(bundle.variables))
+    weights = jax.tree.map(jnp.asarray, bundle.weights)
 
     def outputs(images):
-        logits = bundle.model.apply(variables, images, train=False)
+        logits = bundle.program.logits(weights, images)
         probs = jax.nn.softmax(logits / bundle.temperature)
         return probs if bundle.accept_from is None else (probs, logits.max(axis=1))
 
-    (batch,) = jax.export.symbolic_shape("batch")
+    batch = bundle.program.batch or jax.export.symbolic_shape("batch")[0]
     pictures = jax.ShapeDtypeStruct((batch, bundle.size, bundle.size, 3), jnp.uint8)
     try:
         return jax.export.export(jax.jit(outputs), platforms=PLATFORMS)(pictures).serialize()
-    except Exception as error:  # whatever a network of the user's own makes of a symbolic batch
+    except Exception as error:  # whatever a network of the user's own does
         reason = str(error).strip().partition("\n")[0]
         raise GearError(f"this network cannot be exported: {reason}") from error
 
@@ -53,7 +52,7 @@ def card(bundle: Bundle, artefact: bytes | bytearray, name: str) -> dict[str, An
         "format": "StableHLO, serialised by jax.export",
         "platforms": list(PLATFORMS),
         "jax": f"{jax.__version__} or newer",
-        "input": f"uint8 [batch, {size}, {size}, 3], RGB, any batch",
+        "input": f"uint8 [batch, {size}, {size}, 3], RGB, {bundle.program.batch or 'any'} batch",
         "output": output + "; float32 [batch], scores" * refuses,
         "classes": list(bundle.classes),
         "preprocessing": {

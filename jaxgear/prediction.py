@@ -52,18 +52,18 @@ class Predictor:
     def __init__(self, bundle: Bundle, batch_size: int = 64):
         keep_compiled()
         self.bundle = bundle
-        self.batch_size = batch_size
-        self._variables = jax.device_put(bundle.variables)
-        step = jax.jit(functools.partial(bundle.model.apply, train=False))
-        shape = (batch_size, bundle.size, bundle.size, 3)
+        self.batch_size = bundle.program.batch or batch_size
+        self._weights = jax.device_put(bundle.weights)
+        step = jax.jit(bundle.program.logits)
+        shape = (self.batch_size, bundle.size, bundle.size, 3)
         images = jax.ShapeDtypeStruct(shape, np.uint8)
-        self._step = step.lower(self._variables, images).compile()
+        self._step = step.lower(self._weights, images).compile()
 
     def start(self, images: UInt8[np.ndarray, "n S S 3"]) -> jax.Array:
         """Logits of up to `batch_size` pictures, [batch_size, K]; does not wait for them."""
         missing = self.batch_size - len(images)
         padded = np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing else images
-        return self._step(self._variables, padded)
+        return self._step(self._weights, padded)
 
     def logits(self, images: UInt8[np.ndarray, "N S S 3"]) -> Float[np.ndarray, "N K"]:
         """Logits of any number of pictures."""
@@ -101,7 +101,7 @@ def predict_files(
 ) -> Iterator[Prediction]:
     """`predict` for files that were found before."""
     # One picture is not padded to 64, and sizes are few, so that compiled programs are found again.
-    batch_size = min(batch_size, 1 << (len(files) - 1).bit_length())
+    batch_size = bundle.program.batch or min(batch_size, 1 << (len(files) - 1).bit_length())
     pool = ThreadPoolExecutor(os.cpu_count())  # Pillow releases the GIL while it decodes
     try:
         predictor = pool.submit(Predictor, bundle, batch_size)  # meanwhile others decode

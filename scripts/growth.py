@@ -44,12 +44,14 @@ def measure(batch: int, side: int, pictures: int, depth: int, seconds: float) ->
     from jaxgear.compile_cache import keep_compiled
     from jaxgear.data.batches import Batches
     from jaxgear.models.convnet import Residual
+    from jaxgear.recipe import Data
     from jaxgear.training import steps
-    from scripts.benchmarks.captured import capture
 
     keep_compiled()
-    # The pictures of the capture are not used: any few small ones.
-    made = capture(scratch.main, scratch.Config(data="drawn:120", image_size=32, batch_size=16))
+    classes = 12
+    made = scratch.recipe(
+        scratch.Config(), Data(counts=(pictures // classes + 1,) * classes, batch_size=batch)
+    )
     layers = [
         layer.clone()
         for layer in made.model.layers
@@ -58,9 +60,10 @@ def measure(batch: int, side: int, pictures: int, depth: int, seconds: float) ->
     model = made.model.clone(layers=layers)
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, (pictures, side, side, 3), np.uint8)
-    batches = Batches(noise, rng.integers(0, model.classes, pictures), batch)
-    state = steps.init_state(model, made.state.tx, batches.images[:1], 0)
-    step = jax.jit(functools.partial(steps.train_step, **made.step_options), donate_argnums=0)
+    batches = Batches(noise, rng.integers(0, classes, pictures), batch)
+    state = steps.init_state(model, made.tx, batches.images[:1], 0)
+    options = {"classes": classes, "loss": made.loss, "augment": made.augment}
+    step = jax.jit(functools.partial(steps.train_step, **options), donate_argnums=0)
     ahead = itertools.chain.from_iterable(map(batches.shuffled, itertools.count(1)))
     state, metrics, _ = jax.block_until_ready(step(state, next(ahead)))  # compiles
     times: list[float] = []

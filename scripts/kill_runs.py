@@ -33,47 +33,37 @@ def train() -> None:
     import optax
 
     from jaxgear import cli, experiment
-    from jaxgear.conclusion import conclude
     from jaxgear.data.augment import chain, flip, mixup
-    from jaxgear.data.backgrounds import backgrounds
     from jaxgear.files import write_json
     from jaxgear.models.convnet import Conv, ConvNet, Dropout, GlobalPool
-    from jaxgear.training import loop, steps
-    from jaxgear.training.progress import Progress
+    from jaxgear.recipe import Data, Recipe
+    from jaxgear.training import steps
 
     @dataclasses.dataclass(frozen=True)
     class Config(experiment.Config):
         epochs: int = 10
         patience: int = 5
 
-    def main(config: Config) -> Path:
-        dataset = experiment.open_data(config)
-        bank = experiment.open_backgrounds(config)
-        batches, val = experiment.picture_batches(config, dataset, bank)
+    def recipe(config: Config, data: Data) -> Recipe:
         layers = [Conv(4, strides=2), Dropout(0.2), GlobalPool()]
-        model = ConvNet(layers, classes=len(dataset.classes))
-        tx = optax.sgd(0.05, momentum=0.9)
-        state = steps.init_state(model, tx, val.images[:1], config.seed, average=True)
-        state = experiment.warm_start(config, state)
-        with Progress() as progress, experiment.start(config, __file__, dataset) as run:
-            state = run.latest(state)
-            epochs = loop.epochs(
-                state,
-                batches,
-                val,
-                first=len(run.rows) + 1,
-                last=config.epochs,
-                schedule=lambda step: 0.05,
-                progress=progress,
-                classes=len(dataset.classes),
-                loss=steps.smoothed_cross_entropy(0.1),
-                augment=chain(flip(), backgrounds(bank, config.paste)),
-                mix=mixup(0.2),
-            )
-            state = experiment.follow(run, state, epochs, config.patience)
-            write_json(run.path / "state.json", _digests(jax.device_get(_raw(state))))
-            best, row = run.best(state)
-            return conclude(run, row, dataset, model, best.variables, bank=bank)
+        return Recipe(
+            model=ConvNet(layers, data.classes),
+            epochs=config.epochs,
+            rate=0.05,
+            optimizer=lambda rate: optax.sgd(rate, momentum=0.9),
+            average=0.999,
+            loss=steps.smoothed_cross_entropy(0.1),
+            augment=chain(flip(), data.backgrounds(config.paste)),
+            mix=mixup(0.2),
+        )
+
+    def main(config: Config) -> Path:
+        with experiment.start(config, recipe) as run:
+            for _ in run.epochs():
+                if run.patience_exhausted:
+                    break
+            write_json(run.path / "state.json", _digests(jax.device_get(_raw(run.state))))
+            return run.finish()
 
     def _raw(state: steps.TrainState) -> steps.TrainState:
         return state.replace(key=jax.random.key_data(state.key))

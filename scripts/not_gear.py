@@ -10,7 +10,6 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from jaxgear.bundle import Bundle
@@ -19,30 +18,24 @@ from jaxgear.data.encoded import read_bytes
 from jaxgear.data.images import load_letterboxed
 from jaxgear.data.sources import find_pictures
 from jaxgear.data.walk import Refused
-from jaxgear.errors import DataError
-from jaxgear.evaluation import refusal
+from jaxgear.errors import CheckpointError, DataError
+from jaxgear.evaluation import evidence, refusal
 from jaxgear.evaluation.finished import FinishedRun
 
-BATCH = 64
 ACCEPTED = 0.95  # of the pictures on which thresholds are chosen
 
 
 def network(bundle: Bundle) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
     """Pictures u8 [N, S, S, 3] -> features [N, D] and logits [N, K]."""
 
-    @jax.jit
-    def step(images):
-        model, variables = bundle.model, bundle.variables
-        features = model.apply(variables, images, train=False, method="features")
-        logits = model.apply(variables, images, train=False)
-        return features.reshape(len(images), -1), logits
+    features_of = evidence.features_of(bundle.program, bundle.weights)
+    head = bundle.program.head
+    if head is None:
+        raise CheckpointError("the network has no dense layer that puts out its logits")
 
     def both(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        rows = np.resize(np.arange(len(images)), -(-len(images) // BATCH) * BATCH)
-        parts = [step(images[part]) for part in rows.reshape(-1, BATCH)]
-        return tuple(
-            np.concatenate([np.asarray(p[i]) for p in parts])[: len(images)] for i in (0, 1)
-        )
+        features = features_of(images)
+        return features, evidence.logits_of(bundle.weights, head, features)
 
     return both
 

@@ -36,8 +36,8 @@ from jaxgear.models import convolution
 from jaxgear.models.finetune import FineTuned, Head
 from jaxgear.models.preprocess import imagenet
 from jaxgear.models.resnet import ResNet
+from jaxgear.recipe import Data
 from jaxgear.training import steps
-from scripts.benchmarks.captured import capture
 
 SIDE, CLASSES = 128, 12
 
@@ -54,14 +54,16 @@ class Work:
 
 def networks(seed: int = 0) -> list[Work]:
     """The reference CNN and the default CNN as their experiments train them; ResNet-50 whole."""
-    found = []
+    found, images = [], np.zeros((1, SIDE, SIDE, 3), np.uint8)
     for name, module in (("reference CNN", reference), ("default CNN", scratch)):
-        config = module.Config(data="drawn:120", image_size=SIDE)
-        made = capture(module.main, config)
-        found.append(Work(name, made.state, config.batch_size, made.step_options))
+        config = module.Config(image_size=SIDE)
+        made = module.recipe(config, Data((100,) * CLASSES, config.batch_size))
+        state = steps.init_state(made.model, made.tx, images, seed)
+        options = {"classes": CLASSES, "loss": made.loss, "augment": made.augment}
+        options["per_example"] = made.per_example
+        found.append(Work(name, state, config.batch_size, options))
     like = imagenet()
     resnet = FineTuned(ResNet(50), Head(CLASSES), like.order, like.scale, like.mean, like.std, 0)
-    images = np.zeros((1, SIDE, SIDE, 3), np.uint8)
     state = steps.init_state(resnet, optax.adamw(1e-4), images, seed)
     options = {"classes": CLASSES, "loss": steps.smoothed_cross_entropy(0.0)}
     return [*found, Work("ResNet-50", state, 16, options)]
@@ -76,10 +78,10 @@ def phases(work: Work, batches: Batches) -> dict[str, tuple[Callable[..., Any], 
 
     def forward(params: Any, images: Any) -> Any:
         logits, changed = state.apply(
-            {"params": params, "batch_stats": state.batch_stats},
+            {"params": params, **state.model_state},
             images,
             train=True,
-            mutable=["batch_stats"],
+            mutable=list(state.model_state),
             rngs={"dropout": state.key},
         )
         return work.options["loss"](logits, targets).mean(), changed

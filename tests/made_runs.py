@@ -5,7 +5,7 @@ from pathlib import Path
 
 import jax
 
-from jaxgear.conclusion import conclude
+from jaxgear.conclusion import HandedOn, conclude
 from jaxgear.data.dataset import open_dataset
 from jaxgear.models.convnet import Conv, ConvNet, GlobalPool
 from jaxgear.training import history
@@ -59,7 +59,8 @@ def untrained(out: Path, data: str, *, size: int = 32, model=None, **config) -> 
     images = dataset.side("val").images[:1]
     variables = jax.jit(lambda key: model.init(key, images, train=False))(jax.random.key(0))
     config = {"data": data, "seed": 0, "image_size": size, "on_bad": "stop"} | config
-    with Run.create(out, "scratch", config, dataset, __file__) as run:
+    with Run.create(out, "scratch", config, dataset, SOURCE) as run:
         run.rows = [row(epoch, loss) for epoch, loss in enumerate((2.5, 2.4, 2.6), 1)]
         (run.path / "history.csv").write_text(history.to_csv(run.rows))
-        return conclude(run, run.rows[1], dataset, model, variables)
+        handed_on = HandedOn.of(model, variables, size, len(dataset.classes))
+        return conclude(run, run.rows[1], dataset, handed_on, variables)

@@ -6,7 +6,10 @@ from flax import traverse_util
 
 from jaxgear.bundle import Bundle
 from jaxgear.data.known import KnownPictures
+from jaxgear.forward import init
 from jaxgear.models.convnet import Conv, ConvNet, GlobalPool
+from jaxgear.models.grad_cam import map_program
+from jaxgear.program import Program, flat
 
 CLASSES = ("axes", "boots", "hardshell_jackets")
 
@@ -16,10 +19,11 @@ def make_bundle(model=None, variables=None, size=16, classes=CLASSES, known=None
     model = model or ConvNet([Conv(4), GlobalPool()], classes=len(classes))
     if variables is None:
         images = np.zeros((1, size, size, 3), np.uint8)
-        variables = random_variables(lambda: model.init(jax.random.key(0), images, train=False))
+        variables = random_variables(lambda: init(model, jax.random.key(0), images))
     return Bundle(
-        model=model,
-        variables=variables,
+        program=Program.of(model, variables, size),
+        weights={name: np.asarray(leaf) for name, leaf in flat(variables).items()},
+        maps=map_program(model, variables, size),
         classes=classes,
         size=size,
         temperature=temperature,

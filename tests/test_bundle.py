@@ -12,6 +12,7 @@ from jaxgear.bundle import Bundle
 from jaxgear.data.known import KnownPictures
 from jaxgear.errors import CheckpointError
 from jaxgear.models.convnet import Conv, ConvNet, GlobalPool
+from jaxgear.program import Program, flat
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), np.uint8)
 
@@ -21,8 +22,8 @@ def bundle():
     model = ConvNet([Conv(4), GlobalPool()], classes=3)
     variables = model.init(jax.random.key(0), IMAGES, train=False)
     return Bundle(
-        model=model,
-        variables=variables,
+        program=Program.of(model, variables, 8),
+        weights={name: np.asarray(leaf) for name, leaf in flat(variables).items()},
         classes=("axes", "boots", "Ü雪"),
         size=8,
         temperature=1.5,
@@ -46,8 +47,7 @@ def test_loads_what_was_saved_from_bundle_or_run(bundle, folder):
             assert getattr(twin, name) == getattr(bundle, name)
         assert [twin.side_of(c * 32) for c in ("0a", "0b", "0c")] == ["train", "test", None]
         np.testing.assert_array_equal(
-            twin.model.apply(twin.variables, IMAGES, train=False),
-            bundle.model.apply(bundle.variables, IMAGES, train=False),
+            twin.program.logits(twin.weights, IMAGES), bundle.program.logits(bundle.weights, IMAGES)
         )
 
 
@@ -73,9 +73,10 @@ def edit(card, **changes):
         {"fingerprint": ""},
         {"sha256": {}},
         {"sha256": {"weights.safetensors": "0" * 64}},
-        {"model": {"module": "Conv", "features": 9}},
-        {"model": {"module": "nonsense"}},
-        {"model": 3},
+        {"head": None},
+        {"head": "params/nothing"},
+        {"head": 3},
+        {"network": None},
     ],
     ids=str,
 )
@@ -86,7 +87,10 @@ def test_a_card_that_lacks_or_contradicts_is_refused(folder, change):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["bundle.json", "weights.safetensors", "pictures.safetensors"])
+@pytest.mark.parametrize(
+    "name",
+    ["bundle.json", "weights.safetensors", "pictures.safetensors", "network.stablehlo"],
+)
 @pytest.mark.parametrize("damage", ["missing", "truncated", "empty"])
 def test_damaged_files_are_refused_by_name(folder, name, damage):
     path = folder / name
@@ -104,8 +108,8 @@ def test_something_else_is_not_a_bundle(tmp_path):
 
 
 def test_weights_that_are_not_finite_are_refused(bundle, tmp_path):
-    bad = jax.tree.map(lambda x: np.full_like(x, np.nan), bundle.variables)
-    dataclasses.replace(bundle, variables=bad).save(tmp_path)
+    bad = jax.tree.map(lambda x: np.full_like(x, np.nan), bundle.weights)
+    dataclasses.replace(bundle, weights=bad).save(tmp_path)
     with pytest.raises(CheckpointError, match="not finite"):
         Bundle.load(tmp_path)
 

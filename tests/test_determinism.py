@@ -33,7 +33,7 @@ def fingerprint(root, seed):
         loss=steps.smoothed_cross_entropy(0.1),
     )
     digest = hashlib.sha256()
-    for leaf in jax.tree.leaves((state.params, state.averaged, state.batch_stats)):
+    for leaf in jax.tree.leaves((state.params, state.averaged, state.model_state)):
         digest.update(np.asarray(leaf).tobytes())
     sides = sorted(
         (r.path, r.sha256, group, side)

@@ -1,5 +1,6 @@
 """Around an experiment's own expressions: what is kept when training ends badly or early."""
 
+import dataclasses
 import json
 
 import jax
@@ -7,16 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from made_runs import row, untrained
+from made_runs import SOURCE, row, untrained
 
 from jaxgear import experiment
-from jaxgear.conclusion import conclude
+from jaxgear.conclusion import HandedOn, conclude
 from jaxgear.data.dataset import open_dataset
 from jaxgear.errors import DivergedError
 from jaxgear.evaluation import plots
 from jaxgear.models.convnet import Conv, ConvNet, GlobalPool
-from jaxgear.training import history, loop, steps
-from jaxgear.training.progress import Progress
+from jaxgear.recipe import Recipe
+from jaxgear.training import history
 from jaxgear.training.runs import Run
 
 CONFIG = experiment.Config(data="drawn:60", image_size=16, batch_size=8, epochs=5)
@@ -27,24 +28,29 @@ def dataset():
     return open_dataset(CONFIG.data, size=16, seed=0, say=lambda line: None)
 
 
-def follow(dataset, out, tx, patience=5, epochs=5):
-    """Trains in a new run folder, and gives it with the state (None: it ended with an error)."""
-    train, val = experiment.picture_batches(CONFIG, dataset)
-    model = ConvNet([Conv(4), GlobalPool()], classes=len(dataset.classes))
-    state = steps.init_state(model, tx, train.images[:1], 0)
-    with Run.create(out, "tiny", {"epochs": epochs}, dataset, __file__) as run:
-        rows = loop.epochs(
-            state,
-            train,
-            val,
-            last=epochs,
-            schedule=lambda step: 0.1,
-            progress=Progress(quiet=True),
-            classes=len(dataset.classes),
-            loss=steps.smoothed_cross_entropy(0.0),
+def recipe_of(optimizer, rate=0.1, **fields):
+    """A tiny network with that optimizer."""
+
+    def recipe(config, data):
+        return Recipe(
+            model=ConvNet([Conv(4), GlobalPool()], classes=data.classes),
+            optimizer=optimizer,
+            rate=rate,
+            epochs=config.epochs,
+            **fields,
         )
-        state = experiment.follow(run, state, rows, patience)
-        return run, run.checkpoints.epochs, run.best(state)
+
+    return recipe
+
+
+def train(out, make, **changes):
+    """Trains in a new run folder, up to its end: the experiment, its epochs saved, and the best."""
+    config = dataclasses.replace(CONFIG, out=str(out), **changes)
+    with experiment.start(config, make) as run:
+        for _ in run.epochs():
+            if run.patience_exhausted:
+                break
+        return run, run.run.checkpoints.epochs, history.best(run.rows)
 
 
 def test_divergence_names_files_and_leaves_what_was_good(dataset, tmp_path):
@@ -52,7 +58,7 @@ def test_divergence_names_files_and_leaves_what_was_good(dataset, tmp_path):
     steps_an_epoch = -(-dataset.counts()["train"] // 8)
     rate = lambda step: jnp.where(step < 2 * steps_an_epoch + 2, 0.01, 1e30)  # noqa: E731
     with pytest.raises(DivergedError) as diverged:
-        follow(dataset, tmp_path, optax.sgd(rate))
+        train(tmp_path, recipe_of(optax.sgd, rate))
     (folder,) = tmp_path.iterdir()
     message = str(diverged.value)
     assert f"step {2 * steps_an_epoch + 4} (epoch 3)" in message
@@ -67,26 +73,75 @@ def test_divergence_names_files_and_leaves_what_was_good(dataset, tmp_path):
     assert not (folder / "interrupted").exists()
 
 
-def test_patience_ends_training_with_the_best_epoch(dataset, tmp_path, capsys):
+def test_patience_ends_training_with_the_best_epoch(tmp_path, capsys):
     """A rate of 0 changes nothing: no epoch is better than the first, but for its statistics."""
-    run, epochs, (_, best) = follow(dataset, tmp_path, optax.sgd(0.0), patience=1, epochs=30)
+    config = dataclasses.replace(CONFIG, out=str(tmp_path), patience=1, epochs=30)
+    with experiment.start(config, recipe_of(optax.sgd, 0.0)) as run:
+        for _ in run.epochs():
+            if run.patience_exhausted:
+                break
+        best, saved = history.best(run.rows), run.run.checkpoints.epochs
+        run.finish()
     assert len(run.rows) < 30
     assert "stopped early: no lower validation loss for 1 epochs" in capsys.readouterr().out
     assert best.val_loss == min(row.val_loss for row in run.rows)
-    assert {best.epoch, run.rows[-1].epoch} <= set(epochs)
+    assert {best.epoch, run.rows[-1].epoch} <= set(saved)
+    assert json.loads((run.path / "test.json").read_text())["epoch"] == best.epoch
+    resumed = dataclasses.replace(config, resume=str(run.path))
+    with experiment.start(resumed, recipe_of(optax.sgd, 0.0)) as again:
+        assert list(again.epochs()) == []  # it had ended
 
 
-def test_curves_end_with_all_epochs_and_are_not_drawn_for_each(dataset, tmp_path, monkeypatch):
+def test_curves_end_with_all_epochs_and_are_not_drawn_for_each(tmp_path, monkeypatch):
     """Epochs take a moment here: the first is drawn, the others when training ends."""
     drawn = []
     monkeypatch.setattr(plots, "curves", lambda rows, title: drawn.append(len(rows)))
     monkeypatch.setattr(plots, "save", lambda figure, path: None)
-    follow(dataset, tmp_path / "quick", optax.sgd(0.01))
+    train(tmp_path / "quick", recipe_of(optax.sgd, 0.01))
     assert drawn == [1, 5]
     drawn.clear()
     monkeypatch.setattr(experiment, "REDRAW", 0)
-    follow(dataset, tmp_path / "slow", optax.sgd(0.01))
+    train(tmp_path / "slow", recipe_of(optax.sgd, 0.01))
     assert drawn == [1, 2, 3, 4, 5]
+
+
+def test_the_history_has_the_rate_that_the_optimizer_used(tmp_path, capsys):
+    """Every second step an update, of a rate that is the number of the update."""
+    rate = lambda update: 1e-6 * (1 + update)  # noqa: E731
+    make = recipe_of(lambda rate: optax.MultiSteps(optax.sgd(rate), 2), rate)
+    run, _, _ = train(tmp_path / "gathered", make, epochs=2)
+    updates = [row.step // 2 for row in run.rows]
+    assert [row.learning_rate for row in run.rows] == pytest.approx([1e-6 * n for n in updates])
+    assert "recipe's rate" not in capsys.readouterr().out
+    make = recipe_of(lambda rate: optax.sgd(0.01), rate)
+    run, _, _ = train(tmp_path / "own", make, epochs=1)
+    assert np.isnan(run.rows[0].learning_rate)
+    assert "does not ask for the recipe's rate" in capsys.readouterr().out
+
+
+def test_the_result_is_there_when_figures_fail_and_they_are_drawn_when_it_is_resumed(
+    tmp_path, monkeypatch
+):
+    config = dataclasses.replace(CONFIG, out=str(tmp_path), epochs=1)
+    make = recipe_of(optax.sgd)
+
+    def run_to_the_end(config):
+        with experiment.start(config, make) as run:
+            list(run.epochs())
+            return run.finish()
+
+    def fail(*arguments):
+        raise MemoryError
+
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr(plots, "confusion", fail)
+        run_to_the_end(config)
+    (folder,) = tmp_path.iterdir()
+    before = (folder / "test.json").read_bytes()
+    assert not (folder / "predictions.png").exists()
+    run_to_the_end(dataclasses.replace(config, resume=str(folder)))
+    assert (folder / "predictions.png").exists()
+    assert (folder / "test.json").read_bytes() == before
 
 
 def test_a_result_is_kept_for_its_own_epoch_alone(dataset, tmp_path, monkeypatch):
@@ -105,8 +160,9 @@ def test_a_result_is_kept_for_its_own_epoch_alone(dataset, tmp_path, monkeypatch
 
     def resume():
         config = json.loads((folder / "config.json").read_text())
-        with Run.reopen(folder, dataset, config=config | {"epochs": 4}, source=__file__) as run:
-            conclude(run, history.best(run.rows), dataset, model, variables)
+        with Run.reopen(folder, dataset, config=config | {"epochs": 4}, source=SOURCE) as run:
+            handed_on = HandedOn.of(model, variables, 16, len(dataset.classes))
+            conclude(run, history.best(run.rows), dataset, handed_on, variables)
         return json.loads((folder / "test.json").read_text())
 
     assert resume() == first

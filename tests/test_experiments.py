@@ -201,7 +201,7 @@ def test_mistakes_are_one_line_and_a_code(arguments, code, words, tmp_path):
 @pytest.mark.parametrize("experiment", ["scratch", "transfer"])
 def test_a_probability_is_at_most_one(experiment):
     config = importlib.import_module(f"experiments.{experiment}").Config
-    with pytest.raises(UsageError, match=r"^--paste 1\.5: a probability, at most 1$"):
+    with pytest.raises(UsageError, match=r"^--paste 1\.5: a part, at most 1$"):
         cli.parse(config, ["--paste", "1.5"])
     assert cli.parse(config, ["--paste", "1"]).paste == 1
 
@@ -253,7 +253,7 @@ def test_transfer_is_a_run_like_any_other(finetune, tmp_path):
     assert bundle.temperature == pytest.approx(temperature, rel=1e-3)
     known = [bundle.side_of(record.sha256) for record in dataset.folder.records]
     assert known == list(dataset.sides)
-    stem = bundle.variables["params"]["backbone"]["conv1"]["kernel"]
+    stem = bundle.weights["params/backbone/conv1/kernel"]
     np.testing.assert_array_equal(
         stem, load_backbone(WEIGHTS).variables["params"]["conv1"]["kernel"]
     )

@@ -146,9 +146,9 @@ class Talkative(nn.Module):
         return jax.pure_callback(lambda x: x, shape, x)
 
 
-def test_a_network_that_cannot_be_exported_is_one_line():
-    with pytest.raises(GearError, match="cannot be exported") as error:
-        export.export(bundle_of(Talkative(), {}))
+def test_a_network_that_cannot_be_a_program_is_one_line():
+    with pytest.raises(GearError, match="network Talkative: cannot be handed on") as error:
+        bundle_of(Talkative(), {})
     assert "\n" not in str(error.value)
 
 

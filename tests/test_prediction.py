@@ -43,7 +43,7 @@ def test_predictor_is_the_network(batch_size, compiled):
     logits = predictor.logits(images)
     probs = predictor.probs(images[:5])
     assert len(compiled()) == 1
-    expected = BUNDLE.model.apply(BUNDLE.variables, images, train=False)
+    expected = BUNDLE.program.logits(BUNDLE.weights, images)
     np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(probs, jax.nn.softmax(expected[:5] / 0.5), rtol=1e-4)
     np.testing.assert_array_equal(probs.argmax(axis=1), logits[:5].argmax(axis=1))

@@ -6,7 +6,7 @@ needs no saved generator.
 """
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import no_type_check
 
 import jax
@@ -82,15 +82,6 @@ class Batches:
         """What to call picture `index` in a message."""
         return self.names[index] if self.names else f"number {index}"
 
-    def class_weights(self, classes: int, power: float) -> Float[Array, " K"]:
-        """Loss weights ~ class frequency ** -power, 1 on average over the pictures.
-
-        Every class must have pictures; a power of 0 weighs all alike, 1 makes classes count alike.
-        """
-        counts = np.bincount(np.asarray(self.labels), minlength=classes)
-        weights = counts.astype(np.float64) ** -power
-        return jnp.asarray(weights * counts.sum() / (weights * counts).sum(), jnp.float32)
-
     def __len__(self) -> int:
         """Steps of one epoch; the last batch is padded, no picture is dropped."""
         return -(-self.examples // self.batch_size)
@@ -135,6 +126,21 @@ class Batches:
         place = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
         index = order[place % self.examples].astype(np.int32)
         return index, (place < self.examples).astype(np.float32)
+
+
+def in_batches(
+    run: Callable[..., Array], rows: tuple[Num[np.ndarray, "N ..."], ...], size: int
+) -> Num[np.ndarray, "N ..."]:
+    """`run(*rows)` of N >= 1 rows, in batches of one size: the last one is filled up with others.
+
+    The rows may be `LazyPictures`: each batch is asked for when its turn comes.
+    """
+    count = len(rows[0])
+    places = np.arange(-(-count // size) * size) % count
+    parts = [
+        np.asarray(run(*(of[part] for of in rows))) for part in places.reshape(-1, size)
+    ]
+    return np.concatenate(parts)[:count]
 
 
 @functools.cache

@@ -93,6 +93,13 @@ class Dataset:
         images = (stored_pictures if self.stored else pixels)(folder, self.size)
         return Side(images, labels, records)
 
+    def training_counts(self) -> tuple[int, ...]:
+        """Training pictures of each class."""
+        counts = [0] * len(self.classes)
+        for record, side in zip(self.folder.records, self.sides, strict=True):
+            counts[record.label] += side == "train"
+        return tuple(counts)
+
     def counts(self) -> dict[str, int]:
         """Pictures on each side."""
         return dict(Counter(self.sides))

@@ -133,7 +133,7 @@ class _Show:
     def __call__(self, rows: Int[np.ndarray, " M"]) -> list[Shown]:
         predicted = self.probs[rows].argmax(axis=1).astype(np.int32)
         try:
-            maps = explain.grad_cam(self.bundle, self.images[rows], predicted)
+            maps = explain.heat_maps(self.bundle, self.images[rows], predicted)
         except CheckpointError:
             maps = [None] * len(rows)
         return [self._one(*row) for row in zip(rows, predicted, maps, strict=True)]

@@ -2,12 +2,13 @@
 
     ConvNet([Conv(24), Pool(), Conv(48), Pool(), Dense(64)], classes=12)
 
-Every layer is a Flax module called as `layer(x, train)`, with float32 variables, and computes in
-the type of what comes. The network takes pictures as they are stored (RGB, 0 to 255) and normalises
-them itself, so that no caller can forget to or do it differently.
+Every layer is a Flax module or a function, called as `layer(x)`, and with `train=` (or
+`deterministic=`) where it takes that. Ours have float32 variables and compute in the type of what
+comes. The network takes pictures as they are stored (RGB, 0 to 255) and normalises them itself, so
+that no caller can forget to or do it differently.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Num
 
+from jaxgear.forward import mode
 from jaxgear.models import convolution
 from jaxgear.models.normalization import BatchNorm
 from jaxgear.models.pooling import max_pool
@@ -28,7 +30,7 @@ class ConvNet(nn.Module):
     al. 2018, "Mixed Precision Training").
     """
 
-    layers: Sequence[nn.Module]
+    layers: Sequence[Callable[..., jax.Array]]
     classes: int
     mean: float = 204.0
     std: float = 76.5
@@ -45,7 +47,7 @@ class ConvNet(nn.Module):
         """What the last layer before the head puts out: [B, D], or [B, h, w, C]."""
         x = ((jnp.asarray(images, jnp.float32) - self.mean) / self.std).astype(self.dtype)
         for layer in self.layers:
-            x = layer(x, train)
+            x = layer(x, **mode(layer, train))
         return x
 
 

@@ -22,7 +22,7 @@ from urllib.parse import urljoin, urlsplit
 
 from jaxgear.data.cache import user_cache
 from jaxgear.errors import CheckpointError
-from jaxgear.models.pretrained import load_backbone, save_backbone
+from jaxgear.models.pretrained import Backbone, load_backbone, save_backbone
 from jaxgear.models.weights_io import manifest_paths
 
 # Keras' ResNet-50 (ImageNet top-1 0.749) as TensorFlow.js has it. The integrity is the registry's
@@ -51,6 +51,11 @@ def weights_folder() -> Path:
     if cache is None:
         raise CheckpointError(f"no folder to keep weights in: set JAXGEAR_CACHE, or {OTHERWISE}")
     return cache / "weights"
+
+
+def backbone_of(weights: str) -> Backbone:
+    """The backbone that `--weights` names; "": the default ResNet-50."""
+    return load_backbone(Path(weights) if weights else default_weights())
 
 
 def default_weights(say: Say = to_stderr) -> Path:

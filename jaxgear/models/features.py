@@ -11,21 +11,55 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Key, PyTree
 
 from jaxgear.data.cache import user_cache
 from jaxgear.data.dataset import Side
 from jaxgear.data.pasted import program_sha256
 from jaxgear.data.stored import LazyPictures
+from jaxgear.models.finetune import FineTuned, Head, unit_scale, with_head
 from jaxgear.models.pretrained import Backbone
 
 BATCH = 32  # one compiled shape for any number of pictures
 Augment = Callable[[Key[Array, " B"], Float[Array, "B S S C"]], Float[Array, "B S S 3"]]
 Progress = Callable[[int, int], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen:
+    """Feature layers that never change: computed once for each view of an image, and kept."""
+
+    backbone: Backbone
+    views: int = 1  # of each training image: itself, and augmented ones
+    augment: Augment | None = None  # makes the others; a function of key and image alone
+    mirror: bool = False  # predict from each image and its mirror image
+
+    def train(self, side: Side) -> Float[np.ndarray, "N V D"]:
+        """Features to train on, of a side with masks where `augment` wants them."""
+        return compute_features(self.backbone, side, self.views, self.augment)
+
+    def plain(self, side: Side) -> Float[np.ndarray, "N D"]:
+        """Features of the images as they are."""
+        return compute_features(self.backbone, side)[:, 0]
+
+    def tested(self, side: Side) -> Float[np.ndarray, "N D"]:
+        """What the dense layer of `network` takes: scaled, and the mean of both with `mirror`."""
+        sides = [side, mirrored(side)] if self.mirror else [side]
+        return np.mean([unit_scale(self.plain(one)) for one in sides], axis=0)
+
+    def network(self, head: Head, **fields: Any) -> FineTuned:
+        """The whole network with that head, from images to logits; see `FineTuned`."""
+        network, _ = with_head(self.backbone, head, {"params": {}})
+        return network.clone(mirror=self.mirror, **fields)
+
+    def variables(self, head: PyTree) -> PyTree:
+        """Those of `network`, given those of its head."""
+        return with_head(self.backbone, Head(0), head)[1]
 
 
 def compute_features(

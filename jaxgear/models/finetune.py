@@ -20,18 +20,23 @@ FROZEN = STAGES + 1  # `train_from` of a network of which only the head learns
 
 
 class Head(nn.Module):
-    """Features, pooled and scaled to about 1, through dropout to logits: [B, D] -> [B, K]."""
+    """Features, pooled and scaled to about 1, through dropout to logits: [B, D] -> [B, K].
+
+    Of [B, V, D], several views of each image, their mean is classified.
+    """
 
     classes: int
     dropout: float = 0.0
 
     @nn.compact
-    def __call__(self, features: Num[ArrayLike, "B D"], train: bool) -> Float[Array, "B K"]:
-        x = nn.Dropout(self.dropout, deterministic=not train)(unit_scale(features))
+    def __call__(self, features: Num[ArrayLike, "B *V D"], train: bool) -> Float[Array, "B K"]:
+        x = unit_scale(features)
+        x = x.mean(axis=1) if x.ndim == 3 else x
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
         return nn.Dense(self.classes, kernel_init=nn.initializers.zeros, name="dense")(x)
 
 
-def unit_scale(features: Num[ArrayLike, "B D"]) -> Float[Array, "B D"]:
+def unit_scale(features: Num[ArrayLike, "*B D"]) -> Float[Array, "*B D"]:
     """Features of unit root mean square: one learning rate suits those of any backbone."""
     x = jnp.asarray(features, jnp.float32)
     return x * jnp.reciprocal(jnp.sqrt(jnp.square(x).mean(axis=-1, keepdims=True) + 1e-6))
@@ -43,7 +48,7 @@ class FineTuned(nn.Module):
     `order`, `scale`, `mean` and `std` are the preprocessing that belongs to the weights
     (`Preprocess`). Stages from `train_from` on (0: the stem; `FROZEN`: none) are trained, on the
     running statistics that came with the weights, or with `batch_statistics` on the batch's. With
-    `mirror`, logits are the mean over the picture and its mirror image, but not in training.
+    `mirror`, features are the mean over the picture and its mirror image, but not in training.
     """
 
     backbone: ResNet
@@ -61,8 +66,8 @@ class FineTuned(nn.Module):
             return self.head(self.features(images, train), train)
         images = jnp.asarray(images)
         both = jnp.stack([images, images[:, :, ::-1]], axis=1).reshape(-1, *images.shape[1:])
-        logits = self.head(self.features(both, train), train)
-        return logits.reshape(len(images), 2, -1).mean(axis=1)
+        features = self.features(both, train)
+        return self.head(features.reshape(images.shape[0], 2, -1), train)
 
     def features(self, images: Num[ArrayLike, "B H W 3"], train: bool) -> Float[Array, "B D"]:
         """The pooled features of the last stage."""

@@ -1,7 +1,7 @@
-"""A network as JSON and back: what a bundle stores instead of code.
+"""Networks of older bundles, which were written as JSON: version 3 of bundle.json.
 
-Only the modules named here can be built, with fields of plain values, so that a bundle from a
-stranger builds networks and nothing else.
+Newer ones hold a program (program.py). Only the modules named here can be built, with fields of
+plain values, so that a bundle from a stranger builds networks and nothing else.
 """
 
 import dataclasses
@@ -34,30 +34,8 @@ MOST = 1000  # modules and values of their fields; a deep ConvNet has some hundr
 LARGEST = 2**20  # number: features, windows, classes, means
 
 
-def to_spec(value: Any) -> Any:
-    """Modules become objects of their fields; lists and plain values stay.
-
-    Raises:
-        TypeError: a module or value that `from_spec` could not build again.
-    """
-    if isinstance(value, nn.Module):
-        name = type(value).__name__
-        if MODULES.get(name) is not type(value):
-            raise TypeError(
-                f"{name} is not in jaxgear.models.spec.MODULES: a bundle cannot hold it"
-            )
-        return {MODULE: name} | {
-            field: to_spec(getattr(value, field)) for field in _fields(type(value))
-        }
-    if isinstance(value, list | tuple):
-        return [to_spec(item) for item in value]
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    raise TypeError(f"a bundle cannot hold {value!r}")
-
-
 def from_spec(spec: Any) -> nn.Module:
-    """The inverse of `to_spec` for a module.
+    """The network that an older bundle describes.
 
     Raises:
         CheckpointError: a module that is not known, fields that it does not have, or more modules

@@ -63,7 +63,7 @@ class Classifier:
     ) -> UInt8[np.ndarray, "T T 3"] | None:
         labels = np.array([label], np.int32)
         try:
-            (heat,) = explain.grad_cam(self.bundle, small[None], labels, 1)
+            (heat,) = explain.heat_maps(self.bundle, small[None], labels, 1)
         except CheckpointError:
             return None
         large = Image.fromarray(heat).resize((SHOWN, SHOWN), Image.Resampling.BILINEAR)

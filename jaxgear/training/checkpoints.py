@@ -1,6 +1,6 @@
 """Checkpoints of a run: the newest, and the best few by validation loss. The only Orbax import.
 
-A directory, named by the epoch, holds the items `model` (parameters and statistics), `average`
+A directory, named by the epoch, holds the items `model` (parameters and other variables), `average`
 (where one is kept), `train` (optimizer state, step, key, sums of an interrupted epoch) and beside
 them a manifest: the sha256 of every file, as Orbax restores a flipped byte without a word, and the
 shape of every leaf, as it names none. `save` returns when everything is on disk; the manifest is
@@ -128,7 +128,8 @@ class Checkpoints:
         restored = self._manager.restore(epoch, args=ocp.args.Composite(**items))
         return like.replace(
             **restored["train"],
-            **restored["model"],
+            params=restored["model"].pop("params"),
+            model_state=restored["model"],
             averaged=restored["average"] if "average" in items else None,
         )
 
@@ -181,7 +182,7 @@ def _reason(error: Exception) -> str:
 
 def _items(state: TrainState) -> dict[str, PyTree]:
     items = {
-        "model": {"params": state.params, "batch_stats": state.batch_stats},
+        "model": {"params": state.params, **state.model_state},
         "train": {
             "step": state.step,
             "opt_state": state.opt_state,

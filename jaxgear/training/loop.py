@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,6 +18,7 @@ from jaxgear.data.batches import Batch, Batches, Stretch
 from jaxgear.errors import DivergedError
 from jaxgear.training import steps
 from jaxgear.training.history import Row
+from jaxgear.training.optim import rate_used
 from jaxgear.training.progress import Progress
 from jaxgear.training.signals import deferred_signals
 
@@ -32,14 +34,14 @@ def epochs(
     *,
     first: int = 1,
     last: int,
-    schedule: optax.Schedule,
+    schedule: optax.Schedule | None,
     progress: Progress,
     layout: devices.Layout = devices.replicated,
     **step_options: Any,
 ) -> Iterator[tuple[steps.TrainState, Row]]:
     """Trains from epoch `first` to `last`, yielding the state and the history row after each.
 
-    `schedule` is only recorded; the optimizer is in `state.tx`. `step_options` go to
+    `schedule` is the optimizer's rate, for the history; None: not known. `step_options` go to
     `steps.train_step`. The state that is passed in is donated: use the one that is yielded. A state
     from within epoch `first` (`Stopped.state`) goes on there.
 
@@ -56,7 +58,8 @@ def epochs(
     if mesh.size > 1:
         state = devices.place(state, mesh, layout)
     step = functools.partial(steps.train_step, **step_options)
-    schedule = jax.jit(schedule)  # one program to compile: it is many operations
+    # One program to compile: a schedule is many operations.
+    schedule = (lambda step: math.nan) if schedule is None else jax.jit(schedule)
     run = _compile_training(step, state, train, progress)
     evaluate = Evaluator(state.apply, state.variables, val, progress)
     every = 1 if jax.process_count() == 1 else AGREE
@@ -93,7 +96,7 @@ def epochs(
                 val_loss=float(val_metrics.loss / val_metrics.count),
                 train_accuracy=float(total.correct / total.count),
                 val_accuracy=float(val_metrics.correct / val_metrics.count),
-                learning_rate=float(schedule(int(state.step) - 1)),
+                learning_rate=rate_used(schedule, state.opt_state, int(state.step)),
                 seconds=time.perf_counter() - start,
             )
             progress.epoch(row, rate, mesh.size)

@@ -1,14 +1,104 @@
-"""Muon for convolutions, and masks for optax; optimizers are put together in the experiment."""
+"""What optax lacks: Muon that is quick on CPUs, masks, and what a step must know of an optimizer.
+
+Optimizers are put together in the experiment, as expressions of a rate.
+"""
+
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, PyTree
-from optax.contrib import MuonDimensionNumbers
+from optax.contrib import MuonDimensionNumbers, ScheduleFreeState
+
+from jaxgear import devices
 
 # Of Jordan et al. 2024: singular values end between 0.7 and 1.2, not at 1, which is enough.
 QUINTIC = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
+
+
+def extra_arguments(
+    value: Float[Array, ""], grads: PyTree, value_fn: Callable[[PyTree], Float[Array, ""]]
+) -> dict[str, Any]:
+    """What optimizers may ask for beside the gradient, under the names by which optax passes it.
+
+    The loss (`value`), its gradient (`grad`), and the loss of this batch as a function of the
+    parameters (`value_fn`, `obj_fn` for Sophia) with its gradient (`grad_fn`, for opaque SAM).
+    """
+    return {
+        "value": value,
+        "grad": grads,
+        "value_fn": value_fn,
+        "obj_fn": value_fn,
+        "grad_fn": lambda params, _: jax.grad(value_fn)(params),
+    }
+
+
+def evaluated_params(opt_state: PyTree, params: PyTree) -> PyTree:
+    """The parameters to evaluate: the optimizer's own average where it keeps one.
+
+    Schedule-free optimizers do (Defazio et al. 2024); they train on other parameters.
+    """
+    for state in _states(opt_state, ScheduleFreeState):
+
+        def average(z: Any, y: PyTree, b1: Any = state.b1) -> PyTree:
+            if isinstance(z, optax.MaskedNode):  # another optimizer moves these
+                return y
+            return optax.contrib.schedule_free_eval_params(state._replace(b1=b1, z=z), y)
+
+        params = jax.tree.map(
+            average, state.z, params, is_leaf=lambda z: isinstance(z, optax.MaskedNode)
+        )
+    return params
+
+
+class Rate:
+    """A learning rate that an optimizer is made with: knows whether the optimizer asks for it."""
+
+    def __init__(self, schedule: optax.Schedule):
+        self._schedule = schedule
+        self.asked = False
+
+    def __call__(self, update: Any) -> Any:
+        self.asked = True
+        return self._schedule(update)
+
+    def recorded(self, update: Any) -> Any:
+        """The rate at an update, for the history; not a number where no optimizer asked for it."""
+        return self._schedule(update) if self.asked else jnp.nan
+
+
+def warmup_cosine(peak: float, steps: int, warmup: float) -> optax.Schedule:
+    """From a tenth of `peak` up to it in the part `warmup` of all steps, then down to a hundredth
+    along a cosine.
+    """
+    return optax.warmup_cosine_decay_schedule(
+        0.1 * peak, peak, int(warmup * steps), steps, 0.01 * peak
+    )
+
+
+def rate_used(rate: optax.Schedule, opt_state: PyTree, step: int) -> float:
+    """The learning rate of the last update before `opt_state`, after `step` >= 1 steps.
+
+    Counters inside the optimizer tell which it was: an optimizer that gathers gradients over steps,
+    or skips some, makes fewer updates than steps.
+    """
+    for state in _states(opt_state, optax.InjectStatefulHyperparamsState):
+        if "learning_rate" in state.hyperparams:
+            return float(devices.local(state.hyperparams["learning_rate"]))
+    counts = [s.count for s in _states(opt_state, optax.ScaleByScheduleState)]
+    counts += [s.step_count for s in _states(opt_state, ScheduleFreeState)]
+    updates = max((int(np.max(devices.local(count))) for count in counts), default=step)
+    return float(rate(max(0, updates - 1)))
+
+
+def _states(opt_state: PyTree, kind: type) -> list[Any]:
+    """The states of one kind inside an optimizer's, outermost first."""
+    nodes = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, kind))
+    return [node for node in nodes if isinstance(node, kind)]
 
 
 def kernels(params: PyTree) -> PyTree:

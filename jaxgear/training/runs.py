@@ -56,9 +56,10 @@ class Run:
         name: str,
         config: dict[str, Any],
         dataset: Dataset,
-        source: str | Path,
+        source: str,
     ) -> "Run":
         """A new folder OUT/<name>-<time>[-n] that describes the run that is about to start.
+        `source` is the text of the experiment.
 
         Raises:
             UsageError: OUT cannot be written.
@@ -75,7 +76,7 @@ class Run:
         dataset: Dataset,
         *,
         config: dict[str, Any],
-        source: str | Path,
+        source: str,
         from_epoch: int = 0,
         allow_data_change: bool = False,
     ) -> "Run":
@@ -190,7 +191,7 @@ class Run:
 
 
 def _new_folder(
-    out: Path, name: str, config: dict[str, Any], dataset: Dataset, source: str | Path
+    out: Path, name: str, config: dict[str, Any], dataset: Dataset, source: str
 ) -> Path:
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -201,14 +202,14 @@ def _new_folder(
             write_json(folder / "config.json", config)
             write_json(folder / "environment.json", environment())
             write_json(folder / "splits.json", dataset.describe())
-            write_text(folder / "experiment.py", Path(source).read_text(encoding="utf-8"))
+            write_text(folder / "experiment.py", source)
             return _move_in(folder, out, name)
     except OSError as error:
         raise UsageError(f"--out {out}: cannot be written ({error.strerror})") from error
 
 
 def _resumption(
-    path: Path, config: dict[str, Any], source: str | Path, changes: list[str], tested: bool
+    path: Path, config: dict[str, Any], source: str, changes: list[str], tested: bool
 ) -> dict[str, Any]:
     """What is different from the run in `path` so far; notes what could change its numbers."""
     now, then = environment(), read_json(path / "environment.json")
@@ -221,8 +222,8 @@ def _resumption(
     if then["commit"] != now["commit"]:
         code.append(f"commit {then['commit']} (now {now['commit']})")
     kept = (path / "experiment.py").read_text(encoding="utf-8")
-    if Path(source).read_text(encoding="utf-8") != kept:
-        code.append(f"another {Path(source).name} than the experiment.py of the run")
+    if source != kept:
+        code.append("another experiment file than the experiment.py of the run")
     notes = []
     if code:
         notes.append(f"other code than the run's, its numbers may differ: {'; '.join(code)}")

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, no_type_check
+from typing import Any, NamedTuple, no_type_check
 
 import flax.linen as nn
 import jax
@@ -15,7 +15,8 @@ from jaxtyping import Array, Float, Int, Key, Num, PyTree
 
 from jaxgear import devices
 from jaxgear.data.batches import Batch, Stretch, take
-from jaxgear.training import parts
+from jaxgear.forward import forward, init, streams
+from jaxgear.training import optim, parts
 
 Keys = Key[Array, " B"]  # one per example
 Images = Float[Array, "B ..."]  # [B, S, S, 3], or what a network takes in their place
@@ -30,20 +31,23 @@ class TrainState(struct.PyTreeNode):
 
     step: Int[Array, ""]
     params: PyTree
-    batch_stats: PyTree
-    averaged: PyTree  # moving average of {"params", "batch_stats"}; None: not kept
+    model_state: dict[str, PyTree]  # the network's other collections: batch_stats, and its own
+    averaged: PyTree  # moving average of all variables; None: not kept
     opt_state: PyTree
     key: Key[Array, ""]  # never changes: streams are folded from it with step, epoch and index
     totals: "Metrics"  # sums over the epoch so far: an interrupted epoch goes on with them
-    apply: Callable[..., Any] = struct.field(pytree_node=False)
-    tx: optax.GradientTransformation = struct.field(pytree_node=False)
+    apply: Callable[..., Any] = struct.field(pytree_node=False)  # of `forward`
+    tx: optax.GradientTransformationExtraArgs = struct.field(pytree_node=False)
 
     @property
     def variables(self) -> dict[str, PyTree]:
-        """The variables to evaluate and hand on: the average where one is kept."""
+        """The variables to evaluate and hand on: an average where the recipe or the optimizer
+        keeps one.
+        """
         if self.averaged is not None:
             return self.averaged
-        return {"params": self.params, "batch_stats": self.batch_stats}
+        params = optim.evaluated_params(self.opt_state, self.params)
+        return {"params": params, **self.model_state}
 
 
 @no_type_check
@@ -71,24 +75,26 @@ def init_state(
     average: bool = False,
     variables: PyTree = None,
 ) -> TrainState:
-    """A state at step 0: fresh parameters for pictures shaped like `images`, or `variables`."""
+    """A state at step 0: fresh parameters for images shaped like `images`, or `variables`."""
+    tx = optax.with_extra_args_support(tx)
 
     def start(key: Key[Array, ""], images: Num[Array, "B ..."], variables: PyTree) -> TrainState:
         if variables is None:
-            variables = model.init(jax.random.fold_in(key, 0), images, train=False)
+            variables = init(model, jax.random.fold_in(key, 0), images)
         else:
-            # A copy: the step donates its state, and whoever gave them may need them still.
+            # A copy: the step donates its state, and the caller may need them still.
             variables = jax.tree.map(jnp.copy, variables)
-        params, batch_stats = variables["params"], variables.get("batch_stats", {})
+        model_state = {name: tree for name, tree in variables.items() if name != "params"}
+        params = variables.get("params", {})
         return TrainState(
             step=jnp.zeros((), jnp.int32),
             params=params,
-            batch_stats=batch_stats,
-            averaged={"params": params, "batch_stats": batch_stats} if average else None,
+            model_state=model_state,
+            averaged={"params": params, **model_state} if average else None,
             opt_state=tx.init(params),
             key=jax.random.fold_in(key, 1),
             totals=Metrics.zero(),
-            apply=model.apply,
+            apply=forward(model),
             tx=tx,
         )
 
@@ -98,7 +104,7 @@ def init_state(
     return once(jax.random.key(seed), images, devices.local(variables))
 
 
-def smoothed_cross_entropy(smoothing: float) -> Loss:
+def smoothed_cross_entropy(smoothing: float = 0.0) -> Loss:
     """Cross-entropy against labels smoothed by `smoothing` (Szegedy et al. 2016), per example."""
     return lambda logits, targets: optax.softmax_cross_entropy(
         logits, optax.smooth_labels(targets, smoothing)
@@ -116,78 +122,141 @@ def train_step(
     class_weights: Float[Array, " K"] | None = None,
     decay: float = 0.999,
     microbatch: int = 0,
+    per_example: bool = False,
 ) -> tuple[TrainState, Metrics, Float[Array, ""]]:
     """One optimizer step: the new state, sums over the batch, and the norm of the gradient.
 
-    The gradient is of the weighted mean loss over the batch's real pictures.
+    The gradient is of the weighted mean loss over the batch's real images.
 
-    Random choices depend on (state.key, batch.epoch, batch.index) alone: one key per example, so a
-    picture's augmented view does not depend on the batch it falls in. Dropout folds in
-    `state.step`. `decay` is that of the moving average, where the state keeps one.
+    Random choices depend on (state.key, batch.epoch, batch.index) alone: one key per example, so an
+    image's augmented view does not depend on the batch it falls in. Dropout folds in `state.step`.
 
-    With a `microbatch` of so many pictures, a divisor of the batch, the gradient is summed over
-    parts of that size, in the memory of one: the same gradient but for rounding, where the network
-    treats each picture by itself. Batch normalisation, mixing of pictures and dropout see parts;
-    running statistics are the mean of theirs.
+    Args:
+        decay: of the moving average, where the state keeps one.
+        microbatch: images a part, a divisor of the batch. The gradient is summed over parts, in
+            the memory of one. Batch normalisation, mixing of images and dropout see parts; running
+            statistics are the mean of theirs.
+        per_example: the network treats each image by itself. On a CPU the gradient is then summed
+            over parts that fit in its caches (parts.py).
     """
-
-    def gradient(part: Batch, dropout: Key[Array, ""]):
-        views = jax.vmap(jax.random.fold_in, (None, 0))(
-            jax.random.fold_in(state.key, part.epoch), part.index
-        )
-        images = part.image.astype(jnp.float32)
-        if augment is not None:
-            images = augment(jax.vmap(jax.random.fold_in, (0, None))(views, 0), images)
-        weight = part.weight if class_weights is None else part.weight * class_weights[part.label]
-        targets = jax.nn.one_hot(part.label, classes)
-        if mix is not None:
-            keys = jax.vmap(jax.random.fold_in, (0, None))(views, 1)
-            images, targets = mix(keys, images, targets)
-
-        def mean_loss(params, images, targets, weight, seen, label, dropout):
-            logits, changed = state.apply(
-                {"params": params, "batch_stats": state.batch_stats},
-                images,
-                train=True,
-                mutable=["batch_stats"],
-                rngs={"dropout": dropout},
-            )
-            losses = loss(logits, targets)
-            mean = (losses * weight).sum() / batch.weight.sum()
-            metrics = _metrics(losses, logits, label, seen)
-            return mean, (metrics, changed.get("batch_stats", {}))
-
-        of_rows = functools.partial(jax.grad(mean_loss, has_aux=True), state.params)
-        rows = (images, targets, weight, part.weight, part.label)
-        if state.batch_stats:  # the network may look at the batch as a whole
-            return of_rows(*rows, dropout)
-        return parts.in_cache(of_rows, rows, dropout)
-
+    view = functools.partial(_view, state.key, classes, augment, mix, class_weights)
+    objective = functools.partial(
+        _objective, state.apply, loss, batch.weight.sum(), state.model_state
+    )
     dropout = jax.random.fold_in(state.key, state.step)
+
+    def gradient(part: Batch, key: Key[Array, ""]) -> tuple[PyTree, "_Seen"]:
+        of_rows = functools.partial(jax.grad(objective, has_aux=True), state.params)
+        rows = view(part)
+        return parts.in_cache(of_rows, rows, key) if per_example else of_rows(*rows, key)
+
     if microbatch in (0, len(batch.label)):
-        grads, (metrics, batch_stats) = gradient(batch, dropout)
+        grads, seen = gradient(batch, dropout)
     else:
-        grads, (metrics, batch_stats) = parts.in_turn(gradient, batch, microbatch, dropout)
+        grads, seen = parts.in_turn(gradient, batch, microbatch, dropout)
         count = len(batch.label) // microbatch
-        batch_stats = jax.tree.map(lambda total: total / count, batch_stats)
-    updates, opt_state = state.tx.update(grads, state.opt_state, state.params)
+        seen = seen._replace(model_state=jax.tree.map(_mean_of(count), seen.model_state))
+
+    updates, opt_state = state.tx.update(
+        grads,
+        state.opt_state,
+        state.params,
+        **optim.extra_arguments(
+            seen.mean_loss, grads, lambda params: objective(params, *view(batch), dropout)[0]
+        ),
+    )
     params = optax.apply_updates(state.params, updates)
     averaged = state.averaged
     if averaged is not None:
-        # A short memory at first, or the average would remember the random start.
-        rate = jnp.minimum(decay, (1.0 + state.step) / (10.0 + state.step))
-        averaged = optax.incremental_update(
-            {"params": params, "batch_stats": batch_stats}, averaged, 1.0 - rate
-        )
+        averaged = _moved(averaged, {"params": params, **seen.model_state}, decay, state.step)
     state = state.replace(
         step=state.step + 1,
         params=params,
-        batch_stats=batch_stats,
+        model_state=seen.model_state,
         averaged=averaged,
         opt_state=opt_state,
-        totals=state.totals + metrics,
+        totals=state.totals + seen.metrics,
     )
-    return state, metrics, optax.tree.norm(grads)
+    return state, seen.metrics, optax.tree.norm(grads)
+
+
+class _Seen(NamedTuple):
+    """What a pass over a batch, or a part of it, gives beside the gradient."""
+
+    mean_loss: Float[Array, ""]  # its share of the whole batch's
+    metrics: Metrics
+    model_state: dict[str, PyTree]
+
+
+def _view(
+    key: Key[Array, ""],
+    classes: int,
+    augment: Augment | None,
+    mix: Mix | None,
+    class_weights: Float[Array, " K"] | None,
+    part: Batch,
+) -> tuple[Array, ...]:
+    """Images as the network sees them, targets, loss weights; weight and label of each example."""
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(
+        jax.random.fold_in(key, part.epoch), part.index
+    )
+    images = part.image.astype(jnp.float32)
+    if augment is not None:
+        images = augment(jax.vmap(jax.random.fold_in, (0, None))(keys, 0), images)
+    weight = part.weight
+    if class_weights is not None:
+        weight = weight * jnp.asarray(class_weights)[part.label]
+    targets = jax.nn.one_hot(part.label, classes)
+    if mix is not None:
+        images, targets = mix(jax.vmap(jax.random.fold_in, (0, None))(keys, 1), images, targets)
+    return images, targets, weight, part.weight, part.label
+
+
+def _objective(
+    apply: Callable[..., Any],
+    loss: Loss,
+    total: Float[Array, ""],
+    model_state: dict[str, PyTree],
+    params: PyTree,
+    images: Images,
+    targets: Float[Array, "B K"],
+    weight: Float[Array, " B"],
+    counted: Float[Array, " B"],
+    label: Int[Array, " B"],
+    dropout: Key[Array, ""],
+) -> tuple[Float[Array, ""], _Seen]:
+    """The loss that is optimised: a weighted sum over examples, divided by `total`."""
+    logits, changed = apply(
+        {"params": params, **model_state},
+        images,
+        train=True,
+        mutable=list(model_state),
+        rngs={**streams(jax.random.fold_in(dropout, 1)), "dropout": dropout},
+    )
+    losses = loss(logits, targets)
+    mean = (losses * weight).sum() / total
+    metrics = _metrics(losses, logits, label, counted)
+    return mean, _Seen(mean, metrics, {**model_state, **nn.unbox(changed)})
+
+
+def _mean_of(count: int) -> Callable[[Array], Array]:
+    """The mean of `count` values, given their sum; whole numbers, which counters are, stay such."""
+    return lambda total: (
+        total / count if jnp.issubdtype(total.dtype, jnp.inexact) else total // count
+    )
+
+
+def _moved(averaged: PyTree, now: PyTree, decay: float, step: Int[Array, ""]) -> PyTree:
+    """The moving average after one more step; what is no real number is that of now."""
+    # A short memory at first, or the average would remember the random start.
+    rate = 1.0 - jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+
+    def move(old: Array, new: Array) -> Array:
+        if not jnp.issubdtype(new.dtype, jnp.inexact):
+            return new
+        return optax.incremental_update(new, old, rate).astype(old.dtype)
+
+    return jax.tree.map(move, averaged, now)
 
 
 def train_stretch(

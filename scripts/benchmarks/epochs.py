@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import dataclasses
 import statistics
 import sys
 import time
@@ -43,10 +44,9 @@ def scratch_epochs(arguments: argparse.Namespace, backgrounds: str) -> tuple[int
     import numpy as np
 
     from experiments import scratch
+    from jaxgear import experiment
     from jaxgear.data.batches import Batches
-    from jaxgear.training import loop
     from jaxgear.training.progress import Progress
-    from scripts.benchmarks.captured import capture
 
     config = scratch.Config(
         data=arguments.data or "drawn",
@@ -54,8 +54,10 @@ def scratch_epochs(arguments: argparse.Namespace, backgrounds: str) -> tuple[int
         backgrounds=backgrounds,
         seed=arguments.seed,
     )
-    made = capture(scratch.main, config)
+    with contextlib.redirect_stdout(sys.stderr):
+        made = experiment.prepare(config, scratch.recipe)
     size = made.val.batch_size
     few = Batches(*(np.asarray(of[:size]) for of in (made.val.images, made.val.labels)), size)
-    options = made.options | {"last": sys.maxsize, "progress": Progress(quiet=True)}
-    return made.train.examples, loop.epochs(made.state, made.train, few, **options)
+    made = dataclasses.replace(made, val=few)
+    epochs = made.epochs(made.state, last=sys.maxsize, progress=Progress(quiet=True))
+    return made.train.examples, epochs

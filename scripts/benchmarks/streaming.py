@@ -1,6 +1,7 @@
 """Tasks of scripts/scale.py that train: pictures that stream, against pictures in memory."""
 
 import argparse
+import contextlib
 import functools
 import json
 import os
@@ -28,7 +29,7 @@ def train(arguments: argparse.Namespace) -> dict[str, Any]:
         made = {}
         for kind in rates:
             os.environ["JAXGEAR_CACHE"] = f"{scratch}/{kind}"
-            made[kind] = captured(arguments.folder, kind, arguments.size, arguments.backgrounds)
+            made[kind] = prepared(arguments.folder, kind, arguments.size, arguments.backgrounds)
         step = compiled(made["memory"])
         state = made["memory"].state
         batches = {kind: endless(one.train) for kind, one in made.items()}
@@ -66,17 +67,17 @@ def memory(arguments: argparse.Namespace) -> dict[str, Any]:
     return found | {"above_model_mib": round(found["stream_mib"] - found["model_mib"], 1)}
 
 
-def captured(source: str | Path, kind: str, size: int, backgrounds: str) -> Any:
+def prepared(source: str | Path, kind: str, size: int, backgrounds: str) -> Any:
     """What experiments/scratch.py makes of a prepared set: a `stream`, or else in memory."""
     from experiments import scratch
-    from scripts.benchmarks.captured import capture
+    from jaxgear import experiment
 
     source = source if isinstance(source, str) else f"tfds:gear@{source}"
-    stream = kind == "stream"
-    return capture(
-        scratch.main,
-        scratch.Config(data=source, image_size=size, stream=stream, backgrounds=backgrounds),
+    config = scratch.Config(
+        data=source, image_size=size, stream=kind == "stream", backgrounds=backgrounds
     )
+    with contextlib.redirect_stdout(sys.stderr):
+        return experiment.prepare(config, scratch.recipe)
 
 
 def compiled(made: Any) -> Any:
@@ -111,7 +112,7 @@ def some_steps(step: Any, state: Any, batches: Iterator[Any]) -> Any:
 def main(source: str, kind: str, size: str, backgrounds: str) -> None:
     """Trains for a moment, and prints what that took as JSON."""
     begin = time.perf_counter()
-    made = captured(source, kind, int(size), backgrounds)
+    made = prepared(source, kind, int(size), backgrounds)
     opened = time.perf_counter() - begin
     step, batches = compiled(made), endless(made.train)
     state = some_steps(step, made.state, batches)

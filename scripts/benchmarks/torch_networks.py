@@ -49,6 +49,13 @@ class GlobalPool(nn.Module):
         return torch.cat([x.mean((2, 3)), x.amax((2, 3))], dim=1)
 
 
+def scratch(classes: int, size: int) -> nn.Sequential:
+    """The network of experiments/scratch.py."""
+    pool = lambda: nn.MaxPool2d(2)  # noqa: E731
+    layers = [SpaceToDepth(2), Conv(32), pool(), Conv(64), pool(), Conv(128), Residual(128), pool()]
+    return convnet([*layers, Conv(256), Residual(256), GlobalPool()], classes, size)
+
+
 def convnet(layers: list[nn.Module], classes: int, size: int) -> nn.Sequential:
     """Layers and a head, with the shapes that pictures of `size` pixels give them."""
     model = nn.Sequential(*layers, nn.LazyLinear(classes)).eval()

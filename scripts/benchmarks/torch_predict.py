@@ -21,7 +21,10 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from PIL import Image, ImageOps  # noqa: E402
 from torch import nn  # noqa: E402
-from torch_networks import Conv, GlobalPool, Residual, SpaceToDepth, convnet  # noqa: E402
+from torch_networks import scratch  # noqa: E402
+
+
+MEAN, STD = 204.0, 76.5  # of ConvNet
 
 
 class Pictures(torch.utils.data.Dataset):
@@ -61,29 +64,14 @@ class Pictures(torch.utils.data.Dataset):
 
 
 def network(card: dict, weights: dict[str, np.ndarray]) -> nn.Module:
-    """The network that a bundle describes, with its weights."""
-    layers, features = [], 3
-    for spec in card["model"]["layers"]:
-        match spec["module"]:
-            case "Conv":
-                features = spec["features"]
-                layers.append(Conv(features, spec["kernel"]))
-            case "Residual":
-                layers.append(Residual(features, spec["kernel"]))
-            case "Pool":
-                layers.append(nn.MaxPool2d(spec["window"]))
-            case "SpaceToDepth":
-                layers.append(SpaceToDepth(spec["patch"]))
-            case "GlobalPool":
-                layers.append(GlobalPool())
-            case other:
-                raise SystemExit(f"this script knows no layer {other}")
-    model = convnet(layers, len(card["classes"]), card["preprocessing"]["size"])
+    """The network of experiments/scratch.py, with the weights of a bundle."""
+    model = scratch(len(card["classes"]), card["preprocessing"]["size"])
+    head = len(model) - 1
     ours = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
     state = {}
     for name, value in weights.items():
         *path, leaf = name.split("/")[1:]
-        first = path[0].removeprefix("layers_").replace("head", str(len(layers)))
+        first = path[0].removeprefix("layers_").replace("head", str(head))
         if leaf == "kernel":
             value = value.transpose(3, 2, 0, 1) if value.ndim == 4 else value.T
         key = ".".join([first, *path[1:], ours.get(leaf, leaf)])
@@ -123,8 +111,7 @@ def main() -> None:
     pictures = Pictures(
         paths[: arguments.limit],
         card["preprocessing"]["size"],
-        card["model"]["mean"],
-        card["model"]["std"],
+        *(MEAN, STD),
     )
     rows = []
     with torch.inference_mode():

@@ -29,18 +29,11 @@ import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 from PIL import Image  # noqa: E402
 from torch import nn  # noqa: E402
-from torch_networks import Conv, GlobalPool, Residual, SpaceToDepth, convnet  # noqa: E402
+from torch_networks import scratch  # noqa: E402
 
 CLASSES = 12
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 WAYS = {"eager": None, "compile": "default", "graphs": "reduce-overhead"}
-
-
-def scratch(size: int) -> nn.Module:
-    """The network of experiments/scratch.py."""
-    pool = lambda: nn.MaxPool2d(2)  # noqa: E731
-    layers = [SpaceToDepth(2), Conv(32), pool(), Conv(64), pool(), Conv(128), Residual(128), pool()]
-    return convnet([*layers, Conv(256), Residual(256), GlobalPool()], CLASSES, size)
 
 
 def resnet50(size: int) -> nn.Module:
@@ -195,7 +188,7 @@ def main() -> None:
     if args.task == "reach":
         found = reach(args)
     elif args.task == "train-scratch":
-        found = train(scratch, args.batch or 48, args)
+        found = train(lambda size: scratch(CLASSES, size), args.batch or 48, args)
     else:
         found = train(resnet50, args.batch or 64, args)
     device = torch.cuda.get_device_name() if DEVICE.type == "cuda" else "cpu"

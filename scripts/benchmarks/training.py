@@ -17,10 +17,10 @@ STEPS = {"cpu": 8}  # an epoch; elsewhere 64
 def train_scratch(arguments: argparse.Namespace) -> dict[str, Any]:
     """Pictures a second of the network that experiments/scratch.py trains, in its precision."""
     from experiments import scratch
-    from scripts.benchmarks.captured import capture
+    from jaxgear.recipe import Data
 
-    config = scratch.Config(data="drawn:120", image_size=arguments.size)
-    return _rate(arguments, capture(scratch.main, config).model, arguments.batch or 48)
+    made = scratch.recipe(scratch.Config(), Data(counts=(1,) * CLASSES, batch_size=48))
+    return _rate(arguments, made.model, arguments.batch or 48)
 
 
 def finetune_resnet50(arguments: argparse.Namespace) -> dict[str, Any]:

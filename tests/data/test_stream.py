@@ -53,7 +53,6 @@ def test_an_ordered_pass_and_what_else_is_asked(paths):
     memory, stream = paths
     assert_same(memory.ordered(), stream.ordered())
     assert (len(stream), stream.examples) == (len(memory), memory.examples) == (4, 19)
-    np.testing.assert_array_equal(memory.class_weights(2, 1.0), stream.class_weights(2, 1.0))
 
 
 @pytest.mark.parametrize("hosts", [2, 3])

@@ -3,7 +3,6 @@
 import dataclasses
 
 import flax.linen as nn
-import jax
 import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
@@ -23,9 +22,9 @@ RESNET = FineTuned(
     ResNet(depth=18, width=4), Head(3), "RGB", 1 / 255, (0.5,) * 3, (0.2,) * 3, mirror=True
 )
 NETWORKS = {
-    "convnet": (ConvNet([Conv(8), GlobalPool()], classes=3), ("head",)),
-    "reference": (ReferenceCNN(3), ("Dense_0",)),
-    "resnet": (RESNET, ("head", "dense")),
+    "convnet": (ConvNet([Conv(8), GlobalPool()], classes=3), "params/head"),
+    "reference": (ReferenceCNN(3), "params/Dense_0"),
+    "resnet": (RESNET, "params/head/dense"),
 }
 
 
@@ -38,30 +37,26 @@ def side(count, seed, bright):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_probabilities_stay_and_what_logits_share_tells_gear(name):
-    model, path = NETWORKS[name]
+    model, head = NETWORKS[name]
     bundle = make_bundle(model, size=32)
     if name == "resnet":  # its head starts at zero
         kernel = np.random.default_rng(0).normal(size=(32, 3)).astype(np.float32)
-        head = {"dense": {"kernel": kernel, "bias": np.zeros(3, np.float32)}}
-        params = {**bundle.variables["params"], "head": head}
-        bundle = dataclasses.replace(bundle, variables={**bundle.variables, "params": params})
-    layer = evidence.last_layer(model, bundle.variables, 32)
-    assert layer == path
-    inputs = evidence.inputs_of(model, bundle.variables)
+        bundle = dataclasses.replace(bundle, weights=bundle.weights | {f"{head}/kernel": kernel})
+    assert bundle.program.head == head
+    features = evidence.features_of(bundle.program, bundle.weights)
     gear, other, held_out, new = (
         side(*a) for a in ((70, 0, 20), (40, 1, 240), (20, 2, 20), (30, 3, 240))
     )
-    variables = evidence.with_evidence(
-        bundle.variables, layer, *(inputs(one) for one in (gear, other, held_out))
+    weights = evidence.with_evidence(
+        bundle.weights, head, *(features(one.images) for one in (gear, other, held_out))
     )
-    changed = dataclasses.replace(bundle, variables=variables)
+    changed = dataclasses.replace(bundle, weights=weights)
     logits, before = (Predictor(b).logits(held_out.images) for b in (changed, bundle))
     assert np.abs(logits.mean(axis=1) - before.mean(axis=1)).max() > 1e-3
     np.testing.assert_allclose(changed.probs(logits), bundle.probs(before), atol=1e-4)
-    if name != "resnet":  # which looks at mirror images, too
-        np.testing.assert_allclose(
-            evidence.logits_of(variables, layer, inputs(held_out)), logits, atol=1e-3
-        )
+    np.testing.assert_allclose(
+        evidence.logits_of(weights, head, features(held_out.images)), logits, atol=1e-3
+    )
     shared = [logits, Predictor(changed).logits(new.images)]
     scores = [refusal.evidence(one) for one in shared]
     assert roc_auc_score([1] * 20 + [0] * 30, np.concatenate(scores)) > 0.9
@@ -74,9 +69,8 @@ def test_the_direction_is_that_of_ridge_regression():
     gear, other, held_out = (
         rng.normal(size=(n, 6)) @ mixed + at for n, at in ((90, 1), (40, 0), (30, 1))
     )
-    variables = {"params": {"head": {"kernel": np.eye(6, 3), "bias": np.arange(3.0)}}}
-    found = evidence.with_evidence(variables, ("head",), gear, other, held_out, 0.5)
-    found = found["params"]["head"]
+    weights = {"params/head/kernel": np.eye(6, 3), "params/head/bias": np.arange(3.0)}
+    found = evidence.with_evidence(weights, "params/head", gear, other, held_out, 0.5)
 
     known = np.concatenate([gear, other])
     weight = np.repeat([0.5 / 90, 0.5 / 40], [90, 40])
@@ -84,7 +78,7 @@ def test_the_direction_is_that_of_ridge_regression():
     scale = np.sqrt(weight @ (known - mean) ** 2)
     oracle = Ridge(alpha=evidence.SHRINK, fit_intercept=False)
     oracle.fit((known - mean) / scale, np.repeat([1, -1], [90, 40]), sample_weight=weight)
-    shared = found["kernel"].mean(axis=1)
+    shared = found["params/head/kernel"].mean(axis=1)
     expected = oracle.coef_ / scale
     np.testing.assert_allclose(
         shared / np.linalg.norm(shared), expected / np.linalg.norm(expected), atol=1e-5
@@ -104,8 +98,7 @@ class Scaled(nn.Module):
 
 
 def test_other_outputs_are_left_alone():
-    variables = Scaled().init(jax.random.key(0), np.zeros((1, 8, 8, 3)), train=False)
-    assert evidence.last_layer(Scaled(), variables, 8) is None
+    assert make_bundle(Scaled(), size=8).program.head is None
 
 
 def test_some_pictures_of_a_side():

@@ -16,7 +16,7 @@ from jaxgear.models.convnet import (
     Residual,
     SpaceToDepth,
 )
-from jaxgear.models.spec import from_spec, to_spec
+from jaxgear.models.spec import from_spec
 
 LAYERS = [SpaceToDepth(2), Conv(8), Pool(), Residual(), Dropout(0.5), GlobalPool(), Dense(5)]
 
@@ -127,16 +127,6 @@ def test_training_mode_drops_and_updates_statistics(images):
     np.testing.assert_array_equal(*evaluated)
 
 
-def test_spec_builds_the_same_network(images):
-    model = ConvNet(LAYERS, classes=3, mean=100.0)
-    again = from_spec(to_spec(model))
-    variables = init(model, images)
-    np.testing.assert_array_equal(
-        model.apply(variables, images, train=False), again.apply(variables, images, train=False)
-    )
-    assert again.mean == 100.0
-
-
 @pytest.mark.parametrize(
     ("spec", "word"),
     [
@@ -145,11 +135,6 @@ def test_spec_builds_the_same_network(images):
         ({"features": 3}, "None"),
     ],
 )
-def test_spec_builds_nothing_else(spec, word):
+def test_the_network_of_an_older_bundle_is_one_of_ours(spec, word):
     with pytest.raises(CheckpointError, match=word):
         from_spec(spec)
-
-
-def test_spec_refuses_what_it_could_not_build():
-    with pytest.raises(TypeError, match="function"):
-        to_spec(ConvNet([Conv(3)], classes=test_spec_refuses_what_it_could_not_build))

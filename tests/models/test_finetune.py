@@ -20,7 +20,6 @@ from jaxgear.data.folder import Record
 from jaxgear.models import features
 from jaxgear.models.finetune import FROZEN, FineTuned, Head, groups, stage_of, with_head
 from jaxgear.models.pretrained import load_backbone
-from jaxgear.models.spec import from_spec, to_spec
 from jaxgear.training import steps
 
 WEIGHTS = Path(__file__).parent / "golden" / "resnet18_width2.pth"
@@ -72,7 +71,7 @@ def trained(model, variables, labels, train_from, count=3):
 def test_frozen_is_bit_identical_and_the_rest_moves(backbone, train_from, batch_statistics):
     _, _, model, variables = network(backbone, train_from, batch_statistics=batch_statistics)
     state = trained(model, variables, LABELS, train_from)
-    for name, after in (("params", state.params), ("batch_stats", state.batch_stats)):
+    for name, after in (("params", state.params), ("batch_stats", state.model_state["batch_stats"])):
         before = traverse_util.flatten_dict(variables[name])
         after = traverse_util.flatten_dict(after)
         assert before.keys() == after.keys()
@@ -120,15 +119,6 @@ def test_mirrored_logits_are_the_mean_of_both_and_not_in_training(backbone):
         for one in (mirrored, model)
     )
     np.testing.assert_array_equal(trained, plainly)
-
-
-def test_a_bundle_can_hold_it(backbone):
-    _, _, model, variables = network(backbone, 3)
-    again = from_spec(to_spec(model))
-    assert isinstance(again, FineTuned)
-    np.testing.assert_array_equal(
-        again.apply(variables, IMAGES, train=False), model.apply(variables, IMAGES, train=False)
-    )
 
 
 def test_head_is_indifferent_to_the_scale_of_features():
@@ -261,7 +251,7 @@ def test_fine_tuning_in_bfloat16_keeps_float32_and_lowers_for_gpus(backbone):
     exact = trained(network(backbone, 1, batch_statistics=True)[2], variables, LABELS, 1, count=1)
     half = trained(model, variables, LABELS, 1, count=1)
     for a, b in zip(
-        jax.tree.leaves(half.batch_stats), jax.tree.leaves(exact.batch_stats), strict=True
+        jax.tree.leaves(half.model_state), jax.tree.leaves(exact.model_state), strict=True
     ):
         assert a.dtype == jnp.float32
         np.testing.assert_allclose(a, b, rtol=0.1, atol=0.05)

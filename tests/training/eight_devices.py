@@ -170,7 +170,7 @@ def test_the_mean_of_a_batch_is_never_of_one_device_alone(one):
         )
     )(state, split)
     np.testing.assert_allclose(
-        after.batch_stats["layers_0"]["norm"]["mean"],
+        after.model_state["batch_stats"]["layers_0"]["norm"]["mean"],
         0.1 * np.asarray(y).mean(axis=(0, 1, 2)),
         atol=1e-5,
     )

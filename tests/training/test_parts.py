@@ -35,7 +35,7 @@ def batch():
     )
 
 
-def step_of(model, monkeypatch, pictures):
+def step_of(model, monkeypatch, pictures, per_example=True):
     """A training step that takes so many pictures at a time; and numbers it was traced with."""
     monkeypatch.setattr(parts, "PART_BYTES", pictures * SIDE * SIDE * 3 * 4)
     seen = []
@@ -52,6 +52,7 @@ def step_of(model, monkeypatch, pictures):
             classes=3,
             loss=steps.smoothed_cross_entropy(0.1),
             mix=cutmix(1.0),
+            per_example=per_example,
             class_weights=jnp.array([1.0, 2.0, 0.5]),
         )
     )
@@ -72,9 +73,10 @@ def test_parts_add_up_to_the_batch(monkeypatch, pictures):
         np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6)
 
 
-def test_batch_normalisation_sees_the_whole_batch(monkeypatch):
-    _, seen = step_of(ConvNet([Conv(4), GlobalPool()], classes=3), monkeypatch, 1)
-    assert set(seen) == {COUNT}
+def test_a_network_sees_the_whole_batch_unless_the_recipe_says_otherwise(monkeypatch):
+    for model in (ConvNet([Conv(4), GlobalPool()], classes=3), Singly()):
+        _, seen = step_of(model, monkeypatch, 1, per_example=False)
+        assert set(seen) == {COUNT}
 
 
 @pytest.mark.parametrize(

@@ -223,7 +223,7 @@ def test_other_code_and_more_epochs_are_noted_and_recorded(tmp_path, dataset, ca
     with reopen(run, dataset, flags={"epochs": 5}):
         pass
     noted = capsys.readouterr().err
-    assert "another test_runs.py than the experiment.py of the run" in noted
+    assert "another experiment file than the experiment.py of the run" in noted
     assert "5 epochs instead of 3: schedules stretch" in noted
     assert "second look" in noted
     (entry,) = json.loads((run.path / "resumed.json").read_text())

@@ -204,9 +204,9 @@ def test_statistics_of_parts_are_their_mean():
     halves = []
     for rows in (slice(0, None, 2), slice(1, None, 2)):
         half = jax.tree.map(lambda x, rows=rows: x[rows] if x.ndim else x, batch)
-        halves.append(steps.train_step(state, half, **options())[0].batch_stats)
+        halves.append(steps.train_step(state, half, **options())[0].model_state)
     mean = jax.tree.map(lambda a, b: (a + b) / 2, *halves)
-    assert_close(after.batch_stats, mean, rtol=1e-5)
+    assert_close(after.model_state, mean, rtol=1e-5)
 
 
 def test_parts_need_less_memory():

@@ -1,0 +1,213 @@
+"""Any Flax network goes all the way: trained, resumed, tested, handed on, used without its code."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import foreign
+import jax
+import numpy as np
+import optax
+import pytest
+
+from jaxgear import experiment
+from jaxgear.bundle import Bundle
+from jaxgear.conclusion import HandedOn
+from jaxgear.data.dataset import open_dataset
+from jaxgear.errors import UsageError
+from jaxgear.evaluation import explain
+from jaxgear.forward import forward
+from jaxgear.prediction import Predictor
+from jaxgear.recipe import Recipe
+
+CONFIG = experiment.Config(data="drawn:60", image_size=16, batch_size=8, epochs=2)
+pytestmark = pytest.mark.one_cache
+
+# In a process that has the bundles and cannot import the networks or Flax.
+USE = """
+import json, sys
+sys.modules["flax"] = sys.modules["foreign"] = None
+from pathlib import Path
+import numpy as np
+from jaxgear import export
+from jaxgear.bundle import Bundle
+from jaxgear.prediction import Predictor
+images = np.load(sys.argv[1])
+for run in sys.argv[2:]:
+    bundle = Bundle.load(run)
+    np.save(Path(run) / "again.npy", Predictor(bundle, 4).logits(images))
+    assert export.export(bundle)
+"""
+
+
+def recipe_of(network):
+    def recipe(config, data):
+        return Recipe(
+            model=network(data.classes),
+            optimizer=lambda rate: optax.sgd(rate, momentum=0.9),
+            rate=0.01,
+            epochs=config.epochs,
+        )
+
+    return recipe
+
+
+def run(network, out, **changes):
+    config = dataclasses.replace(CONFIG, out=str(out), **changes)
+    with experiment.start(config, recipe_of(network)) as run:
+        list(run.epochs())
+        return run, run.finish()
+
+
+QUICK = ("a layer between ours", "counter, key and noise", "attention", "NNX through the bridge")
+REST = tuple(name for name in foreign.NETWORKS if name not in QUICK)
+GROUPS = {"quick": QUICK, "rest": REST}
+
+
+@pytest.fixture(scope="module")
+def handed_on(request, tmp_path_factory, cache):
+    """Runs of a group of networks, each stopped after its first epoch and resumed; and what another
+    process made of them.
+    """
+    folder, runs = tmp_path_factory.mktemp("foreign"), {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAXGEAR_CACHE", str(cache))
+        dataset = open_dataset(CONFIG.data, size=16, seed=0, say=lambda line: None)
+        images = dataset.side("val").images[:]
+        np.save(folder / "images.npy", images)
+        for number, name in enumerate(GROUPS[request.param]):
+            _, path = run(foreign.NETWORKS[name], folder / str(number), epochs=1)
+            resumed = run(foreign.NETWORKS[name], folder / str(number), resume=str(path))[0]
+            runs[name] = path, resumed, images
+    done = subprocess.run(
+        [sys.executable, "-c", USE, folder / "images.npy", *(path for path, *_ in runs.values())],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return runs
+
+
+quick = pytest.mark.parametrize("handed_on", ["quick"], indirect=True)
+rest = pytest.mark.parametrize(
+    "handed_on", [pytest.param("rest", marks=pytest.mark.slow)], indirect=True
+)
+
+
+@pytest.mark.parametrize(
+    ("handed_on", "name"),
+    [
+        *(("quick", name) for name in QUICK),
+        *(pytest.param("rest", name, marks=pytest.mark.slow) for name in REST),
+    ],
+    indirect=["handed_on"],
+)
+def test_a_network_of_somebody_else_goes_all_the_way(handed_on, name):
+    path, resumed, images = handed_on[name]
+    assert [row.epoch for row in resumed.rows] == [1, 2]
+    found = json.loads((path / "test.json").read_text())
+    best, _ = resumed.run.best(resumed.state)
+    # What was trained, evaluated by Flax, is what the other process got from the bundle.
+    expected = forward(resumed.recipe.model)(best.variables, images, train=False)
+    tolerance = 0.02 if name == "bfloat16" else 1e-5
+    np.testing.assert_allclose(np.load(path / "again.npy"), expected, atol=tolerance)
+    assert np.ptp(expected) > 1e-3
+    bundle = Bundle.load(path)
+    assert found["epoch"] == bundle.about["epoch"]
+    maps = explain.heat_maps(bundle, images[:2])
+    assert maps.shape == (2, 16, 16)
+    assert maps.max() <= 1
+    # By Grad-CAM where a convolution puts out a map, else by covering places.
+    assert (bundle.maps is None) == (name in ("batch of a fixed size", "NNX through the bridge"))
+
+
+@quick
+def test_resuming_gives_the_state_of_a_run_that_was_not_stopped(handed_on, tmp_path):
+    """With a counter and a key among its variables."""
+    _, resumed, _ = handed_on["counter, key and noise"]
+    straight, _ = run(foreign.Counting, tmp_path)
+    for a, b in zip(jax.tree.leaves(resumed.state), jax.tree.leaves(straight.state), strict=True):
+        if jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key):
+            a, b = jax.random.key_data(a), jax.random.key_data(b)
+        np.testing.assert_array_equal(a, b)
+    assert int(straight.state.model_state["counter"]["seen"]) == int(straight.state.step)
+
+
+@rest
+def test_a_network_that_knows_its_batch_is_predicted_in_batches_of_that_size(handed_on):
+    path, _, images = handed_on["batch of a fixed size"]
+    predictor = Predictor(Bundle.load(path), batch_size=1)
+    assert predictor.batch_size == 16
+    np.testing.assert_allclose(predictor.logits(images[:3]), np.load(path / "again.npy")[:3])
+
+
+class Pair(foreign.Plain):
+    def __call__(self, x):
+        return x.mean(axis=(1, 2)), 0
+
+
+class Narrow(foreign.Plain):
+    def __call__(self, x):
+        return x.mean(axis=(1, 2))
+
+
+class Wants(foreign.Plain):
+    def __call__(self, x, mask):
+        return x
+
+
+class Prints(foreign.Plain):
+    def __call__(self, x, train=False):
+        if not train:
+            jax.debug.print("{}", x.sum())
+        return super().__call__(x)
+
+
+@pytest.mark.parametrize(
+    ("network", "words"),
+    [
+        (Narrow, r"network Narrow: gives \[2, 3\] for 2 images, not \[2, 12\]"),
+        (Pair, "network Pair"),
+        (Wants, "network Wants: TypeError.*mask"),
+        (Prints, "network Prints: cannot be handed on"),
+        (
+            lambda classes: foreign.ConvNet([lambda x: x.reshape(3, 7)], classes),
+            r"network ConvNet.*reshape.*test_foreign.py:\d+",
+        ),
+    ],
+)
+def test_what_cannot_go_all_the_way_is_said_before_the_first_step(network, words, tmp_path):
+    with pytest.raises(UsageError, match=words) as error:
+        run(network, tmp_path / "out")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("field", "words"),
+    [
+        ({"loss": lambda logits, targets: logits.nothing}, "loss.*nothing"),
+        ({"augment": lambda keys, images: images @ keys}, "augmentation"),
+        ({"mix": lambda keys, images: images}, "mix"),
+    ],
+)
+def test_a_part_that_fails_is_named(field, words, tmp_path):
+    def recipe(config, data):
+        return dataclasses.replace(recipe_of(foreign.Plain)(config, data), **field)
+
+    config = dataclasses.replace(CONFIG, out=str(tmp_path))
+    with (
+        pytest.raises(UsageError, match=words),
+        experiment.start(config, recipe) as run,
+    ):
+        list(run.epochs())
+
+
+def test_what_is_handed_on_needs_no_values_of_the_weights():
+    images = jax.ShapeDtypeStruct((1, 16, 16, 3), np.float32)
+    model = foreign.Plain(4)
+    shapes = jax.eval_shape(lambda x: model.init(jax.random.key(0), x), images)
+    made = HandedOn.of(model, shapes, 16, 4)
+    assert made.program.shapes["params/Dense_0/kernel"].shape == (8, 4)
+    assert made.program.head == "params/Dense_0"
