@@ -94,10 +94,10 @@ def _parts(
 
     def optimized() -> None:
         def update(params: Any, state: Any, images: Any, targets: Any, key: Any) -> Any:
-            value_fn = lambda params: objective(params, state, images, targets, key)  # noqa: E731
-            value, grads = jax.value_and_grad(value_fn)(params)
-            extra = optim.extra_arguments(value, grads, value_fn)
-            return recipe.tx.update(grads, recipe.tx.init(params), params, **extra)
+            loss_of = lambda params: objective(params, state, images, targets, key)  # noqa: E731
+            value, grads = jax.value_and_grad(loss_of)(params)
+            tx = recipe.tx
+            return optim.update(tx, grads, tx.init(params), params, value, loss_of)
 
         rest = [shapes[name] for name in ("params", "state", "images", "targets")]
         jax.eval_shape(update, *rest, key)

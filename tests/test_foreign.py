@@ -16,7 +16,7 @@ from jaxgear.bundle import Bundle
 from jaxgear.conclusion import HandedOn
 from jaxgear.data.dataset import open_dataset
 from jaxgear.errors import UsageError
-from jaxgear.evaluation import explain
+from jaxgear.evaluation import explain, plots
 from jaxgear.forward import forward
 from jaxgear.prediction import Predictor
 from jaxgear.recipe import Recipe
@@ -73,6 +73,10 @@ def handed_on(request, tmp_path_factory, cache):
     folder, runs = tmp_path_factory.mktemp("foreign"), {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAXGEAR_CACHE", str(cache))
+        patch.setattr(plots, "curves", lambda *_: None)  # figures take longer than training
+        patch.setattr(plots, "confusion", lambda *_: None)
+        patch.setattr(plots, "grid", lambda *_: None)
+        patch.setattr(plots, "save", lambda figure, path: path.touch())
         dataset = open_dataset(CONFIG.data, size=16, seed=0, say=lambda line: None)
         images = dataset.side("val").images[:]
         np.save(folder / "images.npy", images)

@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from jaxgear import devices
@@ -87,7 +88,7 @@ class Checkpoints:
         """
         import orbax.checkpoint as ocp
 
-        items = _items(state)
+        items = jax.tree.map(_not_empty, _items(state))
         args = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(items)) + OVERHEAD
         try:
@@ -122,10 +123,16 @@ class Checkpoints:
         """
         import orbax.checkpoint as ocp
 
-        self._verify(epoch, _items(like))
-        targets = jax.tree.map(ocp.utils.to_shape_dtype_struct, _items(like))
+        wanted = _items(like)
+        items = jax.tree.map(_not_empty, wanted)
+        self._verify(epoch, items)
+        targets = jax.tree.map(ocp.utils.to_shape_dtype_struct, items)
         items = {name: ocp.args.StandardRestore(tree) for name, tree in targets.items()}
-        restored = self._manager.restore(epoch, args=ocp.args.Composite(**items))
+        read = self._manager.restore(epoch, args=ocp.args.Composite(**items))
+        restored = {
+            name: jax.tree.map(lambda like, leaf: leaf if like.size else like, tree, read[name])
+            for name, tree in wanted.items()
+        }
         return like.replace(
             **restored["train"],
             params=restored["model"].pop("params"),
@@ -193,6 +200,11 @@ def _items(state: TrainState) -> dict[str, PyTree]:
     if state.averaged is not None:
         items["average"] = state.averaged
     return items
+
+
+def _not_empty(leaf: jax.Array) -> jax.Array:
+    """Orbax stores no array of size 0, which some optimizers keep: one value stands for it."""
+    return leaf if leaf.size else jnp.zeros(1, leaf.dtype)
 
 
 def _leaves(items: dict[str, PyTree]) -> dict[str, str]:

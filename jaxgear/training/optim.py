@@ -3,6 +3,7 @@
 Optimizers are put together in the experiment, as expressions of a rate.
 """
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -20,21 +21,35 @@ QUINTIC = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
 
 
-def extra_arguments(
-    value: Float[Array, ""], grads: PyTree, value_fn: Callable[[PyTree], Float[Array, ""]]
-) -> dict[str, Any]:
-    """What optimizers may ask for beside the gradient, under the names by which optax passes it.
+def update(
+    tx: optax.GradientTransformationExtraArgs,
+    grads: PyTree,
+    opt_state: PyTree,
+    params: PyTree,
+    value: Float[Array, ""],
+    loss_of: Callable[[PyTree], Float[Array, ""]],
+) -> tuple[PyTree, PyTree]:
+    """`tx.update`, told all that an optimizer of optax may ask for beside the gradient.
 
-    The loss (`value`), its gradient (`grad`), and the loss of this batch as a function of the
-    parameters (`value_fn`, `obj_fn` for Sophia) with its gradient (`grad_fn`, for opaque SAM).
+    That is the loss (`value`), its gradient (`grad`), and the loss of this batch as a function of
+    the parameters (`value_fn`; `obj_fn` for Sophia) with its gradient (`grad_fn`, for opaque SAM).
     """
-    return {
+
+    # Line searches hand it whatever they do not know, and only under names that it takes.
+    def value_fn(params: PyTree, obj_fn: Any = None, grad_fn: Any = None) -> Float[Array, ""]:
+        return loss_of(params)
+
+    extra = {
         "value": value,
         "grad": grads,
         "value_fn": value_fn,
         "obj_fn": value_fn,
-        "grad_fn": lambda params, _: jax.grad(value_fn)(params),
+        "grad_fn": lambda params, _: jax.grad(loss_of)(params),
     }
+    known = inspect.signature(tx.update).parameters.values()
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in known):
+        extra = {p.name: extra[p.name] for p in known if p.name in extra}
+    return tx.update(grads, opt_state, params, **extra)
 
 
 def evaluated_params(opt_state: PyTree, params: PyTree) -> PyTree:

@@ -157,13 +157,9 @@ def train_step(
         count = len(batch.label) // microbatch
         seen = seen._replace(model_state=jax.tree.map(_mean_of(count), seen.model_state))
 
-    updates, opt_state = state.tx.update(
-        grads,
-        state.opt_state,
-        state.params,
-        **optim.extra_arguments(
-            seen.mean_loss, grads, lambda params: objective(params, *view(batch), dropout)[0]
-        ),
+    loss_of = lambda params: objective(params, *view(batch), dropout)[0]  # noqa: E731
+    updates, opt_state = optim.update(
+        state.tx, grads, state.opt_state, state.params, seen.mean_loss, loss_of
     )
     params = optax.apply_updates(state.params, updates)
     averaged = state.averaged
