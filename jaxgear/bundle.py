@@ -243,4 +243,3 @@ def _classes(names: Any) -> tuple[str, ...]:
 
 def _first_line(error: Exception) -> str:
     return printable(str(error).strip().partition("\n")[0][:300])
-

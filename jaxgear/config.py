@@ -11,7 +11,6 @@ from jaxgear.bundle import MAX_SIZE
 from jaxgear.errors import UsageError
 from jaxgear.training.runs import read_json
 
-
 LAST_SEED = 2**32 - 1  # of JAX's keys and numpy's generators alike
 # Of any experiment that has such a field.
 PARTS = ("paste",)

@@ -64,9 +64,7 @@ def start(config: Config, make: Make) -> "Experiment":
         if recipe.features is not None:
             variables = recipe.features.variables(variables)
         # What the end needs is made before step 0: what cannot be handed on is said now.
-        handed_on = HandedOn.of(
-            recipe.network(), variables, dataset.size, len(dataset.classes)
-        )
+        handed_on = HandedOn.of(recipe.network(), variables, dataset.size, len(dataset.classes))
     fields, source = dataclasses.asdict(config), source_of(make)
     if config.resume:
         run = Run.reopen(
@@ -243,9 +241,7 @@ def _ready(config: Config, recipe: Recipe, dataset: Dataset, bank: Bank | None) 
     variables = None
     if recipe.first is not None:
         first = _ready(config, recipe.first, dataset, bank)
-        epochs = first.epochs(
-            first.state, last=recipe.first.epochs, progress=Progress(quiet=True)
-        )
+        epochs = first.epochs(first.state, last=recipe.first.epochs, progress=Progress(quiet=True))
         ((state, _),) = collections.deque(epochs, maxlen=1)
         variables = recipe.first.features.variables(devices.local(state.variables))
     train, val = _batches(config, recipe, dataset, bank)

@@ -87,7 +87,9 @@ class Program:
         """The logits alone."""
         return self(weights, images)["logits"]
 
-    def features(self, weights: Weights, images: UInt8[ArrayLike, "B S S 3"]) -> Float[Array, "B D"]:
+    def features(
+        self, weights: Weights, images: UInt8[ArrayLike, "B S S 3"]
+    ) -> Float[Array, "B D"]:
         """What the last dense layer takes. Of a program with a `head`."""
         return self(weights, images)["features"]
 

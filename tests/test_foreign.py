@@ -62,12 +62,10 @@ def run(network, out, **changes):
 
 QUICK = ("a layer between ours", "counter, key and noise", "attention", "NNX through the bridge")
 REST = tuple(name for name in foreign.NETWORKS if name not in QUICK)
-GROUPS = {"quick": QUICK, "rest": REST}
 
 
-@pytest.fixture(scope="module")
-def handed_on(request, tmp_path_factory, cache):
-    """Runs of a group of networks, each stopped after its first epoch and resumed; and what another
+def hand_on(names, tmp_path_factory, cache):
+    """Runs of some networks, each stopped after its first epoch and resumed; and what another
     process made of them.
     """
     folder, runs = tmp_path_factory.mktemp("foreign"), {}
@@ -80,7 +78,7 @@ def handed_on(request, tmp_path_factory, cache):
         dataset = open_dataset(CONFIG.data, size=16, seed=0, say=lambda line: None)
         images = dataset.side("val").images[:]
         np.save(folder / "images.npy", images)
-        for number, name in enumerate(GROUPS[request.param]):
+        for number, name in enumerate(names):
             _, path = run(foreign.NETWORKS[name], folder / str(number), epochs=1)
             resumed = run(foreign.NETWORKS[name], folder / str(number), resume=str(path))[0]
             runs[name] = path, resumed, images
@@ -93,22 +91,25 @@ def handed_on(request, tmp_path_factory, cache):
     return runs
 
 
-quick = pytest.mark.parametrize("handed_on", ["quick"], indirect=True)
-rest = pytest.mark.parametrize(
-    "handed_on", [pytest.param("rest", marks=pytest.mark.slow)], indirect=True
-)
+@pytest.fixture(scope="module")
+def quick_runs(tmp_path_factory, cache):
+    return hand_on(QUICK, tmp_path_factory, cache)
+
+
+@pytest.fixture(scope="module")
+def other_runs(tmp_path_factory, cache):
+    return hand_on(REST, tmp_path_factory, cache)
 
 
 @pytest.mark.parametrize(
-    ("handed_on", "name"),
+    ("runs", "name"),
     [
-        *(("quick", name) for name in QUICK),
-        *(pytest.param("rest", name, marks=pytest.mark.slow) for name in REST),
+        *(("quick_runs", name) for name in QUICK),
+        *(pytest.param("other_runs", name, marks=pytest.mark.slow) for name in REST),
     ],
-    indirect=["handed_on"],
 )
-def test_a_network_of_somebody_else_goes_all_the_way(handed_on, name):
-    path, resumed, images = handed_on[name]
+def test_a_network_of_somebody_else_goes_all_the_way(runs, name, request):
+    path, resumed, images = request.getfixturevalue(runs)[name]
     assert [row.epoch for row in resumed.rows] == [1, 2]
     found = json.loads((path / "test.json").read_text())
     best, _ = resumed.run.best(resumed.state)
@@ -126,10 +127,9 @@ def test_a_network_of_somebody_else_goes_all_the_way(handed_on, name):
     assert (bundle.maps is None) == (name in ("batch of a fixed size", "NNX through the bridge"))
 
 
-@quick
-def test_resuming_gives_the_state_of_a_run_that_was_not_stopped(handed_on, tmp_path):
+def test_resuming_gives_the_state_of_a_run_that_was_not_stopped(quick_runs, tmp_path):
     """With a counter and a key among its variables."""
-    _, resumed, _ = handed_on["counter, key and noise"]
+    _, resumed, _ = quick_runs["counter, key and noise"]
     straight, _ = run(foreign.Counting, tmp_path)
     for a, b in zip(jax.tree.leaves(resumed.state), jax.tree.leaves(straight.state), strict=True):
         if jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key):
@@ -138,9 +138,9 @@ def test_resuming_gives_the_state_of_a_run_that_was_not_stopped(handed_on, tmp_p
     assert int(straight.state.model_state["counter"]["seen"]) == int(straight.state.step)
 
 
-@rest
-def test_a_network_that_knows_its_batch_is_predicted_in_batches_of_that_size(handed_on):
-    path, _, images = handed_on["batch of a fixed size"]
+@pytest.mark.slow
+def test_a_network_that_knows_its_batch_is_predicted_in_batches_of_that_size(other_runs):
+    path, _, images = other_runs["batch of a fixed size"]
     predictor = Predictor(Bundle.load(path), batch_size=1)
     assert predictor.batch_size == 16
     np.testing.assert_allclose(predictor.logits(images[:3]), np.load(path / "again.npy")[:3])

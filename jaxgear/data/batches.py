@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import no_type_check
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jax.sharding import Mesh
@@ -137,9 +136,7 @@ def in_batches(
     """
     count = len(rows[0])
     places = np.arange(-(-count // size) * size) % count
-    parts = [
-        np.asarray(run(*(of[part] for of in rows))) for part in places.reshape(-1, size)
-    ]
+    parts = [np.asarray(run(*(of[part] for of in rows))) for part in places.reshape(-1, size)]
     return np.concatenate(parts)[:count]
 
 

@@ -28,6 +28,7 @@ _DEGREES = (0.0, 0.4, 0.7, 1.0)
 _TINTS = np.array([(40, 80, 200), (30, 180, 160), (250, 210, 40), (215, 25, 28)])
 _OPACITY = 0.6
 
+
 def heat_maps(
     bundle: Bundle,
     images: UInt8[np.ndarray, "N S S 3"],
@@ -56,9 +57,7 @@ def heat_maps(
         return _occlusion(bundle, images, chosen)
     maps, batch = _compiled(bundle.maps)
     weights = jax.device_put(bundle.weights)
-    return in_batches(
-        lambda *rows: maps(weights, *rows), (images, chosen), batch or batch_size
-    )
+    return in_batches(lambda *rows: maps(weights, *rows), (images, chosen), batch or batch_size)
 
 
 def overlay(

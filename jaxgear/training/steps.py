@@ -193,9 +193,7 @@ def _view(
     part: Batch,
 ) -> tuple[Array, ...]:
     """Images as the network sees them, targets, loss weights; weight and label of each example."""
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(
-        jax.random.fold_in(key, part.epoch), part.index
-    )
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, part.epoch), part.index)
     images = part.image.astype(jnp.float32)
     if augment is not None:
         images = augment(jax.vmap(jax.random.fold_in, (0, None))(keys, 0), images)

@@ -23,7 +23,6 @@ from PIL import Image, ImageOps  # noqa: E402
 from torch import nn  # noqa: E402
 from torch_networks import scratch  # noqa: E402
 
-
 MEAN, STD = 204.0, 76.5  # of ConvNet
 
 

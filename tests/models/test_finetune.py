@@ -18,7 +18,7 @@ from jaxgear.data.batches import Batches
 from jaxgear.data.dataset import Side
 from jaxgear.data.folder import Record
 from jaxgear.models import features
-from jaxgear.models.finetune import FROZEN, FineTuned, Head, groups, stage_of, with_head
+from jaxgear.models.finetune import FROZEN, Head, groups, stage_of, with_head
 from jaxgear.models.pretrained import load_backbone
 from jaxgear.training import steps
 
@@ -71,7 +71,10 @@ def trained(model, variables, labels, train_from, count=3):
 def test_frozen_is_bit_identical_and_the_rest_moves(backbone, train_from, batch_statistics):
     _, _, model, variables = network(backbone, train_from, batch_statistics=batch_statistics)
     state = trained(model, variables, LABELS, train_from)
-    for name, after in (("params", state.params), ("batch_stats", state.model_state["batch_stats"])):
+    for name, after in (
+        ("params", state.params),
+        ("batch_stats", state.model_state["batch_stats"]),
+    ):
         before = traverse_util.flatten_dict(variables[name])
         after = traverse_util.flatten_dict(after)
         assert before.keys() == after.keys()

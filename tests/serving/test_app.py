@@ -120,9 +120,7 @@ def test_a_picture_of_the_data_set_is_flagged(port):
 
 def test_what_is_no_gear_is_none(bundle):
     (data, _), (_, pixels) = png(0), png(0)
-    logits = np.asarray(
-        bundle.program.logits(bundle.weights, letterbox(pixels, SIZE)[None])
-    )
+    logits = np.asarray(bundle.program.logits(bundle.weights, letterbox(pixels, SIZE)[None]))
     (score,) = bundle.score(logits)
     for least, refused in ((None, False), (score - 0.01, False), (score + 0.01, True)):
         found = Classifier(dataclasses.replace(bundle, accept_from=least)).answer(data)

@@ -144,10 +144,7 @@ def fresh(recipe):
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow])
-        for name in OPTIMIZERS
-    ],
+    [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in OPTIMIZERS],
 )
 def test_resumes_to_the_same_bits(name, tmp_path):
     recipe = recipe_of(OPTIMIZERS[name])
@@ -158,9 +155,7 @@ def test_resumes_to_the_same_bits(name, tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         state = checkpoints.restore(fresh(recipe), 1)
     ((state, row),) = epochs(recipe, state, 2, 2)
-    for a, b in zip(
-        jax.tree.leaves(raw(state)), jax.tree.leaves(raw(straight[1][0])), strict=True
-    ):
+    for a, b in zip(jax.tree.leaves(raw(state)), jax.tree.leaves(raw(straight[1][0])), strict=True):
         np.testing.assert_array_equal(a, b)
     assert row.val_loss == straight[1][1].val_loss
     start = fresh(recipe).params
