@@ -1,7 +1,6 @@
 """A set to train on: checked pictures, their groups and sides, and their pixels."""
 
 import contextlib
-import os
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -15,6 +14,7 @@ from jaxtyping import Int, UInt8
 from jaxgear.data.cache import user_cache
 from jaxgear.data.drawn import CLASSES, write_drawn
 from jaxgear.data.folder import Folder, OnBad, Record, pixels, read_folder, require_clean
+from jaxgear.data.memory import free_memory
 from jaxgear.data.splits import (
     assign_sides,
     near_duplicate_groups,
@@ -100,14 +100,15 @@ class Dataset:
     def streamed(
         self, always: bool, say: Callable[[str], None] = print, channels: int = 3
     ) -> "Dataset":
-        """Itself, or `stored` where it would take more than half of the memory that is free.
+        """Itself, or `stored` where it would take more than half of the memory that is free (not
+        where the system does not say how much that is).
 
         A pixel is `channels` bytes: 4 with masks. `say` gets one line if it is that, or `always`
         was asked for.
         """
         size = len(self.folder.records) * self.size**2 * channels
-        free = _free_memory()
-        if not always and size <= free / 2:
+        free = free_memory()
+        if not always and (free is None or size <= free / 2):
             return self
         why = "--stream" if always else f"{free / 1e9:.1f} GB are free"
         say(f"streaming: {size / 1e9:.1f} GB of pixels are decoded when their turn comes ({why})")
@@ -234,19 +235,6 @@ def drawn_set(source: str) -> Path:
         with contextlib.suppress(DataError):  # not writable: this once, elsewhere
             return write_drawn(cache / f"drawn-{count}", count)
     return write_drawn(Path(tempfile.mkdtemp(prefix="jaxgear-")) / "drawn", count)
-
-
-def _free_memory() -> int:
-    """Bytes that can be had without swapping: of the machine, or what a cgroup leaves of it."""
-    pages = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    with contextlib.suppress(OSError, ValueError):
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                pages = int(line.split()[1]) * 1024
-    with contextlib.suppress(OSError, ValueError):  # "max": no limit
-        limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
-        pages = min(pages, limit - int(Path("/sys/fs/cgroup/memory.current").read_text()))
-    return max(0, pages)
 
 
 def few(names: Iterable[str], most: int = 3) -> str:

@@ -121,12 +121,7 @@ def assemble(
     Raises:
         DataError: fewer than `min_classes` class folders.
     """
-    classes = tuple(sorted(listing.classes))
-    if len(classes) < min_classes:
-        raise DataError(
-            f"{root}: {len(classes)} class folders with pictures ({', '.join(classes) or 'none'}), "
-            f"at least {min_classes} needed; expected {root}/<class>/<pictures>"
-        )
+    classes = class_names(root, listing, min_classes)
     labels = {name: label for label, name in enumerate(classes)}
     refused = list(listing.refused)
     records = []
@@ -145,6 +140,17 @@ def assemble(
         ignored=tuple(listing.ignored),
         fingerprint=fingerprint(classes, records),
     )
+
+
+def class_names(root: Path, listing: Listing, min_classes: int = 2) -> tuple[str, ...]:
+    """The classes of what was listed, in order; `DataError` where there are too few."""
+    classes = tuple(sorted(listing.classes))
+    if len(classes) < min_classes:
+        raise DataError(
+            f"{root}: {len(classes)} class folders with pictures ({', '.join(classes) or 'none'}), "
+            f"at least {min_classes} needed; expected {root}/<class>/<pictures>"
+        )
+    return classes
 
 
 def pixels(

@@ -6,7 +6,6 @@ is. `versions` then writes the shards.
 """
 
 import contextlib
-import fcntl
 import os
 import re
 import shutil
@@ -19,12 +18,17 @@ import PIL
 
 from jaxgear.data import images, looks
 from jaxgear.data.dataset import split
-from jaxgear.data.folder import Folder, OnBad, assemble
+from jaxgear.data.folder import Folder, OnBad, assemble, class_names
 from jaxgear.data.shards import NAME, UNFINISHED
 from jaxgear.data.staging import stage
 from jaxgear.data.walk import Listing, Refused, list_pictures
 from jaxgear.data.workshop import Picture, Staged, staged
-from jaxgear.errors import DataError
+from jaxgear.errors import DataError, UsageError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 Tick = Callable[[int, int], None]  # told how many pictures are done, and of how many
 
@@ -57,10 +61,13 @@ def prepare(
     Raises:
         DataError: what `open_dataset` refuses; or `out` is being written by another process, or
             cannot be written.
-        UsageError: `out` holds a set of another seed or size.
+        UsageError: `out` holds a set of another seed or size, or is inside `root`.
     """
     root, base = Path(root), Path(out) / NAME
+    if base.resolve().is_relative_to(root.resolve()):
+        raise UsageError(f"{out}: is inside {root}, in which nothing is written; choose another")
     listing = list_pictures(root)
+    class_names(root, listing)
     try:
         base.mkdir(parents=True, exist_ok=True)
         with _alone(base):
@@ -128,7 +135,10 @@ def _of_staged(one: Staged) -> Picture:
 
 @contextlib.contextmanager
 def _alone(base: Path) -> Iterator[None]:
-    """While no other process writes there."""
+    """While no other process writes there; without flock (Windows) nobody finds out."""
+    if fcntl is None:
+        yield
+        return
     with (base / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -200,6 +200,8 @@ def _changes(before: TfdsFolder | None, records: dict[str, Record]) -> str:
 
 def _sync(folder: Path) -> None:
     """Waits until the files' and folders' names are on the disk."""
+    if os.name == "nt":  # a folder cannot be opened there
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
