@@ -21,7 +21,7 @@ _RANK = {"test": 2, "val": 1, "train": 0, LEFT_OUT: -1}
 def near_duplicate_groups(records: Sequence[Record]) -> list[str]:
     """A group id for each record: equal for equal bytes and for pictures that look alike.
 
-    Alike is `looks.alike`: the same photograph re-encoded, resized or re-framed on white, and the
+    Alike is `looks.groups`: the same photograph re-encoded, resized or re-framed on white, and the
     same photograph or cut recoloured, whose shape would leak just as well. It is followed
     transitively. The id is the smallest hash in the group, cut to 12 digits. Where all records have
     a group of their own, of a prepared set, that is taken.
@@ -30,19 +30,12 @@ def near_duplicate_groups(records: Sequence[Record]) -> list[str]:
     if len(given) == len(records):
         return given
     distinct = sorted({record.sha256: record for record in records}.values(), key=_by_hash)
-    parent = list(range(len(distinct)))
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
-    for i, j in looks.alike([record.look for record in distinct]):
-        a, b = root(i), root(j)
-        parent[max(a, b)] = min(a, b)  # sorted by hash, so the root has the smallest
+    smallest: dict[int, str] = {}  # by group
     ids = {
-        record.sha256: distinct[root(index)].sha256[:12] for index, record in enumerate(distinct)
+        record.sha256: smallest.setdefault(group, record.sha256[:12])
+        for record, group in zip(
+            distinct, looks.groups([r.look for r in distinct]).tolist(), strict=True
+        )
     }
     return [ids[record.sha256] for record in records]
 
