@@ -14,10 +14,11 @@ from jaxtyping import Int, UInt8
 from jaxgear.data.cache import user_cache
 from jaxgear.data.drawn import CLASSES, write_drawn
 from jaxgear.data.folder import Folder, OnBad, Record, pixels, read_folder, require_clean
+from jaxgear.data.groups import NEAR_DUPLICATES, near_duplicate_groups
 from jaxgear.data.memory import free_memory
 from jaxgear.data.splits import (
-    assign_sides,
-    near_duplicate_groups,
+    missing_classes,
+    split_folder,
     twins_across,
     twins_in_two_classes,
 )
@@ -160,7 +161,13 @@ def changed_pictures(splits: dict[str, Any], dataset: Dataset) -> list[str]:
 
 
 def open_dataset(
-    source: str, *, size: int, seed: int, on_bad: OnBad = "stop", say: Callable[[str], None] = print
+    source: str,
+    *,
+    size: int,
+    seed: int,
+    on_bad: OnBad = "stop",
+    group_by: str = NEAR_DUPLICATES,
+    say: Callable[[str], None] = print,
 ) -> Dataset:
     """The set that `--data SOURCE` names, checked and split.
 
@@ -178,24 +185,36 @@ def open_dataset(
                 f"no --data and no {PHOTOGRAPHS}: training on {DRAWN} drawn pictures; "
                 "`python -m scripts.get_gear` gets the photographs"
             )
-    return split(read_source(source, size), size=size, seed=seed, on_bad=on_bad, say=say)
+    folder = read_source(source, size)
+    return split(folder, size=size, seed=seed, on_bad=on_bad, group_by=group_by, say=say)
 
 
 def split(
-    folder: Folder, *, size: int, seed: int, on_bad: OnBad, say: Callable[[str], None]
+    folder: Folder,
+    *,
+    size: int,
+    seed: int,
+    on_bad: OnBad,
+    group_by: str = NEAR_DUPLICATES,
+    say: Callable[[str], None],
 ) -> Dataset:
     """Groups and sides of a folder that was read; the second half of `open_dataset`."""
     folder = require_clean(folder, on_bad)
     for name, what in (("ignored", "hidden or system files"), ("refused", "unusable pictures")):
         if found := getattr(folder, name):
             say(f"{len(found)} {what} left out: {few(str(getattr(f, 'path', f)) for f in found)}")
-    groups = near_duplicate_groups(folder.records)
-    sides = assign_sides(folder, groups, seed=seed)
-    for record, twin in twins_across(folder.records, groups, sides):
-        say(f"warning: near-duplicates on two sides: {few([record.path])} and {few([twin.path])}")
-    if pairs := twins_in_two_classes(folder.records, groups):
-        named = few(f"{a.path} and {b.path}" for a, b in pairs)
-        say(f"warning: near-duplicates in two classes: {named}; `jaxgear check --sheet` shows them")
+    groups, sides = split_folder(folder, seed=seed, group_by=group_by)
+    for side, names in missing_classes(folder).items():
+        if names:
+            say(f"warning: no {side} pictures of {few(names)}")
+    near = groups if group_by == NEAR_DUPLICATES else near_duplicate_groups(folder.records)
+    for where, pairs in (
+        ("on two sides", twins_across(folder.records, near, sides)),
+        ("in two classes", twins_in_two_classes(folder.records, near)),
+    ):
+        if pairs:
+            named = few(f"{a.path} and {b.path}" for a, b in pairs)
+            say(f"warning: near-duplicates {where}: {named}; `jaxgear check --sheet` shows them")
     dataset = Dataset(folder, tuple(groups), tuple(sides), size)
     counts = dataset.counts()
     left_out = counts.get("left_out", 0)

@@ -19,6 +19,7 @@ import PIL
 from jaxgear.data import images, looks
 from jaxgear.data.dataset import split
 from jaxgear.data.folder import Folder, OnBad, assemble, class_names
+from jaxgear.data.groups import NEAR_DUPLICATES
 from jaxgear.data.shards import NAME, UNFINISHED
 from jaxgear.data.staging import stage
 from jaxgear.data.walk import Listing, Refused, list_pictures
@@ -43,6 +44,7 @@ def prepare(
     workers: int | None = None,
     seed: int = 0,
     on_bad: OnBad = "stop",
+    group_by: str = NEAR_DUPLICATES,
     say: Callable[[str], None] = print,
     tick: Tick = lambda done, total: None,
 ) -> Path:
@@ -55,13 +57,13 @@ def prepare(
         root: a data folder.
         size: pictures are stored letterboxed at it, without loss; None: as they are, made portable.
         workers: processes that decode; None: one for each core.
-        seed: decides the split, as that of a run does.
+        seed: decides the split, as that of a run does, and so does `group_by` (`groups_of`).
         say: gets one line for everything a user should know.
 
     Raises:
         DataError: what `open_dataset` refuses; or `out` is being written by another process, or
             cannot be written.
-        UsageError: `out` holds a set of another seed or size, or is inside `root`.
+        UsageError: `out` holds a set of another seed, size or grouping, or is inside `root`.
     """
     root, base = Path(root), Path(out) / NAME
     if base.resolve().is_relative_to(root.resolve()):
@@ -71,7 +73,8 @@ def prepare(
     try:
         base.mkdir(parents=True, exist_ok=True)
         with _alone(base):
-            before = _versions().last(base, size, seed) if any(base.glob("[0-9]*")) else None
+            chosen = {"size": size, "seed": seed, "group_by": group_by}
+            before = _versions().last(base, chosen) if any(base.glob("[0-9]*")) else None
             recipe = f"images {images.VERSION}, looks {looks.VERSION}, Pillow {PIL.__version__}"
             place = base / f"{_STAGING}{size or 'whole'}-{re.sub('[ ,]+', '-', recipe)}"
             place.mkdir(exist_ok=True)
@@ -84,8 +87,10 @@ def prepare(
                 loading = aside.submit(_versions)
                 cores = workers or os.cpu_count()
                 folder = _decode(root, listing, known, place, size, cores, tick)
-            dataset = split(folder, size=size or 128, seed=seed, on_bad=on_bad, say=say)
-            metadata = {"recipe": recipe, "size": size, "seed": seed}
+            dataset = split(
+                folder, size=size or 128, seed=seed, on_bad=on_bad, group_by=group_by, say=say
+            )
+            metadata = {"recipe": recipe, **chosen}
             path, words = loading.result().write_version(
                 base, before, dataset, known, metadata, cores
             )
