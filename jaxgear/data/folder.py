@@ -23,6 +23,7 @@ from jaxgear.data.buffers import empty_pictures
 from jaxgear.data.cache import CacheChoice, PictureCache, shrink
 from jaxgear.data.encoded import ImageError, read_bytes
 from jaxgear.data.images import load_rgb
+from jaxgear.data.sources import expanded
 from jaxgear.data.walk import Candidate, Listing, Refused, list_pictures, printable, stable_key
 from jaxgear.errors import DataError
 
@@ -90,7 +91,7 @@ def read_folder(
         DataError: no such folder, fewer than `min_classes` class folders, or a layout that
             `list_pictures` refuses.
     """
-    root = Path(root)
+    root = Path(expanded(os.fspath(root)))
     listing = list_pictures(root)
     store = PictureCache(cache, size, outside=root)
 

@@ -1,4 +1,4 @@
-"""What a person names on a command line (files, folders, patterns) -> paths of pictures."""
+"""What a person names on a command line (files, folders, patterns) -> paths, and pictures there."""
 
 import glob
 import os
@@ -7,9 +7,36 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from jaxgear.data.walk import Refused, list_files, stable_key
-from jaxgear.errors import DataError
+from jaxgear.errors import DataError, UsageError
 
 _PATTERN = re.compile(r"[*?\[]")
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+")  # of two letters or more: C:/ is a drive
+_UNSET = re.compile(r"\$(?:\{(\w+)\}|(\w+))(?=[/\\]|$)")  # a whole name in a path
+
+
+def expanded(path: str) -> str:
+    """A path in which `~` and variables of the environment are what they stand for.
+
+    For what no shell has expanded: `--data=~/pictures`, a setting in a file.
+
+    Raises:
+        UsageError: an address such as s3://bucket, a user or a variable that is not there; unless
+            it is the name of a file.
+    """
+    full = os.path.expanduser(os.path.expandvars(path))  # noqa: PTH111 - `Path` drops the slashes
+    if os.path.lexists(full):
+        return full
+    if address := _ADDRESS.match(full):
+        rest = full[address.end() :]
+        raise UsageError(
+            f"{address[1]}://{rest}: an address, not a path of this machine; copy from it, or to "
+            "it, with its own tools"
+        )
+    if full.startswith("~"):
+        raise UsageError(f"{path}: there is no such user")
+    if unset := _UNSET.search(full):
+        raise UsageError(f"{path}: the variable {unset[1] or unset[2]} is not set")
+    return full
 
 
 def find_pictures(sources: Iterable[str | os.PathLike[str]]) -> list[Path | Refused]:
@@ -21,9 +48,10 @@ def find_pictures(sources: Iterable[str | os.PathLike[str]]) -> list[Path | Refu
 
     Raises:
         DataError: a folder without files, or a pattern that nothing matches.
+        UsageError: as `expanded`.
     """
     found: dict[str, Path | Refused] = {}
-    for source in map(os.fspath, sources):
+    for source in map(expanded, map(os.fspath, sources)):
         here = list(_expand(source))
         if not here:
             what = "no pictures in this folder" if _is_folder(source) else "matches no file"

@@ -7,6 +7,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
 from jaxgear.data.names import split_of
+from jaxgear.data.sources import expanded
 from jaxgear.data.walk import printable
 from jaxgear.errors import DataError
 from jaxgear.files import from_json, read_regular
@@ -31,7 +32,7 @@ def newest(source: str) -> Path:
     name, at, folder = source.partition("@")
     if not (name and at and folder):
         raise DataError(f"tfds:{source}: expected tfds:NAME@DIR or tfds:NAME:CONFIG@DIR")
-    base = Path(folder).joinpath(*name.split(":", 1))
+    base = Path(expanded(folder)).joinpath(*name.split(":", 1))
     newest = newest_version(base)
     if newest is None:
         configs = sorted({path.parts[-3] for path in base.glob("*/*/dataset_info.json")})
