@@ -26,7 +26,7 @@ from jaxgear.commands import (
     report,
     serve,
 )
-from jaxgear.data.sources import expanded
+from jaxgear.data.paths import expanded
 from jaxgear.errors import GearError, UsageError
 
 COMMANDS = (check, evaluate, predict, report, compare, export, serve, prepare)

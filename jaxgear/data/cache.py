@@ -18,7 +18,7 @@ import PIL
 from jaxtyping import UInt8
 
 from jaxgear.data import images, looks
-from jaxgear.data.sources import expanded
+from jaxgear.data.paths import expanded
 
 CacheChoice = Path | Literal["user"] | None  # a folder, `user_cache()`, or none
 

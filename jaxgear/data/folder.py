@@ -23,7 +23,7 @@ from jaxgear.data.buffers import empty_pictures
 from jaxgear.data.cache import CacheChoice, PictureCache, shrink
 from jaxgear.data.encoded import ImageError, read_bytes
 from jaxgear.data.images import load_rgb
-from jaxgear.data.sources import expanded
+from jaxgear.data.paths import expanded
 from jaxgear.data.walk import Candidate, Listing, Refused, list_pictures, printable, stable_key
 from jaxgear.errors import DataError
 

@@ -1,4 +1,4 @@
-"""What a person names on a command line (files, folders, patterns) -> paths, and pictures there."""
+"""What a person names on a command line (files, folders, patterns) -> paths of pictures."""
 
 import glob
 import os
@@ -6,37 +6,11 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from jaxgear.data.paths import expanded
 from jaxgear.data.walk import Refused, list_files, stable_key
-from jaxgear.errors import DataError, UsageError
+from jaxgear.errors import DataError
 
 _PATTERN = re.compile(r"[*?\[]")
-_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+")  # of two letters or more: C:/ is a drive
-_UNSET = re.compile(r"\$(?:\{(\w+)\}|(\w+))(?=[/\\]|$)")  # a whole name in a path
-
-
-def expanded(path: str) -> str:
-    """A path in which `~` and variables of the environment are what they stand for.
-
-    For what no shell has expanded: `--data=~/pictures`, a setting in a file.
-
-    Raises:
-        UsageError: an address such as s3://bucket, a user or a variable that is not there; unless
-            it is the name of a file.
-    """
-    full = os.path.expanduser(os.path.expandvars(path))  # noqa: PTH111 - `Path` drops the slashes
-    if os.path.lexists(full):
-        return full
-    if address := _ADDRESS.match(full):
-        rest = full[address.end() :]
-        raise UsageError(
-            f"{address[1]}://{rest}: an address, not a path of this machine; copy from it, or to "
-            "it, with its own tools"
-        )
-    if full.startswith("~"):
-        raise UsageError(f"{path}: there is no such user")
-    if unset := _UNSET.search(full):
-        raise UsageError(f"{path}: the variable {unset[1] or unset[2]} is not set")
-    return full
 
 
 def find_pictures(sources: Iterable[str | os.PathLike[str]]) -> list[Path | Refused]:

@@ -16,6 +16,7 @@ from jaxgear.data.groups import FILE, NEAR_DUPLICATES, groups_of
 from jaxgear.errors import DataError, UsageError
 
 LEFT_OUT = "left_out"
+_NAMED = 10  # classes in an error
 _RANK = {"test": 2, "val": 1, "train": 0, LEFT_OUT: -1}
 
 
@@ -109,10 +110,12 @@ def missing_classes(folder: Folder) -> dict[str, list[str]]:
 
 
 def untrained(folder: Folder, names: Sequence[str]) -> str:
-    """Classes without training pictures, each with the class that it may be meant to be."""
-    others = [name for name in folder.classes if name not in names]
-    likely = ((name, get_close_matches(name, others, 1)) for name in names)
-    return ", ".join(f"{name} (is it {near[0]}?)" if near else name for name, near in likely)
+    """Classes without training pictures, the first with the class that each may be meant to be."""
+    others = sorted(set(folder.classes).difference(names))
+    likely = ((name, get_close_matches(name, others, 1)) for name in names[:_NAMED])
+    named = [f"{name} (is it {near[0]}?)" if near else name for name, near in likely]
+    more = len(names) - len(named)
+    return ", ".join(named) + (f" and {more} more" if more else "")
 
 
 def twins_across(

@@ -7,7 +7,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
 from jaxgear.data.names import split_of
-from jaxgear.data.sources import expanded
+from jaxgear.data.paths import expanded
 from jaxgear.data.walk import printable
 from jaxgear.errors import DataError
 from jaxgear.files import from_json, read_regular

@@ -1,14 +1,13 @@
 """Files, folders and patterns, in an order that does not depend on the file system."""
 
 import os
-import re
 from pathlib import Path
 
 import pytest
 
-from jaxgear.data.sources import expanded, find_pictures
+from jaxgear.data.sources import find_pictures
 from jaxgear.data.walk import Refused, printable
-from jaxgear.errors import DataError, UsageError
+from jaxgear.errors import DataError
 
 
 @pytest.fixture
@@ -64,48 +63,6 @@ def test_what_cannot_be_a_picture_stays_in_the_list(pictures):
 def test_names_are_printed_on_one_line():
     assert printable("a\tb\n\x1b[31m\u2028é雪 $") == r"a\tb\n\x1b[31m\u2028é雪 $"
     assert printable("\udcff") == r"\udcff"
-
-
-@pytest.mark.parametrize(
-    ("path", "expected"),
-    [
-        ("~/pics", "/home/me/pics"),
-        ("~", "/home/me"),
-        ("$WORK/pics", "/data/pics"),
-        ("${WORK}/a/$NAME", "/data/a/boots"),
-        ("a~b/c~", "a~b/c~"),
-        ("/x/~/y", "/x/~/y"),
-        ("price$9.jpg", "price$9.jpg"),
-        ("odd$NOTHING.jpg", "odd$NOTHING.jpg"),
-        ("C:/pics", "C:/pics"),
-        ("tfds:gear@/data", "tfds:gear@/data"),
-        ("drawn:60", "drawn:60"),
-        ("", ""),
-    ],
-)
-def test_home_and_variables_in_paths(path, expected, monkeypatch):
-    monkeypatch.setenv("HOME", "/home/me")
-    monkeypatch.setenv("WORK", "/data")
-    monkeypatch.setenv("NAME", "boots")
-    assert expanded(path) == expected
-
-
-@pytest.mark.parametrize(
-    ("path", "message"),
-    [
-        ("s3://bucket/pics", "s3://bucket/pics: an address, not a path of this machine"),
-        ("gs:/bucket", "gs://bucket: an address"),
-        ("https://example.org/a.jpg", "https://example.org/a.jpg: an address"),
-        ("~nobody-of-that-name/pics", "~nobody-of-that-name/pics: there is no such user"),
-        ("$NOT_SET_AT_ALL/pics", "the variable NOT_SET_AT_ALL is not set"),
-        ("a/${NOT_SET_AT_ALL}", "the variable NOT_SET_AT_ALL is not set"),
-    ],
-)
-def test_what_is_no_path_of_this_machine_is_named(path, message):
-    with pytest.raises(UsageError, match=re.escape(message)):
-        expanded(path)
-    with pytest.raises(UsageError, match=re.escape(message)):
-        find_pictures([path])
 
 
 @pytest.mark.parametrize("name", ["~backup.jpg", "$NOT_SET_AT_ALL", "ab:/c.jpg"])
