@@ -106,6 +106,8 @@ def fault_in_pieces(data: bytes, found: Scans) -> str | None:
         if numbers != (_IN_ORDER * (1 + len(numbers) // 8))[: len(numbers)]:
             return "damaged JPEG (a part of its data is gone)"
     compressed = data[found.starts[0] : found.end] if found.starts else b""
+    if len(set(compressed)) < 255:  # of a flat picture, in which some bytes come again and again
+        return None
     lines = compressed.count(b"\n")
     without = len(compressed) > _MANY and b"\r" not in compressed
     if without or _FEW < lines == compressed.count(b"\r\n"):

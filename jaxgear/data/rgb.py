@@ -72,10 +72,10 @@ def not_shown(image: Image.Image, *, deep: bool) -> str | None:
     if image.format == "TIFF" and image.tag_v2.get(_PLANES, 1) == 2 and len(colours) > 1:
         return "16 bits a channel in separate planes; save it with 8 bits, or interleaved"
     ranges = image.getextrema() if len(colours) > 1 else (image.getextrema(),)
-    highest = max(
-        high for band, (_, high) in zip(colours, ranges, strict=True) if band.upper() != "A"
-    )
-    if highest < 64:
+    high = {band.upper(): above for band, (_, above) in zip(colours, ranges, strict=True)}
+    if high.pop("A", 255) == 0:  # nothing shows
+        return None
+    if max(high.values()) < 64:
         return "16 bits a channel of which the upper ones are not used; save it with 8 bits"
     return None
 

@@ -242,8 +242,9 @@ def test_colour_that_fills_the_lower_bits_alone_is_refused(colour: int):
     if colour > 2:
         values[..., -1] = 65535  # opaque
     assert "upper ones are not used" in reason(png(2, 1, 16, colour, b"\0" + values.tobytes()))
-    values[:] = 65535
-    assert (load_rgb(png(2, 1, 16, colour, b"\0" + values.tobytes())) == 255).all()
+    for white in (65535, 0)[: 1 + (colour > 2)]:  # or where all is transparent
+        values[:] = white
+        assert (load_rgb(png(2, 1, 16, colour, b"\0" + values.tobytes())) == 255).all()
 
 
 def colour_tiff(values: np.ndarray, planes: int) -> bytes:
@@ -446,7 +447,7 @@ def test_a_jpeg_whose_data_are_not_all_there_though_it_ends(coding, damage, leas
 @pytest.mark.parametrize("coding", CODINGS)
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 def test_whole_jpegs_of_every_size_and_coding_are_taken(coding: str, mode: str):
-    for size in ((1, 1), (8, 8), (16, 17), (33, 250)):
+    for size in ((1, 1), (8, 8), (16, 17), (33, 250), (2000, 2000)):
         for image in (noise(*size), Image.new("RGB", size[::-1], "white")):
             data = encode(image.convert(mode), "JPEG", **CODINGS[coding])
             end = data.rindex(b"\xff\xd9")
