@@ -5,6 +5,7 @@ Each command is a module of `jaxgear.commands`.
 
 import argparse
 import contextlib
+import dataclasses
 import io
 import itertools
 import os
@@ -25,9 +26,11 @@ from jaxgear.commands import (
     report,
     serve,
 )
+from jaxgear.data.paths import expanded
 from jaxgear.errors import GearError, UsageError
 
 COMMANDS = (check, evaluate, predict, report, compare, export, serve, prepare)
+PATHS = ("data", "out", "resume", "init_from", "backgrounds", "weights")  # of any config
 C = TypeVar("C")
 
 
@@ -44,7 +47,21 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         command.add_argument("--debug", action="store_true", default=argparse.SUPPRESS)
         command.set_defaults(run=module.run)
     arguments = parser.parse_args(argv)
-    exit_with(lambda: arguments.run(arguments), arguments.debug)
+    exit_with(lambda: arguments.run(_with_paths(arguments)), arguments.debug)
+
+
+def _with_paths(arguments: argparse.Namespace) -> argparse.Namespace:
+    """The arguments, with `~` and variables in each path replaced."""
+    for name, value in vars(arguments).items():
+        if isinstance(value, Path):
+            setattr(arguments, name, _expanded(value))
+        elif isinstance(value, list):
+            value[:] = [_expanded(one) if isinstance(one, Path) else one for one in value]
+    return arguments
+
+
+def _expanded(path: Path) -> Path:
+    return Path(expanded(str(path)))
 
 
 def run_experiment(experiment: Callable[[C], Path], config: type[C]) -> NoReturn:
@@ -131,11 +148,13 @@ def _parse(config: type[C], argv: Sequence[str], default: C | None) -> C:
     heard = io.StringIO()
     try:
         with contextlib.redirect_stderr(heard):
-            return tyro.cli(config, args=list(argv), default=default or config())
+            chosen = tyro.cli(config, args=list(argv), default=default or config())
     except SystemExit as stop:
         if not stop.code:  # --help
             raise
         raise UsageError(_one_line(heard.getvalue())) from None
+    paths = {name: expanded(getattr(chosen, name)) for name in PATHS if hasattr(chosen, name)}
+    return dataclasses.replace(chosen, **paths)
 
 
 def _one_line(box: str) -> str:

@@ -37,6 +37,9 @@ class Config:
     """Run or bundle whose weights to start from, as far as they fit."""
     on_bad: Literal["stop", "skip"] = "stop"
     """What to do about unusable pictures: stop with a list, or train without them."""
+    group_by: str = "near-duplicates"
+    """What stays on one side of the split: near-duplicates, each file, each folder, or pictures in
+    whose paths a regular expression finds the same."""
     seed: int = 0
     """Decides the split, the order, the first weights and every augmentation."""
     epochs: int = 20

@@ -313,7 +313,11 @@ def open_data(config: Config) -> Dataset:
     """
     keep_compiled()
     dataset = open_dataset(
-        config.data, size=config.image_size, seed=config.seed, on_bad=config.on_bad
+        config.data,
+        size=config.image_size,
+        seed=config.seed,
+        on_bad=config.on_bad,
+        group_by=config.group_by,
     )
     if config.resume:
         dataset = keep_trained_out(read_json(Path(config.resume) / "splits.json"), dataset)

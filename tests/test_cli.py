@@ -10,6 +10,8 @@ import PIL.Image
 import pytest
 
 from jaxgear import cli
+from jaxgear.config import Config
+from jaxgear.errors import UsageError
 
 ROOT = Path(__file__).parents[1]
 
@@ -105,3 +107,30 @@ def test_prepare_writes_a_set_that_can_be_read(tmp_path, capsys):
     for side in ("train", "val"):
         np.testing.assert_array_equal(read.side(side).images, direct.side(side).images)
         np.testing.assert_array_equal(read.side(side).labels, direct.side(side).labels)
+
+
+def test_home_and_variables_in_flags_of_commands(tmp_path, capsys, monkeypatch):
+    write_folder(tmp_path / "set")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("WHERE", str(tmp_path / "set"))
+    for folder in ("~/set", "$WHERE", "${WHERE}/../set"):
+        assert call("check", folder, "--json", "~/found.json") == 0
+        (tmp_path / "found.json").unlink()
+    assert not (tmp_path / "~").exists()
+    for folder, word in (("s3://b/set", "s3://b/set: an address"), ("$UNSET/set", "UNSET is not")):
+        assert call("check", folder) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert word in line
+
+
+def test_home_and_variables_in_flags_of_experiments(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("DISK", "/disk")
+    flags = ["--data=~/pics", "--out=$DISK/runs", "--backgrounds=~/hills", "--init-from=~/old"]
+    config = cli.parse(Config, flags)
+    assert (config.data, config.out) == ("/home/me/pics", "/disk/runs")
+    assert (config.backgrounds, config.init_from) == ("/home/me/hills", "/home/me/old")
+    with pytest.raises(UsageError, match="an address, not a path"):
+        cli.parse(Config, ["--data", "https://example.org/set"])
+    assert cli.parse(Config, ["--data", "drawn:60"]).data == "drawn:60"

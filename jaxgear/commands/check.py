@@ -16,6 +16,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--sheet", type=Path, metavar="FILE", help="draw pairs of near-duplicates there, as a PNG"
     )
     parser.add_argument(
+        "--group-by",
+        default="near-duplicates",
+        help="what would stay on one side: near-duplicates, file, folder or a pattern in names",
+    )
+    parser.add_argument(
         "--since", type=Path, metavar="RUN", help="what has changed since that run was trained"
     )
 
@@ -23,17 +28,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Lists what a training run would meet; exit 4 if it would stop."""
     from jaxgear.data.folder import conflicts, read_folder
-    from jaxgear.data.splits import near_duplicate_groups, twins_across, twins_in_two_classes
+    from jaxgear.data.groups import NEAR_DUPLICATES, groups_of, near_duplicate_groups
+    from jaxgear.data.splits import missing_classes, twins_across, twins_in_two_classes
 
     if arguments.sheet and arguments.sheet.suffix.lower() != ".png":
         raise UsageError(f"--sheet {arguments.sheet}: is drawn as PNG; name it something.png")
     earlier = _earlier(arguments.since)
     folder = read_folder(arguments.folder, min_classes=1)
     group_of = near_duplicate_groups(folder.records)
+    kept_together = group_of
+    if arguments.group_by != NEAR_DUPLICATES:
+        kept_together = groups_of(folder.records, arguments.group_by)
     groups: dict[str, list[str]] = {}
     for record, group in zip(folder.records, group_of, strict=True):
         groups.setdefault(group, []).append(record.path)
     clashing = conflicts(folder)
+    missing = missing_classes(folder)
     given = [record.side or "train" for record in folder.records]
     counts = dict.fromkeys(folder.classes, 0)
     for record in folder.records:
@@ -48,6 +58,8 @@ def run(arguments: argparse.Namespace) -> int:
         "refused": [{"path": r.path, "reason": r.reason} for r in folder.refused],
         "conflicts": [{"path": r.path, "reason": r.reason} for r in clashing],
         "ignored": list(folder.ignored),
+        "missing": missing,
+        "cannot_be_split": _hindrance(folder, kept_together),
         "duplicate_groups": [paths for paths in groups.values() if len(paths) > 1],
         "alike_in_two_classes": _paths(twins_in_two_classes(folder.records, group_of)),
         "alike_on_two_sides": _paths(twins_across(folder.records, group_of, given)),
@@ -69,7 +81,19 @@ def run(arguments: argparse.Namespace) -> int:
             write_output("--sheet", arguments.sheet, plots.png(sheet))
     if arguments.json:
         write_output("--json", arguments.json, to_json(found))
-    return 4 if folder.refused or clashing else 0
+    return 4 if folder.refused or clashing or missing.get("train") else 0
+
+
+def _hindrance(folder: Any, groups: list[str]) -> str | None:
+    """Why a training run could not split a folder, or None."""
+    from jaxgear.data.splits import assign_sides
+    from jaxgear.errors import DataError
+
+    try:
+        assign_sides(folder, groups, seed=0)
+    except DataError as error:
+        return str(error)
+    return None
 
 
 def _earlier(path: Path | None) -> Any:
@@ -97,6 +121,11 @@ def _print(found: dict[str, Any]) -> None:
         print(f"{title}: {len(found[title])}")
         for row in found[title]:
             print(f"  {printable(row['path'])}: {row['reason']}")
+    for side, names in found["missing"].items():
+        if names:
+            print(f"warning: no {side} pictures of {', '.join(names)}")
+    if found["cannot_be_split"]:
+        print(f"training would stop: {found['cannot_be_split']}")
     print(f"ignored (hidden or system files): {len(found['ignored'])}")
     print(f"groups of near-duplicates: {len(found['duplicate_groups'])}")
     for paths in found["duplicate_groups"]:

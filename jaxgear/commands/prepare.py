@@ -24,6 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--workers", type=int, help="processes that decode (one for each core)")
     parser.add_argument("--seed", type=int, default=0, help="decides the split")
+    parser.add_argument(
+        "--group-by",
+        default="near-duplicates",
+        help="what stays on one side: near-duplicates, file, folder or a pattern in names",
+    )
     parser.add_argument("--on-bad", choices=["stop", "skip"], default="stop")
 
 
@@ -43,6 +48,7 @@ def run(arguments: argparse.Namespace) -> None:
             workers=arguments.workers,
             seed=arguments.seed,
             on_bad=arguments.on_bad,
+            group_by=arguments.group_by,
             tick=tick,
         )
     print(f"train on it with --data tfds:gear@{arguments.out}")

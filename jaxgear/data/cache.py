@@ -18,6 +18,7 @@ import PIL
 from jaxtyping import UInt8
 
 from jaxgear.data import images, looks
+from jaxgear.data.paths import expanded
 
 CacheChoice = Path | Literal["user"] | None  # a folder, `user_cache()`, or none
 
@@ -38,7 +39,7 @@ class Decoded:
 def user_cache() -> Path | None:
     """`$JAXGEAR_CACHE`, `$XDG_CACHE_HOME/jaxgear` or `~/.cache/jaxgear`; None without a home."""
     if chosen := os.environ.get("JAXGEAR_CACHE"):
-        return Path(chosen)
+        return Path(expanded(chosen))
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
     if base.is_absolute():  # the XDG specification asks to ignore relative ones
         return base / "jaxgear"

@@ -1,7 +1,6 @@
 """A set to train on: checked pictures, their groups and sides, and their pixels."""
 
 import contextlib
-import os
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -15,9 +14,11 @@ from jaxtyping import Int, UInt8
 from jaxgear.data.cache import user_cache
 from jaxgear.data.drawn import CLASSES, write_drawn
 from jaxgear.data.folder import Folder, OnBad, Record, pixels, read_folder, require_clean
+from jaxgear.data.groups import NEAR_DUPLICATES, near_duplicate_groups
+from jaxgear.data.memory import free_memory
 from jaxgear.data.splits import (
-    assign_sides,
-    near_duplicate_groups,
+    missing_classes,
+    split_folder,
     twins_across,
     twins_in_two_classes,
 )
@@ -107,14 +108,15 @@ class Dataset:
     def streamed(
         self, always: bool, say: Callable[[str], None] = print, channels: int = 3
     ) -> "Dataset":
-        """Itself, or `stored` where it would take more than half of the memory that is free.
+        """Itself, or `stored` where it would take more than half of the memory that is free (not
+        where the system does not say how much that is).
 
         A pixel is `channels` bytes: 4 with masks. `say` gets one line if it is that, or `always`
         was asked for.
         """
         size = len(self.folder.records) * self.size**2 * channels
-        free = _free_memory()
-        if not always and size <= free / 2:
+        free = free_memory()
+        if not always and (free is None or size <= free / 2):
             return self
         why = "--stream" if always else f"{free / 1e9:.1f} GB are free"
         say(f"streaming: {size / 1e9:.1f} GB of pixels are decoded when their turn comes ({why})")
@@ -166,7 +168,13 @@ def changed_pictures(splits: dict[str, Any], dataset: Dataset) -> list[str]:
 
 
 def open_dataset(
-    source: str, *, size: int, seed: int, on_bad: OnBad = "stop", say: Callable[[str], None] = print
+    source: str,
+    *,
+    size: int,
+    seed: int,
+    on_bad: OnBad = "stop",
+    group_by: str = NEAR_DUPLICATES,
+    say: Callable[[str], None] = print,
 ) -> Dataset:
     """The set that `--data SOURCE` names, checked and split.
 
@@ -184,24 +192,36 @@ def open_dataset(
                 f"no --data and no {PHOTOGRAPHS}: training on {DRAWN} drawn pictures; "
                 "`python -m scripts.get_gear` gets the photographs"
             )
-    return split(read_source(source, size), size=size, seed=seed, on_bad=on_bad, say=say)
+    folder = read_source(source, size)
+    return split(folder, size=size, seed=seed, on_bad=on_bad, group_by=group_by, say=say)
 
 
 def split(
-    folder: Folder, *, size: int, seed: int, on_bad: OnBad, say: Callable[[str], None]
+    folder: Folder,
+    *,
+    size: int,
+    seed: int,
+    on_bad: OnBad,
+    group_by: str = NEAR_DUPLICATES,
+    say: Callable[[str], None],
 ) -> Dataset:
     """Groups and sides of a folder that was read; the second half of `open_dataset`."""
     folder = require_clean(folder, on_bad)
     for name, what in (("ignored", "hidden or system files"), ("refused", "unusable pictures")):
         if found := getattr(folder, name):
             say(f"{len(found)} {what} left out: {few(str(getattr(f, 'path', f)) for f in found)}")
-    groups = near_duplicate_groups(folder.records)
-    sides = assign_sides(folder, groups, seed=seed)
-    for record, twin in twins_across(folder.records, groups, sides):
-        say(f"warning: near-duplicates on two sides: {few([record.path])} and {few([twin.path])}")
-    if pairs := twins_in_two_classes(folder.records, groups):
-        named = few(f"{a.path} and {b.path}" for a, b in pairs)
-        say(f"warning: near-duplicates in two classes: {named}; `jaxgear check --sheet` shows them")
+    groups, sides = split_folder(folder, seed=seed, group_by=group_by)
+    for side, names in missing_classes(folder).items():
+        if names:
+            say(f"warning: no {side} pictures of {few(names)}")
+    near = groups if group_by == NEAR_DUPLICATES else near_duplicate_groups(folder.records)
+    for where, pairs in (
+        ("on two sides", twins_across(folder.records, near, sides)),
+        ("in two classes", twins_in_two_classes(folder.records, near)),
+    ):
+        if pairs:
+            named = few(f"{a.path} and {b.path}" for a, b in pairs)
+            say(f"warning: near-duplicates {where}: {named}; `jaxgear check --sheet` shows them")
     dataset = Dataset(folder, tuple(groups), tuple(sides), size)
     counts = dataset.counts()
     left_out = counts.get("left_out", 0)
@@ -241,19 +261,6 @@ def drawn_set(source: str) -> Path:
         with contextlib.suppress(DataError):  # not writable: this once, elsewhere
             return write_drawn(cache / f"drawn-{count}", count)
     return write_drawn(Path(tempfile.mkdtemp(prefix="jaxgear-")) / "drawn", count)
-
-
-def _free_memory() -> int:
-    """Bytes that can be had without swapping: of the machine, or what a cgroup leaves of it."""
-    pages = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    with contextlib.suppress(OSError, ValueError):
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                pages = int(line.split()[1]) * 1024
-    with contextlib.suppress(OSError, ValueError):  # "max": no limit
-        limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
-        pages = min(pages, limit - int(Path("/sys/fs/cgroup/memory.current").read_text()))
-    return max(0, pages)
 
 
 def few(names: Iterable[str], most: int = 3) -> str:

@@ -1,19 +1,15 @@
 """A picture's file before it is decoded: bytes that are read once, and refused in plain words."""
 
-import codecs
 import os
-import re
 import stat
-from collections.abc import Sequence
 from pathlib import Path
 
+from jaxgear.data import jpeg
 from jaxgear.data.png import END
 from jaxgear.errors import DataError
 
 MAX_BYTES = 512 * 2**20
 MAX_EXIF = 64  # segments of a JPEG, which Pillow joins in quadratic time; cameras write one or two
-
-_JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 
 
 class ImageError(DataError):
@@ -48,45 +44,25 @@ def read_bytes(path: str | os.PathLike[str], name: str) -> bytes:
         raise ImageError(name, f"cannot be read: {error.strerror}") from None
 
 
-def what_it_is(data: bytes, formats: Sequence[str]) -> str:
-    """Names what a file of none of `formats` holds: the usual cause is a failed download."""
-    start = data[:4096].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if start.startswith((b"<!doctype html", b"<html")):
-        return "a web page, not a picture"
-    try:
-        text = codecs.getincrementaldecoder("utf-8")().decode(start)  # the cut may split a letter
-    except UnicodeDecodeError:
-        text = "\0"
-    if not re.search(r"[\x00-\x08\x0e-\x1f\x7f]", text):
-        return "text, not a picture"
-    return f"not a readable picture ({', '.join(formats)})"
+def check_whole(data: bytes, name: str) -> jpeg.Scans | None:
+    """`ImageError` for files that are not whole where Pillow would fill the gap or not look.
 
-
-def check_whole(data: bytes, name: str) -> None:
-    """`ImageError` for files whose end is missing where Pillow would fill the gap or not look."""
+    Returns:
+        of a JPEG, where its compressed data are.
+    """
     if not data:
         raise ImageError(name, "empty file")
-    if data.startswith(b"\xff\xd8\xff") and not _jpeg_ends(data):
-        raise ImageError(name, "truncated JPEG (no end-of-image marker)")
-    if data.startswith(b"\xff\xd8\xff") and data.count(b"Exif\0\0") > MAX_EXIF:
-        raise ImageError(name, "damaged picture (too many EXIF segments)")
+    if data.startswith(jpeg.START):
+        found = jpeg.scans(data)
+        if found is None:
+            raise ImageError(name, "truncated JPEG (no end-of-image marker)")
+        if data.count(b"Exif\0\0") > MAX_EXIF:
+            raise ImageError(name, "damaged picture (too many EXIF segments)")
+        return found
     if data.startswith(b"\x89PNG\r\n") and END not in data:
         raise ImageError(name, "truncated PNG (no IEND chunk)")
-
-
-def _jpeg_ends(data: bytes) -> bool:
-    """Whether the first picture in a JPEG file has its end-of-image marker (ISO 10918-1, annex B).
-
-    Walks from marker to marker and skips segments by their length, so that the end marker of an
-    embedded thumbnail does not count; bytes after the end marker (phones append previews and video)
-    do not matter.
-    """
-    position = 2
-    while found := _JPEG_MARKER.search(data, position):
-        marker = data[found.start() + 1]
-        position = found.end()
-        if marker == 0xD9:
-            return True
-        if marker not in (0x01, 0xD8):  # all others but these two are followed by a length
-            position += int.from_bytes(data[position : position + 2], "big")
-    return False
+    # A WebP has no check sums; where it is longer than it says, something was put in.
+    longer = data.startswith(b"RIFF") and len(data) > 8 + int.from_bytes(data[4:8], "little")
+    if longer and 0 < data.count(b"\n") == data.count(b"\r\n"):
+        raise ImageError(name, "damaged WebP (it was copied as text)")
+    return None

@@ -23,6 +23,7 @@ from jaxgear.data.buffers import empty_pictures
 from jaxgear.data.cache import CacheChoice, PictureCache, shrink
 from jaxgear.data.encoded import ImageError, read_bytes
 from jaxgear.data.images import load_rgb
+from jaxgear.data.paths import expanded
 from jaxgear.data.walk import Candidate, Listing, Refused, list_pictures, printable, stable_key
 from jaxgear.errors import DataError
 
@@ -90,7 +91,7 @@ def read_folder(
         DataError: no such folder, fewer than `min_classes` class folders, or a layout that
             `list_pictures` refuses.
     """
-    root = Path(root)
+    root = Path(expanded(os.fspath(root)))
     listing = list_pictures(root)
     store = PictureCache(cache, size, outside=root)
 
@@ -121,12 +122,7 @@ def assemble(
     Raises:
         DataError: fewer than `min_classes` class folders.
     """
-    classes = tuple(sorted(listing.classes))
-    if len(classes) < min_classes:
-        raise DataError(
-            f"{root}: {len(classes)} class folders with pictures ({', '.join(classes) or 'none'}), "
-            f"at least {min_classes} needed; expected {root}/<class>/<pictures>"
-        )
+    classes = class_names(root, listing, min_classes)
     labels = {name: label for label, name in enumerate(classes)}
     refused = list(listing.refused)
     records = []
@@ -145,6 +141,17 @@ def assemble(
         ignored=tuple(listing.ignored),
         fingerprint=fingerprint(classes, records),
     )
+
+
+def class_names(root: Path, listing: Listing, min_classes: int = 2) -> tuple[str, ...]:
+    """The classes of what was listed, in order; `DataError` where there are too few."""
+    classes = tuple(sorted(listing.classes))
+    if len(classes) < min_classes:
+        raise DataError(
+            f"{root}: {len(classes)} class folders with pictures ({', '.join(classes) or 'none'}), "
+            f"at least {min_classes} needed; expected {root}/<class>/<pictures>"
+        )
+    return classes
 
 
 def pixels(

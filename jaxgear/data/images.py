@@ -9,35 +9,48 @@ ICC profiles are not applied: the numbers in the file are taken as sRGB.
 import io
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError, features
 
-from jaxgear.data import rgb
-from jaxgear.data.encoded import ImageError, check_whole, read_bytes, what_it_is
+from jaxgear.data import jpeg, rgb
+from jaxgear.data.encoded import ImageError, check_whole, read_bytes
+from jaxgear.data.kinds import what_it_is
 from jaxgear.data.png import decode_png, encode_png
 from jaxgear.data.quiet import quiet_pillow
 from jaxgear.data.turns import Turns
 
 # Part of every cache key: raise it whenever the same file would give other pixels than before.
-VERSION = 3
+VERSION = 4
 
 # Pixels that a picture keeps on its longer side when it is decoded or averaged to be smaller. The
 # same for all sizes of training pictures up to it, and for descriptors of near-duplicates: those,
 # and so the split, must not depend on the size.
 ENOUGH = 128
 
-# 50 million pixels is a 150 MB array: more than any phone's normal mode, far less than a bomb.
-MAX_PIXELS = 50_000_000
-_decoding = Turns(MAX_PIXELS)  # at a time, in all threads: the memory of one large picture
+# Phones take pictures of 50 to 200 million pixels (16,320 x 12,240). In full such a one takes up to
+# 8 bytes a pixel, 2 GB; but JPEGs are decoded smaller wherever a small picture will do.
+MAX_PIXELS = 250_000_000
+# At a time, in all threads; a larger one alone.
+_decoding = Turns(50_000_000)
+# Pillow refuses what is more than twice this, and not less than we do.
+Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, MAX_PIXELS)
+
+_FRAMES = 32  # of a TIFF that are looked at
+_SUBFILE = 254  # tag: bit 0 says that a picture is a smaller version of another
 
 # Pillow knows some 40 formats, some of which start other programs (EPS). Photographs need few.
 FORMATS = ["JPEG", "PNG", "GIF", "BMP", "TIFF"] + [
     name for name in ("WEBP", "AVIF") if features.check(name.lower())
 ]
+with suppress(ImportError):  # the extra `heic`
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    FORMATS.append("HEIF")
 
 
 def load_rgb(
@@ -133,17 +146,27 @@ def decoded(
 
 
 def _decode(data: bytes, name: str, turn: ExitStack, least: int | None, opacity: bool) -> Decoding:
-    check_whole(data, name)
+    found = check_whole(data, name)
+    watched = jpeg.Watched(data, found) if found and found.in_step else None
     try:
-        with quiet_pillow(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with quiet_pillow(), Image.open(watched or io.BytesIO(data), formats=FORMATS) as image:
+            if image.format == "TIFF":
+                _choose_frame(image)
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise ImageError(name, _too_large(f"{width} x {height} pixels"))
             less = least is not None and _ask_for_less(image, least)
-            # Also where less is wanted: a progressive JPEG has all its coefficients in memory.
-            turn.enter_context(_decoding.turn(width * height))
+            # A progressive JPEG has all its coefficients in memory, also where less is wanted.
+            of_scan = image.size if watched else (width, height)
+            turn.enter_context(_decoding.turn(of_scan[0] * of_scan[1]))
             image.load()
-            flat = rgb.upright(image, deep_png=image.format == "PNG" and data[24] == 16)
+            fault = watched.fault if watched else found and _fault(data, found, image, least)
+            if fault:
+                raise ImageError(name, fault)
+            deep_png = image.format == "PNG" and data[24] == 16
+            if reason := rgb.not_shown(image, deep=deep_png or rgb.is_deep_tiff(image)):
+                raise ImageError(name, reason)
+            flat = rgb.upright(image, deep_png=deep_png)
             if opacity:
                 flat.putalpha(rgb.opacity(image))
             if not less:
@@ -160,6 +183,41 @@ def _decode(data: bytes, name: str, turn: ExitStack, least: int | None, opacity:
     except Exception as error:  # hostile bytes make Pillow's parsers raise nearly anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ImageError(name, f"damaged picture ({reason})") from error
+
+
+def _fault(data: bytes, found: jpeg.Scans, image: Image.Image, least: int | None) -> str | None:
+    """What is wrong with a JPEG of several scans, or with restarts, that was decoded
+    to `image`.
+
+    It is decoded once more: what is missing in it would then look otherwise.
+    """
+    if fault := jpeg.fault_in_pieces(data, found):
+        return fault
+    filled = jpeg.with_filler(data, found)
+    if filled is None:
+        return None
+    with Image.open(io.BytesIO(filled), formats=FORMATS) as again:
+        if least is not None:
+            _ask_for_less(again, least)
+        again.load()
+        return None if rgb.equal(image, again) else "truncated JPEG (a part of its data ends early)"
+
+
+def _choose_frame(image: Image.Image) -> None:
+    """Goes to the largest picture of a TIFF, of equals the first: thumbnails may be before it.
+
+    Raises:
+        ValueError: the file says of all of them that they are thumbnails.
+    """
+    sizes, small = [], []
+    with suppress(EOFError, SyntaxError):  # no further picture, or damaged from there on
+        for frame in range(_FRAMES):
+            image.seek(frame)
+            sizes.append(image.width * image.height)
+            small.append(bool(image.tag_v2.get(_SUBFILE, 0) & 1))
+    if all(small):
+        raise ValueError("it holds a thumbnail alone, as camera raw files do; export it as JPEG")
+    image.seek(sizes.index(max(sizes)))
 
 
 def _ask_for_less(image: Image.Image, least: int) -> bool:

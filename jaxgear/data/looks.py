@@ -6,12 +6,14 @@ sizes and colours. A difference hash (N. Krawetz, "Kind of Like That", 2013) alo
 white backgrounds most of its bits are background, so that pictures of different small things differ
 in few bits. Agreement is therefore counted over the cells that hold an edge in either picture.
 
-Candidates are found by locality-sensitive hashing, so that time grows with the number of pictures
-and not with its square: MinHash for edges (A. Broder, "On the resemblance and containment of
-documents", 1997), samples of bits for the hash (P. Indyk, R. Motwani, 1998).
+Candidates are found by locality-sensitive hashing: MinHash for edges (A. Broder, "On the
+resemblance and containment of documents", 1997), samples of bits for the hash (P. Indyk, R.
+Motwani, 1998). Of many that share a key each is compared with a few. So time grows with the number
+of pictures and not with its square, whatever they are.
 """
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -43,6 +45,7 @@ _BLOCK = 4096  # pictures, or pairs of them, that are worked on at a time
 # agree by 0.3 with one of 2e-3; hashes that differ in HASH_BITS, with one of 1 - 2e-5.
 _BANDS, _MINIMA, _LOOKED_AT = 32, 8, 64
 _HASH_BANDS, _SAMPLE = 32, 32
+_NEAR = 32  # of the pictures that share a key, those that one is compared with
 _RGB = np.array([1, 1, 1, 0], np.uint8).view(np.uint32)  # without X, which is not always white
 _SMALL = Image.Resampling.BILINEAR  # antialiased, and without the overshoot that fakes edges
 _Same = Callable[[Int[np.ndarray, " P"], Int[np.ndarray, " P"]], Bool[np.ndarray, " P"]]
@@ -84,29 +87,62 @@ def _content(image: Image.Image) -> UInt8[np.ndarray, "H W"]:
     return content.reshape(image.height, image.width).view(np.uint8)
 
 
-def alike(looks: Sequence[bytes]) -> Iterator[tuple[int, int]]:
-    """Pairs (i, j), i < j, of pictures that look alike, from their descriptors; each pair once.
+def groups(looks: Sequence[bytes]) -> Int[np.ndarray, " N"]:
+    """A number for each picture, from its descriptor: equal for those that look alike, directly or
+    by others between them.
 
-    What hashing brings up is compared exactly. On as many threads as there are cores: NumPy lets go
-    of the interpreter while it works.
+    What hashing brings up is compared exactly, unless it is in one group already. On as many
+    threads as there are cores: NumPy lets go of the interpreter while it works.
     """
+    joined = _Joined(len(looks))
     if len(looks) < 2:
-        return
+        return joined.of
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         table = _Table(list(pool.map(_read, _blocks(looks))))
-        found = list(pool.map(lambda band: _alike_in(*band), table.bands()))
-    yield from map(tuple, np.unique(np.concatenate(found), axis=0).tolist())
+        for _ in pool.map(lambda band: _join_alike(joined, *band), table.bands()):
+            pass  # asks for each result, which raises what went wrong
+    return joined.of
 
 
-def _alike_in(
-    keys: UInt64[np.ndarray, " n"], rows: Int[np.ndarray, " n"], same: _Same
-) -> Int[np.ndarray, "P 2"]:
-    """Pairs of `rows` that share a key and look alike."""
-    found = [np.zeros((0, 2), np.int64)]
-    for pairs in _pairs_of_equal(keys):
-        pairs = np.sort(rows[pairs], axis=1)
-        found += [part[same(*part.T)] for part in _blocks(pairs)]
-    return np.concatenate(found)
+class _Joined:
+    """Groups that grow together. Safe for many threads."""
+
+    def __init__(self, count: int):
+        self.of = np.arange(count)  # a new array each time
+        self._lock = threading.Lock()
+
+    def apart(self, pairs: Int[np.ndarray, "P 2"]) -> Int[np.ndarray, "Q 2"]:
+        """The pairs that are not in one group yet."""
+        of = self.of
+        return pairs[of[pairs[:, 0]] != of[pairs[:, 1]]]
+
+    def join(self, pairs: Int[np.ndarray, "P 2"]) -> None:
+        """Puts each pair in one group."""
+        from scipy.sparse import (
+            coo_array,
+            csgraph,
+        )  # imported when needed: not by processes that decode alone
+
+        if not len(pairs):
+            return
+        with self._lock:
+            i, j = self.of[pairs].T
+            links = coo_array((np.ones(len(i), bool), (i, j)), shape=(len(self.of),) * 2)
+            _, number = csgraph.connected_components(links, directed=False)
+            self.of = number[self.of]
+
+
+def _join_alike(
+    joined: _Joined,
+    keys: UInt64[np.ndarray, " n"],
+    following: UInt64[np.ndarray, " n"],
+    rows: Int[np.ndarray, " n"],
+    same: _Same,
+) -> None:
+    """Joins those of `rows` that share a key and look alike."""
+    for pairs in _pairs_of_equal(keys, following):
+        for part in _blocks(joined.apart(rows[pairs])):
+            joined.join(part[same(*part.T)])
 
 
 class _Part(NamedTuple):
@@ -147,9 +183,13 @@ class _Table:
         self._hashes = np.concatenate([part.hashes for part in parts])
         self._keys = [np.concatenate(own) for own in zip(*(p.keys for p in parts), strict=True)]
 
-    def bands(self) -> Iterator[tuple[UInt64[np.ndarray, " n"], Int[np.ndarray, " n"], _Same]]:
-        """Keys of which similar pictures share one, the pictures whose they are, and what compares
-        pairs of them.
+    def bands(
+        self,
+    ) -> Iterator[
+        tuple[UInt64[np.ndarray, " n"], UInt64[np.ndarray, " n"], Int[np.ndarray, " n"], _Same]
+    ]:
+        """Keys of which similar pictures share one, keys of another band to sort equal ones by, the
+        pictures whose they are, and what compares pairs of them.
 
         Pictures with too few edges to be like any other are left out.
         """
@@ -165,7 +205,8 @@ class _Table:
             strict=True,
         ):
             rows = np.flatnonzero(enough)
-            yield from ((band[rows], rows, same) for band in keys.T)
+            for number, band in enumerate(keys.T):
+                yield band[rows], keys[rows, number - 1], rows, same
 
     def same(self, i: Int[np.ndarray, " P"], j: Int[np.ndarray, " P"]) -> Bool[np.ndarray, " P"]:
         """Whether pictures i and j look alike.
@@ -247,13 +288,23 @@ def _minima(edges: Bool[np.ndarray, "n E"]) -> UInt64[np.ndarray, "n K"]:
     return np.ascontiguousarray(first.T).view(np.uint64)
 
 
-def _pairs_of_equal(keys: UInt64[np.ndarray, " n"]) -> Iterator[Int[np.ndarray, "P 2"]]:
-    """Positions of equal keys, every pair once."""
-    order = np.argsort(keys, kind="stable")
+def _pairs_of_equal(
+    keys: UInt64[np.ndarray, " n"], following: UInt64[np.ndarray, " n"]
+) -> Iterator[Int[np.ndarray, "P 2"]]:
+    """Positions of equal keys: all pairs of up to `_NEAR` + 1 of them.
+
+    Of more, each with the `_NEAR` after it, in the order of `following`, and with the first: their
+    number grows with that of the keys and not with its square.
+    """
+    order = np.lexsort((following, keys))
     keys = keys[order]
     start, step = np.arange(len(keys)), 0
-    while start.size:
+    while start.size and step < _NEAR:
         step += 1
         start = start[: np.searchsorted(start, len(keys) - step)]
         start = start[keys[start] == keys[start + step]]
         yield np.stack([order[start], order[start + step]], axis=1)
+    if start.size:
+        first = np.searchsorted(keys, keys)
+        far = np.flatnonzero(np.arange(len(keys)) - first > _NEAR)
+        yield np.stack([order[first[far]], order[far]], axis=1)

@@ -6,7 +6,6 @@ is. `versions` then writes the shards.
 """
 
 import contextlib
-import fcntl
 import os
 import re
 import shutil
@@ -19,12 +18,18 @@ import PIL
 
 from jaxgear.data import images, looks
 from jaxgear.data.dataset import split
-from jaxgear.data.folder import Folder, OnBad, assemble
+from jaxgear.data.folder import Folder, OnBad, assemble, class_names
+from jaxgear.data.groups import NEAR_DUPLICATES
 from jaxgear.data.shards import NAME, UNFINISHED
 from jaxgear.data.staging import stage
 from jaxgear.data.walk import Listing, Refused, list_pictures
 from jaxgear.data.workshop import Picture, Staged, staged
-from jaxgear.errors import DataError
+from jaxgear.errors import DataError, UsageError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 Tick = Callable[[int, int], None]  # told how many pictures are done, and of how many
 
@@ -39,6 +44,7 @@ def prepare(
     workers: int | None = None,
     seed: int = 0,
     on_bad: OnBad = "stop",
+    group_by: str = NEAR_DUPLICATES,
     say: Callable[[str], None] = print,
     tick: Tick = lambda done, total: None,
 ) -> Path:
@@ -51,20 +57,24 @@ def prepare(
         root: a data folder.
         size: pictures are stored letterboxed at it, without loss; None: as they are, made portable.
         workers: processes that decode; None: one for each core.
-        seed: decides the split, as that of a run does.
+        seed: decides the split, as that of a run does, and so does `group_by` (`groups_of`).
         say: gets one line for everything a user should know.
 
     Raises:
         DataError: what `open_dataset` refuses; or `out` is being written by another process, or
             cannot be written.
-        UsageError: `out` holds a set of another seed or size.
+        UsageError: `out` holds a set of another seed, size or grouping, or is inside `root`.
     """
     root, base = Path(root), Path(out) / NAME
+    if base.resolve().is_relative_to(root.resolve()):
+        raise UsageError(f"{out}: is inside {root}, in which nothing is written; choose another")
     listing = list_pictures(root)
+    class_names(root, listing)
     try:
         base.mkdir(parents=True, exist_ok=True)
         with _alone(base):
-            before = _versions().last(base, size, seed) if any(base.glob("[0-9]*")) else None
+            chosen = {"size": size, "seed": seed, "group_by": group_by}
+            before = _versions().last(base, chosen) if any(base.glob("[0-9]*")) else None
             recipe = f"images {images.VERSION}, looks {looks.VERSION}, Pillow {PIL.__version__}"
             place = base / f"{_STAGING}{size or 'whole'}-{re.sub('[ ,]+', '-', recipe)}"
             place.mkdir(exist_ok=True)
@@ -77,8 +87,10 @@ def prepare(
                 loading = aside.submit(_versions)
                 cores = workers or os.cpu_count()
                 folder = _decode(root, listing, known, place, size, cores, tick)
-            dataset = split(folder, size=size or 128, seed=seed, on_bad=on_bad, say=say)
-            metadata = {"recipe": recipe, "size": size, "seed": seed}
+            dataset = split(
+                folder, size=size or 128, seed=seed, on_bad=on_bad, group_by=group_by, say=say
+            )
+            metadata = {"recipe": recipe, **chosen}
             path, words = loading.result().write_version(
                 base, before, dataset, known, metadata, cores
             )
@@ -128,7 +140,10 @@ def _of_staged(one: Staged) -> Picture:
 
 @contextlib.contextmanager
 def _alone(base: Path) -> Iterator[None]:
-    """While no other process writes there."""
+    """While no other process writes there; without flock (Windows) nobody finds out."""
+    if fcntl is None:
+        yield
+        return
     with (base / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -11,7 +11,11 @@ from jaxtyping import UInt8
 from PIL import Image
 
 _ORIENTATION = 0x0112
+_BITS, _PLANES = 258, 284  # tags of TIFF
 _BAND = 1 << 20  # pixels
+# What white may be: of 8, 10, 12, 14 and 16 bits. Cameras and scanners of fewer bits than a file
+# has fill the lower ones.
+_WHITES = (255.0, 1023.0, 4095.0, 16383.0, 65535.0)
 
 _UPRIGHT = {  # EXIF orientation -> what turns the stored pixels upright (EXIF 2.3, tag 0x0112)
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -52,6 +56,30 @@ def upright(image: Image.Image, *, deep_png: bool) -> Image.Image:
     return whole
 
 
+def is_deep_tiff(image: Image.Image) -> bool:
+    """Whether it is a TIFF of 16 bits a channel."""
+    return image.format == "TIFF" and max(image.tag_v2.get(_BITS, (1,))) == 16
+
+
+def not_shown(image: Image.Image, *, deep: bool) -> str | None:
+    """Why a loaded image of 16 bits a channel (`deep`) does not show what is in its file.
+
+    Of colours Pillow keeps the upper 8 bits, and puts planes together wrongly.
+    """
+    colours = image.getbands()
+    if not deep or image.mode.startswith(("I", "F")):
+        return None
+    if image.format == "TIFF" and image.tag_v2.get(_PLANES, 1) == 2 and len(colours) > 1:
+        return "16 bits a channel in separate planes; save it with 8 bits, or interleaved"
+    ranges = image.getextrema() if len(colours) > 1 else (image.getextrema(),)
+    high = {band.upper(): above for band, (_, above) in zip(colours, ranges, strict=True)}
+    if high.pop("A", 255) == 0:  # nothing shows
+        return None
+    if max(high.values()) < 64:
+        return "16 bits a channel of which the upper ones are not used; save it with 8 bits"
+    return None
+
+
 def opacity(image: Image.Image) -> Image.Image:
     """Mode L, upright: how opaque an image is that `upright` has seen (it repairs key colours)."""
     alpha = Image.new("L", image.size, 255)
@@ -67,6 +95,16 @@ def to_array(image: Image.Image) -> UInt8[np.ndarray, "H W C"]:
     for top, band in _bands(image):
         array[top : top + band.height] = np.asarray(band)
     return array
+
+
+def equal(one: Image.Image, other: Image.Image) -> bool:
+    """Whether two images have the same pixels."""
+    if (one.mode, one.size) != (other.mode, other.size):
+        return False
+    return all(
+        a.tobytes() == b.tobytes()
+        for (_, a), (_, b) in zip(_bands(one), _bands(other), strict=True)
+    )
 
 
 def orientation(image: Image.Image) -> int:
@@ -105,20 +143,21 @@ def _on_white(image: Image.Image) -> Image.Image:
 def _scaling(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
     """What makes RGB of bands of 16-bit, 32-bit and float grey.
 
-    16 bits keep the upper byte, as Pillow does for 48-bit colour. 32-bit and float files do not say
-    which value is white: it is taken as the smallest of 1 (float), 255, 65535 that covers the
-    values, and anything else is stretched from its own minimum to its own maximum.
+    No file says which value is white: it is taken as the smallest of `_WHITES` (and 1, of float)
+    that covers the values, and anything else is stretched from its own minimum to its own maximum.
+    Of 16 bits that are all used the upper 8 are kept, as Pillow does for 48-bit colour.
     """
     key = image.info.get("transparency")
-    deep = image.mode.startswith("I;16")
-    low, white = (0.0, 65535.0) if deep else _range(image)
+    low, white = _range(image, key)
+    upper = image.mode.startswith("I;16") and white == _WHITES[-1]
 
     def scale(band: Image.Image) -> Image.Image:
         values = np.asarray(band)
-        if deep:
+        if upper:
             grey = (values >> 8).astype(np.uint8)
         else:
-            grey = np.round((values.astype(np.float64) - low) * (255 / white)).astype(np.uint8)
+            scaled = (values.astype(np.float64) - low) * (255 / white)
+            grey = np.round(np.clip(scaled, 0, 255)).astype(np.uint8)
         if isinstance(key, int):
             grey[values == key] = 255
         return Image.fromarray(grey).convert("RGB")
@@ -126,15 +165,18 @@ def _scaling(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
     return scale
 
 
-def _range(image: Image.Image) -> tuple[float, float]:
-    """Which value is black, and how far above it white is."""
+def _range(image: Image.Image, key: object) -> tuple[float, float]:
+    """Which value is black, and how far above it white is; `key` stands for transparency."""
     low, high = np.inf, -np.inf
     for _, band in _bands(image):
         values = np.asarray(band)
         if not np.isfinite(values).all():
             raise ValueError("values that are not finite")
-        low, high = min(low, float(values.min())), max(high, float(values.max()))
-    whites = [1.0, 255.0, 65535.0] if image.mode == "F" else [255.0, 65535.0]
+        if isinstance(key, int):
+            values = values[values != key]
+        if values.size:
+            low, high = min(low, float(values.min())), max(high, float(values.max()))
+    whites = (1.0, *_WHITES) if image.mode == "F" else _WHITES
     white = next((w for w in whites if high <= w), None)
     if low < 0 or white is None:
         return low, max(high - low, 1.0)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from jaxgear.data.paths import expanded
 from jaxgear.data.walk import Refused, list_files, stable_key
 from jaxgear.errors import DataError
 
@@ -21,12 +22,13 @@ def find_pictures(sources: Iterable[str | os.PathLike[str]]) -> list[Path | Refu
 
     Raises:
         DataError: a folder without files, or a pattern that nothing matches.
+        UsageError: as `expanded`.
     """
     found: dict[str, Path | Refused] = {}
-    for source in map(os.fspath, sources):
+    for source in map(expanded, map(os.fspath, sources)):
         here = list(_expand(source))
         if not here:
-            what = "no pictures in this folder" if Path(source).is_dir() else "matches no file"
+            what = "no pictures in this folder" if _is_folder(source) else "matches no file"
             raise DataError(f"{source}: {what}; name pictures, or folders of them")
         for one in here:
             path = one.path if isinstance(one, Refused) else one
@@ -36,7 +38,7 @@ def find_pictures(sources: Iterable[str | os.PathLike[str]]) -> list[Path | Refu
 
 def _expand(source: str) -> Iterable[Path | Refused]:
     path = Path(source)
-    if path.is_dir():
+    if _is_folder(source):
         files, refused = list_files(path)
         yield from (path / name for name in files)
         yield from (Refused(str(path / one.path), one.reason) for one in refused)
@@ -45,3 +47,8 @@ def _expand(source: str) -> Iterable[Path | Refused]:
     else:
         for match in sorted(glob.glob(source, recursive=True), key=stable_key):  # noqa: PTH207
             yield from _expand(match)
+
+
+def _is_folder(path: str) -> bool:
+    """False also for what may not be looked at (`Path.is_dir` raises): whoever opens it says so."""
+    return os.path.isdir(path)  # noqa: PTH112

@@ -1,4 +1,4 @@
-"""Near-duplicate groups, and a train/validation/test split in which no group straddles two sides.
+"""A train/validation/test split in which no group of pictures straddles two sides.
 
 The split is a pure function of the pictures' hashes and a seed and has no memory: a picture's own
 side is a threshold on a hash of (seed, its bytes), so pictures that are added later never move an
@@ -9,42 +9,24 @@ import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from difflib import get_close_matches
 
-from jaxgear.data import looks
 from jaxgear.data.folder import Folder, Record
+from jaxgear.data.groups import FILE, NEAR_DUPLICATES, groups_of
 from jaxgear.errors import DataError, UsageError
 
 LEFT_OUT = "left_out"
+_NAMED = 10  # classes in an error
 _RANK = {"test": 2, "val": 1, "train": 0, LEFT_OUT: -1}
 
 
-def near_duplicate_groups(records: Sequence[Record]) -> list[str]:
-    """A group id for each record: equal for equal bytes and for pictures that look alike.
-
-    Alike is `looks.alike`: the same photograph re-encoded, resized or re-framed on white, and the
-    same photograph or cut recoloured, whose shape would leak just as well. It is followed
-    transitively. The id is the smallest hash in the group, cut to 12 digits. Where all records have
-    a group of their own, of a prepared set, that is taken.
-    """
-    given = [record.group for record in records if record.group is not None]
-    if len(given) == len(records):
-        return given
-    distinct = sorted({record.sha256: record for record in records}.values(), key=_by_hash)
-    parent = list(range(len(distinct)))
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
-    for i, j in looks.alike([record.look for record in distinct]):
-        a, b = root(i), root(j)
-        parent[max(a, b)] = min(a, b)  # sorted by hash, so the root has the smallest
-    ids = {
-        record.sha256: distinct[root(index)].sha256[:12] for index, record in enumerate(distinct)
-    }
-    return [ids[record.sha256] for record in records]
+def split_folder(
+    folder: Folder, *, seed: int, group_by: str = NEAR_DUPLICATES
+) -> tuple[list[str], list[str]]:
+    """The group and the side of each record (`groups_of`, `assign_sides`)."""
+    groups = groups_of(folder.records, group_by)
+    whole = group_by not in (NEAR_DUPLICATES, FILE)
+    return groups, assign_sides(folder, groups, seed=seed, whole=whole)
 
 
 def assign_sides(
@@ -53,6 +35,7 @@ def assign_sides(
     *,
     seed: int,
     fractions: tuple[float, float, float] = (0.70, 0.15, 0.15),
+    whole: bool = False,
 ) -> list[str]:
     """A side for each record: "train", "val", "test" or "left_out".
 
@@ -71,12 +54,15 @@ def assign_sides(
 
     Args:
         folder: the checked pictures.
-        groups: `near_duplicate_groups(folder.records)`.
+        groups: of each record (`groups_of`).
         seed: another seed, another split.
         fractions: of train, val and test; positive, sum 1.
+        whole: a group's side is drawn by its name, so that none of its members is left out. For
+            large groups: of 30 frames of an object nearly a third would be.
 
     Raises:
-        DataError: a class with fewer distinct pictures than sides to fill; sides without "train".
+        DataError: a class with fewer groups than sides to fill; sides without "train", or without
+            training pictures of a class.
         UsageError: fractions that are not as above.
     """
     if not all(f > 0 for f in fractions) or not math.isclose(sum(fractions), 1, abs_tol=1e-6):
@@ -85,6 +71,8 @@ def assign_sides(
     given = {record.side for record in folder.records} - {None}
     if given and "train" not in given:
         raise DataError(f"{folder.root}: has the sides {', '.join(sorted(given))} but no train")
+    if names := missing_classes(folder).get("train"):
+        raise DataError(f"{folder.root}: no training pictures of {untrained(folder, names)}")
     fill = [side for side in ("test", "val", "train") if side not in given or side == "train"]
     sides = [record.side or "train" for record in folder.records]
     pool = [index for index, side in enumerate(sides) if side == "train"]
@@ -93,7 +81,7 @@ def assign_sides(
     total = sum(share[side] for side in fill)
     edges = [sum(share[side] for side in fill[: k + 1]) / total for k in range(len(fill) - 1)]
 
-    position = {i: _position(seed, folder.records[i].sha256) for i in pool}
+    position = {i: _position(seed, groups[i] if whole else folder.records[i].sha256) for i in pool}
     own = {i: sum(position[i] >= edge for edge in edges) for i in pool}  # index into `fill`
     members = defaultdict(list)
     for i in pool:
@@ -109,6 +97,25 @@ def assign_sides(
     for i in kept:
         sides[i] = fill[placed[groups[i]]]
     return sides
+
+
+def missing_classes(folder: Folder) -> dict[str, list[str]]:
+    """For each of the sides that the folder itself has, the classes without a picture there."""
+    present = {(record.side, record.label) for record in folder.records}
+    return {
+        side: [n for label, n in enumerate(folder.classes) if (side, label) not in present]
+        for side in ("train", "val", "test")
+        if any(side == given for given, _ in present)
+    }
+
+
+def untrained(folder: Folder, names: Sequence[str]) -> str:
+    """Classes without training pictures, the first with the class that each may be meant to be."""
+    others = sorted(set(folder.classes).difference(names))
+    likely = ((name, get_close_matches(name, others, 1)) for name in names[:_NAMED])
+    named = [f"{name} (is it {near[0]}?)" if near else name for name, near in likely]
+    more = len(names) - len(named)
+    return ", ".join(named) + (f" and {more} more" if more else "")
 
 
 def twins_across(
@@ -162,9 +169,13 @@ def _fill_empty_sides(
     for label, name in enumerate(folder.classes):
         found = sorted(of_class[label], key=lambda group: (first[group], group))
         if len(found) < count:
+            pictures = sum(record.label == label for record in folder.records)
             raise DataError(
-                f"{folder.root}: class {name} has {len(found)} distinct pictures to split; "
-                f"at least {count} are needed, one for each side"
+                f"{folder.root}: class {name} has {pictures} pictures to split in {len(found)} "
+                f"groups, and at least {count} groups are needed, one for each side (pictures that "
+                "look alike are one group, unless --group-by says otherwise); add other pictures, "
+                "or put them in train, val and test folders, or group by something else: "
+                "--group-by file, folder, or a pattern in names"
             )
         start = 0
         for side in range(count):
@@ -193,7 +204,3 @@ def _position(seed: int, sha256: str) -> float:
     """A picture's place in [0, 1): uniform, independent of all others."""
     digest = hashlib.sha256(f"{seed}:{sha256}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
-
-
-def _by_hash(record: Record) -> str:
-    return record.sha256

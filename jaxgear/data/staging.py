@@ -39,7 +39,7 @@ def stage(
     """
     tasks = [paths[start : start + _TASK] for start in range(0, len(paths), _TASK)]
     arguments = (root, place, size, known)
-    if workers == 1 or len(tasks) == 1:
+    if workers == 1 or len(tasks) <= 1:
         with Workshop(*arguments) as workshop:
             for task in tasks:
                 yield from workshop.stage(task)

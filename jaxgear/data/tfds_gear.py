@@ -17,7 +17,7 @@ from jaxgear.data.cache import CacheChoice, PictureCache
 from jaxgear.data.encoded import ImageError
 from jaxgear.data.folder import Folder, Record, fingerprint
 from jaxgear.data.shards import FEATURES, Shard, read_shards
-from jaxgear.data.tfds_sets import SPLITS, bytes_of, first_line, newest, open_set, sources_of
+from jaxgear.data.tfds_sets import bytes_of, first_line, newest, open_set, side_of, sources_of
 from jaxgear.data.walk import Refused, printable, stable_key
 from jaxgear.errors import DataError
 
@@ -143,7 +143,7 @@ def _by_tables(folder: TfdsFolder, size: int) -> TfdsFolder:
 def _by_decoding(folder: TfdsFolder, label: str, store: PictureCache) -> TfdsFolder:
     """A set of others, or by `gear_builder.Gear`: every picture is decoded."""
     ours = all(set(rows.dataset_info.features) == FEATURES for rows in folder.sources.values())
-    sided = {SPLITS[split] for split in folder.sources} != {"train"}
+    sided = {side_of(split) for split in folder.sources} != {"train"}
 
     def check(place: tuple[str, int]) -> tuple[Record, tuple[str, int], str] | Refused:
         split, index = place
@@ -159,7 +159,7 @@ def _by_decoding(folder: TfdsFolder, label: str, store: PictureCache) -> TfdsFol
             path=path,
             sha256=row["sha256"].decode() if ours else sha256,
             label=int(row[label]),
-            side=SPLITS[split] if sided else None,
+            side=side_of(split) if sided else None,
             height=entry.height,
             width=entry.width,
             look=entry.look,

@@ -6,12 +6,18 @@ from typing import Any
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
-from jaxgear.data.walk import SIDES, printable
+from jaxgear.data.names import split_of
+from jaxgear.data.paths import expanded
+from jaxgear.data.walk import printable
 from jaxgear.errors import DataError
 from jaxgear.files import from_json, read_regular
 
 _KNOWN = "tensorflow_datasets.core.features."
-SPLITS = {**SIDES, "left_out": "left_out"}  # that are sides, and which
+
+
+def side_of(split: str) -> str | None:
+    """The side that a split of a set is; None if it is none."""
+    return split if split == "left_out" else split_of(split) or None
 
 
 def newest_version(base: Path) -> Path | None:
@@ -26,7 +32,7 @@ def newest(source: str) -> Path:
     name, at, folder = source.partition("@")
     if not (name and at and folder):
         raise DataError(f"tfds:{source}: expected tfds:NAME@DIR or tfds:NAME:CONFIG@DIR")
-    base = Path(folder).joinpath(*name.split(":", 1))
+    base = Path(expanded(folder)).joinpath(*name.split(":", 1))
     newest = newest_version(base)
     if newest is None:
         configs = sorted({path.parts[-3] for path in base.glob("*/*/dataset_info.json")})
@@ -77,7 +83,7 @@ def sources_of(builder: tfds.core.DatasetBuilder, image: str) -> dict[str, Any]:
         return {
             split: builder.as_data_source(split, decoders=decoders)
             for split in sorted(builder.info.splits)
-            if split in SPLITS
+            if side_of(split)
         }
     except NotImplementedError:
         raise DataError(

@@ -17,6 +17,7 @@ from typing import Any
 from jaxgear.data.dataset import Dataset
 from jaxgear.data.folder import Record
 from jaxgear.data.gear_builder import serialize, write_info
+from jaxgear.data.groups import NEAR_DUPLICATES
 from jaxgear.data.shards import (
     NAME,
     UNFINISHED,
@@ -37,20 +38,25 @@ _WORTH_PROCESSES = 2**28  # bytes a process; less is written before it has impor
 _Job = tuple[Shard, list[Callable[[], bytes]]]  # what to write, and how its pictures are had
 
 
-def last(base: Path, size: int | None, seed: int) -> TfdsFolder | None:
+def last(base: Path, chosen: dict[str, Any]) -> TfdsFolder | None:
     """The newest version, if there is one.
+
+    Args:
+        chosen: size, seed and group_by.
 
     Raises:
         DataError: it is not by `prepare`, or damaged.
-        UsageError: it was prepared with another size or seed.
+        UsageError: it was prepared with other choices.
     """
     if newest_version(base) is None:
         return None
     before = read_tfds(f"{NAME}@{base.parent}", size=1)
     if "recipe" not in before.metadata:
         raise DataError(f"{before.root}: not by `jaxgear prepare`; choose another place")
-    for name, wanted in (("size", size), ("seed", seed)):
-        if (has := before.metadata[name]) != wanted:
+    for name, wanted in chosen.items():
+        # Sets of before had no other grouping.
+        if (has := before.metadata.get(name, NEAR_DUPLICATES)) != wanted:
+            name = name.replace("_", "-")
             flag = f"--{name} {has}" if has is not None else f"no --{name}"
             raise UsageError(
                 f"{base}: was prepared with {flag}; say so again, or choose another place"
@@ -200,6 +206,8 @@ def _changes(before: TfdsFolder | None, records: dict[str, Record]) -> str:
 
 def _sync(folder: Path) -> None:
     """Waits until the files' and folders' names are on the disk."""
+    if os.name == "nt":  # a folder cannot be opened there
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

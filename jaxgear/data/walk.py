@@ -1,5 +1,6 @@
 """Which files of a data folder are meant as pictures, of which class and side; opens none."""
 
+import contextlib
 import os
 import re
 import unicodedata
@@ -7,15 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from jaxgear.data.names import PICTURE_NAME, left_by_system, split_of, splits_in_names
 from jaxgear.errors import DataError
 
-SIDES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-_SYSTEM = {"thumbs.db", "desktop.ini", "ehthumbs.db", "$recycle.bin", "system volume information"}
-_PICTURE_SUFFIXES = {
-    ".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -53,29 +49,24 @@ def stable_key(path: str) -> tuple[str, str]:
 def list_pictures(root: Path) -> Listing:
     """Walks `root/<class>/**`, or `root/{train,val,test}/<class>/**` whose sides are then kept.
 
-    A class is a first-level folder; folders below it are only descended into. Symbolic links are
-    followed, each real folder once a class, so loops end. Everything is in `stable_key` order.
+    A class is a first-level folder; folders below it are only descended into. Other spellings of
+    the sides are taken too (`names.split_of`). An empty class folder is refused, and no class.
+    Symbolic links are followed, each real folder once a class, so loops end. Everything is in
+    `stable_key` order.
 
     Raises:
-        DataError: no such folder, a class folder without a picture, class names that differ in
-            case alone, or side folders mixed with class folders.
+        DataError: no such folder, class names that differ in case alone, or folders that are named
+            like splits and are none that can be told.
     """
     listing = Listing()
     folders = _class_folders(root, "", listing)
-    sides = [name for name in folders if name in SIDES]
-    if sides and len(sides) == len(folders):
-        for folder in folders:
-            for name in _class_folders(root, folder + "/", listing):
-                _walk_class(root, f"{folder}/{name}", name, SIDES[folder], listing)
-    elif len(sides) > 1:
-        other = next(name for name in folders if name not in SIDES)
-        raise DataError(
-            f"{root}: holds sides ({', '.join(sides)}) beside another folder ({other}); "
-            "move the class folders into the sides, or rename the classes"
-        )
-    else:
-        for name in folders:
-            _walk_class(root, name, name, None, listing)
+    sides = _sides(root, folders)
+    for folder in folders:
+        if not sides:
+            _walk_class(root, folder, folder, None, listing)
+            continue
+        for name in _class_folders(root, folder + "/", listing):
+            _walk_class(root, f"{folder}/{name}", name, sides[folder], listing)
     _check_names(root, listing)
     listing.candidates.sort(key=lambda candidate: stable_key(candidate.path))
     listing.refused.sort(key=lambda refused: stable_key(refused.path))
@@ -91,9 +82,66 @@ def list_files(folder: Path) -> tuple[list[str], list[Refused]]:
         DataError: no such folder, or it cannot be listed.
     """
     _entries(folder)
+    _identity(folder)
     listing = Listing()
     files = sorted(_files_below(folder, "", set(), listing), key=stable_key)
     return files, sorted(listing.refused, key=lambda refused: stable_key(refused.path))
+
+
+def _sides(root: Path, folders: list[str]) -> dict[str, str]:
+    """The side of each of the first-level `folders`; empty where they are classes.
+
+    Raises:
+        DataError: some are named like splits, and which pictures are of which split is not clear.
+    """
+    inside = {name: _names_in(root / name) for name in folders}
+    named = {name: side for name in folders if (side := split_of(name)) is not None}
+    if named and len(named) == len(folders):
+        for name, side in named.items():
+            classes, files = inside[name]
+            if not side:
+                raise DataError(f"{root / name}: which split is that? Name it train, val or test")
+            if files and not classes:
+                raise DataError(
+                    f"{root / name}: a split without class folders; expected "
+                    f"{root / name}/<class>/<pictures>, or move it elsewhere"
+                )
+        return named
+    # A class may be called `train`: it has pictures of its own.
+    splits = [
+        name
+        for name in named
+        if inside[name][0] and not any(PICTURE_NAME.search(file) for file in inside[name][1])
+    ]
+    if splits:
+        other = next(name for name in folders if name not in splits)
+        raise DataError(
+            f"{root}: holds sides ({', '.join(splits)}) beside another folder ({other}); move the "
+            "class folders into the sides (train, val, test), or rename the classes"
+        )
+    for name in folders:
+        within = {side: below for below in inside[name][0] if (side := split_of(below))}
+        if "train" in within and len(within) > 1:
+            raise DataError(
+                f"{root / name}: holds the splits {', '.join(sorted(within.values()))}; expected "
+                f"the classes in the splits: {root}/train/<class>/<pictures>"
+            )
+    if pair := splits_in_names(folders):
+        raise DataError(
+            f"{root}: the folders {pair[0]} and {pair[1]} are named like splits of one class; "
+            f"expected {root}/train/<class> and so on"
+        )
+    return {}
+
+
+def _names_in(folder: Path) -> tuple[list[str], list[str]]:
+    """Names of the visible folders and files in a folder; none where it cannot be listed."""
+    names: tuple[list[str], list[str]] = ([], [])
+    with contextlib.suppress(DataError):
+        for entry in _entries(folder):
+            if not _is_hidden(entry):
+                names[not _is_folder(entry)].append(entry.name)
+    return names
 
 
 def _class_folders(root: Path, prefix: str, listing: Listing) -> list[str]:
@@ -114,12 +162,13 @@ def _class_folders(root: Path, prefix: str, listing: Listing) -> list[str]:
 
 def _walk_class(root: Path, folder: str, name: str, side: str | None, listing: Listing) -> None:
     name = unicodedata.normalize("NFC", name)
-    listing.classes.add(name)
     before = len(listing.candidates) + len(listing.refused)
     for path in _files_below(root, folder, {_identity(root)}, listing):
         listing.candidates.append(Candidate(path, name, side))
     if len(listing.candidates) + len(listing.refused) == before:
-        raise DataError(f"{root / folder}: class folder without pictures; fill or remove it")
+        listing.refused.append(Refused(folder, "class folder without pictures; fill or remove it"))
+    else:
+        listing.classes.add(name)
 
 
 def _files_below(
@@ -129,16 +178,16 @@ def _files_below(
     waiting = [folder]
     while waiting:
         current = waiting.pop()
-        identity = _identity(root / current)
+        try:
+            identity = _identity(root / current)
+            entries = _entries(root / current)
+        except DataError:  # no right to, or it has vanished meanwhile
+            listing.refused.append(Refused(current, "folder that cannot be listed"))
+            continue
         if identity in seen:
             listing.ignored.append(current)
             continue
         seen.add(identity)
-        try:
-            entries = _entries(root / current)
-        except DataError:
-            listing.refused.append(Refused(current, "folder that cannot be listed"))
-            continue
         for entry in entries:
             path = f"{current}/{entry.name}" if current else entry.name
             if _is_hidden(entry):
@@ -147,7 +196,7 @@ def _files_below(
                 listing.refused.append(Refused(text_of(path), "name that is not UTF-8"))
             elif not _is_folder(entry):
                 yield path
-            elif Path(entry.name).suffix.lower() in _PICTURE_SUFFIXES:
+            elif PICTURE_NAME.search(entry.name):
                 listing.refused.append(Refused(path, "a folder, not a picture"))
             else:
                 waiting.append(path)
@@ -166,22 +215,12 @@ def _check_names(root: Path, listing: Listing) -> None:
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
     """What is in a folder, in stable order."""
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(entries, key=lambda entry: stable_key(entry.name))
-    except FileNotFoundError:
-        raise DataError(f"{folder}: no such folder") from None
-    except NotADirectoryError:
-        raise DataError(f"{folder}: not a folder") from None
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be listed: {error.strerror}") from None
+    with _named(folder), os.scandir(folder) as entries:
+        return sorted(entries, key=lambda entry: stable_key(entry.name))
 
 
 def _is_hidden(entry: os.DirEntry[str]) -> bool:
-    """Hidden or a system's own. `_x` only as a folder: cameras name Adobe RGB files `_DSC1.JPG`."""
-    if entry.name.startswith(".") or entry.name.lower() in _SYSTEM:
-        return True
-    return entry.name.startswith("_") and _is_folder(entry)
+    return left_by_system(entry.name, _is_folder(entry))
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -192,8 +231,22 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _identity(folder: Path) -> tuple[int, int]:
-    status = folder.stat()
+    with _named(folder):
+        status = os.stat(f"{folder}{os.sep}.")  # noqa: PTH116 - the dot needs the right to enter
     return status.st_dev, status.st_ino
+
+
+@contextlib.contextmanager
+def _named(folder: Path) -> Iterator[None]:
+    """DataError for what the system says of a folder."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise DataError(f"{folder}: no such folder") from None
+    except NotADirectoryError:
+        raise DataError(f"{folder}: not a folder") from None
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be listed: {error.strerror}") from None
 
 
 def text_of(path: str) -> str:

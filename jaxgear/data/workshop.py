@@ -45,9 +45,11 @@ class Staged:
 
     def read(self) -> bytes:
         """The bytes to store."""
-        descriptor = os.open(self.file, os.O_RDONLY)  # half the time of a file object
+        # Half the time of a file object.
+        descriptor = os.open(self.file, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         try:
-            data = os.pread(descriptor, self.length, self.offset)
+            os.lseek(descriptor, self.offset, os.SEEK_SET)
+            data = os.read(descriptor, self.length)
         finally:
             os.close(descriptor)
         if hashlib.sha256(data).hexdigest() != self.stored:

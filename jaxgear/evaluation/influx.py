@@ -4,7 +4,8 @@ from collections import Counter
 from typing import Any
 
 from jaxgear.data.folder import Folder, require_clean
-from jaxgear.data.splits import LEFT_OUT, assign_sides, near_duplicate_groups
+from jaxgear.data.groups import NEAR_DUPLICATES
+from jaxgear.data.splits import LEFT_OUT, split_folder
 from jaxgear.evaluation.finished import SIDES, FinishedRun
 
 
@@ -19,8 +20,8 @@ def since(run: FinishedRun, folder: Folder) -> dict[str, Any]:
         DataError: a class that is too small to be split.
     """
     folder = require_clean(folder, "skip")
-    groups = near_duplicate_groups(folder.records)
-    sides = assign_sides(folder, groups, seed=int(run.config["seed"]))
+    group_by = run.config.get("group_by", NEAR_DUPLICATES)  # runs of before had no other
+    _, sides = split_folder(folder, seed=int(run.config["seed"]), group_by=group_by)
     old = {(picture.path, picture.sha256): picture.side for picture in run.pictures}
     now = {(r.path, r.sha256): side for r, side in zip(folder.records, sides, strict=True)}
     stayed = [key for key in now if key in old and old[key] != LEFT_OUT]

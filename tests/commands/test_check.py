@@ -12,7 +12,7 @@ from pictures import encoded, scene, write_set
 from jaxgear import cli
 from jaxgear.data.dataset import open_dataset
 from jaxgear.data.folder import read_folder
-from jaxgear.data.splits import near_duplicate_groups
+from jaxgear.data.groups import near_duplicate_groups
 from jaxgear.evaluation import contact_sheet, plots
 from jaxgear.training import history
 from jaxgear.training.runs import Run
@@ -68,6 +68,35 @@ def test_the_sheet_shows_pairs_that_contradict_first(tmp_path):
     assert figure.get_suptitle() == "The first 24 of 31 pairs that look alike"
     assert figure.axes[0].title.get_color() == plots.WRONG
     assert figure.axes[2].title.get_color() == plots.INK
+
+
+def test_classes_without_training_pictures_are_named(tmp_path, capsys):
+    root = write_set(tmp_path, {"train/axes": 3, "train/boots": 3, "TEST/axe": 2, "TEST/boots": 1})
+    assert call("check", root, "--json", tmp_path / "a.json") == 4
+    printed = capsys.readouterr().out
+    assert "warning: no train pictures of axe\n" in printed
+    assert "warning: no test pictures of axes\n" in printed
+    assert json.loads((tmp_path / "a.json").read_text())["missing"] == {
+        "train": ["axe"],
+        "test": ["axes"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("group_by", "stops"),
+    [("near-duplicates", True), ("folder", True), ("file", False), (r"frame_\d", False)],
+)
+def test_what_would_keep_a_run_from_splitting_is_said(tmp_path, capsys, group_by, stops):
+    for label, name in enumerate(("axes", "boots")):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for number in range(6):
+            frame = encoded(scene(label), "JPEG", quality=60 + number)
+            (tmp_path / "set" / name / f"frame_{number}.jpg").write_bytes(frame)
+    flags = ["--group-by", group_by, "--json", tmp_path / "a.json"]
+    assert call("check", tmp_path / "set", *flags) == 0
+    assert ("training would stop" in capsys.readouterr().out) == stops
+    reason = json.loads((tmp_path / "a.json").read_text())["cannot_be_split"]
+    assert (reason is not None) == stops
 
 
 def test_without_twins_there_is_no_sheet(tmp_path, capsys):

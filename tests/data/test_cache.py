@@ -127,6 +127,10 @@ def test_where_the_users_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert user_cache() == tmp_path / "own"
+    monkeypatch.setenv("JAXGEAR_CACHE", "~/c")
+    assert user_cache() == tmp_path / "home" / "c"
+    monkeypatch.setenv("JAXGEAR_CACHE", "$XDG_CACHE_HOME/c")
+    assert user_cache() == tmp_path / "xdg" / "c"
     monkeypatch.delenv("JAXGEAR_CACHE")
     assert user_cache() == tmp_path / "xdg" / "jaxgear"
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")

@@ -1,12 +1,13 @@
 """What `--data` names, in what order it is looked for, and what is said about it."""
 
 import ast
+import shutil
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import pytest
-from pictures import write_set
+from pictures import encoded, scene, write_set
 
 from jaxgear.data import dataset
 from jaxgear.data.dataset import open_dataset
@@ -129,13 +130,13 @@ def test_drawing_works_without_a_cache(tmp_path, monkeypatch, said):
     assert np.bincount([r.label for r in found.folder.records]).tolist() == [5] * 12
 
 
-@pytest.mark.parametrize(("free", "stored"), [(10_000, True), (1_000_000, False)])
+@pytest.mark.parametrize(("free", "stored"), [(10_000, True), (1_000_000, False), (None, False)])
 def test_a_set_of_more_than_half_of_the_free_memory_is_streamed(
     free, stored, tmp_path, monkeypatch, said
 ):
     write_set(tmp_path / "set", {"axes": 12, "boots": 12})  # 24 pictures: 18 kB at 16 pixels
     found = open_dataset(str(tmp_path / "set"), size=16, seed=0, say=said.append)
-    monkeypatch.setattr(dataset, "_free_memory", lambda: free)
+    monkeypatch.setattr(dataset, "free_memory", lambda: free)
     said.clear()
     chosen = found.streamed(False, said.append)
     assert chosen.stored is stored
@@ -149,5 +150,48 @@ def test_a_set_of_more_than_half_of_the_free_memory_is_streamed(
         np.testing.assert_array_equal(same.labels, side.labels)
 
 
-def test_free_memory_is_that_of_this_machine():
-    assert 2**24 < dataset._free_memory() < 2**50
+def test_many_twins_are_a_line_with_the_first_few(tmp_path, said):
+    """A line each would be tens of thousands."""
+    write_set(tmp_path / "set/train", {"axes": 12, "boots": 12})
+    for name in ("axes", "boots"):
+        shutil.copytree(tmp_path / "set/train" / name, tmp_path / "set/test" / name)
+        for path in (tmp_path / "set/test" / name).iterdir():
+            with PIL.Image.open(path) as picture:
+                picture.convert("RGB").save(path.with_suffix(".jpg"))
+            path.unlink()
+    open_dataset(str(tmp_path / "set"), size=16, seed=0, say=said.append)
+    (warning,) = [line for line in said if line.startswith("warning")]
+    assert warning.count(" and test/") == 3
+    assert "and 21 more; `jaxgear check" in warning
+
+
+def test_many_unusable_pictures_are_a_line_too(tmp_path, said):
+    write_set(tmp_path / "set", {"axes": 12, "boots": 12})
+    for number in range(50):
+        (tmp_path / f"set/axes/{number}.jpg").write_text("no")
+        (tmp_path / f"set/axes/.{number}.jpg").write_text("no")
+    open_dataset(str(tmp_path / "set"), size=16, seed=0, on_bad="skip", say=said.append)
+    assert len(said) == 3
+    assert "50 unusable pictures left out: axes/0.jpg, axes/1.jpg, axes/10.jpg and 47 more" in said
+
+
+def test_a_class_that_is_not_tested_is_a_warning(tmp_path, said):
+    write_set(tmp_path / "set", {"train/axes": 8, "train/boots": 8, "Val/axes": 2, "test/boots": 2})
+    open_dataset(str(tmp_path / "set"), size=16, seed=0, say=said.append)
+    assert [line for line in said if line.startswith("warning")] == [
+        "warning: no val pictures of boots",
+        "warning: no test pictures of axes",
+    ]
+
+
+def test_frames_of_one_object_are_split_by_file_where_that_is_asked_for(tmp_path, said):
+    for label, name in enumerate(("axes", "boots")):
+        (tmp_path / name).mkdir()
+        for number in range(20):
+            frame = encoded(scene(label), "JPEG", quality=60 + number)
+            (tmp_path / name / f"{number}.jpg").write_bytes(frame)
+    with pytest.raises(DataError, match="axes has 20 pictures to split in 1 groups"):
+        open_dataset(str(tmp_path), size=16, seed=0, say=said.append)
+    found = open_dataset(str(tmp_path), size=16, seed=0, group_by="file", say=said.append)
+    assert set(found.sides) == {"train", "val", "test"}
+    assert "warning: near-duplicates on two sides: " in said[0]

@@ -172,6 +172,16 @@ def test_skip_does_not_lose_a_class_silently(tmp_path: Path):
         require_clean(found, "skip")
 
 
+def test_skip_leaves_an_empty_class_folder_out_by_name(tmp_path: Path):
+    write_set(tmp_path, {"a": 1, "b": 1, "c": 0})
+    found = read_folder(tmp_path)
+    with pytest.raises(DataError, match=r"1 files cannot be used(.|\n)*  c: class folder without"):
+        require_clean(found)
+    kept = require_clean(found, "skip")
+    assert kept.classes == ("a", "b")
+    assert [r.path for r in kept.refused] == ["c"]
+
+
 def test_same_bytes_in_two_classes(tmp_path: Path):
     root = write_set(tmp_path, {"a": 2, "b": 2})
     shutil.copy(root / "a" / "00000.png", root / "b" / "copy.png")

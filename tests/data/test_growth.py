@@ -82,7 +82,7 @@ def check_sides(dataset, seed: int) -> None:
         if side != "left_out":
             of_photograph[path.split("/")[1].split("-")[0]].add(side)
     mixed = {name: found for name, found in of_photograph.items() if len(found) > 1}
-    # Only where a version was not recognised (`looks.alike` misses one now and then) can it be
+    # Only where a version was not recognised (`looks.groups` misses one now and then) can it be
     # elsewhere; what was recognised is on one side, always.
     groups = defaultdict(set)
     for record, group in zip(records, dataset.groups, strict=True):

@@ -6,9 +6,10 @@ from itertools import combinations
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
+from scipy import sparse
 
 from jaxgear.data import looks
-from jaxgear.data.looks import alike, describe
+from jaxgear.data.looks import describe, groups
 
 
 def catalogue(seed: int, colour: tuple[int, int, int] = (30, 60, 160)) -> np.ndarray:
@@ -43,7 +44,12 @@ def margin(pixels: np.ndarray, top: int, left: int) -> np.ndarray:
 
 
 def same(a: np.ndarray, b: np.ndarray) -> bool:
-    return list(alike([describe(a), describe(b)])) != []
+    return groups_of(describe(a), describe(b)) == 1
+
+
+def groups_of(*described: bytes) -> int:
+    """How many groups there are."""
+    return len(set(groups(described).tolist()))
 
 
 COPIES = {
@@ -75,7 +81,7 @@ def test_the_same_object_recoloured_looks_alike():
 
 
 def test_different_objects_on_white_do_not():
-    assert list(alike([describe(catalogue(s)) for s in range(60)])) == []
+    assert groups_of(*(describe(catalogue(s)) for s in range(60))) == 60
 
 
 def shape(kind: str, inset: int) -> np.ndarray:
@@ -119,7 +125,7 @@ def test_blank_pictures_say_nothing():
     speck = white.copy()
     speck[20:22, 20:22] = 0
     described = [describe(p) for p in (white, black, speck, white[:40])]
-    assert list(alike(described)) == []
+    assert groups_of(*described) == len(described)
 
 
 def test_a_mirror_image_is_another_picture():
@@ -130,8 +136,8 @@ def test_a_mirror_image_is_another_picture():
 def test_any_size_can_be_described(size: tuple[int, int]):
     pixels = np.zeros((*size, 3), np.uint8)
     assert len(describe(pixels)) == len(describe(catalogue(0)))
-    assert list(alike([describe(pixels)])) == []
-    assert list(alike([])) == []
+    assert groups_of(describe(pixels)) == 1
+    assert groups_of() == 0
 
 
 def plainly_described(image: Image.Image) -> bytes:
@@ -167,30 +173,73 @@ def test_the_descriptor_is_as_described(size: tuple[int, int]):
             assert looks.describe_image(shown) == plainly_described(shown)
 
 
-def test_blocks_do_not_change_the_pairs(monkeypatch: pytest.MonkeyPatch):
+def partition(numbers: np.ndarray) -> set[frozenset[int]]:
+    """Groups as sets of positions, whatever their numbers are."""
+    return {frozenset(np.flatnonzero(numbers == n).tolist()) for n in np.unique(numbers)}
+
+
+def test_blocks_do_not_change_the_groups(monkeypatch: pytest.MonkeyPatch):
     pictures = [catalogue(s) for s in range(15)]
     pictures += [jpeg(p, 60) for p in pictures] + [margin(p, 20, 9) for p in pictures[:8]]
     described = [describe(p) for p in pictures]
-    whole = {frozenset(pair) for pair in alike(described)}
+    whole = partition(groups(described))
     monkeypatch.setattr(looks, "_BLOCK", 4)
-    pairs = list(alike(described))
-    assert {frozenset(pair) for pair in pairs} == whole
-    assert len(pairs) == len(whole), "each pair once"
-    assert len(whole) >= 25
-    assert all(i != j for i, j in pairs)
+    assert partition(groups(described)) == whole
+    assert 15 <= len(whole) <= 18
 
 
-def test_hashing_brings_up_every_pair_that_compares_alike():
-    """Also those that are only just alike: versions of one picture, ever further from it."""
-    pictures = []
-    for seed in range(12):
+def noisy(seeds: range, levels: range, size: tuple[int, int] = (240, 300)) -> list[bytes]:
+    """Versions of some pictures, ever further from them."""
+    described = []
+    for seed in seeds:
         rng = np.random.default_rng(seed)
-        for noise in range(0, 60, 4):
-            changed = catalogue(seed) + rng.normal(0, noise, (300, 240, 1))
-            pictures.append(np.clip(changed, 0, 255).astype(np.uint8))
-    described = [describe(p) for p in pictures]
+        picture = np.asarray(Image.fromarray(catalogue(seed)).resize(size))
+        for noise in levels:
+            changed = picture + rng.normal(0, noise, (*picture.shape[:2], 1))
+            described.append(describe(np.clip(changed, 0, 255).astype(np.uint8)))
+    return described
+
+
+def every_pair(described: list[bytes]) -> set[frozenset[int]]:
+    """The groups if each picture is compared with each."""
     i, j = np.triu_indices(len(described), k=1)
-    every = looks._Table([looks._read(described)]).same(i, j)
-    found = set(alike(described))
-    assert found == set(zip(i[every].tolist(), j[every].tolist(), strict=True))
-    assert 100 < len(found) < 12 * 15 * 14 / 2
+    same = looks._Table([looks._read(described)]).same(i, j)
+    size = (len(described), len(described))
+    links = sparse.coo_array((np.ones(same.sum()), (i[same], j[same])), size)
+    return partition(sparse.csgraph.connected_components(links, directed=False)[1])
+
+
+def test_hashing_brings_up_all_that_compares_alike():
+    """Also those that are only just alike."""
+    described = noisy(range(12), range(0, 60, 4), (72, 90))
+    expected = every_pair(described)
+    assert partition(groups(described)) == expected
+    assert 12 < len(expected) < 12 * 15
+
+
+@pytest.mark.parametrize("kinds", [1, 3])
+def test_many_that_share_their_keys_are_grouped_as_if_all_were_compared(kinds: int):
+    described = noisy(range(kinds), range(0, 300 // kinds // 30), (96, 120)) * 30
+    order = np.random.default_rng(0).permutation(len(described))
+    described = [described[place] for place in order]
+    assert partition(groups(described)) == every_pair(described)
+
+
+def test_comparisons_grow_with_the_number_of_look_alikes(monkeypatch: pytest.MonkeyPatch):
+    """And not with its square: 16 times as many take 16 times as long."""
+    compared = 0
+    real = looks._Table.same
+
+    def counting(self, i, j):
+        nonlocal compared
+        compared += len(i)
+        return real(self, i, j)
+
+    monkeypatch.setattr(looks._Table, "same", counting)
+    described = noisy(range(1), range(1, 21), (96, 120))
+    each = {}
+    for count in (100, 1600):
+        compared = 0
+        assert groups_of(*(described * (count // 20))) <= 20
+        each[count] = compared / count
+    assert each[1600] < 1.2 * each[100] + 1, each

@@ -291,6 +291,55 @@ def test_what_cannot_be_added_to(tmp_path: Path):
         quietly(root, tmp_path / "file")
 
 
+def flat(root: Path) -> None:
+    write_set(root, {".": 3})
+
+
+def of_one_class(root: Path) -> None:
+    write_set(root, {"a": 3})
+
+
+def of_empty_classes(root: Path) -> None:
+    write_set(root, {"a": 0, "b": 0})
+
+
+def of_hidden_files(root: Path) -> None:
+    write_set(root, {".a": 3, "b/.c": 1})
+
+
+@pytest.mark.parametrize(
+    "make", [Path.mkdir, flat, of_one_class, of_empty_classes, of_hidden_files]
+)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_folder_without_classes_is_refused_and_nothing_is_written(tmp_path, make, workers):
+    make(tmp_path / "data")
+    with pytest.raises(DataError, match=r"class folders with pictures \(.*\), at least 2 needed"):
+        quietly(tmp_path / "data", tmp_path / "out", workers=workers)
+    assert not (tmp_path / "out").exists()
+
+
+def test_classes_of_folders_alone_are_refused_by_name(tmp_path):
+    for name in ("a/x.jpg", "b/y.png"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+    with pytest.raises(DataError, match=r"a/x.jpg: a folder, not a picture"):
+        quietly(tmp_path / "data", tmp_path / "out", workers=2)
+
+
+def test_nothing_is_prepared_inside_the_folder(tmp_path):
+    root = write_set(tmp_path / "data", {"a": 5, "b": 5})
+    for out in (root, root / "a" / "out"):
+        with pytest.raises(UsageError, match="in which nothing is written"):
+            quietly(root, out)
+    assert len(list(root.rglob("*"))) == 12
+
+
+def test_without_flock_a_set_is_written(tmp_path, monkeypatch):
+    """Windows has no fcntl."""
+    monkeypatch.setattr(prepared, "fcntl", None)
+    quietly(write_set(tmp_path / "data", {"a": 5, "b": 5}), tmp_path / "out")
+    assert len(read_tfds(f"gear@{tmp_path / 'out'}", size=24).records) == 10
+
+
 def test_a_full_disk_is_said():
     rows = (bytes(100_000) for _ in range(300))
     with pytest.raises(DataError, match=r"/dev/full: cannot be written: .*No space left"):

@@ -63,3 +63,31 @@ def test_what_cannot_be_a_picture_stays_in_the_list(pictures):
 def test_names_are_printed_on_one_line():
     assert printable("a\tb\n\x1b[31m\u2028é雪 $") == r"a\tb\n\x1b[31m\u2028é雪 $"
     assert printable("\udcff") == r"\udcff"
+
+
+@pytest.mark.parametrize("name", ["~backup.jpg", "$NOT_SET_AT_ALL", "ab:/c.jpg"])
+def test_a_file_may_be_called_like_that(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path(name).parent.mkdir(exist_ok=True)
+    Path(name).touch()
+    assert find_pictures([name]) == [Path(name)]
+
+
+def test_pictures_of_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "a.jpg").touch()
+    for source in ("~", "~/a.jpg", "~/*.jpg", "$HOME/a.jpg"):
+        assert find_pictures([source]) == [tmp_path / "a.jpg"]
+
+
+def test_a_folder_that_may_not_be_entered_is_left_to_whoever_opens_the_file(monkeypatch):
+    """`Path.is_dir` raises PermissionError there."""
+    real = os.stat
+
+    def refusing(path, **options):
+        if str(path).startswith("locked/"):
+            raise PermissionError(13, "Permission denied")
+        return real(path, **options)
+
+    monkeypatch.setattr(os, "stat", refusing)
+    assert find_pictures(["locked/a.jpg"]) == [Path("locked/a.jpg")]

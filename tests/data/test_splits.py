@@ -2,6 +2,7 @@
 
 import hashlib
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 from pictures import encoded, scene, write_set
 
 from jaxgear.data.folder import Folder, Record, read_folder
-from jaxgear.data.splits import assign_sides, near_duplicate_groups, twins_across
+from jaxgear.data.groups import near_duplicate_groups
+from jaxgear.data.splits import assign_sides, missing_classes, split_folder, twins_across
 from jaxgear.errors import DataError, UsageError
 
 
@@ -176,11 +178,13 @@ def test_tiny_classes_are_on_every_side(count: int, seed: int):
 
 def test_a_class_too_small_is_named_with_what_it_needs():
     records = made_up([10, 2])
-    with pytest.raises(DataError, match=r"class class1 has 2 distinct pictures.* at least 3"):
+    with pytest.raises(
+        DataError, match=r"class1 has 2 pictures to split in 2 groups, .*at least 3"
+    ):
         sides_of(records, alone(records))
     same = made_up([10, 5])
     groups = [r.sha256 if r.label == 0 else "one" for r in same]
-    with pytest.raises(DataError, match=r"class class1 has 1 distinct"):
+    with pytest.raises(DataError, match=r"class1 has 5 .* in 1 groups.* alike .*--group-by file"):
         sides_of(same, groups)
 
 
@@ -244,6 +248,59 @@ def test_sides_without_train_are_refused():
     records = made_up([5, 5], side="test")
     with pytest.raises(DataError, match=r"has the sides test but no train"):
         assign_sides(as_folder(records), alone(records), seed=0)
+
+
+def sided(**labels: list[int]) -> Folder:
+    """A folder with sides, of which each has pictures of these classes."""
+    records = [
+        r for side, own in labels.items() for r in made_up([4] * 9, 0, side) if r.label in own
+    ]
+    names = ("axes", "boots", "axe", "tents")
+    return Folder(Path("data"), names, tuple(records), (), (), "")
+
+
+def test_classes_without_training_pictures_are_an_error_by_name():
+    folder = sided(train=[0, 1], val=[0, 1], test=[1, 2, 3])
+    with pytest.raises(DataError, match=r"no training pictures of axe \(is it axes\?\), tents$"):
+        assign_sides(folder, alone(list(folder.records)), seed=0)
+    assert missing_classes(folder) == {
+        "train": ["axe", "tents"],
+        "val": ["axe", "tents"],
+        "test": ["axes"],
+    }
+
+
+def test_a_class_for_validation_alone_is_an_error_too():
+    folder = sided(train=[0, 1, 2], val=[3])
+    with pytest.raises(DataError, match="no training pictures of tents"):
+        assign_sides(folder, alone(list(folder.records)), seed=0)
+
+
+def test_without_sides_of_its_own_a_folder_misses_no_class():
+    assert missing_classes(as_folder(made_up([3, 3]))) == {}
+
+
+@pytest.mark.parametrize("by", ["folder", r"object(\d+)"])
+def test_groups_that_are_named_stay_whole(by: str):
+    """Of 30 frames of each object none is left out, and each is on one side."""
+    records = [
+        replace(r, path=f"{r.label}/object{i // 30}/{i}.jpg")
+        for i, r in enumerate(made_up([600, 600]))
+    ]
+    groups, sides = split_folder(as_folder(records), seed=0, group_by=by)
+    assert len(set(groups)) == 40
+    assert "left_out" not in sides
+    found: dict[str, set] = {}
+    for group, side in zip(groups, sides, strict=True):
+        found.setdefault(group, set()).add(side)
+    assert all(len(on) == 1 for on in found.values())
+    assert set(sides) == {"train", "val", "test"}
+
+
+def test_by_file_the_split_is_that_of_pictures_that_do_not_look_alike():
+    records = made_up([50, 50])
+    _, sides = split_folder(as_folder(records), seed=3, group_by="file")
+    assert sides == assign_sides(as_folder(records), alone(records), seed=3)
 
 
 def test_twins_across_given_sides_are_reported():

@@ -17,9 +17,10 @@ from PIL import Image
 
 from jaxgear.data.folder import Folder, pixels, read_folder, require_clean
 from jaxgear.data.gear_builder import Gear
+from jaxgear.data.groups import near_duplicate_groups
 from jaxgear.data.images import letterbox, load_rgb, portable
 from jaxgear.data.prepared import prepare
-from jaxgear.data.splits import assign_sides, near_duplicate_groups
+from jaxgear.data.splits import assign_sides
 from jaxgear.data.tfds_gear import read_tfds
 from jaxgear.errors import DataError
 

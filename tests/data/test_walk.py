@@ -3,13 +3,14 @@
 import contextlib
 import os
 import random
+import shutil
 import unicodedata
 from pathlib import Path
 
 import pytest
 
 from jaxgear.data import walk
-from jaxgear.data.walk import list_pictures
+from jaxgear.data.walk import list_files, list_pictures
 from jaxgear.errors import DataError
 
 
@@ -51,14 +52,67 @@ def test_sides_and_their_other_names(tmp_path: Path):
     assert list_pictures(tmp_path).ignored == ["notes.txt"]
 
 
+@pytest.mark.parametrize(
+    ("train", "val", "test"),
+    [
+        ("Train", "Valid", "TEST"),
+        ("training", "dev", "holdout"),
+        ("train_set", "val-set", "testset"),
+        ("01 Training", "02 Validation", "03 Testing"),
+        ("train2017", "val2017", "hold-out"),
+        ("TrainImages", "imgs_val", "test.data"),
+        ("x_train", "X Validation", "tests"),
+    ],
+)
+def test_sides_in_other_spellings(tmp_path: Path, train: str, val: str, test: str):
+    fill(tmp_path, f"{train}/a/1", f"{val}/a/2", f"{test}/b/3", f"{train}/labels.csv")
+    assert {(c.name, c.side) for c in list_pictures(tmp_path).candidates} == {
+        ("a", "train"),
+        ("a", "val"),
+        ("b", "test"),
+    }
+
+
+@pytest.mark.parametrize("name", ["trainval", "train_val", "TrainValid"])
+def test_pictures_for_training_and_validation_are_trained_on(tmp_path: Path, name: str):
+    fill(tmp_path, f"{name}/a/1", "test/a/2")
+    assert {path: side for path, _, side in found(tmp_path)} == {
+        f"{name}/a/1": "train",
+        "test/a/2": "test",
+    }
+
+
+@pytest.mark.parametrize("names", [("trainers", "tester"), ("holds", "vest"), ("trains", "data")])
+def test_words_that_only_begin_like_a_split_are_classes(tmp_path: Path, names: tuple[str, str]):
+    fill(tmp_path, *(f"{name}/a.jpg" for name in names))
+    assert sorted(name for _, name, _ in found(tmp_path)) == sorted(names)
+
+
 def test_one_class_may_be_called_train(tmp_path: Path):
-    fill(tmp_path, "train/1.jpg", "car/2.jpg", "Test/3.jpg")
+    fill(tmp_path, "train/1.jpg", "train/more/2.jpg", "car/2.jpg", "Test/3.jpg")
     assert {name for _, name, _ in found(tmp_path)} == {"train", "car", "Test"}
 
 
-def test_sides_beside_a_class_are_refused(tmp_path: Path):
-    fill(tmp_path, "train/a/1", "test/a/2", "boots/3")
-    with pytest.raises(DataError, match=r"sides \(test, train\) beside another folder \(boots\)"):
+@pytest.mark.parametrize(
+    ("paths", "message"),
+    [
+        (["train/a/1", "test/a/2", "boots/3"], r"sides \(test, train\) beside .* \(boots\)"),
+        (["Training/a/1", "boots/3.jpg"], r"sides \(Training\) beside another folder \(boots\)"),
+        (["train/a/1", "train/x.csv", "boots/3"], r"sides \(train\) beside another folder"),
+        (["train/a/1", "query/a/2", "gallery/a/3"], r"sides \(train\) beside .* \(gallery\)"),
+        (["train/a/1", "test/2.jpg"], r"test: a split without class folders"),
+        (["train/1.jpg", "test/2.jpg"], r"a split without class folders"),
+        (["train/a/1", "eval/a/2"], r"eval: which split is that\? Name it train, val or test"),
+        (["fold1/a/1", "fold2/a/2"], r"fold1: which split is that\?"),
+        (["gear/train/a/1", "gear/Test/a/2"], r"gear: holds the splits Test, train"),
+        (["boots/train/1", "boots/val/2", "axes/3"], r"boots: holds the splits train, val"),
+        (["boots_train/1", "boots_test/2"], r"folders boots_train and boots_test"),
+        (["trainA/1", "trainB/1", "testA/2", "testB/1"], r"folders trainA and testA"),
+    ],
+)
+def test_splits_that_are_not_clear_are_refused(tmp_path: Path, paths: list[str], message: str):
+    fill(tmp_path, *paths)
+    with pytest.raises(DataError, match=message):
         list_pictures(tmp_path)
 
 
@@ -99,17 +153,49 @@ def test_a_folder_named_like_a_picture_is_refused(tmp_path: Path):
 
 
 @pytest.mark.parametrize("empty", ["gloves", "gloves/nested"])
-def test_empty_class_folder_is_an_error_by_name(tmp_path: Path, empty: str):
-    fill(tmp_path, "boots/a.jpg", "axes/a.jpg")
+def test_an_empty_class_folder_is_refused_and_no_class(tmp_path: Path, empty: str):
+    fill(tmp_path, "boots/a.jpg", "axes/a.jpg", "tents/.DS_Store")
     (tmp_path / empty).mkdir(parents=True)
-    with pytest.raises(DataError, match=r"gloves: class folder without pictures"):
-        list_pictures(tmp_path)
+    listing = list_pictures(tmp_path)
+    assert listing.classes == {"axes", "boots"}
+    reason = "class folder without pictures; fill or remove it"
+    assert [(r.path, r.reason) for r in listing.refused] == [("gloves", reason), ("tents", reason)]
 
 
-def test_a_class_of_hidden_files_only_is_empty(tmp_path: Path):
-    fill(tmp_path, "boots/a.jpg", "gloves/.DS_Store")
-    with pytest.raises(DataError, match="gloves: class folder without"):
-        list_pictures(tmp_path)
+def test_an_empty_class_folder_of_one_side_is_refused(tmp_path: Path):
+    fill(tmp_path, "train/boots/a.jpg", "train/axes/a.jpg", "test/boots/a.jpg")
+    (tmp_path / "test/axes").mkdir()
+    listing = list_pictures(tmp_path)
+    assert [r.path for r in listing.refused] == ["test/axes"]
+    assert listing.classes == {"axes", "boots"}
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        "boots/@eaDir/a.jpg/SYNOPHOTO_THUMB_M.jpg",
+        "#recycle/old.jpg",
+        "lost+found/#12345",
+        "@Recycle/b.jpg",
+        "boots/IMG_1.AAE",
+        "boots/IMG_1.jpg.supplemental-metada.json",
+        "boots/Picasa.ini",
+        "boots/Icon\r",
+        "boots/GOPR1.THM",
+        "boots/a.jpg~",
+        "boots/~$a.jpg",
+        "CANONMSC/M0100.CTG",
+        "$RECYCLE.BIN/a.jpg",
+        "boots/a.jpg.xmp",
+    ],
+)
+def test_what_systems_and_cameras_leave_is_ignored_and_counted(tmp_path: Path, left: str):
+    fill(tmp_path, "boots/a.jpg", "axes/a.jpg", left)
+    listing = list_pictures(tmp_path)
+    assert [c.path for c in listing.candidates] == ["axes/a.jpg", "boots/a.jpg"]
+    assert len(listing.ignored) == 1
+    assert left.startswith(listing.ignored[0])
+    assert listing.refused == []
 
 
 @pytest.mark.parametrize("names", [("Boots", "boots"), ("STRASSE", "straße")])
@@ -249,3 +335,48 @@ def test_a_class_that_cannot_be_listed_stays_a_class(tmp_path: Path, monkeypatch
     listing = list_pictures(tmp_path)
     assert listing.classes == {"axes", "boots"}
     assert [r.path for r in listing.refused] == ["boots"]
+
+
+def test_a_folder_that_may_not_be_entered_is_refused(tmp_path: Path, monkeypatch):
+    """It can be listed, and nothing in it be opened: mode 644."""
+    fill(tmp_path, "boots/a.jpg", "boots/more/b.jpg", "axes/a.jpg", "axes/inner/c.jpg")
+    stat = os.stat
+
+    def refusing(path, **options):
+        if str(path) in {f"{tmp_path}/boots/.", f"{tmp_path}/axes/inner/."}:
+            raise PermissionError(13, "Permission denied")
+        return stat(path, **options)
+
+    monkeypatch.setattr(walk.os, "stat", refusing)
+    listing = list_pictures(tmp_path)
+    reason = "folder that cannot be listed"
+    assert [(r.path, r.reason) for r in listing.refused] == [
+        ("axes/inner", reason),
+        ("boots", reason),
+    ]
+    assert [c.path for c in listing.candidates] == ["axes/a.jpg"]
+
+
+def test_folders_that_vanish_meanwhile_are_refused(tmp_path: Path, monkeypatch):
+    fill(tmp_path, "boots/a.jpg", "boots/more/b.jpg", "axes/a.jpg")
+    real = walk._identity
+
+    def vanishing(folder):
+        if folder in (tmp_path / "axes", tmp_path / "boots/more"):
+            shutil.rmtree(folder)
+        return real(folder)
+
+    monkeypatch.setattr(walk, "_identity", vanishing)
+    assert [r.path for r in list_pictures(tmp_path).refused] == ["axes", "boots/more"]
+
+
+def test_a_root_that_may_not_be_entered_is_an_error(tmp_path: Path, monkeypatch):
+    fill(tmp_path, "boots/a.jpg", "axes/a.jpg")
+
+    def refusing(path, **options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(walk.os, "stat", refusing)
+    for listed in (list_pictures, list_files):
+        with pytest.raises(DataError, match="cannot be listed: Permission denied"):
+            listed(tmp_path)

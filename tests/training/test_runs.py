@@ -14,7 +14,7 @@ from test_checkpoints import data_file, flip_a_byte, leaves, make_state, row
 from jaxgear.data.dataset import keep_trained_out, open_dataset
 from jaxgear.data.folder import fingerprint
 from jaxgear.errors import CheckpointError, UsageError
-from jaxgear.training import checkpoints, history
+from jaxgear.training import checkpoints, history, lock
 from jaxgear.training.runs import Run
 
 Space = namedtuple("Space", "free")
@@ -191,6 +191,13 @@ def test_two_processes_cannot_write_one_run(tmp_path, dataset, capsys):
         pass
     assert "process 999999 on elsewhere ended without leaving" in capsys.readouterr().err
     assert not (run.path / "lock").exists()
+
+
+def test_without_flock_a_run_is_written_and_not_locked(tmp_path, dataset, monkeypatch):
+    """Windows has no fcntl."""
+    monkeypatch.setattr(lock, "fcntl", None)
+    with Run.create(tmp_path, "scratch", CONFIG, dataset, SOURCE) as run, reopen(run, dataset):
+        assert not (run.path / "lock").exists()
 
 
 def test_a_full_disk_is_named_at_the_first_save(tmp_path, dataset, monkeypatch):

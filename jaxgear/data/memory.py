@@ -1,0 +1,61 @@
+"""How much memory is free."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+_PROC, _CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
+
+
+def free_memory() -> int | None:
+    """Bytes that can be had without swapping: of the machine, or what its cgroups leave of it.
+
+    None where the system does not say: macOS and Windows.
+    """
+    found = [*_of_machine(), *_of_cgroups()]
+    return max(0, min(found)) if found else None
+
+
+def _of_machine() -> Iterator[int]:
+    with contextlib.suppress(OSError, ValueError):
+        for line in (_PROC / "meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                yield int(line.split()[1]) * 1024
+                return
+    with contextlib.suppress(AttributeError, OSError, ValueError):  # no such name, or no sysconf
+        yield os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _of_cgroups() -> Iterator[int]:
+    """What is left below each limit of this process's cgroup and of those that it is in."""
+    try:
+        lines = (_PROC / "self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:  # version 2
+            base, names = _CGROUPS, ("memory.max", "memory.current", "inactive_file")
+        elif "memory" in controllers.split(","):
+            base = _CGROUPS / "memory"
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        else:
+            continue
+        # A container sees the path of its host, and its own cgroup as the root.
+        inner = PurePosixPath(path.lstrip("/"))
+        for place in (inner, *inner.parents):
+            yield from _left(base / place, *names)
+
+
+def _left(folder: Path, limit: str, used: str, reclaimable: str) -> Iterator[int]:
+    try:
+        left = int((folder / limit).read_text()) - int((folder / used).read_text())
+    except (OSError, ValueError):  # "max": no limit
+        return
+    with contextlib.suppress(OSError, ValueError):
+        for line in (folder / "memory.stat").read_text().splitlines():
+            name, _, value = line.partition(" ")
+            if name == reclaimable:  # files that were read; they count as used
+                left += int(value)
+    yield left

@@ -1,0 +1,34 @@
+"""Paths as people write them."""
+
+import os
+import re
+
+from jaxgear.errors import UsageError
+
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+")  # of two letters or more: C:/ is a drive
+_UNSET = re.compile(r"\$(?:\{(\w+)\}|(\w+))(?=[/\\]|$)")  # a whole name in a path
+
+
+def expanded(path: str) -> str:
+    """A path in which `~` and variables of the environment are what they stand for.
+
+    For what no shell has expanded: `--data=~/pictures`, a setting in a file.
+
+    Raises:
+        UsageError: an address such as s3://bucket, a user or a variable that is not there; unless
+            it is the name of a file.
+    """
+    full = os.path.expanduser(os.path.expandvars(path))  # noqa: PTH111 - `Path` drops the slashes
+    if os.path.lexists(full):
+        return full
+    if address := _ADDRESS.match(full):
+        rest = full[address.end() :]
+        raise UsageError(
+            f"{address[1]}://{rest}: an address, not a path of this machine; copy from it, or to "
+            "it, with its own tools"
+        )
+    if full.startswith("~"):
+        raise UsageError(f"{path}: there is no such user")
+    if unset := _UNSET.search(full):
+        raise UsageError(f"{path}: the variable {unset[1] or unset[2]} is not set")
+    return full
