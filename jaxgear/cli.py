@@ -160,7 +160,8 @@ def exit_with(command: Callable[[], Any], debug: bool = False) -> NoReturn:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         code = command()
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except GearError as error:
         if debug:
             raise

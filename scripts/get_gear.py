@@ -69,7 +69,10 @@ def get_gear(
         DataError: nothing to be had, an unsafe archive, missing or changed pictures, or a target
             that holds something else. Nothing is left behind then.
     """
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+    target = Path(os.path.realpath(target))  # a link to a folder stays, and its folder is filled
+    if target.exists() and not target.is_dir():
+        raise DataError(f"{target}: not a folder; choose another --to")
+    if target.exists() and any(target.iterdir()):
         return _check_in_place(target, manifest, allow_incomplete)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

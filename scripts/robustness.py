@@ -9,6 +9,7 @@ pictures by class. `python -m jaxgear report RUN --robustness` has it by severit
 
 import argparse
 import csv
+import io
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from jaxgear.commands.report import named_folders
 from jaxgear.evaluation.corruptions import SEVERITIES
 from jaxgear.evaluation.finished import FinishedRun
 from jaxgear.evaluation.robustness import CLEAN, Measure
+from jaxgear.files import outputs
 
 
 def column(run: Path, data: str, sets: dict[str, Path], severities: list[int]) -> dict[str, float]:
@@ -47,17 +49,19 @@ def main() -> None:
     def run() -> None:
         sets = named_folders(given.set)
         severities = given.severity or list(SEVERITIES)
-        columns = [column(run, given.data, sets, severities) for run in given.runs]
-        names = [run.name for run in given.runs]
-        print("| |", " | ".join(names), "|")
-        print("|---|" + "---|" * len(names))
-        for row in columns[0]:
-            print(f"| {row} |", " | ".join(f"{one[row]:.3f}" for one in columns), "|")
-        if given.csv:
-            with given.csv.open("w", newline="") as file:
-                writer = csv.writer(file, lineterminator="\n")
+        with outputs({"--csv": given.csv}) as files:
+            columns = [column(run, given.data, sets, severities) for run in given.runs]
+            names = [run.name for run in given.runs]
+            print("| |", " | ".join(names), "|")
+            print("|---|" + "---|" * len(names))
+            for row in columns[0]:
+                print(f"| {row} |", " | ".join(f"{one[row]:.3f}" for one in columns), "|")
+            if "--csv" in files:
+                text = io.StringIO()
+                writer = csv.writer(text, lineterminator="\n")
                 writer.writerow(["test", *names])
                 writer.writerows([row, *(f"{c[row]:.4f}" for c in columns)] for row in columns[0])
+                files["--csv"].write(text.getvalue())
 
     exit_with(run)
 

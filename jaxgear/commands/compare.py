@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from jaxgear.errors import UsageError
-from jaxgear.files import to_json, write_output
+from jaxgear.files import Output, outputs, to_json
 
 SOURCE_LINES = (
     12  # of a difference between experiment files that are printed; of more, only the command
@@ -30,6 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Groups the runs by config and experiment file; prints and draws how the groups did."""
+    named = {f"--{flag}": getattr(arguments, flag) for flag in ("out", "csv", "json")}
+    with outputs(named) as files:
+        _compare(arguments, files)
+
+
+def _compare(arguments: argparse.Namespace, outputs: dict[str, Output]) -> None:
     from jaxgear.evaluation import comparison
     from jaxgear.evaluation.finished import FinishedRun
 
@@ -43,11 +49,11 @@ def run(arguments: argparse.Namespace) -> None:
     for line in found.warnings:
         print(f"warning: {line}")
     values = comparison.to_dict(found)
-    if arguments.csv:
-        write_output("--csv", arguments.csv, _csv(values))
-    if arguments.json:
-        write_output("--json", arguments.json, to_json(values))
-    if arguments.out:
+    if "--csv" in outputs:
+        outputs["--csv"].write(_csv(values))
+    if "--json" in outputs:
+        outputs["--json"].write(to_json(values))
+    if "--out" in outputs:
         from jaxgear.evaluation import plots, plots_compare
 
         figure = plots_compare.runs(
@@ -56,7 +62,7 @@ def run(arguments: argparse.Namespace) -> None:
                 for group in found.groups
             }
         )
-        write_output("--out", arguments.out, plots.png(figure))
+        outputs["--out"].write(plots.png(figure))
 
 
 def _print_groups(found) -> None:

@@ -3,9 +3,10 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from jaxgear.errors import UsageError
-from jaxgear.files import to_json, write_output
+from jaxgear.files import outputs, to_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,12 +23,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Prints and writes the fields of `test.json` for every picture of a folder."""
+    if arguments.batch_size < 1:
+        raise UsageError(f"--batch-size {arguments.batch_size}: must be at least 1")
+    with outputs({"--json": arguments.json}) as files:
+        summary = _evaluate(arguments)
+        if "--json" in files:
+            files["--json"].write(to_json(summary))
+
+
+def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
     from jaxgear import prediction
     from jaxgear.bundle import Bundle
     from jaxgear.evaluation import metrics, refusal
 
-    if arguments.batch_size < 1:
-        raise UsageError(f"--batch-size {arguments.batch_size}: must be at least 1")
     bundle = Bundle.load(arguments.model)
     side = prediction.open_folder(arguments.folder, bundle, arguments.on_bad)
     batch_size = min(arguments.batch_size, len(side.labels))
@@ -59,5 +67,4 @@ def run(arguments: argparse.Namespace) -> None:
         refused = sum(one.refused for one in others)
         summary["not_gear"] = {"n": len(others), "refused": refused}
         print(f"not gear refused {refused} of {len(others)}")
-    if arguments.json:
-        write_output("--json", arguments.json, to_json(summary))
+    return summary

@@ -133,7 +133,10 @@ def measured(
     found = Robustness(
         bundle.about.get("epoch"), bundle.fingerprint, sets, corruptions, list(SEVERITIES), n
     )
-    found.write(run.path)
+    try:
+        found.write(run.path)
+    except OSError as error:
+        say(f"warning: {run.path / FILE}: not kept, cannot be written ({error.strerror})")
     return found
 
 

@@ -17,6 +17,7 @@ from made_runs import untrained
 from jaxgear import cli
 from jaxgear.bundle import Bundle
 from jaxgear.data.images import letterbox, load_rgb
+from jaxgear.evaluation import robustness
 from jaxgear.evaluation.findings import find
 from jaxgear.evaluation.finished import FinishedRun
 from jaxgear.models.convnet import ConvNet, Dense
@@ -234,6 +235,34 @@ def test_pictures_that_moved_are_found_by_flag_and_hash(run, data, tmp_path, cap
     (there / tested.path).unlink()
     assert call("report", copy, "--data", there) == 4
     assert tested.path in capsys.readouterr().err
+
+
+def test_a_run_that_cannot_be_written_has_its_report_elsewhere(run, tmp_path, capsys):
+    """A folder of that name is as unwritable for root as a read-only disk is for others."""
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    for name in ("report.html", "robustness.json"):
+        (copy / name).unlink(missing_ok=True)
+        (copy / name).mkdir()
+    assert call("report", copy) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"error: --out {copy}/report.html: cannot be written (it is a folder)"
+    (copy / "robustness.json").rmdir()
+    assert call("report", copy, "--out", tmp_path / "here.html") == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'here.html'}\n"
+    assert (tmp_path / "here.html").read_text().startswith("<!DOCTYPE html>")
+    assert call("report", copy, "--out", "-") == 0
+    assert capsys.readouterr().out == (tmp_path / "here.html").read_text()
+
+
+def test_what_was_measured_of_a_run_that_cannot_be_written_is_shown(run, tmp_path, monkeypatch):
+    def full(path, value):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(robustness, "write_json", full)
+    said = []
+    found = robustness.measured(FinishedRun.read(run), corrupted=True, limit=1, say=said.append)
+    assert found.n == 1
+    assert said[-1].endswith("robustness.json: not kept, cannot be written (Read-only file system)")
 
 
 def test_a_run_without_a_model_is_one_line(run, tmp_path, capsys):
