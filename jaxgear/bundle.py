@@ -120,8 +120,11 @@ class Bundle:
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or _first_line(error)
             raise CheckpointError(f"{folder / CARD}: cannot be read ({reason})") from error
+        jax.devices()  # that a platform is not there is no fault of the bundle
         try:
             return cls._from_card(card, folder)
+        except (MemoryError, ImportError):
+            raise
         except CheckpointError as error:
             raise CheckpointError(f"{folder}: {_first_line(error)}") from error
         except KeyError as error:
@@ -172,6 +175,8 @@ class Bundle:
         init = functools.partial(self.model.init_with_output, jax.random.key(0), train=False)
         try:
             logits, wanted = jax.eval_shape(init, pictures)
+        except (MemoryError, ImportError):
+            raise
         except Exception as error:  # whatever a network makes of layers that do not fit
             raise ValueError(f"the network cannot run: {_first_line(error)}") from error
         if logits.shape != (1, len(self.classes)):

@@ -172,7 +172,44 @@ def exit_with(command: Callable[[], Any], debug: bool = False) -> NoReturn:
             raise
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+    except (MemoryError, RuntimeError, AssertionError, ImportError) as error:
+        if debug or not (lacking := _lacking(error)):
+            raise
+        print(f"error: {lacking}", file=sys.stderr)
+        sys.exit(1)
     except BrokenPipeError:  # whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _lacking(error: Exception) -> str | None:
+    """What the machine lacks for which an error was raised, and what to do; None for others."""
+    text = str(error).strip().partition("\n")[0]
+    if isinstance(error, MemoryError):
+        return f"not enough memory{_limit()} ({text or 'for what was asked for'})"
+    if "RESOURCE_EXHAUSTED" in text:
+        return f"not enough memory on the device, try a smaller --batch-size ({text[:200]})"
+    if "can't start new thread" in text:
+        return f"no thread can be started: too many processes (ulimit -u), or memory{_limit()}"
+    if isinstance(error, ImportError):
+        return f"a library cannot be loaded ({text}); install it as README says"
+    jax = sys.modules.get("jax")
+    if jax is None or not jax.config.jax_platforms:
+        return None
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as missing:  # which of them depends on the platform
+        reason = str(missing).partition("\n")[0][:200] or "no such devices, or no plugin for them"
+        return f"JAX_PLATFORMS={jax.config.jax_platforms}: not on this machine ({reason})"
+    return None
+
+
+def _limit() -> str:
+    """The limit of a process' memory that batch systems set, if there is one."""
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows
+        return ""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return "" if limit == resource.RLIM_INFINITY else f" within ulimit -v {limit >> 10}"

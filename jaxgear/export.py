@@ -38,6 +38,8 @@ def export(bundle: Bundle) -> bytearray:
     pictures = jax.ShapeDtypeStruct((batch, bundle.size, bundle.size, 3), jnp.uint8)
     try:
         return jax.export.export(jax.jit(outputs), platforms=PLATFORMS)(pictures).serialize()
+    except MemoryError:
+        raise
     except Exception as error:  # whatever a network of the user's own makes of a symbolic batch
         reason = str(error).strip().partition("\n")[0]
         raise GearError(f"this network cannot be exported: {reason}") from error

@@ -1,6 +1,7 @@
 """Commands: what they print, what they write, and their exit codes."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
+from small_bundle import make_bundle
 
 from jaxgear import cli
 
@@ -86,6 +88,57 @@ def test_help_and_mistakes_import_nothing_heavy():
             [sys.executable, "-c", code, argument], capture_output=True, text=True, cwd=ROOT
         )
         assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("error", "word"),
+    [
+        (MemoryError(), "not enough memory"),
+        (MemoryError("a.jpg: too little memory to decode it"), "(a.jpg: too little memory"),
+        (
+            RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nmore"),
+            "--batch-size",
+        ),
+        (RuntimeError("can't start new thread"), "no thread can be started"),
+        (ImportError("libcublas.so.12: cannot open"), "libcublas.so.12"),
+    ],
+)
+def test_what_the_machine_lacks_is_one_line(error, word, capsys):
+    def command():
+        raise error
+
+    with pytest.raises(SystemExit) as stop:
+        cli.exit_with(command)
+    assert stop.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert word in line
+    with pytest.raises(type(error)):
+        cli.exit_with(command, debug=True)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), AssertionError(), ValueError("x")])
+def test_errors_of_our_own_keep_their_traceback(error):
+    def command():
+        raise error
+
+    with pytest.raises(type(error)):
+        cli.exit_with(command)
+
+
+@pytest.mark.parametrize("platform", ["cuda", "no_such"])
+def test_a_platform_that_is_not_there_is_named(tmp_path, platform):
+    make_bundle().save(tmp_path / "model")
+    done = subprocess.run(
+        [sys.executable, "-m", "jaxgear", "evaluate", tmp_path / "model", "no/such"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"JAX_PLATFORMS": platform},
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: JAX_PLATFORMS={platform}: not on this machine (")
 
 
 def test_prepare_writes_a_set_that_can_be_read(tmp_path, capsys):

@@ -90,6 +90,8 @@ def load_backbone(path: Path) -> Backbone:
         return _load(path)
     except CheckpointError as error:  # it may quote what a stranger wrote
         raise CheckpointError(printable(str(error))[:1400]) from error
+    except MemoryError:
+        raise
     except Exception as error:  # names and numbers of a stranger make the machine fail in any way
         reason = printable(repr(error))[:200]
         raise CheckpointError(f"{path}: damaged, or no weights of a ResNet ({reason})") from error
