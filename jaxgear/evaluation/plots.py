@@ -125,6 +125,8 @@ def confusion(
 
 def grid(tiles: Sequence[Tile], title: str = "", columns: int | None = None) -> Figure:
     """Pictures with titles, in rows; wrong ones titled in red with a red frame."""
+    if not tiles:
+        raise ValueError("no pictures, so there is no grid of them")
     columns = columns or _columns(len(tiles))
     rows = math.ceil(len(tiles) / columns)
     lines = max(sum(map(bool, (t.detail, t.name, t.warning))) for t in tiles)

@@ -1,7 +1,7 @@
 """What grids show: test pictures with what is right, and new ones with what is thought of them."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -30,7 +30,7 @@ _SEEN = {
 
 
 def prediction_grid(
-    bundle: Bundle, predictions: Sequence[Prediction], total: int | None = None
+    bundle: Bundle, predictions: Prediction | Iterable[Prediction], total: int | None = None
 ) -> plots.Figure:
     """New pictures titled with class and probability, below it the second guess and the name.
 
@@ -38,8 +38,15 @@ def prediction_grid(
     resolution than the network's, read again from where they are.
 
     Args:
+        predictions: what `prediction.predict` gives, or one of them.
         total: how many there are, where `predictions` are the first of more.
+
+    Raises:
+        ValueError: no predictions.
     """
+    predictions = [predictions] if isinstance(predictions, Prediction) else list(predictions)
+    if not predictions:
+        raise ValueError("no predictions, so there is nothing to show")
     total = total or len(predictions)
     shown = predictions[:MOST]
     with ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -45,6 +45,18 @@ def test_class_probability_second_guess_and_name(picture):
     )
 
 
+def test_one_prediction_or_a_generator_of_them_is_shown(picture):
+    for given, count in ((prediction(picture), 1), ((prediction(picture) for _ in range(2)), 2)):
+        assert len(tiles.prediction_grid(BUNDLE, given).axes) == count
+
+
+def test_of_nothing_there_is_no_grid():
+    with pytest.raises(ValueError, match="no predictions"):
+        tiles.prediction_grid(BUNDLE, [])
+    with pytest.raises(ValueError, match="no pictures"):
+        plots.grid([])
+
+
 @pytest.mark.parametrize(("side", "words"), [("train", "training data"), ("test", "test data")])
 def test_a_picture_of_the_data_set_is_marked(picture, side, words):
     marked = tiles.prediction_grid(BUNDLE, [prediction(picture, side=side)]).axes[0]
