@@ -73,7 +73,7 @@ def _on_hosts(experiment: Callable[[C], Path], config: C) -> Path:
     devices.join(config.hosts, config.host_id, config.coordinator)
     with contextlib.ExitStack() as stack:
         if not devices.first_host():
-            silent = stack.enter_context(Path(os.devnull).open("w"))
+            silent = stack.enter_context(Path(os.devnull).open("w", errors="replace"))
             stack.enter_context(contextlib.redirect_stdout(silent))
         try:
             return _within_memory(experiment, config)
@@ -155,6 +155,10 @@ def exit_with(command: Callable[[], Any], debug: bool = False) -> NoReturn:
     def terminate(number: int, frame: Any) -> NoReturn:
         raise SystemExit(128 + number)
 
+    for stream in (sys.stdout, sys.stderr):
+        # A name may hold what the terminal's encoding lacks; None: the stream is closed.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGTERM, terminate)
     # Shells start background jobs with SIGINT ignored; who sends it all the same means it.
     signal.signal(signal.SIGINT, signal.default_int_handler)

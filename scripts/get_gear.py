@@ -25,6 +25,7 @@ from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from jaxgear.cli import exit_with
 from jaxgear.errors import DataError, GearError
 
 URL = "https://challenge.blob.core.windows.net/challengefiles/gear_images.zip"
@@ -262,4 +263,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

@@ -14,6 +14,7 @@ import re
 import sys
 from pathlib import Path
 
+from jaxgear.cli import exit_with
 from jaxgear.errors import CheckpointError, GearError, UsageError
 from jaxgear.files import is_special
 from jaxgear.models import download
@@ -76,4 +77,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

@@ -1,5 +1,7 @@
 """Commands: what they print, what they write, and their exit codes."""
 
+import contextlib
+import io
 import json
 import os
 import subprocess
@@ -9,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
+from made_runs import write_run
+from pictures import write_set
 from small_bundle import make_bundle
 
 from jaxgear import cli
@@ -88,6 +92,39 @@ def test_help_and_mistakes_import_nothing_heavy():
             [sys.executable, "-c", code, argument], capture_output=True, text=True, cwd=ROOT
         )
         assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "ascii"])
+def test_names_that_a_terminal_cannot_print_are_replaced(tmp_path, encoding):
+    """Of classes, pictures, folders and runs, in lines, warnings and errors."""
+    folder = write_set(tmp_path / "Ü雪", {"axes": 2, "靴": 2})
+    (folder / "靴/ж.jpg").write_text("text")
+    make_bundle(classes=("axes", "靴")).save(tmp_path / "模型/model")
+    write_run(tmp_path / "走る")
+    model = tmp_path / "模型"
+    got = io.BytesIO()
+    terminal = io.TextIOWrapper(got, encoding=encoding, write_through=True)
+    with contextlib.redirect_stdout(terminal), contextlib.redirect_stderr(terminal):
+        assert call("check", folder) == 4
+        assert call("predict", model, folder) == 4
+        assert call("predict", model, folder, "--csv", tmp_path / "a.csv") == 4
+        assert call("evaluate", model, folder, "--on-bad", "skip") == 0
+        assert call("compare", tmp_path / "走る") == 0
+        assert call("evaluate", model, tmp_path / "нет") == 4
+    printed = got.getvalue().decode(encoding)
+    assert printed.count(r"\u9774") > 8  # boots
+    assert r"\u0436.jpg" in printed
+    assert r"\u043d\u0435\u0442: no such folder" in printed
+    assert "靴" in (tmp_path / "a.csv").read_text(encoding="utf-8")
+
+
+def test_a_name_that_is_no_text_is_printed():
+    """Of bytes that are not UTF-8, on a terminal of UTF-8."""
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    with contextlib.redirect_stdout(stream), pytest.raises(SystemExit) as stop:
+        cli.exit_with(lambda: print(os.fsdecode(b"run-\xff")))
+    assert stop.value.code == 0
+    assert stream.buffer.getvalue() == b"run-\\udcff\n"
 
 
 @pytest.mark.parametrize(
