@@ -17,7 +17,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "images", nargs="*", metavar="IMAGE", help="files, folders, patterns in quotes"
     )
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="a row a picture, all classes")
+    parser.add_argument(
+        "--csv",
+        type=Path,
+        metavar="FILE",
+        help="a row a picture: path, class, probability, a column a class, score, refused; a class "
+        "that is called as another column has class:NAME (- is standard output, here and below)",
+    )
     parser.add_argument("--grid", type=Path, metavar="FILE", help="the pictures with titles, PNG")
     parser.add_argument("--json", type=Path, metavar="FILE", help="all that is known of each")
     parser.add_argument("--batch-size", type=int, default=64)

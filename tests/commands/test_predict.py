@@ -44,7 +44,7 @@ def test_lines_csv_json_and_grid_agree(here, capsys):
     lines = [line.split("\t") for line in printed.out.splitlines()]
     with Path("a.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["path", "class", "probability", *CLASSES, "score"]
+    assert list(rows[0]) == ["path", "class", "probability", *CLASSES, "score", "refused"]
     found = json.loads(Path("a.json").read_text())
     assert found["unreadable"] == []
     bundle = Bundle.load("run")
@@ -216,10 +216,48 @@ def test_what_is_no_gear_is_none(strict, capsys):
     for score, line, row, entry in zip(strict, lines, rows, entries, strict=True):
         assert (line[1] == "none") == (row["class"] == "none") == (score < least)
         assert entry["class"] == row["class"] == line[1]
+        assert entry["refused"] == (row["refused"] == "true") == (score < least)
         assert entry["score"] == float(row["score"]) == pytest.approx(score, abs=1e-5)
         shown = score if score < least else float(row["probability"])
         assert float(line[2]) == pytest.approx(shown, abs=1e-4)
     assert [line[1] for line in lines].count("none") == 2
+
+
+@pytest.mark.parametrize(
+    "classes",
+    [
+        ("path", "class", "probability"),
+        ("score", "refused", "Path"),
+        ("path", "class:path", "class:class:path"),
+        ("CLASS", "axes", "class:"),
+    ],
+)
+def test_a_class_that_is_called_as_a_column_has_a_column_of_its_own(here, classes):
+    make_bundle(classes=classes).save(Path("run/model"))
+    assert call("predict", "run", "new", "--csv", "a.csv", "--json", "a.json") == 0
+    with Path("a.csv").open(newline="") as file:
+        header, *rows = csv.reader(file)
+    assert len({name.casefold() for name in header}) == len(header) == 8
+    entries = json.loads(Path("a.json").read_text())["predictions"]
+    for row, entry in zip(rows, entries, strict=True):
+        assert row[0] == entry["path"]
+        assert row[1] == entry["class"]
+        assert list(map(float, row[3:6])) == [entry["probabilities"][name] for name in classes]
+        assert row[6:] == [f"{entry['score']:.6f}", "false"]
+
+
+def test_a_class_called_none_is_told_from_a_refusal(here):
+    """All five are of class none or refused, so are called none; which, `refused` says."""
+    bundle = make_bundle(classes=("none", "None", "NONE"))
+    scores = [one.score for one in prediction.predict(bundle, ["new"])]
+    dataclasses.replace(bundle, accept_from=sorted(scores)[2]).save(Path("run/model"))
+    assert call("predict", "run", "new", "--csv", "a.csv", "--json", "a.json") == 0
+    with Path("a.csv").open(newline="") as file:
+        found = [row["refused"] for row in csv.DictReader(file)]
+    entries = json.loads(Path("a.json").read_text())["predictions"]
+    assert {entry["class"].lower() for entry in entries} == {"none"}
+    assert found == [str(score < sorted(scores)[2]).lower() for score in scores]
+    assert [str(entry["refused"]).lower() for entry in entries] == found
 
 
 def test_evaluate_counts_what_is_refused(strict, capsys):
