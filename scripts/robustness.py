@@ -10,6 +10,7 @@ pictures by class. `python -m jaxgear report RUN --robustness` has it by severit
 import argparse
 import csv
 import io
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from jaxgear.cli import exit_with
 from jaxgear.commands.report import named_folders
 from jaxgear.evaluation.corruptions import SEVERITIES
 from jaxgear.evaluation.finished import FinishedRun
+from jaxgear.evaluation.metrics import known_pictures
 from jaxgear.evaluation.robustness import CLEAN, Measure
 from jaxgear.files import outputs
 
@@ -29,6 +31,8 @@ def column(run: Path, data: str, sets: dict[str, Path], severities: list[int]) -
     rows = {}
     for name, score in measure.sets(sets).items():
         rows[name] = score.accuracy
+        if sentence := known_pictures(score.by_side):
+            print(f"note: {run}: {name}: {sentence}", file=sys.stderr)
         if name != CLEAN:
             rows[f"{name}, macro-F1"] = score.macro_f1
     corruptions, _ = measure.corruptions(severities)

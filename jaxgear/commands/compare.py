@@ -135,7 +135,8 @@ def _csv(values) -> str:
     import io
 
     text = io.StringIO()
-    writer = csv.DictWriter(text, ["group", "run", "seed", *COLUMNS], lineterminator="\n")
+    columns = ["group", "run", "seed", *COLUMNS]
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     for group in values["groups"]:
         for one in group["runs"]:

@@ -53,6 +53,10 @@ def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
         f"loss {summary['loss']:.4f}  macro-F1 {summary['macro_f1']:.4f}  "
         f"calibration error {summary['ece']:.4f}  n {summary['n']}"
     )
+    sides = [bundle.side_of(record.sha256) for record in side.records]
+    summary["by_side"] = metrics.by_side(logits, side.labels, bundle.classes, sides)
+    if sentence := metrics.known_pictures(summary["by_side"]):
+        print(f"note: {arguments.folder}: {sentence}", file=sys.stderr)
     summary |= refusal.acceptance(bundle, logits)
     if bundle.accept_from is not None:
         print(f"gear accepted {summary['accepted']:.4f} (scores from {bundle.accept_from:.3f})")
@@ -65,6 +69,13 @@ def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
             if one.error is None
         ]
         refused = sum(one.refused for one in others)
-        summary["not_gear"] = {"n": len(others), "refused": refused}
+        known = sum(one.side is not None for one in others)
+        if known:
+            print(
+                f"note: {arguments.not_gear}: {known} of {len(others)} are in the data of this "
+                "model",
+                file=sys.stderr,
+            )
+        summary["not_gear"] = {"n": len(others), "refused": refused, "known": known}
         print(f"not gear refused {refused} of {len(others)}")
     return summary

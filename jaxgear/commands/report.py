@@ -70,7 +70,10 @@ def run(arguments: argparse.Namespace) -> None:
         )
         if beside and measured is None:
             raise UsageError(f"--beside: nothing is measured of {finished.path}; add --robustness")
-        page = report.render(finished, find(finished, arguments.data), measured, beside)
+        found = find(finished, arguments.data)
+        for line in found.trained_on:
+            print(f"warning: {line}", file=sys.stderr)
+        page = report.render(finished, found, measured, beside)
         files["--out"].write(page)
         print(file)
 

@@ -13,7 +13,7 @@ from jaxgear.data.images import letterbox
 from jaxgear.errors import CheckpointError
 from jaxgear.evaluation import calibration, explain, metrics, refusal
 from jaxgear.evaluation.finished import FinishedRun, Picture
-from jaxgear.evaluation.own_pictures import only, open_source
+from jaxgear.evaluation.own_pictures import only, open_source, said_of, trained_on_test
 from jaxgear.evaluation.twins import THUMBNAIL, Twins, find_twins
 from jaxgear.prediction import NONE, Predictor
 
@@ -79,6 +79,7 @@ class Findings:
     calibration: Calibration
     refusals: Refusals | None  # None: the model takes every picture for gear
     twins: Twins
+    trained_on: list[str]  # sentences about test pictures that were trained on
 
 
 def find(run: FinishedRun, source: str | None = None) -> Findings:
@@ -107,6 +108,7 @@ def find(run: FinishedRun, source: str | None = None) -> Findings:
         calibration=_calibration(logits[tested], labels[tested], bundle.temperature),
         refusals=_refusals(bundle, show, len(val)),
         twins=find_twins(run, folder),
+        trained_on=said_of(run, trained_on_test(run)),
     )
 
 

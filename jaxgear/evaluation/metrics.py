@@ -1,13 +1,23 @@
 """What a classifier is worth, as numbers on small tables. numpy alone."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from jaxgear.evaluation.calibration import expected_calibration_error, log_softmax
+
+NEW = "new"  # a side for pictures that are not of the model's data
+WORDS = {
+    "train": "trained on",
+    "val": "validated on",
+    "test": "tested on",
+    "left_out": "left out",
+    NEW: "new",
+}
+OF_A_SIDE = ("accuracy", "loss", "n", "interval95", "macro_f1")
 
 
 def confusion_matrix(
@@ -74,6 +84,33 @@ def summarise(
         "per_class": dict(zip(classes, per_class(table), strict=True)),
         "confusion": table.tolist(),
     }
+
+
+def by_side(
+    logits: Float[np.ndarray, "N K"],
+    labels: Int[np.ndarray, " N"],
+    classes: Sequence[str],
+    sides: Sequence[str | None],
+) -> dict[str, dict[str, Any]]:
+    """`accuracy, loss, n, interval95, macro_f1` of the pictures on each side of the model's data,
+    and of the `NEW` ones, whose side is None; of those sides alone that have pictures.
+    """
+    names = np.array([side or NEW for side in sides], object)
+    found = {}
+    for name in WORDS:
+        if (rows := names == name).any():
+            summary = summarise(logits[rows], labels[rows], classes, 1.0)
+            found[name] = {key: summary[key] for key in OF_A_SIDE}
+    return found
+
+
+def known_pictures(sides: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """A sentence about `by_side` where a model was made with some of the pictures, else None."""
+    total = sum(found["n"] for found in sides.values())
+    if (known := total - sides.get(NEW, {"n": 0})["n"]) == 0:
+        return None
+    parts = (f"{f['n']} {WORDS[name]} {f['accuracy']:.4f}" for name, f in sides.items())
+    return f"{known} of {total} are in the data of this model; accuracy by side: {', '.join(parts)}"
 
 
 def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -104,9 +104,14 @@ def _classes(found: Findings) -> str:
         + ["refused"] * bool(found.refusals),
         rows,
     )
-    return table + page.paragraph(
-        "Intervals are Wilson's: with few pictures they are wide, and a class with a recall of 1 "
-        "may still miss some."
+    trained_on = "".join(page.paragraph(f"Warning: {line}.") for line in found.trained_on)
+    return (
+        trained_on
+        + table
+        + page.paragraph(
+            "Intervals are Wilson's: with few pictures they are wide, and a class with a recall of "
+            "1 may still miss some."
+        )
     )
 
 

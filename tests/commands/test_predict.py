@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -264,7 +265,7 @@ def test_evaluate_counts_what_is_refused(strict, capsys):
     write_set(Path(), {"gear/axes": 3, "gear/boots": 2})
     assert call("evaluate", "run", "gear", "--not-gear", "new", "--json", "a.json") == 0
     found = json.loads(Path("a.json").read_text())
-    assert found["not_gear"] == {"n": 5, "refused": 2}
+    assert found["not_gear"] == {"n": 5, "refused": 2, "known": 1}
     assert found["accepted"] == 0.6  # the same five pictures
     assert found["accept_from"] == sorted(strict)[2]
     assert found["n"] == 5
@@ -276,12 +277,51 @@ def test_evaluate_counts_what_is_refused(strict, capsys):
     assert "not gear refused 2 of 5" in printed
 
 
+def test_evaluate_says_which_pictures_the_model_knows(here, capsys):
+    """Figures of each side add up to those of all; FOLDER has sides of its own or not."""
+    root = write_set(here / "set", {"axes": 4, "boots": 3})
+    paths = sorted(root.rglob("*.png"))
+    sides = ["train", "train", "train", "val", "test", None, None]
+    known = {
+        hashlib.sha256(p.read_bytes()).hexdigest(): s for p, s in zip(paths, sides, strict=True)
+    }
+    make_bundle(known={k: s for k, s in known.items() if s}).save(here / "run/model")
+    assert call("evaluate", "run", "set", "--json", "a.json") == 0
+    printed = capsys.readouterr()
+    note = next(line for line in printed.err.splitlines() if line.startswith("note: set: "))
+    assert note.startswith("note: set: 5 of 7 are in the data of this model; accuracy by side: 3 ")
+    found = json.loads(Path("a.json").read_text())
+    assert {name: one["n"] for name, one in found["by_side"].items()} == {
+        "train": 3, "val": 1, "test": 1, "new": 2
+    }  # fmt: skip
+    for measure in ("accuracy", "loss"):
+        mean = sum(one["n"] * one[measure] for one in found["by_side"].values()) / 7
+        assert mean == pytest.approx(found[measure])
+    for name in ("train", "test"):
+        root.joinpath(name).mkdir()
+        for kind in ("axes", "boots"):
+            shutil.copytree(root / kind, root / name / kind)
+    for kind in ("axes", "boots"):
+        shutil.rmtree(root / kind)
+        shutil.rmtree(root / "test" / kind)
+    write_set(root, {"test/axes": 1, "test/boots": 1}, start=900)
+    assert call("evaluate", "run", "set") == 0
+    assert "note: set: 5 of 9 are in the data" in capsys.readouterr().err
+
+
+def test_evaluate_on_new_pictures_has_nothing_to_say(here, capsys):
+    write_set(here, {"set/axes": 2, "set/boots": 2}, start=500)
+    assert call("evaluate", "run", "set", "--json", "a.json") == 0
+    assert "note" not in capsys.readouterr().err
+    assert list(json.loads(Path("a.json").read_text())["by_side"]) == ["new"]
+
+
 def test_a_model_that_accepts_everything_says_so(here, capsys):
     write_set(Path(), {"gear/axes": 3, "gear/boots": 2})
     assert call("evaluate", "run", "gear", "--not-gear", "new", "--json", "a.json") == 0
     found = json.loads(Path("a.json").read_text())
     assert (found["accepted"], found["accept_from"]) == (1.0, None)
-    assert found["not_gear"] == {"n": 5, "refused": 0}
+    assert found["not_gear"] == {"n": 5, "refused": 0, "known": 1}
     printed = capsys.readouterr()
     assert "trained without --backgrounds" in printed.err
     assert "gear accepted" not in printed.out

@@ -7,6 +7,7 @@ import numpy as np
 import PIL.Image
 import pytest
 from made_runs import SOURCE, write_run
+from small_bundle import make_bundle
 
 from jaxgear import cli
 from jaxgear.evaluation import comparison
@@ -89,6 +90,25 @@ def test_labels_go_on_after_z():
     labels = [comparison._label(index) for index in range(60)]
     assert labels[25:28] == ["Z", "AA", "AB"]
     assert len(set(labels)) == 60
+
+
+def test_test_pictures_that_were_trained_on_are_said(tmp_path):
+    """By the run itself, by the model that its weights are from, or nobody knows."""
+    make_bundle(known={"c1": "train", "c2": "val"}).save(tmp_path / "start" / "model")
+    clean = write_run(tmp_path / "clean", seed=3, init_from=str(tmp_path / "start"))
+    chosen = write_run(tmp_path / "chosen", seed=2, init_from=str(tmp_path / "start"))
+    taken = write_run(tmp_path / "taken", seed=1, init_from=str(tmp_path / "start/model"))
+    gone = write_run(tmp_path / "gone", seed=0, init_from=str(tmp_path / "no"))
+    own = write_run(tmp_path / "own", test_pictures="a")
+    found = compared(clean, chosen, taken, gone, own)
+    said = [line for line in found.warnings if "trained on" in line]
+    assert [line.split(":")[0] for line in said] == [str(taken), str(gone), str(own)]
+    assert "1 of its 1 test pictures were trained on by" in said[0]
+    assert "is not known" in said[1]
+    runs = [one for group in comparison.to_dict(found)["groups"] for one in group["runs"]]
+    assert [one["test_trained_on"] for one in runs if one["run"] in map(str, (clean, taken))] == [
+        {}, {str(tmp_path / "start/model"): 1}
+    ]  # fmt: skip
 
 
 def test_command_prints_draws_and_writes(optimizers, tmp_path, capsys):
