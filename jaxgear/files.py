@@ -32,7 +32,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         return
     path = Path(os.path.realpath(path))
     if not path.parent.exists():
-        raise FileNotFoundError(errno.ENOENT, f"no folder {path.parent}")
+        raise FileNotFoundError(errno.ENOENT, f"no folder {path.parent}", str(path))
     new = path.with_name(f".new-{path.name}")
     try:
         with new.open("wb") as file:
@@ -60,7 +60,7 @@ def _status(path: Path) -> os.stat_result | None:
 def _open_in_place(path: Path, status: os.stat_result) -> BinaryIO:
     """A device or pipe, to be written; OSError for a folder, and a pipe that nobody reads."""
     if stat.S_ISDIR(status.st_mode):
-        raise IsADirectoryError(errno.EISDIR, "it is a folder")
+        raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
     give_up = time.monotonic() + PATIENCE
     while True:
         try:
@@ -71,7 +71,7 @@ def _open_in_place(path: Path, status: os.stat_result) -> BinaryIO:
             if error.errno != errno.ENXIO or not stat.S_ISFIFO(status.st_mode):
                 raise
             if time.monotonic() > give_up:
-                raise OSError(errno.ENXIO, "nobody reads this pipe") from None
+                raise OSError(errno.ENXIO, "nobody reads this pipe", str(path)) from None
             time.sleep(0.05)
     os.set_blocking(descriptor, True)
     return open(descriptor, "wb")  # noqa: PTH123 - a descriptor, not a path

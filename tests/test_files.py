@@ -159,10 +159,13 @@ exit_with(command)
 """
 
 
+def environment():
+    return os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+
+
 def start(names, folder, **streams):
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
     command = [sys.executable, "-c", WORK, *names]
-    return subprocess.Popen(command, cwd=folder, env=environment, **streams)
+    return subprocess.Popen(command, cwd=folder, env=environment(), **streams)
 
 
 def read_five_bytes(names, folder):
@@ -194,10 +197,10 @@ def test_the_file_behind_standard_output_keeps_all_that_is_written(tmp_path, nam
 
 def test_a_standard_output_that_was_closed_before_is_no_traceback(tmp_path):
     for names, code in ((["a"], 0), (["-"], 2)):
-        closed = {"preexec_fn": lambda: os.close(1), "stderr": subprocess.PIPE}
-        with start(names, tmp_path, **closed) as work:
-            assert work.stderr.read().count(b"\n") == (code == 2)
-            assert work.wait(60) == code
+        command = ["sh", "-c", 'exec "$0" "$@" >&-', sys.executable, "-c", WORK, *names]
+        done = subprocess.run(command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE)
+        assert done.stderr.count(b"\n") == (code == 2)
+        assert done.returncode == code
     assert len((tmp_path / "a").read_text().split()) == 20_000
 
 
