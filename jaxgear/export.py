@@ -55,7 +55,7 @@ def card(bundle: Bundle, artefact: bytes | bytearray, name: str) -> dict[str, An
         "format": "StableHLO, serialised by jax.export",
         "platforms": list(PLATFORMS),
         "jax": f"{jax.__version__} or newer",
-        "input": f"uint8 [batch, {size}, {size}, 3], RGB, any batch",
+        "input": f"uint8 [batch, {size}, {size}, 3], RGB, any batch of 1 or more",
         "output": output + "; float32 [batch], scores" * refuses,
         "classes": list(bundle.classes),
         "preprocessing": {

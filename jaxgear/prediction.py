@@ -18,7 +18,7 @@ from jaxtyping import Float, UInt8
 
 from jaxgear.bundle import Bundle
 from jaxgear.compile_cache import keep_compiled
-from jaxgear.data.dataset import Side
+from jaxgear.data.dataset import Side, few
 from jaxgear.data.encoded import ImageError, read_bytes
 from jaxgear.data.folder import OnBad, pixels, read_folder, require_clean
 from jaxgear.data.images import letterbox, load_letterboxed
@@ -176,9 +176,8 @@ def open_folder(root: Path, bundle: Bundle, on_bad: OnBad) -> Side:
                 f"{root / name}: the model knows no class {name!r}, only "
                 f"{', '.join(bundle.classes)}"
             )
-    for name in bundle.classes:
-        if name not in folder.classes:
-            print(f"warning: {root} has no pictures of class {name}", file=sys.stderr)
+    if absent := [name for name in bundle.classes if name not in folder.classes]:
+        print(f"warning: {root} has no pictures of class {few(absent)}", file=sys.stderr)
     order = np.array([bundle.classes.index(name) for name in folder.classes], np.int32)
     labels = order[[record.label for record in folder.records]]
     return Side(pixels(folder, bundle.size), labels, folder.records)

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from jaxgear.errors import UsageError
+from jaxgear.errors import CheckpointError, UsageError
 from jaxgear.files import Output, outputs, to_json
 
 SOURCE_LINES = (
@@ -43,7 +43,17 @@ def _compare(arguments: argparse.Namespace, outputs: dict[str, Output]) -> None:
     for path, place in zip(arguments.runs, places, strict=True):
         if places.count(place) > 1:
             raise UsageError(f"{path}: given more than once")
-    found = comparison.compare([FinishedRun.read(path) for path in arguments.runs])
+    runs, unread = [], []
+    for path in arguments.runs:
+        try:
+            runs.append(FinishedRun.read(path))
+        except CheckpointError as error:
+            if not path.exists():  # a slip of the pen, where the rest is a crashed run of RUNS/*
+                raise
+            unread.append(error)
+    if not runs:
+        raise unread[0]
+    found = comparison.compare(runs, [f"{error}; left out" for error in unread])
     _print_groups(found)
     _print_differences(found)
     for line in found.warnings:

@@ -32,6 +32,8 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
+    import numpy as np
+
     from jaxgear import prediction
     from jaxgear.bundle import Bundle
     from jaxgear.evaluation import metrics, refusal
@@ -42,11 +44,15 @@ def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
     logits = prediction.Predictor(bundle, batch_size).logits(side.images)
     summary = metrics.summarise(logits, side.labels, bundle.classes, bundle.temperature)
     summary["epoch"] = bundle.about.get("epoch")
-    for name, row in summary["per_class"].items():
-        print(
-            f"  {name:24} precision {row['precision']:.3f}  recall {row['recall']:.3f}  "
-            f"f1 {row['f1']:.3f}  n {row['n']}"
-        )
+    taken_for = np.sum(summary["confusion"], axis=0)
+    for (name, row), count in zip(summary["per_class"].items(), taken_for, strict=True):
+        if row["n"]:
+            print(
+                f"  {name:24} precision {row['precision']:.3f}  recall {row['recall']:.3f}  "
+                f"f1 {row['f1']:.3f}  n {row['n']}"
+            )
+        elif count:  # recall and F1 of a class without pictures are of nothing
+            print(f"  {name:24} n 0, {count} pictures of others taken for it")
     low, high = summary["interval95"]
     print(
         f"accuracy {summary['accuracy']:.4f} ({low:.4f} to {high:.4f})  "

@@ -121,5 +121,15 @@ def _expand(source: str) -> Iterable[Path | Refused]:
     elif os.path.lexists(source) or not _PATTERN.search(source):
         yield path
     else:
-        for match in sorted(glob.glob(source, recursive=True), key=stable_key):  # noqa: PTH207
+        pattern = _below_what_is_there(path)
+        for match in sorted(glob.glob(pattern, recursive=True), key=stable_key):  # noqa: PTH207
             yield from _expand(match)
+
+
+def _below_what_is_there(pattern: Path) -> str:
+    """A pattern whose first folders are names where there are such, whatever brackets they have."""
+    for folder in pattern.parents:  # the longest first
+        if folder.is_dir():
+            rest = pattern.relative_to(folder)
+            return str(Path(glob.escape(str(folder)), rest))
+    return str(pattern)

@@ -83,8 +83,8 @@ def figures(run: FinishedRun) -> dict[str, float | int | None]:
     }
 
 
-def compare(runs: Sequence[FinishedRun]) -> Comparison:
-    """Groups runs and says how the groups differ."""
+def compare(runs: Sequence[FinishedRun], warnings: Sequence[str] = ()) -> Comparison:
+    """Groups runs and says how the groups differ; `warnings` come before its own."""
     members: dict[str, list[FinishedRun]] = {}
     for run in runs:
         members.setdefault(_method(run), []).append(run)
@@ -107,7 +107,7 @@ def compare(runs: Sequence[FinishedRun]) -> Comparison:
         },
         sources={g.label: _changed_lines(first, g) for g in others if _source(first) != _source(g)},
         pairs={group.label: _pairs(first, group) for group in others},
-        warnings=tuple(_warnings(groups)),
+        warnings=(*warnings, *_warnings(groups)),
     )
 
 

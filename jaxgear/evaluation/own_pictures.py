@@ -30,19 +30,25 @@ def open_source(run: FinishedRun, source: str | None, size: int) -> Folder:
         ) from error
 
 
-def only(folder: Folder, run: FinishedRun, pictures: Sequence[Picture]) -> Folder:
+def only(
+    folder: Folder, run: FinishedRun, pictures: Sequence[Picture], source: str | None = None
+) -> Folder:
     """`folder` with the records of `pictures` alone, in their order.
 
-    Pictures that were added or moved since do not matter, one that is gone does.
+    Pictures that were added or moved since do not matter, one that is gone does. `source`: the
+    place that somebody named for them, as in `open_source`.
 
     Raises:
         DataError: a picture is gone.
     """
     records = {record.sha256: record for record in folder.records}
     if gone := [picture.path for picture in pictures if picture.sha256 not in records]:
+        what_to_do = "name their place with --data FOLDER"
+        if source:
+            what_to_do = "--data names another folder, or they were edited (their bytes are asked)"
         raise DataError(
             f"{folder.root}: {len(gone)} of the pictures that {run.path} was tested on are not "
-            f"there, as {gone[0]}; name their place with --data FOLDER"
+            f"there, as {gone[0]}; {what_to_do}"
         )
     return dataclasses.replace(folder, records=tuple(records[p.sha256] for p in pictures))
 

@@ -93,9 +93,11 @@ def _classes(found: Findings) -> str:
     ):
         right = counts[len(rows)]
         low, high = wilson_interval(right, row["n"])
-        figures = (f"{row[key]:.3f}" for key in ("precision", "recall"))
+        precision, recall, f1 = (
+            f"{row[key]:.3f}" if row["n"] else "-" for key in ("precision", "recall", "f1")
+        )
         interval = f"{low:.3f} to {high:.3f}" if row["n"] else "-"
-        rows.append([name, *figures, interval, f"{row['f1']:.3f}", str(row["n"])])
+        rows.append([name, precision, recall, interval, f1, str(row["n"])])
         if found.refusals:
             rows[-1].append(str(found.refusals.by_class[name]))
     table = page.table(

@@ -153,7 +153,7 @@ class Measure:
         self._predictor = Predictor(bundle)
         pictures = run.side("test")
         folder = open_source(run, source, bundle.size)
-        self._images = pixels(only(folder, run, pictures), bundle.size)
+        self._images = pixels(only(folder, run, pictures, source), bundle.size)
         self._labels = np.array([bundle.classes.index(one.name) for one in pictures], np.int32)
         # Those to corrupt, of more than there is time for: any, but always the same.
         self._order = np.argsort([one.sha256 for one in pictures], kind="stable")

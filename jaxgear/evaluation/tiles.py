@@ -100,13 +100,19 @@ def test_tiles(bundle: Bundle, side: Side, logits: Float[np.ndarray, "N K"]) -> 
     return [
         plots.Tile(
             side.images[i],
-            f"{names[predicted[i]]} {sure[i]:.2f}",
-            f"not: {names[side.labels[i]]}" if predicted[i] != side.labels[i] else "",
+            *_verdict(names[side.labels[i]], names[predicted[i]], sure[i]),
             warning=_REFUSED if bundle.refuses(scores[i]) else "",
             wrong=bool(predicted[i] != side.labels[i]),
         )
         for i in (*wrong, *right)
     ]
+
+
+def _verdict(true: str, predicted: str, sure: np.floating) -> tuple[str, str]:
+    """Title and detail of a test picture: what it is, and what it was taken for."""
+    if true == predicted:
+        return f"{true} {sure:.2f}", ""
+    return true, f"taken for {predicted} {sure:.2f}"
 
 
 def _words(name: str) -> str:

@@ -316,6 +316,24 @@ def test_evaluate_on_new_pictures_has_nothing_to_say(here, capsys):
     assert list(json.loads(Path("a.json").read_text())["by_side"]) == ["new"]
 
 
+def test_a_class_without_pictures_has_no_figures(here, capsys):
+    """One line for all that are absent; what is taken for one of them is said."""
+    classes = tuple(f"class{i}" for i in range(30))
+    make_bundle(classes=classes).save(here / "run/model")
+    write_set(here, {"set/class3": 2, "set/class4": 2}, start=500)
+    assert call("evaluate", "run", "set", "--json", "a.json") == 0
+    printed = capsys.readouterr()
+    (warning,) = printed.err.splitlines()
+    assert warning.endswith("no pictures of class class0, class1, class2 and 25 more")
+    rows = [line.split() for line in printed.out.splitlines() if line.startswith("  class")]
+    found = json.loads(Path("a.json").read_text())
+    taken = np.sum(found["confusion"], axis=0)
+    expected = [name for i, name in enumerate(classes) if i in (3, 4) or taken[i]]
+    assert [row[0] for row in rows] == expected
+    assert all(("precision" in row) == (row[0] in ("class3", "class4")) for row in rows)
+    assert len(found["per_class"]) == 30
+
+
 def test_a_model_that_accepts_everything_says_so(here, capsys):
     write_set(Path(), {"gear/axes": 3, "gear/boots": 2})
     assert call("evaluate", "run", "gear", "--not-gear", "new", "--json", "a.json") == 0

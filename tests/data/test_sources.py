@@ -41,6 +41,20 @@ def test_finds(pictures, sources, expected):
     assert list(map(str, find_pictures(sources))) == expected
 
 
+@pytest.mark.parametrize("folder", ["set [2024]", "a[b]c", "[x]/deep*"])
+def test_patterns_below_folders_with_brackets(tmp_path, monkeypatch, folder):
+    monkeypatch.chdir(tmp_path)
+    for name in ("1.jpg", "in/2.jpg", "a.txt"):
+        Path(folder, name).parent.mkdir(parents=True, exist_ok=True)
+        Path(folder, name).touch()
+    for root in (Path(), tmp_path):
+        assert find_pictures([root / folder / "*.jpg"]) == [root / folder / "1.jpg"]
+        assert find_pictures([root / folder / "**/*.jpg"]) == [
+            root / folder / "1.jpg", root / folder / "in/2.jpg"
+        ]  # fmt: skip
+        assert find_pictures([root / folder / "[ab].txt"]) == [root / folder / "a.txt"]
+
+
 @pytest.mark.parametrize("source", ["nothing/*.jpg", "empty", "."])
 def test_nothing_found_is_an_error_by_name(tmp_path, monkeypatch, source):
     monkeypatch.chdir(tmp_path)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import PIL.Image
@@ -135,8 +136,8 @@ def test_command_prints_draws_and_writes(optimizers, tmp_path, capsys):
     [
         (["no/run"], 5, "no/run"),
         (["muon-0", "./muon-0"], 2, "more than once"),
-        (["muon-0", "empty"], 5, "empty: no epoch"),
-        (["muon-0", "bad"], 5, "bad: cannot be read"),
+        (["muon-0", "no/run"], 5, "no/run"),
+        (["empty", "bad"], 5, "empty: no epoch"),
     ],
 )
 def test_mistakes(optimizers, tmp_path, runs, code, word, capsys, monkeypatch):
@@ -149,6 +150,25 @@ def test_mistakes(optimizers, tmp_path, runs, code, word, capsys, monkeypatch):
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     assert word in lines[0]
+
+
+def test_what_cannot_be_read_is_left_out_by_name(optimizers, tmp_path, capsys, monkeypatch):
+    """A crashed run, a damaged one, and other files, as `RUNS/*` names them."""
+    monkeypatch.chdir(tmp_path)
+    write_run(tmp_path / "empty", losses=())
+    (write_run(tmp_path / "bad") / "splits.json").write_text("{}")
+    (write_run(tmp_path / "cut") / "history.csv").write_text("epoch,step,train_loss\n1,2")
+    Path("study.csv").write_text("trial,seed\n")
+    odd = ["empty", "bad", "cut", "study.csv"]
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["compare", *map(str, optimizers), *odd, "--json", "a.json"])
+    assert stop.value.code == 0
+    warnings = json.loads(Path("a.json").read_text())["warnings"]
+    assert [line.split(":")[0] for line in warnings] == odd
+    assert all(line.endswith("; left out") for line in warnings)
+    printed = capsys.readouterr().out
+    assert all(f"warning: {line}" in printed for line in warnings)
+    assert "A     3" in printed
 
 
 def test_curves_of_runs_of_different_length_have_a_mean_over_all(tmp_path):

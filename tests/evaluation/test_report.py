@@ -234,7 +234,9 @@ def test_pictures_that_moved_are_found_by_flag_and_hash(run, data, tmp_path, cap
     shutil.copytree(data, there)
     (there / tested.path).unlink()
     assert call("report", copy, "--data", there) == 4
-    assert tested.path in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert tested.path in message
+    assert "--data names another folder, or they were edited" in message  # not: name it
 
 
 def test_a_run_that_cannot_be_written_has_its_report_elsewhere(run, tmp_path, capsys):

@@ -84,7 +84,11 @@ def test_test_pictures_that_are_refused_say_so():
     logits = np.array([[4, 0, 0], [0, 3, 0], [0, 0, 1], [1, 0, 0]], np.float32)
     side = Side(np.zeros((4, 16, 16, 3), np.uint8), np.array([0, 0, 2, 1], np.int32), ())
     shown = tiles.test_tiles(dataclasses.replace(BUNDLE, accept_from=2.0), side, logits)
-    assert [one.title.split()[0] for one in shown] == ["boots", "axes", "axes", "hardshell"]
+    assert [(one.title, one.detail.rpartition(" ")[0]) for one in shown[:2]] == [
+        ("axes", "taken for boots"), ("boots", "taken for axes")
+    ]  # fmt: skip
+    assert [one.title.split()[0] for one in shown[2:]] == ["axes", "hardshell"]
+    assert not any(one.detail for one in shown[2:])
     assert [one.wrong for one in shown] == [True, True, False, False]
     assert ["refused" in one.warning for one in shown] == [False, True, False, True]
     assert not any(one.warning for one in tiles.test_tiles(BUNDLE, side, logits))
