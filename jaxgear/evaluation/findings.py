@@ -166,10 +166,10 @@ def _refusals(bundle: Bundle, show: _Show, first: int) -> Refusals | None:
         return None
     order = first + np.argsort(show.scores[first:], kind="stable")
     rows = order[: sum(map(bundle.refuses, show.scores[order]))]
-    names = [bundle.classes[label] for label in show.labels[rows]]
+    counts = np.bincount(show.labels[rows], minlength=len(bundle.classes))
     return Refusals(
         right=int((show.probs[rows].argmax(axis=1) == show.labels[rows]).sum()),
-        by_class={name: names.count(name) for name in bundle.classes},
+        by_class=dict(zip(bundle.classes, counts.tolist(), strict=True)),
         lowest=show(rows[:TOP_REFUSED]),
     )
 

@@ -29,6 +29,23 @@ def confusion_matrix(
     return table
 
 
+def most_confused(
+    confusion: Int[np.ndarray, "K K"], classes: Sequence[str], most: int
+) -> tuple[Int[np.ndarray, "M M"], list[str]]:
+    """A table of `most` classes at most, and their names: of more, those with the most mistakes, in
+    their order, and all others as one, so that every picture still counts.
+    """
+    if len(classes) <= most:
+        return confusion, list(classes)
+    mistakes = confusion.sum(axis=0) + confusion.sum(axis=1) - 2 * np.diag(confusion)
+    kept = np.sort(np.argsort(-mistakes, kind="stable")[: most - 1])
+    place = np.full(len(classes), most - 1)
+    place[kept] = np.arange(most - 1)
+    table = np.zeros((most, most), confusion.dtype)
+    np.add.at(table, (place[:, None], place[None, :]), confusion)
+    return table, [*(classes[i] for i in kept), f"{len(classes) - most + 1} others"]
+
+
 def per_class(confusion: Int[np.ndarray, "K K"]) -> list[dict[str, float]]:
     """Precision, recall, F1 and the number of pictures of each class; 0 where undefined."""
     right = np.diag(confusion).astype(float)

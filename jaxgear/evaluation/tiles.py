@@ -91,11 +91,10 @@ def test_tiles(bundle: Bundle, side: Side, logits: Float[np.ndarray, "N K"]) -> 
     wrong = np.flatnonzero(predicted != side.labels)
     wrong = wrong[np.argsort(-sure[wrong])][: TESTED // 2]
     right = np.flatnonzero(predicted == side.labels)
-    place = np.zeros(len(right), int)  # of a picture among the right ones of its class
-    for label in set(side.labels[right]):
-        same = side.labels[right] == label
-        place[same] = np.arange(same.sum())
-    right = right[np.lexsort((side.labels[right], place))][: TESTED - len(wrong)]
+    right = right[np.argsort(side.labels[right], kind="stable")]
+    of_class = side.labels[right]
+    place = np.arange(len(right)) - np.searchsorted(of_class, of_class)  # within its class
+    right = right[np.lexsort((of_class, place))][: TESTED - len(wrong)]
     names = [_words(name) for name in bundle.classes]
     return [
         plots.Tile(

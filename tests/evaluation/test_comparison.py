@@ -171,6 +171,26 @@ def test_what_cannot_be_read_is_left_out_by_name(optimizers, tmp_path, capsys, m
     assert "A     3" in printed
 
 
+@pytest.mark.parametrize(("groups", "members"), [(1000, 1), (3, 200)])
+def test_curves_of_many_runs_are_bounded(groups, members):
+    """The best groups are drawn; the mean is over all runs of a group."""
+    from made_runs import row
+
+    from jaxgear.evaluation import plots, plots_compare
+
+    rows = {
+        f"{index:04d}": [(row(1, 9.0 - index / 200), row(2, 9.5)) for _ in range(members)]
+        for index in range(groups)
+    }
+    figure = plots_compare.runs(rows)
+    labels = [text.get_text()[:4] for text in figure.legends[0].get_texts()]
+    assert labels == sorted(rows)[-plots_compare.MOST :]
+    assert len(figure.axes[0].lines) <= 2 * plots_compare.MOST * min(groups, 28) + groups
+    assert max(figure.get_size_inches()) < 12
+    assert (f"of {groups} groups" in figure.get_suptitle()) == (groups > plots_compare.MOST)
+    assert len(plots.png(figure)) < 2_000_000
+
+
 def test_curves_of_runs_of_different_length_have_a_mean_over_all(tmp_path):
     from jaxgear.evaluation import plots_compare
 

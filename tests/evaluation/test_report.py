@@ -17,7 +17,7 @@ from made_runs import untrained
 from jaxgear import cli
 from jaxgear.bundle import Bundle
 from jaxgear.data.images import letterbox, load_rgb
-from jaxgear.evaluation import robustness
+from jaxgear.evaluation import report, robustness
 from jaxgear.evaluation.findings import find
 from jaxgear.evaluation.finished import FinishedRun
 from jaxgear.models.convnet import ConvNet, Dense
@@ -140,6 +140,22 @@ def test_figures_are_those_of_the_test(run, page):
     low, high = test["interval95"]
     assert f"{test['accuracy']:.3f}" in page.text
     assert f"{low:.3f} – {high:.3f}" in page.text
+
+
+def test_confusions_of_a_thousand_classes_fit_on_a_page(run):
+    """Those that are confused are named; all pictures are counted."""
+    names = tuple(f"class {i}" for i in range(1000))
+    table = 3 * np.eye(1000, dtype=int)
+    table[2, 997] = 4
+    finished, found = FinishedRun.read(run), find(FinishedRun.read(run))
+    finished = dataclasses.replace(finished, classes=names)
+    found = dataclasses.replace(found, summary=found.summary | {"confusion": table.tolist()})
+    html = report._confusion(finished, found)
+    assert len(html) < 100_000
+    cells = re.findall(r"<td[^>]*>(\d+)</td>", html.partition("Most confused")[0])
+    assert sum(map(int, cells)) == table.sum()
+    for name in ("class 2", "class 997", "961 others"):
+        assert f'<th scope="row">{name}</th>' in html
 
 
 def test_largest_losses_are_of_pictures_that_were_not_trained_on(run, data):
