@@ -39,10 +39,11 @@ def _compare(arguments: argparse.Namespace, outputs: dict[str, Output]) -> None:
     from jaxgear.evaluation import comparison
     from jaxgear.evaluation.finished import FinishedRun
 
-    places = [path.resolve() for path in arguments.runs]
-    for path, place in zip(arguments.runs, places, strict=True):
-        if places.count(place) > 1:
+    places = set()
+    for path in arguments.runs:
+        if (place := path.resolve()) in places:
             raise UsageError(f"{path}: given more than once")
+        places.add(place)
     runs, unread = [], []
     for path in arguments.runs:
         try:
@@ -68,7 +69,7 @@ def _compare(arguments: argparse.Namespace, outputs: dict[str, Output]) -> None:
 
         figure = plots_compare.runs(
             {
-                f"{group.label}: {_description(found, group.label)}": [r.rows for r in group.runs]
+                f"{group.label}: {_description(found, group)}": [r.rows for r in group.runs]
                 for group in found.groups
             }
         )
@@ -127,16 +128,15 @@ def _cell(name: str, one) -> str:
     return str(one)
 
 
-def _description(found, label: str) -> str:
+def _description(found, group) -> str:
     """What sets a group apart, short enough for a legend."""
     words = [
-        f"{key} {_value(values[label])}"
+        f"{key} {_value(values[group.label])}"
         for key, values in found.differing.items()
-        if label in values
+        if group.label in values
     ]
-    if label in found.sources:
-        words.append(f"{len(found.sources[label])} lines of experiment.py")
-    (group,) = (group for group in found.groups if group.label == label)
+    if group.label in found.sources:
+        words.append(f"{len(found.sources[group.label])} lines of experiment.py")
     return ", ".join(words) or group.runs[0].path.name
 
 
