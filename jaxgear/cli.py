@@ -182,9 +182,30 @@ def exit_with(command: Callable[[], Any], debug: bool = False) -> NoReturn:
         print(f"error: {lacking}", file=sys.stderr)
         sys.exit(1)
     except BrokenPipeError:  # whoever read our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_stdout()
+        sys.exit(1)
+    except OSError as error:
+        if debug or error.filename is not None or not _stdout_fails():
+            raise
+        print(f"error: standard output cannot be written ({error.strerror})", file=sys.stderr)
+        _drop_stdout()
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _stdout_fails() -> bool:
+    """Whether standard output cannot be written, as on a full disk; an empty line tells."""
+    try:
+        if sys.stdout is not None:
+            print(flush=True)
+    except OSError:
+        return True
+    return False
+
+
+def _drop_stdout() -> None:
+    """Lets what waits in standard output go nowhere; Python would try once more as it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _lacking(error: Exception) -> str | None:

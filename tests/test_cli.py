@@ -127,6 +127,26 @@ def test_a_name_that_is_no_text_is_printed():
     assert stream.buffer.getvalue() == b"run-\\udcff\n"
 
 
+@pytest.mark.parametrize("lines", [1, 10_000])
+def test_a_full_disk_behind_standard_output_is_one_line(lines):
+    code = f"from jaxgear import cli; cli.exit_with(lambda: print('a line\\n' * {lines}))"
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True, cwd=ROOT
+        )
+    assert done.returncode == 1
+    assert done.stderr == "error: standard output cannot be written (No space left on device)\n"
+
+
+def test_other_errors_of_files_keep_their_traceback():
+    def command():
+        print("a line")
+        raise OSError(28, "No space left on device", "a.csv")
+
+    with pytest.raises(OSError, match=r"a\.csv"):
+        cli.exit_with(command)
+
+
 @pytest.mark.parametrize(
     ("error", "word"),
     [
