@@ -120,7 +120,7 @@ def test_pictures_of_pillow_are_upright_and_on_white():
         (np.zeros((8, 8, 3), np.float32), r"float32 \[8, 8, 3\]"),
         ([np.zeros((0, 8, 3), np.uint8)], r"uint8 \[0, 8, 3\]"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_what_is_no_source_is_a_type_error_that_says_what_is(source, word):
     with pytest.raises(TypeError, match=rf"{word}: neither a path nor a picture; pictures are"):
