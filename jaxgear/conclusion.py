@@ -88,6 +88,8 @@ def conclude(
     logits = logits_of(test)
     summary = metrics.summarise(logits, test.labels, dataset.classes, bundle.temperature)
     summary |= {"epoch": row.epoch} | refusal.acceptance(bundle, logits)
+    sides = [bundle.side_of(record.sha256) for record in test.records]
+    summary["by_side"] = metrics.by_side(logits, test.labels, dataset.classes, sides)
     caption = (
         f"test accuracy {summary['accuracy']:.4f} ({summary['n']} pictures), epoch {row.epoch}"
     )

@@ -17,7 +17,7 @@ WORDS = {
     "left_out": "left out",
     NEW: "new",
 }
-OF_A_SIDE = ("accuracy", "loss", "n", "interval95", "macro_f1")
+OF_A_SIDE = ("accuracy", "n", "interval95", "macro_f1")
 
 
 def confusion_matrix(
@@ -109,7 +109,7 @@ def by_side(
     classes: Sequence[str],
     sides: Sequence[str | None],
 ) -> dict[str, dict[str, Any]]:
-    """`accuracy, loss, n, interval95, macro_f1` of the pictures on each side of the model's data,
+    """`accuracy, n, interval95, macro_f1` of the pictures on each side of the model's data,
     and of the `NEW` ones, whose side is None; of those sides alone that have pictures.
     """
     names = np.array([side or NEW for side in sides], object)
