@@ -3,7 +3,7 @@
     model/bundle.json            version, ordered classes, preprocessing, temperature,
                                  fingerprint of the data, versions of the software
     model/network.stablehlo      the network as a program, without its weights (program.py)
-    model/maps.stablehlo         where it looked, as a program (evaluation/explain.py), if it has one
+    model/maps.stablehlo         where it looked, as a program (models/grad_cam.py), if it has one
     model/weights.safetensors    params/..., batch_stats/... and other collections
     model/pictures.safetensors   hash and side of every picture of the data set (data/known.py)
 
@@ -125,8 +125,11 @@ class Bundle:
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or _first_line(error)
             raise CheckpointError(f"{folder / CARD}: cannot be read ({reason})") from error
+        jax.devices()  # that a platform is not there is no fault of the bundle
         try:
             return cls._from_card(card, folder)
+        except (MemoryError, ImportError):
+            raise
         except CheckpointError as error:
             raise CheckpointError(f"{folder}: {_first_line(error)}") from error
         except KeyError as error:
@@ -216,6 +219,8 @@ def _older(model: Any, size: int) -> tuple[Program, bytes | None]:
     try:
         variables = jax.eval_shape(lambda x: init(model, jax.random.key(0), x), images)
         return Program.of(model, variables, size), map_program(model, variables, size)
+    except (MemoryError, ImportError):
+        raise
     except Exception as error:  # whatever a network makes of layers that do not fit
         raise ValueError(f"the network cannot run: {_first_line(error)}") from error
 

@@ -90,7 +90,7 @@ def _on_hosts(experiment: Callable[[C], Path], config: C) -> Path:
     devices.join(config.hosts, config.host_id, config.coordinator)
     with contextlib.ExitStack() as stack:
         if not devices.first_host():
-            silent = stack.enter_context(Path(os.devnull).open("w"))
+            silent = stack.enter_context(Path(os.devnull).open("w", errors="replace"))
             stack.enter_context(contextlib.redirect_stdout(silent))
         try:
             return _within_memory(experiment, config)
@@ -174,12 +174,17 @@ def exit_with(command: Callable[[], Any], debug: bool = False) -> NoReturn:
     def terminate(number: int, frame: Any) -> NoReturn:
         raise SystemExit(128 + number)
 
+    for stream in (sys.stdout, sys.stderr):
+        # A name may hold what the terminal's encoding lacks; None: the stream is closed.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGTERM, terminate)
     # Shells start background jobs with SIGINT ignored; who sends it all the same means it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         code = command()
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except GearError as error:
         if debug:
             raise
@@ -190,7 +195,65 @@ def exit_with(command: Callable[[], Any], debug: bool = False) -> NoReturn:
             raise
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+    except (MemoryError, RuntimeError, AssertionError, ImportError) as error:
+        if debug or not (lacking := _lacking(error)):
+            raise
+        print(f"error: {lacking}", file=sys.stderr)
+        sys.exit(1)
     except BrokenPipeError:  # whoever read our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_stdout()
+        sys.exit(1)
+    except OSError as error:
+        if debug or error.filename is not None or not _stdout_fails():
+            raise
+        print(f"error: standard output cannot be written ({error.strerror})", file=sys.stderr)
+        _drop_stdout()
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _stdout_fails() -> bool:
+    """Whether standard output cannot be written, as on a full disk; an empty line tells."""
+    try:
+        if sys.stdout is not None:
+            print(flush=True)
+    except OSError:
+        return True
+    return False
+
+
+def _drop_stdout() -> None:
+    """Lets what waits in standard output go nowhere; Python would try once more as it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _lacking(error: Exception) -> str | None:
+    """What the machine lacks for which an error was raised, and what to do; None for others."""
+    text = str(error).strip().partition("\n")[0]
+    if isinstance(error, MemoryError):
+        return f"not enough memory{_limit()} ({text or 'for what was asked for'})"
+    if "RESOURCE_EXHAUSTED" in text:
+        return f"not enough memory on the device, try a smaller --batch-size ({text[:200]})"
+    if "can't start new thread" in text:
+        return f"no thread can be started: too many processes (ulimit -u), or memory{_limit()}"
+    if isinstance(error, ImportError):
+        return f"a library cannot be loaded ({text}); install it as README says"
+    jax = sys.modules.get("jax")
+    if jax is None or not jax.config.jax_platforms:
+        return None
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as missing:  # which of them depends on the platform
+        reason = str(missing).partition("\n")[0][:200] or "no such devices, or no plugin for them"
+        return f"JAX_PLATFORMS={jax.config.jax_platforms}: not on this machine ({reason})"
+    return None
+
+
+def _limit() -> str:
+    """The limit of a process' memory that batch systems set, if there is one."""
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows
+        return ""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return "" if limit == resource.RLIM_INFINITY else f" within ulimit -v {limit >> 10}"

@@ -99,6 +99,8 @@ def conclude(
     if summary is None:
         summary = metrics.summarise(logits, test.labels, dataset.classes, bundle.temperature)
         summary |= {"epoch": row.epoch} | refusal.acceptance(bundle, logits)
+        sides = [bundle.side_of(record.sha256) for record in test.records]
+        summary["by_side"] = metrics.by_side(logits, test.labels, dataset.classes, sides)
         write_json(run.path / "test.json", summary)  # before figures, which may fail
     caption = (
         f"test accuracy {summary['accuracy']:.4f} ({summary['n']} pictures), epoch {row.epoch}"

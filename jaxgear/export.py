@@ -37,6 +37,8 @@ def export(bundle: Bundle) -> bytearray:
     pictures = jax.ShapeDtypeStruct((batch, bundle.size, bundle.size, 3), jnp.uint8)
     try:
         return jax.export.export(jax.jit(outputs), platforms=PLATFORMS)(pictures).serialize()
+    except MemoryError:
+        raise
     except Exception as error:  # whatever a network of the user's own does
         reason = str(error).strip().partition("\n")[0]
         raise GearError(f"this network cannot be exported: {reason}") from error
@@ -52,7 +54,8 @@ def card(bundle: Bundle, artefact: bytes | bytearray, name: str) -> dict[str, An
         "format": "StableHLO, serialised by jax.export",
         "platforms": list(PLATFORMS),
         "jax": f"{jax.__version__} or newer",
-        "input": f"uint8 [batch, {size}, {size}, 3], RGB, {bundle.program.batch or 'any'} batch",
+        "input": f"uint8 [batch, {size}, {size}, 3], RGB, {bundle.program.batch or 'any'} batch"
+        + " of 1 or more" * (bundle.program.batch is None),
         "output": output + "; float32 [batch], scores" * refuses,
         "classes": list(bundle.classes),
         "preprocessing": {

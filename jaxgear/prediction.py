@@ -6,10 +6,11 @@ import itertools
 import os
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -17,11 +18,11 @@ from jaxtyping import Float, UInt8
 
 from jaxgear.bundle import Bundle
 from jaxgear.compile_cache import keep_compiled
-from jaxgear.data.dataset import Side
+from jaxgear.data.dataset import Side, few
 from jaxgear.data.encoded import ImageError, read_bytes
 from jaxgear.data.folder import OnBad, pixels, read_folder, require_clean
-from jaxgear.data.images import load_letterboxed
-from jaxgear.data.sources import find_pictures
+from jaxgear.data.images import letterbox, load_letterboxed
+from jaxgear.data.sources import InMemory, find_pictures, to_rgb
 from jaxgear.data.walk import Refused
 from jaxgear.errors import CheckpointError, DataError
 
@@ -82,22 +83,26 @@ class Predictor:
         return self.bundle.probs(self.logits(images))
 
 
-def predict(
-    bundle: Bundle, sources: Iterable[str | os.PathLike[str]], batch_size: int = 64
-) -> Iterator[Prediction]:
-    """A prediction a picture, in order, as they come. Sources: files, folders, patterns.
+def predict(bundle: Bundle, sources: Any, batch_size: int = 64) -> Iterator[Prediction]:
+    """A prediction a picture, in order, as they come.
 
     Threads decode the next pictures while the network works on a batch; at any time there are
     about three batches of pictures in memory.
 
+    Args:
+        sources: a file, folder or pattern, or a picture (PIL image, u8 [H, W, 3] array, bytes of a
+            file, binary file), or several of these. Pictures are called `<picture 1>`, by their
+            place.
+
     Raises:
         DataError: a folder without pictures, or a pattern that matches nothing.
+        TypeError: a source that is none of these.
     """
-    yield from predict_files(bundle, find_pictures(sources), batch_size)
+    return predict_files(bundle, find_pictures(sources), batch_size)
 
 
 def predict_files(
-    bundle: Bundle, files: list[Path | Refused], batch_size: int = 64
+    bundle: Bundle, files: list[Path | Refused | InMemory], batch_size: int = 64
 ) -> Iterator[Prediction]:
     """`predict` for files that were found before."""
     # One picture is not padded to 64, and sizes are few, so that compiled programs are found again.
@@ -131,13 +136,15 @@ def _ahead(pool, read, files, most):
         yield waiting.popleft().result()
 
 
-def _read(bundle: Bundle, file: Path | Refused) -> Prediction:
+def _read(bundle: Bundle, file: Path | Refused | InMemory) -> Prediction:
     """Everything about a picture but its probabilities."""
     if isinstance(file, Refused):
         return Prediction(file.path, error=file.reason)
-    path = str(file)
+    path = file.name if isinstance(file, InMemory) else str(file)
     try:
-        data = read_bytes(path, path)
+        data = file.content if isinstance(file, InMemory) else read_bytes(path, path)
+        if not isinstance(data, bytes):  # no file, so none of the model's data
+            return Prediction(path, letterbox(to_rgb(data, path), bundle.size))
         image = load_letterboxed(data, bundle.size, path)
     except ImageError as error:
         return Prediction(path, error=error.reason)
@@ -169,9 +176,8 @@ def open_folder(root: Path, bundle: Bundle, on_bad: OnBad) -> Side:
                 f"{root / name}: the model knows no class {name!r}, only "
                 f"{', '.join(bundle.classes)}"
             )
-    for name in bundle.classes:
-        if name not in folder.classes:
-            print(f"warning: {root} has no pictures of class {name}", file=sys.stderr)
+    if absent := [name for name in bundle.classes if name not in folder.classes]:
+        print(f"warning: {root} has no pictures of class {few(absent)}", file=sys.stderr)
     order = np.array([bundle.classes.index(name) for name in folder.classes], np.int32)
     labels = order[[record.label for record in folder.records]]
     return Side(pixels(folder, bundle.size), labels, folder.records)

@@ -10,15 +10,19 @@ from jaxgear.data.walk import text_of
 from jaxgear.files import Output
 from jaxgear.prediction import Prediction
 
+BEFORE, AFTER = ("path", "class", "probability"), ("score", "refused")
+PREFIX = "class:"  # of the column of a class that would be taken for another column
+
 
 class CsvTable:
-    """Columns `path, class, probability`, one a class, and `score`; pictures that were read. The
-    class of a refused one is `none`, and its probability that of the likeliest class.
+    """Columns `path, class, probability`, one a class, `score` and `refused` (true or false);
+    pictures that were read. The class of a refused one is `none`, and its probability that of the
+    likeliest class.
     """
 
     def __init__(self, output: Output, classes: Sequence[str]):
         self._output, self._classes = output, classes
-        self._write(["path", "class", "probability", *classes, "score"])
+        self._write([*BEFORE, *map(column_of, classes), *AFTER])
 
     def add(self, one: Prediction) -> None:
         """A row, unless the picture was unreadable."""
@@ -26,7 +30,7 @@ class CsvTable:
             probs = [f"{p:.6f}" for p in one.probs]
             best = int(one.probs.argmax())
             cells = [text_of(one.path), one.name(self._classes), probs[best], *probs]
-            self._write([*cells, f"{one.score:.6f}"])
+            self._write([*cells, f"{one.score:.6f}", "true" if one.refused else "false"])
 
     def end(self) -> None:
         """Nothing is left to write."""
@@ -35,6 +39,12 @@ class CsvTable:
         line = io.StringIO()
         csv.writer(line, lineterminator="\n").writerow(cells)
         self._output.write(line.getvalue())
+
+
+def column_of(name: str) -> str:
+    """The column of a class: its name, unless that is, in any case, the name of another column."""
+    taken = name.casefold() in (*BEFORE, *AFTER) or name.casefold().startswith(PREFIX)
+    return PREFIX + name if taken else name
 
 
 class JsonTable:
@@ -62,7 +72,9 @@ class JsonTable:
 
 
 def as_json(one: Prediction, classes: Sequence[str]) -> dict[str, Any]:
-    """A picture that was read: class, probabilities, score, hash, side of the model's data."""
+    """A picture that was read: class (`none` where it is refused), probabilities, score, hash, side
+    of the model's data.
+    """
     best = int(one.probs.argmax())
     probs = [round(float(p), 6) for p in one.probs]
     return {
@@ -71,6 +83,7 @@ def as_json(one: Prediction, classes: Sequence[str]) -> dict[str, Any]:
         "probability": probs[best],
         "probabilities": dict(zip(classes, probs, strict=True)),
         "score": round(one.score, 6),
+        "refused": one.refused,
         "sha256": one.sha256,
         "side": one.side,
     }

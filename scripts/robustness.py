@@ -9,6 +9,8 @@ pictures by class. `python -m jaxgear report RUN --robustness` has it by severit
 
 import argparse
 import csv
+import io
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,9 @@ from jaxgear.cli import exit_with
 from jaxgear.commands.report import named_folders
 from jaxgear.evaluation.corruptions import SEVERITIES
 from jaxgear.evaluation.finished import FinishedRun
+from jaxgear.evaluation.metrics import known_pictures
 from jaxgear.evaluation.robustness import CLEAN, Measure
+from jaxgear.files import outputs
 
 
 def column(run: Path, data: str, sets: dict[str, Path], severities: list[int]) -> dict[str, float]:
@@ -27,6 +31,8 @@ def column(run: Path, data: str, sets: dict[str, Path], severities: list[int]) -
     rows = {}
     for name, score in measure.sets(sets).items():
         rows[name] = score.accuracy
+        if sentence := known_pictures(score.by_side):
+            print(f"note: {run}: {name}: {sentence}", file=sys.stderr)
         if name != CLEAN:
             rows[f"{name}, macro-F1"] = score.macro_f1
     corruptions, _ = measure.corruptions(severities)
@@ -47,17 +53,19 @@ def main() -> None:
     def run() -> None:
         sets = named_folders(given.set)
         severities = given.severity or list(SEVERITIES)
-        columns = [column(run, given.data, sets, severities) for run in given.runs]
-        names = [run.name for run in given.runs]
-        print("| |", " | ".join(names), "|")
-        print("|---|" + "---|" * len(names))
-        for row in columns[0]:
-            print(f"| {row} |", " | ".join(f"{one[row]:.3f}" for one in columns), "|")
-        if given.csv:
-            with given.csv.open("w", newline="") as file:
-                writer = csv.writer(file, lineterminator="\n")
+        with outputs({"--csv": given.csv}) as files:
+            columns = [column(run, given.data, sets, severities) for run in given.runs]
+            names = [run.name for run in given.runs]
+            print("| |", " | ".join(names), "|")
+            print("|---|" + "---|" * len(names))
+            for row in columns[0]:
+                print(f"| {row} |", " | ".join(f"{one[row]:.3f}" for one in columns), "|")
+            if "--csv" in files:
+                text = io.StringIO()
+                writer = csv.writer(text, lineterminator="\n")
                 writer.writerow(["test", *names])
                 writer.writerows([row, *(f"{c[row]:.4f}" for c in columns)] for row in columns[0])
+                files["--csv"].write(text.getvalue())
 
     exit_with(run)
 

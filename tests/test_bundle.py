@@ -34,6 +34,17 @@ def bundle():
     )
 
 
+@pytest.mark.parametrize("error", [MemoryError(), ImportError("no flax")])
+@pytest.mark.parametrize("where", ["load_safetensors", "from_spec", "traverse_util.flatten_dict"])
+def test_what_the_machine_lacks_is_not_blamed_on_the_bundle(folder, monkeypatch, error, where):
+    def short(*arguments, **named):
+        raise error
+
+    monkeypatch.setattr(f"jaxgear.bundle.{where}", short)
+    with pytest.raises(type(error)):
+        Bundle.load(folder)
+
+
 @pytest.fixture
 def folder(bundle, tmp_path):
     bundle.save(tmp_path / "run" / "model")

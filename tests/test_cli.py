@@ -1,6 +1,9 @@
 """Commands: what they print, what they write, and their exit codes."""
 
+import contextlib
+import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +11,9 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
+from made_runs import write_run
+from pictures import write_set
+from small_bundle import make_bundle
 
 from jaxgear import cli
 from jaxgear.config import Config
@@ -88,6 +94,110 @@ def test_help_and_mistakes_import_nothing_heavy():
             [sys.executable, "-c", code, argument], capture_output=True, text=True, cwd=ROOT
         )
         assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "ascii"])
+def test_names_that_a_terminal_cannot_print_are_replaced(tmp_path, encoding):
+    """Of classes, pictures, folders and runs, in lines, warnings and errors."""
+    folder = write_set(tmp_path / "Ü雪", {"axes": 2, "靴": 2})
+    (folder / "靴/ж.jpg").write_text("text")
+    make_bundle(classes=("axes", "靴")).save(tmp_path / "模型/model")
+    write_run(tmp_path / "走る")
+    model = tmp_path / "模型"
+    got = io.BytesIO()
+    terminal = io.TextIOWrapper(got, encoding=encoding, write_through=True)
+    with contextlib.redirect_stdout(terminal), contextlib.redirect_stderr(terminal):
+        assert call("check", folder) == 4
+        assert call("predict", model, folder) == 4
+        assert call("predict", model, folder, "--csv", tmp_path / "a.csv") == 4
+        assert call("evaluate", model, folder, "--on-bad", "skip") == 0
+        assert call("compare", tmp_path / "走る") == 0
+        assert call("evaluate", model, tmp_path / "нет") == 4
+    printed = got.getvalue().decode(encoding)
+    assert printed.count(r"\u9774") > 8  # boots
+    assert r"\u0436.jpg" in printed
+    assert r"\u043d\u0435\u0442: no such folder" in printed
+    assert "靴" in (tmp_path / "a.csv").read_text(encoding="utf-8")
+
+
+def test_a_name_that_is_no_text_is_printed():
+    """Of bytes that are not UTF-8, on a terminal of UTF-8."""
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    with contextlib.redirect_stdout(stream), pytest.raises(SystemExit) as stop:
+        cli.exit_with(lambda: print(os.fsdecode(b"run-\xff")))
+    assert stop.value.code == 0
+    assert stream.buffer.getvalue() == b"run-\\udcff\n"
+
+
+@pytest.mark.parametrize("lines", [1, 10_000])
+def test_a_full_disk_behind_standard_output_is_one_line(lines):
+    code = f"from jaxgear import cli; cli.exit_with(lambda: print('a line\\n' * {lines}))"
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True, cwd=ROOT
+        )
+    assert done.returncode == 1
+    assert done.stderr == "error: standard output cannot be written (No space left on device)\n"
+
+
+def test_other_errors_of_files_keep_their_traceback():
+    def command():
+        print("a line")
+        raise OSError(28, "No space left on device", "a.csv")
+
+    with pytest.raises(OSError, match=r"a\.csv"):
+        cli.exit_with(command)
+
+
+@pytest.mark.parametrize(
+    ("error", "word"),
+    [
+        (MemoryError(), "not enough memory"),
+        (MemoryError("a.jpg: too little memory to decode it"), "(a.jpg: too little memory"),
+        (
+            RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nmore"),
+            "--batch-size",
+        ),
+        (RuntimeError("can't start new thread"), "no thread can be started"),
+        (ImportError("libcublas.so.12: cannot open"), "libcublas.so.12"),
+    ],
+)
+def test_what_the_machine_lacks_is_one_line(error, word, capsys):
+    def command():
+        raise error
+
+    with pytest.raises(SystemExit) as stop:
+        cli.exit_with(command)
+    assert stop.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert word in line
+    with pytest.raises(type(error)):
+        cli.exit_with(command, debug=True)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), AssertionError(), ValueError("x")])
+def test_errors_of_our_own_keep_their_traceback(error):
+    def command():
+        raise error
+
+    with pytest.raises(type(error)):
+        cli.exit_with(command)
+
+
+@pytest.mark.parametrize("platform", ["cuda", "no_such"])
+def test_a_platform_that_is_not_there_is_named(tmp_path, platform):
+    make_bundle().save(tmp_path / "model")
+    done = subprocess.run(
+        [sys.executable, "-m", "jaxgear", "evaluate", tmp_path / "model", "no/such"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"JAX_PLATFORMS": platform},
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: JAX_PLATFORMS={platform}: not on this machine (")
 
 
 def test_prepare_writes_a_set_that_can_be_read(tmp_path, capsys):

@@ -133,9 +133,10 @@ def test_the_result_is_there_when_figures_fail_and_they_are_drawn_when_it_is_res
     def fail(*arguments):
         raise MemoryError
 
-    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+    with monkeypatch.context() as patch:
         patch.setattr(plots, "confusion", fail)
-        run_to_the_end(config)
+        with pytest.raises(MemoryError):
+            run_to_the_end(config)
     (folder,) = tmp_path.iterdir()
     before = (folder / "test.json").read_bytes()
     assert not (folder / "predictions.png").exists()

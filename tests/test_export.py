@@ -152,6 +152,25 @@ def test_a_network_that_cannot_be_a_program_is_one_line():
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["model.onnx", "model.TFLite", "model.pt", "model.json"])
+def test_a_name_of_another_format_is_refused(tmp_path, capsys, name):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["export", "no/run", str(tmp_path / name)])
+    assert stop.value.code == 2
+    assert "written is StableHLO, not" in capsys.readouterr().err
+
+
+def test_to_standard_output_goes_the_artefact_alone(bundles, tmp_path, capsysbinary):
+    bundles["convnet"].save(tmp_path / "bundle")
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["export", str(tmp_path / "bundle"), "-"])
+    assert stop.value.code == 0
+    printed = capsysbinary.readouterr()
+    assert jax.export.deserialize(bytearray(printed.out)).platforms == export.PLATFORMS
+    assert printed.err.endswith(b"; no card\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
 def test_a_folder_that_is_not_there_is_named_at_once(tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main(["export", "no/run", str(tmp_path / "no" / "x.shlo")])

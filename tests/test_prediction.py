@@ -6,6 +6,7 @@ import itertools
 
 import jax
 import numpy as np
+import PIL.Image
 import pytest
 from pictures import encoded, scene, write_set
 from small_bundle import CLASSES, make_bundle
@@ -70,6 +71,28 @@ def test_every_file_has_its_prediction_in_order(files, batch_size, compiled):
         np.testing.assert_array_equal(one.image, letterbox(load_rgb(one.path), SIZE))
     probs = prediction.Predictor(bundle, 3).probs(np.stack([one.image for one in good]))
     np.testing.assert_allclose([one.probs for one in good], probs, rtol=1e-5)
+
+
+def test_one_picture_in_every_form_has_one_prediction(files):
+    """As a path, its bytes, an open file, pixels and Pillow's; those of a file know their side."""
+    data = files[5].read_bytes()
+    known = hashlib.sha256(data).hexdigest()
+    bundle = dataclasses.replace(BUNDLE, pictures=KnownPictures.of([known], ["train"]))
+    (expected,) = prediction.predict(bundle, str(files[5]))
+    with PIL.Image.open(files[5]) as image, files[5].open("rb") as file:
+        found = list(prediction.predict(bundle, [data, file, load_rgb(data), image]))
+    assert [one.path for one in found] == [f"<picture {number}>" for number in (1, 2, 3, 4)]
+    assert [one.side for one in found] == ["train", "train", None, None]
+    for one in found:
+        np.testing.assert_array_equal(one.image, expected.image)
+        np.testing.assert_allclose(one.probs, expected.probs, rtol=1e-5)
+
+
+def test_a_mistake_is_said_when_predict_is_called_not_when_it_is_asked(tmp_path):
+    with pytest.raises(TypeError, match="neither a path nor a picture"):
+        prediction.predict(BUNDLE, 3)
+    with pytest.raises(DataError, match="no pictures in this folder"):
+        prediction.predict(BUNDLE, tmp_path)
 
 
 def test_nothing_but_unreadable_files(files):

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxgear.errors import UsageError
-from jaxgear.files import to_json, write_output
+from jaxgear.files import STDOUT, Output, outputs, to_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,12 +27,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Lists what a training run would meet; exit 4 if it would stop."""
+    sheet = arguments.sheet
+    if sheet not in (None, STDOUT) and sheet.suffix.lower() != ".png":
+        raise UsageError(f"--sheet {sheet}: is drawn as PNG; name it something.png")
     from jaxgear.data.folder import conflicts, read_folder
     from jaxgear.data.groups import NEAR_DUPLICATES, groups_of, near_duplicate_groups
     from jaxgear.data.splits import missing_classes, twins_across, twins_in_two_classes
 
-    if arguments.sheet and arguments.sheet.suffix.lower() != ".png":
-        raise UsageError(f"--sheet {arguments.sheet}: is drawn as PNG; name it something.png")
     earlier = _earlier(arguments.since)
     folder = read_folder(arguments.folder, min_classes=1)
     group_of = near_duplicate_groups(folder.records)
@@ -69,18 +70,13 @@ def run(arguments: argparse.Namespace) -> int:
         from jaxgear.evaluation import influx
 
         found["since"] = influx.since(earlier, folder)
-    _print(found)
-    if arguments.sheet:
-        from jaxgear.evaluation import plots
-        from jaxgear.evaluation.contact_sheet import contact_sheet
-
-        sheet = contact_sheet(folder, group_of)
-        if sheet is None:
-            print("no near-duplicates: no sheet is drawn")
-        else:
-            write_output("--sheet", arguments.sheet, plots.png(sheet))
-    if arguments.json:
-        write_output("--json", arguments.json, to_json(found))
+    # Not before the folder was read: they may be in it.
+    with outputs({"--json": arguments.json, "--sheet": sheet}) as files:
+        _print(found)
+        if "--sheet" in files:
+            _draw_sheet(folder, group_of, files["--sheet"])
+        if "--json" in files:
+            files["--json"].write(to_json(found))
     return 4 if folder.refused or clashing or missing.get("train") else 0
 
 
@@ -94,6 +90,17 @@ def _hindrance(folder: Any, groups: list[str]) -> str | None:
     except DataError as error:
         return str(error)
     return None
+
+
+def _draw_sheet(folder, groups, file: Output) -> None:
+    from jaxgear.evaluation import plots
+    from jaxgear.evaluation.contact_sheet import contact_sheet
+
+    drawn = contact_sheet(folder, groups)
+    if drawn is None:
+        print("no near-duplicates: no sheet is drawn")
+    else:
+        file.write(plots.png(drawn))
 
 
 def _earlier(path: Path | None) -> Any:

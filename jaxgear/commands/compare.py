@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from jaxgear.errors import UsageError
-from jaxgear.files import to_json, write_output
+from jaxgear.errors import CheckpointError, UsageError
+from jaxgear.files import Output, outputs, to_json
 
 SOURCE_LINES = (
     12  # of a difference between experiment files that are printed; of more, only the command
@@ -30,33 +30,50 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Groups the runs by config and experiment file; prints and draws how the groups did."""
+    named = {f"--{flag}": getattr(arguments, flag) for flag in ("out", "csv", "json")}
+    with outputs(named) as files:
+        _compare(arguments, files)
+
+
+def _compare(arguments: argparse.Namespace, outputs: dict[str, Output]) -> None:
     from jaxgear.evaluation import comparison
     from jaxgear.evaluation.finished import FinishedRun
 
-    places = [path.resolve() for path in arguments.runs]
-    for path, place in zip(arguments.runs, places, strict=True):
-        if places.count(place) > 1:
+    places = set()
+    for path in arguments.runs:
+        if (place := path.resolve()) in places:
             raise UsageError(f"{path}: given more than once")
-    found = comparison.compare([FinishedRun.read(path) for path in arguments.runs])
+        places.add(place)
+    runs, unread = [], []
+    for path in arguments.runs:
+        try:
+            runs.append(FinishedRun.read(path))
+        except CheckpointError as error:
+            if not path.exists():  # a slip of the pen, where the rest is a crashed run of RUNS/*
+                raise
+            unread.append(error)
+    if not runs:
+        raise unread[0]
+    found = comparison.compare(runs, [f"{error}; left out" for error in unread])
     _print_groups(found)
     _print_differences(found)
     for line in found.warnings:
         print(f"warning: {line}")
     values = comparison.to_dict(found)
-    if arguments.csv:
-        write_output("--csv", arguments.csv, _csv(values))
-    if arguments.json:
-        write_output("--json", arguments.json, to_json(values))
-    if arguments.out:
+    if "--csv" in outputs:
+        outputs["--csv"].write(_csv(values))
+    if "--json" in outputs:
+        outputs["--json"].write(to_json(values))
+    if "--out" in outputs:
         from jaxgear.evaluation import plots, plots_compare
 
         figure = plots_compare.runs(
             {
-                f"{group.label}: {_description(found, group.label)}": [r.rows for r in group.runs]
+                f"{group.label}: {_description(found, group)}": [r.rows for r in group.runs]
                 for group in found.groups
             }
         )
-        write_output("--out", arguments.out, plots.png(figure))
+        outputs["--out"].write(plots.png(figure))
 
 
 def _print_groups(found) -> None:
@@ -111,16 +128,15 @@ def _cell(name: str, one) -> str:
     return str(one)
 
 
-def _description(found, label: str) -> str:
+def _description(found, group) -> str:
     """What sets a group apart, short enough for a legend."""
     words = [
-        f"{key} {_value(values[label])}"
+        f"{key} {_value(values[group.label])}"
         for key, values in found.differing.items()
-        if label in values
+        if group.label in values
     ]
-    if label in found.sources:
-        words.append(f"{len(found.sources[label])} lines of experiment.py")
-    (group,) = (group for group in found.groups if group.label == label)
+    if group.label in found.sources:
+        words.append(f"{len(found.sources[group.label])} lines of experiment.py")
     return ", ".join(words) or group.runs[0].path.name
 
 
@@ -129,7 +145,8 @@ def _csv(values) -> str:
     import io
 
     text = io.StringIO()
-    writer = csv.DictWriter(text, ["group", "run", "seed", *COLUMNS], lineterminator="\n")
+    columns = ["group", "run", "seed", *COLUMNS]
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     for group in values["groups"]:
         for one in group["runs"]:

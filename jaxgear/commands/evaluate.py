@@ -3,9 +3,10 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from jaxgear.errors import UsageError
-from jaxgear.files import to_json, write_output
+from jaxgear.files import outputs, to_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,29 +23,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Prints and writes the fields of `test.json` for every picture of a folder."""
+    if arguments.batch_size < 1:
+        raise UsageError(f"--batch-size {arguments.batch_size}: must be at least 1")
+    with outputs({"--json": arguments.json}) as files:
+        summary = _evaluate(arguments)
+        if "--json" in files:
+            files["--json"].write(to_json(summary))
+
+
+def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
+    import numpy as np
+
     from jaxgear import prediction
     from jaxgear.bundle import Bundle
     from jaxgear.evaluation import metrics, refusal
 
-    if arguments.batch_size < 1:
-        raise UsageError(f"--batch-size {arguments.batch_size}: must be at least 1")
     bundle = Bundle.load(arguments.model)
     side = prediction.open_folder(arguments.folder, bundle, arguments.on_bad)
     batch_size = min(arguments.batch_size, len(side.labels))
     logits = prediction.Predictor(bundle, batch_size).logits(side.images)
     summary = metrics.summarise(logits, side.labels, bundle.classes, bundle.temperature)
     summary["epoch"] = bundle.about.get("epoch")
-    for name, row in summary["per_class"].items():
-        print(
-            f"  {name:24} precision {row['precision']:.3f}  recall {row['recall']:.3f}  "
-            f"f1 {row['f1']:.3f}  n {row['n']}"
-        )
+    taken_for = np.sum(summary["confusion"], axis=0)
+    for (name, row), count in zip(summary["per_class"].items(), taken_for, strict=True):
+        if row["n"]:
+            print(
+                f"  {name:24} precision {row['precision']:.3f}  recall {row['recall']:.3f}  "
+                f"f1 {row['f1']:.3f}  n {row['n']}"
+            )
+        elif count:  # recall and F1 of a class without pictures are of nothing
+            print(f"  {name:24} n 0, {count} pictures of others taken for it")
     low, high = summary["interval95"]
     print(
         f"accuracy {summary['accuracy']:.4f} ({low:.4f} to {high:.4f})  "
         f"loss {summary['loss']:.4f}  macro-F1 {summary['macro_f1']:.4f}  "
         f"calibration error {summary['ece']:.4f}  n {summary['n']}"
     )
+    sides = [bundle.side_of(record.sha256) for record in side.records]
+    summary["by_side"] = metrics.by_side(logits, side.labels, bundle.classes, sides)
+    if sentence := metrics.known_pictures(summary["by_side"]):
+        print(f"note: {arguments.folder}: {sentence}", file=sys.stderr)
     summary |= refusal.acceptance(bundle, logits)
     if bundle.accept_from is not None:
         print(f"gear accepted {summary['accepted']:.4f} (scores from {bundle.accept_from:.3f})")
@@ -57,7 +75,13 @@ def run(arguments: argparse.Namespace) -> None:
             if one.error is None
         ]
         refused = sum(one.refused for one in others)
-        summary["not_gear"] = {"n": len(others), "refused": refused}
+        known = sum(one.side is not None for one in others)
+        if known:
+            print(
+                f"note: {arguments.not_gear}: {known} of {len(others)} are in the data of this "
+                "model",
+                file=sys.stderr,
+            )
+        summary["not_gear"] = {"n": len(others), "refused": refused, "known": known}
         print(f"not gear refused {refused} of {len(others)}")
-    if arguments.json:
-        write_output("--json", arguments.json, to_json(summary))
+    return summary

@@ -4,13 +4,33 @@ import argparse
 from pathlib import Path
 
 from jaxgear.errors import UsageError
-from jaxgear.files import to_json, write_output
+from jaxgear.files import is_special, outputs, to_json
+
+# What people take a file to be by its name.
+OTHERS = {
+    ".onnx": "ONNX",
+    ".pb": "TensorFlow",
+    ".tflite": "TensorFlow Lite",
+    ".h5": "Keras",
+    ".keras": "Keras",
+    ".pt": "PyTorch",
+    ".pth": "PyTorch",
+    ".mlmodel": "Core ML",
+    ".mlpackage": "Core ML",
+    ".safetensors": "weights (those are in RUN/model)",
+    ".json": "JSON (that is the card)",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `jaxgear export`."""
     parser.add_argument("model", type=Path, metavar="RUN_OR_BUNDLE")
-    parser.add_argument("file", type=Path, help="the artefact; its card is FILE.json")
+    parser.add_argument(
+        "file",
+        type=Path,
+        help="the artefact, as something.stablehlo; its card is FILE.json (none beside a device, a "
+        "pipe or standard output, -)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -19,11 +39,14 @@ def run(arguments: argparse.Namespace) -> None:
     from jaxgear.bundle import Bundle
 
     file = arguments.file
-    if not file.absolute().parent.is_dir():  # before the work, not after it
-        raise UsageError(f"{file}: no folder {file.parent}")
-    bundle = Bundle.load(arguments.model)
-    artefact = bytes(export.export(bundle))
-    card = file.with_name(file.name + ".json")
-    write_output("FILE", file, artefact)
-    write_output("FILE", card, to_json(export.card(bundle, artefact, file.name)))
-    print(f"{file}\t{len(artefact) / 1e6:.1f} MB for {', '.join(export.PLATFORMS)}; card {card}")
+    if other := OTHERS.get(file.suffix.lower()):
+        raise UsageError(f"FILE {file}: written is StableHLO, not {other}; name it .stablehlo")
+    card = None if is_special(file) else file.with_name(file.name + ".json")
+    with outputs({"FILE": file, "FILE.json": card}) as files:
+        bundle = Bundle.load(arguments.model)
+        artefact = bytes(export.export(bundle))
+        files["FILE"].write(artefact)
+        if card is not None:
+            files["FILE.json"].write(to_json(export.card(bundle, artefact, file.name)))
+        size = f"{len(artefact) / 1e6:.1f} MB for {', '.join(export.PLATFORMS)}"
+        print(f"{file}\t{size}; " + (f"card {card}" if card else "no card"))

@@ -1,13 +1,12 @@
 """Classify new pictures."""
 
 import argparse
-import contextlib
 import sys
 from collections import Counter
 from pathlib import Path
 
 from jaxgear.errors import UsageError
-from jaxgear.files import Output
+from jaxgear.files import STDOUT, Output, outputs
 
 ASKED = 5  # new pictures that a grid should show at least
 
@@ -18,7 +17,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "images", nargs="*", metavar="IMAGE", help="files, folders, patterns in quotes"
     )
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="a row a picture, all classes")
+    parser.add_argument(
+        "--csv",
+        type=Path,
+        metavar="FILE",
+        help="a row a picture: path, class, probability, a column a class, score, refused; a class "
+        "that is called as another column has class:NAME (- is standard output, here and below)",
+    )
     parser.add_argument("--grid", type=Path, metavar="FILE", help="the pictures with titles, PNG")
     parser.add_argument("--json", type=Path, metavar="FILE", help="all that is known of each")
     parser.add_argument("--batch-size", type=int, default=64)
@@ -32,17 +37,11 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("no pictures: name files, folders or patterns after the run")
     if arguments.batch_size < 1:
         raise UsageError(f"--batch-size {arguments.batch_size}: must be at least 1")
-    if arguments.grid and arguments.grid.suffix.lower() != ".png":
+    if arguments.grid not in (None, STDOUT) and arguments.grid.suffix.lower() != ".png":
         raise UsageError(f"--grid {arguments.grid}: the grid is a PNG, name it so")
-    if arguments.csv and arguments.json and arguments.csv.resolve() == arguments.json.resolve():
-        raise UsageError(f"--json {arguments.json}: --csv is written there")
-    with contextlib.ExitStack() as stack:
-        outputs = {
-            flag: stack.enter_context(Output(f"--{flag}", path))
-            for flag in ("csv", "json", "grid")
-            if (path := getattr(arguments, flag))
-        }
-        return _predict(arguments, outputs)
+    named = {f"--{flag}": getattr(arguments, flag) for flag in ("csv", "json", "grid")}
+    with outputs(named) as files:
+        return _predict(arguments, files)
 
 
 def _predict(arguments: argparse.Namespace, outputs: dict[str, Output]) -> int:
@@ -52,12 +51,12 @@ def _predict(arguments: argparse.Namespace, outputs: dict[str, Output]) -> int:
     from jaxgear.data.walk import printable
     from jaxgear.prediction_tables import CsvTable, JsonTable
 
-    if "grid" in outputs:
+    if "--grid" in outputs:
         from jaxgear.evaluation import plots, tiles
 
     files = find_pictures(arguments.images)
     bundle = Bundle.load(arguments.model)
-    kinds = {"csv": CsvTable, "json": JsonTable}
+    kinds = {"--csv": CsvTable, "--json": JsonTable}
     tables = [kind(outputs[f], bundle.classes) for f, kind in kinds.items() if f in outputs]
     shown, sides, unreadable = [], Counter(), 0
     for one in prediction.predict_files(bundle, files, arguments.batch_size):
@@ -71,7 +70,7 @@ def _predict(arguments: argparse.Namespace, outputs: dict[str, Output]) -> int:
             sides[one.side] += 1
         for table in tables:
             table.add(one)
-        if "grid" in outputs and len(shown) < tiles.MOST:
+        if "--grid" in outputs and len(shown) < tiles.MOST:
             shown.append(one)
     for table in tables:
         table.end()
@@ -79,8 +78,10 @@ def _predict(arguments: argparse.Namespace, outputs: dict[str, Output]) -> int:
     if sides:
         counts = ", ".join(f"{count} {side}" for side, count in sides.items())
         _say(f"note: {sides.total()} of {len(files)} are in the data of this model ({counts})")
-    if "grid" in outputs:
-        outputs["grid"].write(plots.png(tiles.prediction_grid(bundle, shown, len(files)), dpi=160))
+    if "--grid" in outputs:
+        outputs["--grid"].write(
+            plots.png(tiles.prediction_grid(bundle, shown, len(files)), dpi=160)
+        )
         if (readable := len(files) - unreadable) < ASKED:
             count = f"{readable} new picture{'s' * (readable != 1)}"
             _say(f"note: --grid shows {count}; {ASKED} or more say more of a model")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jaxgear.errors import UsageError
-from jaxgear.files import write_output
+from jaxgear.files import outputs
 
 REPORT = "report.html"
 
@@ -16,6 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_folder", type=Path, metavar="RUN")
     parser.add_argument(
         "--data", metavar="FOLDER", help="where the run's pictures are now, if not as in its config"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help=f"write the page there (RUN/{REPORT})"
     )
     parser.add_argument(
         "--robustness",
@@ -44,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Writes RUN/report.html, which opens from disk and needs nothing beside it."""
+    """Writes RUN/report.html or `--out`, which opens from disk and needs nothing beside it."""
     if arguments.limit is not None and (arguments.limit < 1 or not arguments.robustness):
         raise UsageError(f"--limit {arguments.limit}: goes with --robustness, and is at least 1")
 
@@ -55,20 +58,24 @@ def run(arguments: argparse.Namespace) -> None:
     folders = named_folders(arguments.set)
     finished = FinishedRun.read(arguments.run_folder)
     beside = [robustness.Beside.read(path, finished) for path in arguments.beside]
-    measured = robustness.measured(
-        finished,
-        arguments.data,
-        folders,
-        arguments.robustness,
-        arguments.limit,
-        lambda line: print(line, file=sys.stderr, flush=True),
-    )
-    if beside and measured is None:
-        raise UsageError(f"--beside: nothing is measured of {finished.path}; add --robustness")
-    file = arguments.run_folder / REPORT
-    page = report.render(finished, find(finished, arguments.data), measured, beside)
-    write_output("RUN", file, page)
-    print(file)
+    file = arguments.out or finished.path / REPORT
+    with outputs({"--out": file}) as files:
+        measured = robustness.measured(
+            finished,
+            arguments.data,
+            folders,
+            arguments.robustness,
+            arguments.limit,
+            lambda line: print(line, file=sys.stderr, flush=True),
+        )
+        if beside and measured is None:
+            raise UsageError(f"--beside: nothing is measured of {finished.path}; add --robustness")
+        found = find(finished, arguments.data)
+        for line in found.trained_on:
+            print(f"warning: {line}", file=sys.stderr)
+        page = report.render(finished, found, measured, beside)
+        files["--out"].write(page)
+        print(file)
 
 
 def named_folders(given: Sequence[str]) -> dict[str, Path]:

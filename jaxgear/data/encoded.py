@@ -1,15 +1,19 @@
 """A picture's file before it is decoded: bytes that are read once, and refused in plain words."""
 
+import errno
 import os
 import stat
 from pathlib import Path
 
 from jaxgear.data import jpeg
 from jaxgear.data.png import END
-from jaxgear.errors import DataError
+from jaxgear.errors import DataError, GearError
 
 MAX_BYTES = 512 * 2**20
 MAX_EXIF = 64  # segments of a JPEG, which Pillow joins in quadratic time; cameras write one or two
+
+# What no file is to blame for: too many are open, or memory is short.
+_OF_THE_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 class ImageError(DataError):
@@ -41,6 +45,8 @@ def read_bytes(path: str | os.PathLike[str], name: str) -> bytes:
         broken = Path(path).is_symlink()
         raise ImageError(name, "broken symbolic link" if broken else "no such file") from None
     except OSError as error:
+        if error.errno in _OF_THE_MACHINE:
+            raise GearError(f"{name}: cannot be opened ({error.strerror}), as any other") from error
         raise ImageError(name, f"cannot be read: {error.strerror}") from None
 
 

@@ -22,6 +22,7 @@ from jaxgear.data.kinds import what_it_is
 from jaxgear.data.png import decode_png, encode_png
 from jaxgear.data.quiet import quiet_pillow
 from jaxgear.data.turns import Turns
+from jaxgear.errors import GearError
 
 # Part of every cache key: raise it whenever the same file would give other pixels than before.
 VERSION = 4
@@ -148,11 +149,12 @@ def decoded(
 def _decode(data: bytes, name: str, turn: ExitStack, least: int | None, opacity: bool) -> Decoding:
     found = check_whole(data, name)
     watched = jpeg.Watched(data, found) if found and found.in_step else None
+    size = None
     try:
         with quiet_pillow(), Image.open(watched or io.BytesIO(data), formats=FORMATS) as image:
             if image.format == "TIFF":
                 _choose_frame(image)
-            width, height = image.size
+            width, height = size = image.size
             if width * height > MAX_PIXELS:
                 raise ImageError(name, _too_large(f"{width} x {height} pixels"))
             less = least is not None and _ask_for_less(image, least)
@@ -176,11 +178,17 @@ def _decode(data: bytes, name: str, turn: ExitStack, least: int | None, opacity:
             return Decoding(flat, height, width)
     except ImageError:
         raise
+    except MemoryError as error:
+        raise MemoryError(f"{name}: too little memory to decode it") from error
+    except ImportError as error:
+        raise GearError(f"{name}: Pillow lacks what decodes it ({error}); install that") from error
     except UnidentifiedImageError:
         raise ImageError(name, what_it_is(data, FORMATS)) from None
     except Image.DecompressionBombError:
         raise ImageError(name, _too_large("its size")) from None
     except Exception as error:  # hostile bytes make Pillow's parsers raise nearly anything
+        if not _room_to_decode(size):
+            raise MemoryError(f"{name}: too little memory to decode it") from error
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ImageError(name, f"damaged picture ({reason})") from error
 
@@ -218,6 +226,18 @@ def _choose_frame(image: Image.Image) -> None:
     if all(small):
         raise ValueError("it holds a thumbnail alone, as camera raw files do; export it as JPEG")
     image.seek(sizes.index(max(sizes)))
+
+
+def _room_to_decode(size: tuple[int, int] | None) -> bool:
+    """Whether a decoder had the memory for a picture of `size`, or one of unknown size. Those of
+    JPEG, WebP and AVIF call the picture damaged where memory is short (ulimit -v).
+    """
+    room = 2**28 if size is None else 8 * size[0] * size[1]
+    try:
+        np.empty(room, np.uint8)  # not touched, so nothing is taken
+    except MemoryError:
+        return False
+    return True
 
 
 def _ask_for_less(image: Image.Image, least: int) -> bool:

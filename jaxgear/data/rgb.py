@@ -112,6 +112,8 @@ def orientation(image: Image.Image) -> int:
     try:
         found = image.getexif().get(_ORIENTATION, 1)
         return found if found in _UPRIGHT else 1
+    except MemoryError:
+        raise
     except Exception:  # the pixels are fine; a damaged EXIF block is no reason to refuse them
         return 1
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from jaxgear.evaluation.finished import FinishedRun
+from jaxgear.evaluation.own_pictures import said_of, trained_on_test
 
 # Config keys that say nothing about the method.
 NOT_METHOD = ("seed", "out", "resume")
@@ -82,8 +83,8 @@ def figures(run: FinishedRun) -> dict[str, float | int | None]:
     }
 
 
-def compare(runs: Sequence[FinishedRun]) -> Comparison:
-    """Groups runs and says how the groups differ."""
+def compare(runs: Sequence[FinishedRun], warnings: Sequence[str] = ()) -> Comparison:
+    """Groups runs and says how the groups differ; `warnings` come before its own."""
     members: dict[str, list[FinishedRun]] = {}
     for run in runs:
         members.setdefault(_method(run), []).append(run)
@@ -106,7 +107,7 @@ def compare(runs: Sequence[FinishedRun]) -> Comparison:
         },
         sources={g.label: _changed_lines(first, g) for g in others if _source(first) != _source(g)},
         pairs={group.label: _pairs(first, group) for group in others},
-        warnings=tuple(_warnings(groups)),
+        warnings=(*warnings, *_warnings(groups)),
     )
 
 
@@ -127,7 +128,12 @@ def to_dict(found: Comparison) -> dict[str, Any]:
                 "group": group.label,
                 **{name: plain(group.spread(name)) for name in MEASURES},
                 "runs": [
-                    {"run": str(run.path), "seed": run.config.get("seed"), **figures(run)}
+                    {
+                        "run": str(run.path),
+                        "seed": run.config.get("seed"),
+                        **figures(run),
+                        "test_trained_on": trained_on_test(run),
+                    }
                     for run in group.runs
                 ],
             }
@@ -191,6 +197,7 @@ def _warnings(groups: Sequence[Group]) -> list[str]:
         for run in runs
         if run.test is None
     ]
+    said += [line for run in runs for line in said_of(run, trained_on_test(run))]
     if len({run.fingerprint for run in runs}) > 1:
         said.append("the runs had different pictures (fingerprints differ): compare them loosely")
     elif len({tuple(sorted(map(_tested_on, group.runs))) for group in groups}) > 1:

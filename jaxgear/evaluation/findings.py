@@ -13,7 +13,7 @@ from jaxgear.data.images import letterbox
 from jaxgear.errors import CheckpointError
 from jaxgear.evaluation import calibration, explain, metrics, refusal
 from jaxgear.evaluation.finished import FinishedRun, Picture
-from jaxgear.evaluation.own_pictures import only, open_source
+from jaxgear.evaluation.own_pictures import only, open_source, said_of, trained_on_test
 from jaxgear.evaluation.twins import THUMBNAIL, Twins, find_twins
 from jaxgear.prediction import NONE, Predictor
 
@@ -79,6 +79,7 @@ class Findings:
     calibration: Calibration
     refusals: Refusals | None  # None: the model takes every picture for gear
     twins: Twins
+    trained_on: list[str]  # sentences about test pictures that were trained on
 
 
 def find(run: FinishedRun, source: str | None = None) -> Findings:
@@ -94,7 +95,7 @@ def find(run: FinishedRun, source: str | None = None) -> Findings:
     folder = open_source(run, source, bundle.size)
     val, test = run.side("val"), run.side("test")
     pictures = val + test
-    used = only(folder, run, pictures)
+    used = only(folder, run, pictures, source)
     images = pixels(used, bundle.size)
     labels = np.array([bundle.classes.index(picture.name) for picture in pictures], np.int32)
     logits = Predictor(bundle).logits(images)
@@ -107,6 +108,7 @@ def find(run: FinishedRun, source: str | None = None) -> Findings:
         calibration=_calibration(logits[tested], labels[tested], bundle.temperature),
         refusals=_refusals(bundle, show, len(val)),
         twins=find_twins(run, folder),
+        trained_on=said_of(run, trained_on_test(run)),
     )
 
 
@@ -164,10 +166,10 @@ def _refusals(bundle: Bundle, show: _Show, first: int) -> Refusals | None:
         return None
     order = first + np.argsort(show.scores[first:], kind="stable")
     rows = order[: sum(map(bundle.refuses, show.scores[order]))]
-    names = [bundle.classes[label] for label in show.labels[rows]]
+    counts = np.bincount(show.labels[rows], minlength=len(bundle.classes))
     return Refusals(
         right=int((show.probs[rows].argmax(axis=1) == show.labels[rows]).sum()),
-        by_class={name: names.count(name) for name in bundle.classes},
+        by_class=dict(zip(bundle.classes, counts.tolist(), strict=True)),
         lowest=show(rows[:TOP_REFUSED]),
     )
 

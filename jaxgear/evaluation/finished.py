@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from jaxgear.training.runs import read_json
 SIDES = ("train", "val", "test", "left_out")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Picture:
     """A line of `splits.json`."""
 
@@ -53,7 +54,10 @@ class FinishedRun:
             if not any(math.isfinite(row.val_loss) for row in rows):
                 raise CheckpointError(f"{path}: no epoch of this run is finished yet")
             pictures = tuple(
-                Picture(p["path"], p["sha256"], p["class"], p["group"], p["side"])
+                # Interned: a thousand runs on the same pictures have each name once.
+                Picture(
+                    *(sys.intern(p[key]) for key in ("path", "sha256", "class", "group", "side"))
+                )
                 for p in splits["pictures"]
             )
             return cls(

@@ -33,11 +33,19 @@ def style(text: str, size: float, bold: bool = False) -> dict[str, Any]:
 
 def fit(text: str, inches: float, size: float, bold: bool = False) -> str:
     """`drawable` text cut in the middle, where names differ least, until it is no wider."""
-    text = drawable(text, bold)
-    keep = len(text)
-    while _width(shown := _cut(text, keep), size, bold) > inches * _INCH and keep > 2:
-        keep -= max(1, keep // 20)
-    return shown
+    most = max(2, int(inches * 40))  # no letter is so thin that more would fit
+    text = drawable(_cut(text, most + 1), bold)
+    room = inches * _INCH
+    if _width(text, size, bold) <= room:
+        return text
+    fits, most = 2, min(len(text), most)
+    while fits < most:
+        keep = (fits + most + 1) // 2
+        if _width(_cut(text, keep), size, bold) <= room:
+            fits = keep
+        else:
+            most = keep - 1
+    return _cut(text, fits)
 
 
 def drawable(text: str, bold: bool = False) -> str:

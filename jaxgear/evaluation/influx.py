@@ -14,12 +14,17 @@ def since(run: FinishedRun, folder: Folder) -> dict[str, Any]:
 
     Keys: `run`, `pictures` {before, now, added, removed}; `classes`, a row each {before, now,
     added}; `sides` {before, now}; `moved`, paths of old pictures that are on another side now;
-    `left_out`, paths of old ones that a new twin keeps out. Unusable pictures do not count.
+    `left_out`, paths of old ones that a new twin keeps out; `only_new`, whether `folder` holds none
+    of the old ones where they were: then they are taken to stay, `now` is with them, and the sides
+    of the new ones are not known yet (None). Unusable pictures do not count.
 
     Raises:
         DataError: a class that is too small to be split.
     """
     folder = require_clean(folder, "skip")
+    old = {(picture.path, picture.sha256) for picture in run.pictures}
+    if old.isdisjoint((record.path, record.sha256) for record in folder.records):
+        return _beside(run, folder)
     group_by = run.config.get("group_by", NEAR_DUPLICATES)  # runs of before had no other
     _, sides = split_folder(folder, seed=int(run.config["seed"]), group_by=group_by)
     old = {(picture.path, picture.sha256): picture.side for picture in run.pictures}
@@ -53,6 +58,34 @@ def since(run: FinishedRun, folder: Folder) -> dict[str, Any]:
         },
         "moved": [key[0] for key in stayed if now[key] not in (old[key], LEFT_OUT)],
         "left_out": [key[0] for key in stayed if now[key] == LEFT_OUT],
+        "only_new": False,
+    }
+
+
+def _beside(run: FinishedRun, folder: Folder) -> dict[str, Any]:
+    """`since` of new pictures alone; copies of old ones, by their bytes, are no new ones."""
+    known = {picture.sha256 for picture in run.pictures}
+    before = Counter(picture.name for picture in run.pictures)
+    added = Counter(
+        folder.classes[record.label] for record in folder.records if record.sha256 not in known
+    )
+    sides = Counter(picture.side for picture in run.pictures)
+    return {
+        "run": str(run.path),
+        "pictures": {
+            "before": before.total(),
+            "now": before.total() + added.total(),
+            "added": added.total(),
+            "removed": 0,
+        },
+        "classes": {
+            name: {"before": before[name], "now": before[name] + added[name], "added": added[name]}
+            for name in sorted(before | added)
+        },
+        "sides": {name: {"before": sides[name], "now": None} for name in SIDES},
+        "moved": [],
+        "left_out": [],
+        "only_new": True,
     }
 
 
@@ -67,6 +100,12 @@ def lines(found: dict[str, Any]) -> list[str]:
         shares = (row[when] / max(1, count[when]) for when in ("before", "now"))
         before, now = (f"{share:6.1%}" for share in shares)
         text.append(f"  {name:24} {row['before']:6} {before}  ->{row['now']:6} {now}")
+    if found["only_new"]:
+        text.append(
+            "none of the old pictures is in this folder: they are taken to stay where they are, "
+            "and the new ones to come to them; put both in one folder to see their sides"
+        )
+        return text
     sides = (f"{name} {row['before']} -> {row['now']}" for name, row in found["sides"].items())
     text.append(f"sides with the seed of that run: {', '.join(sides)}")
     text.append(

@@ -1,13 +1,23 @@
 """What a classifier is worth, as numbers on small tables. numpy alone."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from jaxgear.evaluation.calibration import expected_calibration_error, log_softmax
+
+NEW = "new"  # a side for pictures that are not of the model's data
+WORDS = {
+    "train": "trained on",
+    "val": "validated on",
+    "test": "tested on",
+    "left_out": "left out",
+    NEW: "new",
+}
+OF_A_SIDE = ("accuracy", "n", "interval95", "macro_f1")
 
 
 def confusion_matrix(
@@ -17,6 +27,23 @@ def confusion_matrix(
     table = np.zeros((classes, classes), np.int64)
     np.add.at(table, (labels, predicted), 1)
     return table
+
+
+def most_confused(
+    confusion: Int[np.ndarray, "K K"], classes: Sequence[str], most: int
+) -> tuple[Int[np.ndarray, "M M"], list[str]]:
+    """A table of `most` classes at most, and their names: of more, those with the most mistakes, in
+    their order, and all others as one, so that every picture still counts.
+    """
+    if len(classes) <= most:
+        return confusion, list(classes)
+    mistakes = confusion.sum(axis=0) + confusion.sum(axis=1) - 2 * np.diag(confusion)
+    kept = np.sort(np.argsort(-mistakes, kind="stable")[: most - 1])
+    place = np.full(len(classes), most - 1)
+    place[kept] = np.arange(most - 1)
+    table = np.zeros((most, most), confusion.dtype)
+    np.add.at(table, (place[:, None], place[None, :]), confusion)
+    return table, [*(classes[i] for i in kept), f"{len(classes) - most + 1} others"]
 
 
 def per_class(confusion: Int[np.ndarray, "K K"]) -> list[dict[str, float]]:
@@ -74,6 +101,33 @@ def summarise(
         "per_class": dict(zip(classes, per_class(table), strict=True)),
         "confusion": table.tolist(),
     }
+
+
+def by_side(
+    logits: Float[np.ndarray, "N K"],
+    labels: Int[np.ndarray, " N"],
+    classes: Sequence[str],
+    sides: Sequence[str | None],
+) -> dict[str, dict[str, Any]]:
+    """`accuracy, n, interval95, macro_f1` of the pictures on each side of the model's data,
+    and of the `NEW` ones, whose side is None; of those sides alone that have pictures.
+    """
+    names = np.array([side or NEW for side in sides], object)
+    found = {}
+    for name in WORDS:
+        if (rows := names == name).any():
+            summary = summarise(logits[rows], labels[rows], classes, 1.0)
+            found[name] = {key: summary[key] for key in OF_A_SIDE}
+    return found
+
+
+def known_pictures(sides: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """A sentence about `by_side` where a model was made with some of the pictures, else None."""
+    total = sum(found["n"] for found in sides.values())
+    if (known := total - sides.get(NEW, {"n": 0})["n"]) == 0:
+        return None
+    parts = (f"{f['n']} {WORDS[name]} {f['accuracy']:.4f}" for name, f in sides.items())
+    return f"{known} of {total} are in the data of this model; accuracy by side: {', '.join(parts)}"
 
 
 def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:

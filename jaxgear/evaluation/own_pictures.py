@@ -1,11 +1,14 @@
 """The pictures of a finished run, found again by their hashes wherever they are now."""
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping, Sequence
 
+from jaxgear.bundle import Bundle
 from jaxgear.data.dataset import default_source, read_source
 from jaxgear.data.folder import Folder
-from jaxgear.errors import DataError
+from jaxgear.data.known import KnownPictures
+from jaxgear.errors import CheckpointError, DataError
 from jaxgear.evaluation.finished import FinishedRun, Picture
 
 
@@ -27,18 +30,59 @@ def open_source(run: FinishedRun, source: str | None, size: int) -> Folder:
         ) from error
 
 
-def only(folder: Folder, run: FinishedRun, pictures: Sequence[Picture]) -> Folder:
+def only(
+    folder: Folder, run: FinishedRun, pictures: Sequence[Picture], source: str | None = None
+) -> Folder:
     """`folder` with the records of `pictures` alone, in their order.
 
-    Pictures that were added or moved since do not matter, one that is gone does.
+    Pictures that were added or moved since do not matter, one that is gone does. `source`: the
+    place that somebody named for them, as in `open_source`.
 
     Raises:
         DataError: a picture is gone.
     """
     records = {record.sha256: record for record in folder.records}
     if gone := [picture.path for picture in pictures if picture.sha256 not in records]:
+        what_to_do = "name their place with --data FOLDER"
+        if source:
+            what_to_do = "--data names another folder, or they were edited (their bytes are asked)"
         raise DataError(
             f"{folder.root}: {len(gone)} of the pictures that {run.path} was tested on are not "
-            f"there, as {gone[0]}; name their place with --data FOLDER"
+            f"there, as {gone[0]}; {what_to_do}"
         )
     return dataclasses.replace(folder, records=tuple(records[p.sha256] for p in pictures))
+
+
+def trained_on_test(run: FinishedRun) -> dict[str, int | None]:
+    """How many test pictures of a run were trained on, by whom: by the run itself, or by the model
+    that `--init-from` took its weights from (None: that is not there any more). Empty: none were.
+    """
+    test = {picture.sha256 for picture in run.side("test")}
+    found: dict[str, int | None] = {}
+    if own := len(test & {picture.sha256 for picture in run.side("train")}):
+        found[str(run.path)] = own
+    if before := run.config.get("init_from"):
+        try:
+            sides = map(_known(before).side_of, test)
+        except CheckpointError:
+            found[before] = None
+        else:
+            found |= {before: count} if (count := sum(side == "train" for side in sides)) else {}
+    return found
+
+
+@functools.lru_cache(maxsize=8)  # a thousand runs may have started from one model
+def _known(path: str) -> KnownPictures:
+    return Bundle.load(path).pictures
+
+
+def said_of(run: FinishedRun, trained: Mapping[str, int | None]) -> list[str]:
+    """`trained_on_test` in words, a sentence each."""
+    return [
+        f"{run.path}: its weights come from {by}, which is not there: whether that was trained on "
+        "its test pictures is not known"
+        if count is None
+        else f"{run.path}: {count} of its {len(run.side('test'))} test pictures were trained on by "
+        f"{by}: its test figures are too good"
+        for by, count in trained.items()
+    ]

@@ -17,12 +17,15 @@ from jaxtyping import Int, UInt8
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from jaxgear.evaluation import fonts
+from jaxgear.evaluation import fonts, metrics
 from jaxgear.files import write_bytes
 from jaxgear.training import history
 
 TRAIN, VAL, BEST, WRONG = "#1b6ca8", "#d1662b", "#555555", "#b3261e"
 INK, FAINT, GRID, WARNING = "#222222", "#767676", "#dddddd", "#9a5b00"
+
+# A figure is no larger than this allows, whatever there is to show.
+MOST_CLASSES, MOST_TILES, TITLE_LINES = 40, 60, 6
 
 
 class Figure(matplotlib.figure.Figure):
@@ -91,8 +94,11 @@ def confusion(
     classes: Sequence[str],
     title: str = "",
 ) -> Figure:
-    """Counts, each row shaded by its share of the true class; the empty cells stay empty."""
-    table = np.asarray(table)
+    """Counts, each row shaded by its share of the true class; the empty cells stay empty.
+
+    Of more than `MOST_CLASSES` classes, those with the most mistakes and the others as one.
+    """
+    table, classes = metrics.most_confused(np.asarray(table), classes, MOST_CLASSES)
     side = max(4.5, 0.55 * len(classes) + 2)
     figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.subplots()
@@ -124,7 +130,15 @@ def confusion(
 
 
 def grid(tiles: Sequence[Tile], title: str = "", columns: int | None = None) -> Figure:
-    """Pictures with titles, in rows; wrong ones titled in red with a red frame."""
+    """Pictures with titles, in rows; wrong ones titled in red with a red frame.
+
+    The first `MOST_TILES` are drawn, and of a title `TITLE_LINES` lines.
+    """
+    if len(tiles) > MOST_TILES:
+        title = f"The first {MOST_TILES} of {len(tiles)}. {title}"
+        tiles = tiles[:MOST_TILES]
+    if not tiles:
+        raise ValueError("no pictures, so there is no grid of them")
     columns = columns or _columns(len(tiles))
     rows = math.ceil(len(tiles) / columns)
     lines = max(sum(map(bool, (t.detail, t.name, t.warning))) for t in tiles)
@@ -132,9 +146,8 @@ def grid(tiles: Sequence[Tile], title: str = "", columns: int | None = None) -> 
     side = 4.0 if columns == 1 else 2.8 if columns <= 3 else 2.1
     gap, margin, head, foot = 0.16, 0.25, 0.3, 0.2 * lines + 0.12
     width = columns * (side + gap) - gap + 2 * margin
-    wrapped = textwrap.wrap(
-        title, int((width - 2 * margin) * 11)
-    )  # 12 points: 11 letters in an inch
+    letters = int((width - 2 * margin) * 11)  # 12 points: 11 letters in an inch
+    wrapped = textwrap.wrap(title, letters, max_lines=TITLE_LINES, placeholder="…")
     top = 0.24 * len(wrapped) + margin
     height = rows * (head + side + foot) + top + margin / 2
     figure = Figure(figsize=(width, height))

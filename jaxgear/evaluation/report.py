@@ -10,7 +10,8 @@ import numpy as np
 from jaxgear.evaluation import page, plots_report, report_pictures, report_robustness
 from jaxgear.evaluation.findings import Calibration, Findings
 from jaxgear.evaluation.finished import FinishedRun
-from jaxgear.evaluation.metrics import wilson_interval
+from jaxgear.evaluation.metrics import most_confused, wilson_interval
+from jaxgear.evaluation.plots import MOST_CLASSES
 from jaxgear.evaluation.robustness import Beside, Robustness
 from jaxgear.training import history
 
@@ -93,9 +94,11 @@ def _classes(found: Findings) -> str:
     ):
         right = counts[len(rows)]
         low, high = wilson_interval(right, row["n"])
-        figures = (f"{row[key]:.3f}" for key in ("precision", "recall"))
+        precision, recall, f1 = (
+            f"{row[key]:.3f}" if row["n"] else "-" for key in ("precision", "recall", "f1")
+        )
         interval = f"{low:.3f} to {high:.3f}" if row["n"] else "-"
-        rows.append([name, *figures, interval, f"{row['f1']:.3f}", str(row["n"])])
+        rows.append([name, precision, recall, interval, f1, str(row["n"])])
         if found.refusals:
             rows[-1].append(str(found.refusals.by_class[name]))
     table = page.table(
@@ -104,26 +107,37 @@ def _classes(found: Findings) -> str:
         + ["refused"] * bool(found.refusals),
         rows,
     )
-    return table + page.paragraph(
-        "Intervals are Wilson's: with few pictures they are wide, and a class with a recall of 1 "
-        "may still miss some."
+    trained_on = "".join(page.paragraph(f"Warning: {line}.") for line in found.trained_on)
+    return (
+        trained_on
+        + table
+        + page.paragraph(
+            "Intervals are Wilson's: with few pictures they are wide, and a class with a recall of "
+            "1 may still miss some."
+        )
     )
 
 
 def _confusion(run: FinishedRun, found: Findings) -> str:
     counts, names = np.array(found.summary["confusion"]), run.classes
+    shown, shown_names = most_confused(counts, names, MOST_CLASSES)
     styles = {}
-    for i, j in zip(*np.nonzero(counts), strict=True):
+    for i, j in zip(*np.nonzero(shown), strict=True):
         # At most 45 %, so that the number stays readable on it, in light and in dark.
-        share = 10 + 35 * counts[i, j] / counts[i].sum()
+        share = 10 + 35 * shown[i, j] / shown[i].sum()
         kind = "right" if i == j else "wrong"
         styles[int(i), int(j)] = f' class="{kind}" style="--share:{share:.0f}%"'
+    caption = (
+        "Test pictures: a row is the true class, a column the predicted one; empty cells are 0"
+    )
+    if len(names) > MOST_CLASSES:
+        caption += "; the classes with the most mistakes, and all others as one"
     table = page.table(
-        "Test pictures: a row is the true class, a column the predicted one; empty cells are 0",
-        ["true \\ predicted", *names],
+        caption,
+        ["true \\ predicted", *shown_names],
         [
             [name, *(str(n) if n else "" for n in row)]
-            for name, row in zip(names, counts, strict=True)
+            for name, row in zip(shown_names, shown, strict=True)
         ],
         kind="confusion",
         styles=styles,

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from jaxgear.evaluation import page
+from jaxgear.evaluation import metrics, page
 from jaxgear.evaluation.robustness import CLEAN, Beside, Robustness
 
 
@@ -39,7 +39,12 @@ def _sets(found: Robustness, beside: Sequence[Beside]) -> str:
         for name, score in found.sets.items()
     ]  # fmt: skip
     header = ["pictures of", "number", "accuracy", "macro-F1", "accepted as gear"]
-    return page.table("As they are", header + [one.name for one in beside], rows)
+    known = "".join(
+        page.paragraph(f"Of {name}, {sentence}.")
+        for name, score in found.sets.items()
+        if (sentence := metrics.known_pictures(score.by_side))
+    )
+    return page.table("As they are", header + [one.name for one in beside], rows) + known
 
 
 def _corruptions(found: Robustness, beside: Sequence[Beside]) -> str:

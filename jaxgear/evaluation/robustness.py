@@ -34,6 +34,8 @@ class Score:
     macro_f1: float  # of the classes that have pictures
     accepted: float  # the share that is taken for gear
     n: int  # pictures
+    # Of named folders, as `metrics.by_side`: some may be of the model's own data.
+    by_side: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,13 +129,19 @@ def measured(
         return kept
     measure = Measure(run, bundle, source)
     sets = (kept.sets if kept else {}) | measure.sets(folders or {})
+    for name, score in sets.items():
+        if sentence := metrics.known_pictures(score.by_side):
+            say(f"note: {name}: {sentence}")
     corruptions, n = (kept.corruptions, kept.n) if kept else ({}, 0)
     if corrupted:
         corruptions, n = measure.corruptions(limit=limit, say=say)
     found = Robustness(
         bundle.about.get("epoch"), bundle.fingerprint, sets, corruptions, list(SEVERITIES), n
     )
-    found.write(run.path)
+    try:
+        found.write(run.path)
+    except OSError as error:
+        say(f"warning: {run.path / FILE}: not kept, cannot be written ({error.strerror})")
     return found
 
 
@@ -145,7 +153,7 @@ class Measure:
         self._predictor = Predictor(bundle)
         pictures = run.side("test")
         folder = open_source(run, source, bundle.size)
-        self._images = pixels(only(folder, run, pictures), bundle.size)
+        self._images = pixels(only(folder, run, pictures, source), bundle.size)
         self._labels = np.array([bundle.classes.index(one.name) for one in pictures], np.int32)
         # Those to corrupt, of more than there is time for: any, but always the same.
         self._order = np.argsort([one.sha256 for one in pictures], kind="stable")
@@ -159,7 +167,8 @@ class Measure:
         found = {CLEAN: self._score(self._images, self._labels)}
         for name, folder in folders.items():
             side = open_folder(folder, self.bundle, "stop")
-            found[name] = self._score(side.images, side.labels)
+            known = [self.bundle.side_of(record.sha256) for record in side.records]
+            found[name] = self._score(side.images, side.labels, known)
         return found
 
     def corruptions(
@@ -185,10 +194,16 @@ class Measure:
     def _predicted(self, images: UInt8[np.ndarray, "N S S 3"]) -> Int[np.ndarray, " N"]:
         return self._predictor.logits(images).argmax(axis=1)
 
-    def _score(self, images: UInt8[np.ndarray, "N S S 3"], labels: Int[np.ndarray, " N"]) -> Score:
+    def _score(
+        self,
+        images: UInt8[np.ndarray, "N S S 3"],
+        labels: Int[np.ndarray, " N"],
+        sides: Sequence[str | None] = (),
+    ) -> Score:
         logits: Float[np.ndarray, "N K"] = self._predictor.logits(images)
         found: dict[str, Any] = metrics.summarise(
             logits, labels, self.bundle.classes, self.bundle.temperature
         )
         accepted = refusal.acceptance(self.bundle, logits)["accepted"]
-        return Score(found["accuracy"], found["macro_f1"], accepted, len(labels))
+        apart = metrics.by_side(logits, labels, self.bundle.classes, sides) if sides else {}
+        return Score(found["accuracy"], found["macro_f1"], accepted, len(labels), apart)

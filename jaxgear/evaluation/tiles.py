@@ -1,7 +1,7 @@
 """What grids show: test pictures with what is right, and new ones with what is thought of them."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -30,7 +30,7 @@ _SEEN = {
 
 
 def prediction_grid(
-    bundle: Bundle, predictions: Sequence[Prediction], total: int | None = None
+    bundle: Bundle, predictions: Prediction | Iterable[Prediction], total: int | None = None
 ) -> plots.Figure:
     """New pictures titled with class and probability, below it the second guess and the name.
 
@@ -38,8 +38,15 @@ def prediction_grid(
     resolution than the network's, read again from where they are.
 
     Args:
+        predictions: what `prediction.predict` gives, or one of them.
         total: how many there are, where `predictions` are the first of more.
+
+    Raises:
+        ValueError: no predictions.
     """
+    predictions = [predictions] if isinstance(predictions, Prediction) else list(predictions)
+    if not predictions:
+        raise ValueError("no predictions, so there is nothing to show")
     total = total or len(predictions)
     shown = predictions[:MOST]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -84,22 +91,27 @@ def test_tiles(bundle: Bundle, side: Side, logits: Float[np.ndarray, "N K"]) -> 
     wrong = np.flatnonzero(predicted != side.labels)
     wrong = wrong[np.argsort(-sure[wrong])][: TESTED // 2]
     right = np.flatnonzero(predicted == side.labels)
-    place = np.zeros(len(right), int)  # of a picture among the right ones of its class
-    for label in set(side.labels[right]):
-        same = side.labels[right] == label
-        place[same] = np.arange(same.sum())
-    right = right[np.lexsort((side.labels[right], place))][: TESTED - len(wrong)]
+    right = right[np.argsort(side.labels[right], kind="stable")]
+    of_class = side.labels[right]
+    place = np.arange(len(right)) - np.searchsorted(of_class, of_class)  # within its class
+    right = right[np.lexsort((of_class, place))][: TESTED - len(wrong)]
     names = [_words(name) for name in bundle.classes]
     return [
         plots.Tile(
             side.images[i],
-            f"{names[predicted[i]]} {sure[i]:.2f}",
-            f"not: {names[side.labels[i]]}" if predicted[i] != side.labels[i] else "",
+            *_verdict(names[side.labels[i]], names[predicted[i]], sure[i]),
             warning=_REFUSED if bundle.refuses(scores[i]) else "",
             wrong=bool(predicted[i] != side.labels[i]),
         )
         for i in (*wrong, *right)
     ]
+
+
+def _verdict(true: str, predicted: str, sure: np.floating) -> tuple[str, str]:
+    """Title and detail of a test picture: what it is, and what it was taken for."""
+    if true == predicted:
+        return f"{true} {sure:.2f}", ""
+    return true, f"taken for {predicted} {sure:.2f}"
 
 
 def _words(name: str) -> str:

@@ -5,7 +5,6 @@ How foreign names become ours is in convert.py and, as data, in pretrained_table
 
 import hashlib
 import json
-import tempfile
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,7 @@ from safetensors.numpy import save
 
 from jaxgear.data.walk import printable
 from jaxgear.errors import CheckpointError
-from jaxgear.files import from_json
+from jaxgear.files import from_json, write_bytes
 from jaxgear.models.convert import Converted, checked, convert, graft
 from jaxgear.models.preprocess import Preprocess
 from jaxgear.models.resnet import ResNet, fold_batch_norm
@@ -91,6 +90,8 @@ def load_backbone(path: Path) -> Backbone:
         return _load(path)
     except CheckpointError as error:  # it may quote what a stranger wrote
         raise CheckpointError(printable(str(error))[:1400]) from error
+    except MemoryError:
+        raise
     except Exception as error:  # names and numbers of a stranger make the machine fail in any way
         reason = printable(repr(error))[:200]
         raise CheckpointError(f"{path}: damaged, or no weights of a ResNet ({reason})") from error
@@ -146,9 +147,6 @@ def save_backbone(backbone: Backbone, path: Path, origin: str | None = None) -> 
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".new-") as folder:
-            new = Path(folder) / path.name
-            new.write_bytes(save(flat, metadata))
-            new.replace(path)
+        write_bytes(path, save(flat, metadata))
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be written ({error.strerror})") from error

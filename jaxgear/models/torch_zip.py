@@ -43,7 +43,7 @@ def read_torch_zip(path: Path) -> dict[str, np.ndarray]:
     try:
         with zipfile.ZipFile(path) as archive:
             tree = _Unpickler(archive, path).load()
-    except CheckpointError:
+    except (CheckpointError, MemoryError):
         raise
     except Exception as error:  # a crafted pickle can make the machine fail in any way
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]

@@ -20,6 +20,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from jaxgear.data.encoded import ImageError
+from jaxgear.errors import GearError
 from jaxgear.serving.answer import Classifier
 
 MAX_BYTES = 20 * 2**20  # of one picture; decoded, data/images.py allows 50 million pixels
@@ -72,6 +73,10 @@ def build(classifier: Classifier, title: str, host: str) -> Starlette:
                 return JSONResponse(await run_in_threadpool(classifier.answer, data))
         except ImageError as error:
             return _refuse(422, error.reason)
+        except MemoryError:
+            return _refuse(503, "the server has too little memory for this picture")
+        except GearError as error:
+            return _refuse(500, str(error))
 
     routes = [
         Route("/", page),

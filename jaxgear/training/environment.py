@@ -34,16 +34,26 @@ def environment() -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """The commit of the checkout this code runs from, with `+` if files differ from it."""
-    git = ["git", "-C", str(Path(__file__).parent)]
+    """The commit of the checkout this code runs from, with `+` if files differ from it.
+
+    None where git does not track this file: installed in a virtual environment, the code may lie
+    in the checkout of another project.
+    """
+    here = Path(__file__).resolve()
+    tracked = _git(here.parent, "ls-files", "--error-unmatch", here.name)
+    head = _git(here.parent, "rev-parse", "HEAD")
+    if tracked is None or head is None:
+        return None
+    changed = _git(here.parent, "status", "--porcelain", "--untracked-files=no")
+    return head + ("+" if changed else "")
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """What git says about a folder, whatever repository the environment names; None: nothing."""
+    environment = {k: v for k, v in os.environ.items() if k not in ("GIT_DIR", "GIT_WORK_TREE")}
+    command = ["git", "-C", str(folder), *arguments]
     try:
-        head = subprocess.run(
-            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10
-        )
-        if head.returncode:
-            return None
-        status = [*git, "status", "--porcelain", "--untracked-files=no"]
-        changed = subprocess.run(status, capture_output=True, text=True, timeout=10)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, env=environment)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
+    return None if done.returncode else done.stdout.strip()

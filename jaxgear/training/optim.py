@@ -3,6 +3,7 @@
 Optimizers are put together in the experiment, as expressions of a rate.
 """
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -58,16 +59,17 @@ def evaluated_params(opt_state: PyTree, params: PyTree) -> PyTree:
     Schedule-free optimizers do (Defazio et al. 2024); they train on other parameters.
     """
     for state in _states(opt_state, ScheduleFreeState):
-
-        def average(z: Any, y: PyTree, b1: Any = state.b1) -> PyTree:
-            if isinstance(z, optax.MaskedNode):  # another optimizer moves these
-                return y
-            return optax.contrib.schedule_free_eval_params(state._replace(b1=b1, z=z), y)
-
+        average = functools.partial(_schedule_free_average, state.b1)
         params = jax.tree.map(
             average, state.z, params, is_leaf=lambda z: isinstance(z, optax.MaskedNode)
         )
     return params
+
+
+def _schedule_free_average(b1: Any, z: Any, y: PyTree) -> PyTree:
+    if isinstance(z, optax.MaskedNode):  # another optimizer moves these
+        return y
+    return (y - (1.0 - b1) * z) / b1
 
 
 class Rate:

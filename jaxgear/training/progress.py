@@ -19,6 +19,7 @@ class Progress:
     def __init__(self, epochs: int = 0, quiet: bool = False):
         self.epochs = epochs
         self.quiet = quiet
+        self._explained = False
         self._bar = self._task = None
         self._since, self._seen, self._shown = time.perf_counter(), 0, 0.0
 
@@ -72,5 +73,7 @@ class Progress:
     def epoch(self, row: Row, rate: float, devices: int) -> None:
         """An epoch ended, of which `devices` trained on `rate` pictures a second together."""
         shared = f"  {rate:.0f} images/s, {rate / devices:.0f} a device" if devices > 1 else ""
-        self.say(str(row) + shared)
+        once = "" if self._explained else "  (train: as optimised, with augmentation and smoothing)"
+        self._explained = True
+        self.say(str(row) + shared + once)
         self._since, self._seen = time.perf_counter(), 0

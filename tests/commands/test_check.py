@@ -1,6 +1,7 @@
 """`jaxgear check`: what is said of twins, of an influx, and of names that are no names."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -154,6 +155,33 @@ def test_an_influx_of_300_keeps_every_old_side(tmp_path, capsys):
     assert "100 pictures then, 400 now (301 added, 1 removed" in printed
     assert "boots                        40  40.0%  ->   240  60.0%" in printed
     assert "0 old pictures are on another side now" in printed
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """A run on 20 pictures of axes and 10 of boots, and their folder."""
+    root = write_set(tmp_path / "set", {"axes": 20, "boots": 10})
+    dataset = open_dataset(str(root), size=16, seed=5, say=lambda line: None)
+    with Run.create(tmp_path, "scratch", {"seed": 5}, dataset, __file__) as run:
+        (run.path / "history.csv").write_text(history.to_csv([row(1, 1.0)]))
+    return run.path, root
+
+
+@pytest.mark.parametrize("counts", [{"boots": 1}, {"axes": 2, "gloves": 3}], ids=str)
+def test_new_pictures_alone_come_to_the_old_ones(trained, tmp_path, counts, capsys):
+    """Of classes too small to be split, in a folder of their own, one of them a copy."""
+    root = write_set(tmp_path / "new", counts, start=1000)
+    shutil.copy(trained[1] / "boots/00025.png", next(root.iterdir()) / "copy.png")
+    assert call("check", root, "--since", trained[0], "--json", tmp_path / "a.json") == 0
+    found = json.loads((tmp_path / "a.json").read_text())["since"]
+    added = sum(counts.values())
+    assert found["only_new"]
+    assert found["pictures"] == {"before": 30, "now": 30 + added, "added": added, "removed": 0}
+    for name, before in (("axes", 20), ("boots", 10)):
+        more = counts.get(name, 0)
+        assert found["classes"][name] == {"before": before, "now": before + more, "added": more}
+    assert all(side["now"] is None for side in found["sides"].values())
+    assert "taken to stay where they are" in capsys.readouterr().out
 
 
 def test_names_cannot_move_the_cursor(tmp_path, capsys):

@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -44,7 +45,7 @@ def test_lines_csv_json_and_grid_agree(here, capsys):
     lines = [line.split("\t") for line in printed.out.splitlines()]
     with Path("a.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["path", "class", "probability", *CLASSES, "score"]
+    assert list(rows[0]) == ["path", "class", "probability", *CLASSES, "score", "refused"]
     found = json.loads(Path("a.json").read_text())
     assert found["unreadable"] == []
     bundle = Bundle.load("run")
@@ -216,17 +217,55 @@ def test_what_is_no_gear_is_none(strict, capsys):
     for score, line, row, entry in zip(strict, lines, rows, entries, strict=True):
         assert (line[1] == "none") == (row["class"] == "none") == (score < least)
         assert entry["class"] == row["class"] == line[1]
+        assert entry["refused"] == (row["refused"] == "true") == (score < least)
         assert entry["score"] == float(row["score"]) == pytest.approx(score, abs=1e-5)
         shown = score if score < least else float(row["probability"])
         assert float(line[2]) == pytest.approx(shown, abs=1e-4)
     assert [line[1] for line in lines].count("none") == 2
 
 
+@pytest.mark.parametrize(
+    "classes",
+    [
+        ("path", "class", "probability"),
+        ("score", "refused", "Path"),
+        ("path", "class:path", "class:class:path"),
+        ("CLASS", "axes", "class:"),
+    ],
+)
+def test_a_class_that_is_called_as_a_column_has_a_column_of_its_own(here, classes):
+    make_bundle(classes=classes).save(Path("run/model"))
+    assert call("predict", "run", "new", "--csv", "a.csv", "--json", "a.json") == 0
+    with Path("a.csv").open(newline="") as file:
+        header, *rows = csv.reader(file)
+    assert len({name.casefold() for name in header}) == len(header) == 8
+    entries = json.loads(Path("a.json").read_text())["predictions"]
+    for row, entry in zip(rows, entries, strict=True):
+        assert row[0] == entry["path"]
+        assert row[1] == entry["class"]
+        assert list(map(float, row[3:6])) == [entry["probabilities"][name] for name in classes]
+        assert row[6:] == [f"{entry['score']:.6f}", "false"]
+
+
+def test_a_class_called_none_is_told_from_a_refusal(here):
+    """All five are of class none or refused, so are called none; which, `refused` says."""
+    bundle = make_bundle(classes=("none", "None", "NONE"))
+    scores = [one.score for one in prediction.predict(bundle, ["new"])]
+    dataclasses.replace(bundle, accept_from=sorted(scores)[2]).save(Path("run/model"))
+    assert call("predict", "run", "new", "--csv", "a.csv", "--json", "a.json") == 0
+    with Path("a.csv").open(newline="") as file:
+        found = [row["refused"] for row in csv.DictReader(file)]
+    entries = json.loads(Path("a.json").read_text())["predictions"]
+    assert {entry["class"].lower() for entry in entries} == {"none"}
+    assert found == [str(score < sorted(scores)[2]).lower() for score in scores]
+    assert [str(entry["refused"]).lower() for entry in entries] == found
+
+
 def test_evaluate_counts_what_is_refused(strict, capsys):
     write_set(Path(), {"gear/axes": 3, "gear/boots": 2})
     assert call("evaluate", "run", "gear", "--not-gear", "new", "--json", "a.json") == 0
     found = json.loads(Path("a.json").read_text())
-    assert found["not_gear"] == {"n": 5, "refused": 2}
+    assert found["not_gear"] == {"n": 5, "refused": 2, "known": 1}
     assert found["accepted"] == 0.6  # the same five pictures
     assert found["accept_from"] == sorted(strict)[2]
     assert found["n"] == 5
@@ -238,12 +277,68 @@ def test_evaluate_counts_what_is_refused(strict, capsys):
     assert "not gear refused 2 of 5" in printed
 
 
+def test_evaluate_says_which_pictures_the_model_knows(here, capsys):
+    """Figures of each side add up to those of all; FOLDER has sides of its own or not."""
+    root = write_set(here / "set", {"axes": 4, "boots": 3})
+    paths = sorted(root.rglob("*.png"))
+    sides = ["train", "train", "train", "val", "test", None, None]
+    known = {
+        hashlib.sha256(p.read_bytes()).hexdigest(): s for p, s in zip(paths, sides, strict=True)
+    }
+    make_bundle(known={k: s for k, s in known.items() if s}).save(here / "run/model")
+    assert call("evaluate", "run", "set", "--json", "a.json") == 0
+    printed = capsys.readouterr()
+    note = next(line for line in printed.err.splitlines() if line.startswith("note: set: "))
+    assert note.startswith("note: set: 5 of 7 are in the data of this model; accuracy by side: 3 ")
+    found = json.loads(Path("a.json").read_text())
+    assert {name: one["n"] for name, one in found["by_side"].items()} == {
+        "train": 3, "val": 1, "test": 1, "new": 2
+    }  # fmt: skip
+    mean = sum(one["n"] * one["accuracy"] for one in found["by_side"].values()) / 7
+    assert mean == pytest.approx(found["accuracy"])
+    for name in ("train", "test"):
+        root.joinpath(name).mkdir()
+        for kind in ("axes", "boots"):
+            shutil.copytree(root / kind, root / name / kind)
+    for kind in ("axes", "boots"):
+        shutil.rmtree(root / kind)
+        shutil.rmtree(root / "test" / kind)
+    write_set(root, {"test/axes": 1, "test/boots": 1}, start=900)
+    assert call("evaluate", "run", "set") == 0
+    assert "note: set: 5 of 9 are in the data" in capsys.readouterr().err
+
+
+def test_evaluate_on_new_pictures_has_nothing_to_say(here, capsys):
+    write_set(here, {"set/axes": 2, "set/boots": 2}, start=500)
+    assert call("evaluate", "run", "set", "--json", "a.json") == 0
+    assert "note" not in capsys.readouterr().err
+    assert list(json.loads(Path("a.json").read_text())["by_side"]) == ["new"]
+
+
+def test_a_class_without_pictures_has_no_figures(here, capsys):
+    """One line for all that are absent; what is taken for one of them is said."""
+    classes = tuple(f"class{i}" for i in range(30))
+    make_bundle(classes=classes).save(here / "run/model")
+    write_set(here, {"set/class3": 2, "set/class4": 2}, start=500)
+    assert call("evaluate", "run", "set", "--json", "a.json") == 0
+    printed = capsys.readouterr()
+    (warning,) = printed.err.splitlines()
+    assert warning.endswith("no pictures of class class0, class1, class2 and 25 more")
+    rows = [line.split() for line in printed.out.splitlines() if line.startswith("  class")]
+    found = json.loads(Path("a.json").read_text())
+    taken = np.sum(found["confusion"], axis=0)
+    expected = [name for i, name in enumerate(classes) if i in (3, 4) or taken[i]]
+    assert [row[0] for row in rows] == expected
+    assert all(("precision" in row) == (row[0] in ("class3", "class4")) for row in rows)
+    assert len(found["per_class"]) == 30
+
+
 def test_a_model_that_accepts_everything_says_so(here, capsys):
     write_set(Path(), {"gear/axes": 3, "gear/boots": 2})
     assert call("evaluate", "run", "gear", "--not-gear", "new", "--json", "a.json") == 0
     found = json.loads(Path("a.json").read_text())
     assert (found["accepted"], found["accept_from"]) == (1.0, None)
-    assert found["not_gear"] == {"n": 5, "refused": 0}
+    assert found["not_gear"] == {"n": 5, "refused": 0, "known": 1}
     printed = capsys.readouterr()
     assert "trained without --backgrounds" in printed.err
     assert "gear accepted" not in printed.out

@@ -1,5 +1,6 @@
 """`load_rgb` shows every kind of file as people see it, refuses the rest by name; `letterbox`."""
 
+import errno
 import io
 import os
 import socket
@@ -15,13 +16,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pictures import write_set
 from PIL import Image
 
-from jaxgear.data import encoded, images, kinds
+from jaxgear.data import encoded, images, kinds, rgb
 from jaxgear.data.cache import shrink
 from jaxgear.data.encoded import ImageError
+from jaxgear.data.folder import read_folder, require_clean
 from jaxgear.data.images import letterbox, load_letterboxed, load_rgb
-from jaxgear.errors import DataError
+from jaxgear.errors import DataError, GearError
 
 
 def encode(image: Image.Image, kind: str, **options) -> bytes:
@@ -611,6 +614,70 @@ def test_unreadable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(images.os, "open", refuse)
     with pytest.raises(ImageError, match=r"x\.jpg: cannot be read: Permission denied"):
         load_rgb(path)
+
+
+SHORT = """
+import io, resource, sys
+import numpy as np
+from PIL import Image
+from jaxgear.data.images import load_rgb
+kind, options = sys.argv[1], {"progressive": True, "method": 0}
+file = io.BytesIO()
+noise = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
+Image.fromarray(noise).resize((4000, 3000)).save(file, kind, **options)
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 60_000_000,) * 2)
+try: load_rgb(file.getvalue(), "sound.jpg")
+except MemoryError as error: print(error)
+"""
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
+def test_too_little_memory_is_no_fault_of_the_picture(kind: str):
+    """Under a limit as batch systems set it: some decoders then call the picture damaged."""
+    done = subprocess.run(
+        [sys.executable, "-c", SHORT, kind],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
+    )
+    assert done.stdout == "sound.jpg: too little memory to decode it\n", done.stderr
+
+
+def test_a_library_that_is_missing_is_no_fault_of_the_picture(monkeypatch: pytest.MonkeyPatch):
+    def missing(image):
+        raise ImportError("no module _imagingcms")
+
+    monkeypatch.setattr(rgb, "_lab_to_rgb", missing)
+    data = encode(Image.new("LAB", (4, 4)), "TIFF")
+    with pytest.raises(GearError, match=r"^a: Pillow lacks .*_imagingcms") as caught:
+        load_rgb(data, "a")
+    assert not isinstance(caught.value, ImageError)
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_a_machine_that_opens_no_file_blames_none(number: int, tmp_path, monkeypatch):
+    """Nor is a picture left out for it, where bad ones are."""
+    write_set(tmp_path, {"axes": 2, "boots": 2})
+
+    def full(path, flags):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(encoded.os, "open", full)
+    with pytest.raises(GearError, match="cannot be opened") as caught:
+        require_clean(read_folder(tmp_path), "skip")
+    assert not isinstance(caught.value, DataError)
+
+
+def test_memory_that_ends_while_exif_is_read_is_not_taken_for_upright(monkeypatch):
+    def short(image):
+        raise MemoryError
+
+    data = encode(Image.new("RGB", (4, 4)), "JPEG")
+    monkeypatch.setattr(Image.Image, "getexif", short)
+    with pytest.raises(MemoryError):
+        load_rgb(data)
 
 
 def test_image_error_is_a_data_error_with_a_name():

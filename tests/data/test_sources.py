@@ -1,11 +1,16 @@
 """Files, folders and patterns, in an order that does not depend on the file system."""
 
+import io
 import os
 from pathlib import Path
 
+import numpy as np
+import PIL.Image
 import pytest
+from pictures import encoded, scene
 
-from jaxgear.data.sources import find_pictures
+from jaxgear.data.encoded import ImageError
+from jaxgear.data.sources import find_pictures, to_rgb
 from jaxgear.data.walk import Refused, printable
 from jaxgear.errors import DataError
 
@@ -36,6 +41,20 @@ def test_finds(pictures, sources, expected):
     assert list(map(str, find_pictures(sources))) == expected
 
 
+@pytest.mark.parametrize("folder", ["set [2024]", "a[b]c", "[x]/deep*"])
+def test_patterns_below_folders_with_brackets(tmp_path, monkeypatch, folder):
+    monkeypatch.chdir(tmp_path)
+    for name in ("1.jpg", "in/2.jpg", "a.txt"):
+        Path(folder, name).parent.mkdir(parents=True, exist_ok=True)
+        Path(folder, name).touch()
+    for root in (Path(), tmp_path):
+        assert find_pictures([root / folder / "*.jpg"]) == [root / folder / "1.jpg"]
+        assert find_pictures([root / folder / "**/*.jpg"]) == [
+            root / folder / "1.jpg", root / folder / "in/2.jpg"
+        ]  # fmt: skip
+        assert find_pictures([root / folder / "[ab].txt"]) == [root / folder / "a.txt"]
+
+
 @pytest.mark.parametrize("source", ["nothing/*.jpg", "empty", "."])
 def test_nothing_found_is_an_error_by_name(tmp_path, monkeypatch, source):
     monkeypatch.chdir(tmp_path)
@@ -43,6 +62,69 @@ def test_nothing_found_is_an_error_by_name(tmp_path, monkeypatch, source):
     with pytest.raises(DataError, match=rf"^{source.replace('*', '.')}: ") as error:
         find_pictures([source])
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("source", ["b", Path("b"), "b/*.jpg", "a.jpg"])
+def test_one_source_is_one_source(pictures, source, monkeypatch):
+    """A string is not its letters, of which `/` would be walked."""
+    assert find_pictures(source) == find_pictures([source])
+
+
+def test_pictures_may_be_handed_over(tmp_path):
+    """Alone, in a list, in an array of several, and among paths."""
+    data, pixels = encoded(scene(1)), scene(1)
+    written = io.BytesIO()
+    written.write(data)  # and not rewound
+    (tmp_path / "a.png").write_bytes(data)
+    with PIL.Image.open(tmp_path / "a.png") as opened, (tmp_path / "a.png").open("rb") as file:
+        for source in (data, bytearray(data), written, file):
+            assert [one.content for one in find_pictures(source)] == [data]
+        for source in (opened, pixels):
+            (one,) = find_pictures(source)
+            np.testing.assert_array_equal(to_rgb(one.content, one.name), pixels)
+        several = find_pictures([tmp_path / "a.png", data, opened, pixels])
+    assert [getattr(one, "name", None) for one in several] == [
+        "a.png", "<picture 2>", "<picture 3>", "<picture 4>"
+    ]  # fmt: skip
+    assert len(find_pictures(np.stack([pixels, pixels, pixels]))) == 3
+    assert len(find_pictures(np.array([str(tmp_path / "a.png"), "b.png"]))) == 2
+    assert find_pictures([]) == []
+
+
+def test_pictures_of_pillow_are_upright_and_on_white():
+    image = PIL.Image.fromarray(scene(1))
+    image.putalpha(0)
+    assert (to_rgb(image, "a") == 255).all()
+    turned = io.BytesIO()
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    PIL.Image.fromarray(scene(1)).save(turned, "PNG", exif=exif)
+    with PIL.Image.open(turned) as opened:
+        np.testing.assert_array_equal(to_rgb(opened, "a"), np.rot90(scene(1), -1))
+    with PIL.Image.open(io.BytesIO(encoded(scene(1))[:200])) as opened:
+        (one,) = find_pictures(opened)
+        with pytest.raises(ImageError, match="a: damaged picture"):
+            to_rgb(one.content, "a")
+
+
+@pytest.mark.parametrize(
+    ("source", "word"),
+    [
+        (7, "int"),
+        (None, "NoneType"),
+        ([None], "NoneType"),
+        ([1.5], "float"),
+        (io.StringIO("text"), "str"),
+        (np.zeros((8, 8), np.uint8), r"uint8 \[8, 8\]"),
+        (np.zeros((8, 8, 4), np.uint8), r"uint8 \[8, 8, 4\]"),
+        (np.zeros((8, 8, 3), np.float32), r"float32 \[8, 8, 3\]"),
+        ([np.zeros((0, 8, 3), np.uint8)], r"uint8 \[0, 8, 3\]"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_what_is_no_source_is_a_type_error_that_says_what_is(source, word):
+    with pytest.raises(TypeError, match=rf"{word}: neither a path nor a picture; pictures are"):
+        find_pictures(source)
 
 
 def test_a_loop_of_links_ends(pictures):

@@ -2,11 +2,13 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import pytest
 from made_runs import SOURCE, write_run
+from small_bundle import make_bundle
 
 from jaxgear import cli
 from jaxgear.evaluation import comparison
@@ -91,6 +93,25 @@ def test_labels_go_on_after_z():
     assert len(set(labels)) == 60
 
 
+def test_test_pictures_that_were_trained_on_are_said(tmp_path):
+    """By the run itself, by the model that its weights are from, or nobody knows."""
+    make_bundle(known={"c1": "train", "c2": "val"}).save(tmp_path / "start" / "model")
+    clean = write_run(tmp_path / "clean", seed=3, init_from=str(tmp_path / "start"))
+    chosen = write_run(tmp_path / "chosen", seed=2, init_from=str(tmp_path / "start"))
+    taken = write_run(tmp_path / "taken", seed=1, init_from=str(tmp_path / "start/model"))
+    gone = write_run(tmp_path / "gone", seed=0, init_from=str(tmp_path / "no"))
+    own = write_run(tmp_path / "own", test_pictures="a")
+    found = compared(clean, chosen, taken, gone, own)
+    said = [line for line in found.warnings if "trained on" in line]
+    assert [line.split(":")[0] for line in said] == [str(taken), str(gone), str(own)]
+    assert "1 of its 1 test pictures were trained on by" in said[0]
+    assert "is not known" in said[1]
+    runs = [one for group in comparison.to_dict(found)["groups"] for one in group["runs"]]
+    assert [one["test_trained_on"] for one in runs if one["run"] in map(str, (clean, taken))] == [
+        {}, {str(tmp_path / "start/model"): 1}
+    ]  # fmt: skip
+
+
 def test_command_prints_draws_and_writes(optimizers, tmp_path, capsys):
     files = {flag: tmp_path / f"found.{flag}" for flag in ("out", "csv", "json")}
     flags = [word for flag, path in files.items() for word in (f"--{flag}", str(path))]
@@ -115,8 +136,8 @@ def test_command_prints_draws_and_writes(optimizers, tmp_path, capsys):
     [
         (["no/run"], 5, "no/run"),
         (["muon-0", "./muon-0"], 2, "more than once"),
-        (["muon-0", "empty"], 5, "empty: no epoch"),
-        (["muon-0", "bad"], 5, "bad: cannot be read"),
+        (["muon-0", "no/run"], 5, "no/run"),
+        (["empty", "bad"], 5, "empty: no epoch"),
     ],
 )
 def test_mistakes(optimizers, tmp_path, runs, code, word, capsys, monkeypatch):
@@ -129,6 +150,45 @@ def test_mistakes(optimizers, tmp_path, runs, code, word, capsys, monkeypatch):
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     assert word in lines[0]
+
+
+def test_what_cannot_be_read_is_left_out_by_name(optimizers, tmp_path, capsys, monkeypatch):
+    """A crashed run, a damaged one, and other files, as `RUNS/*` names them."""
+    monkeypatch.chdir(tmp_path)
+    write_run(tmp_path / "empty", losses=())
+    (write_run(tmp_path / "bad") / "splits.json").write_text("{}")
+    (write_run(tmp_path / "cut") / "history.csv").write_text("epoch,step,train_loss\n1,2")
+    Path("study.csv").write_text("trial,seed\n")
+    odd = ["empty", "bad", "cut", "study.csv"]
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["compare", *map(str, optimizers), *odd, "--json", "a.json"])
+    assert stop.value.code == 0
+    warnings = json.loads(Path("a.json").read_text())["warnings"]
+    assert [line.split(":")[0] for line in warnings] == odd
+    assert all(line.endswith("; left out") for line in warnings)
+    printed = capsys.readouterr().out
+    assert all(f"warning: {line}" in printed for line in warnings)
+    assert "A     3" in printed
+
+
+@pytest.mark.parametrize(("groups", "members"), [(1000, 1), (3, 200)])
+def test_curves_of_many_runs_are_bounded(groups, members):
+    """The best groups are drawn; the mean is over all runs of a group."""
+    from made_runs import row
+
+    from jaxgear.evaluation import plots, plots_compare
+
+    rows = {
+        f"{index:04d}": [(row(1, 9.0 - index / 200), row(2, 9.5)) for _ in range(members)]
+        for index in range(groups)
+    }
+    figure = plots_compare.runs(rows)
+    labels = [text.get_text()[:4] for text in figure.legends[0].get_texts()]
+    assert labels == sorted(rows)[-plots_compare.MOST :]
+    assert len(figure.axes[0].lines) <= 2 * plots_compare.MOST * min(groups, 28) + groups
+    assert max(figure.get_size_inches()) < 12
+    assert (f"of {groups} groups" in figure.get_suptitle()) == (groups > plots_compare.MOST)
+    assert len(plots.png(figure)) < 2_000_000
 
 
 def test_curves_of_runs_of_different_length_have_a_mean_over_all(tmp_path):

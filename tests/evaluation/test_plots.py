@@ -34,6 +34,39 @@ def test_confusion_prints_counts_and_classes():
     assert [t.get_text() for t in axes.get_yticklabels()] == ["axes", "boots"]
 
 
+@pytest.mark.parametrize("classes", [41, 1000])
+def test_confusion_of_many_classes_is_of_those_that_are_confused(classes, tmp_path):
+    """The others are one; every picture counts; what is drawn is no larger than for 40 classes."""
+    table = 7 * np.eye(classes, dtype=int)
+    table[3, classes - 2] = 5
+    names = [f"class {i}" for i in range(classes)]
+    figure = plots.confusion(table, names)
+    axes = figure.axes[0]
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert len(labels) == plots.MOST_CLASSES
+    assert {"class 3", f"class {classes - 2}", f"{classes - 39} others"} <= set(labels)
+    assert sum(int(text.get_text()) for text in axes.texts) == table.sum()
+    assert max(figure.get_size_inches()) <= 24
+    png = plots.png(figure)
+    assert len(png) < 2_000_000
+
+
+def test_confusion_of_forty_classes_is_whole():
+    figure = plots.confusion(np.eye(40, dtype=int), [f"class {i}" for i in range(40)])
+    assert figure.axes[0].get_yticklabels()[-1].get_text() == "class 39"
+
+
+def test_grid_of_many_pictures_with_long_names_is_bounded():
+    tiles = [plots.Tile(np.zeros((8, 8, 3), np.uint8), "t" * 10_000, "d" * 10_000)] * 5000
+    figure = plots.grid(tiles, "a run with a long name " * 1000)
+    assert len(figure.axes) == plots.MOST_TILES
+    assert figure.get_suptitle().startswith("The first 60 of 5000. a run")
+    assert max(figure.get_size_inches()) < 40
+    small = plots.grid(tiles[:1], "W" * 5000)
+    assert max(small.get_size_inches()) < 8
+    assert len(plots.png(figure, dpi=20)) < 1_000_000
+
+
 def test_confusion_of_classes_with_odd_names(tmp_path):
     plots.save(plots.confusion(np.eye(3, dtype=int), ["雪", "$", "x" * 90]), tmp_path / "c.png")
 

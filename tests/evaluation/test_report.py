@@ -17,6 +17,7 @@ from made_runs import untrained
 from jaxgear import cli
 from jaxgear.bundle import Bundle
 from jaxgear.data.images import letterbox, load_rgb
+from jaxgear.evaluation import report, robustness
 from jaxgear.evaluation.findings import find
 from jaxgear.evaluation.finished import FinishedRun
 from jaxgear.models.convnet import ConvNet, Dense
@@ -141,6 +142,22 @@ def test_figures_are_those_of_the_test(run, page):
     assert f"{low:.3f} – {high:.3f}" in page.text
 
 
+def test_confusions_of_a_thousand_classes_fit_on_a_page(run):
+    """Those that are confused are named; all pictures are counted."""
+    names = tuple(f"class {i}" for i in range(1000))
+    table = 3 * np.eye(1000, dtype=int)
+    table[2, 997] = 4
+    finished, found = FinishedRun.read(run), find(FinishedRun.read(run))
+    finished = dataclasses.replace(finished, classes=names)
+    found = dataclasses.replace(found, summary=found.summary | {"confusion": table.tolist()})
+    html = report._confusion(finished, found)
+    assert len(html) < 100_000
+    cells = re.findall(r"<td[^>]*>(\d+)</td>", html.partition("Most confused")[0])
+    assert sum(map(int, cells)) == table.sum()
+    for name in ("class 2", "class 997", "961 others"):
+        assert f'<th scope="row">{name}</th>' in html
+
+
 def test_largest_losses_are_of_pictures_that_were_not_trained_on(run, data):
     """The order and the probabilities, from each file by itself."""
     finished = FinishedRun.read(run)
@@ -233,7 +250,37 @@ def test_pictures_that_moved_are_found_by_flag_and_hash(run, data, tmp_path, cap
     shutil.copytree(data, there)
     (there / tested.path).unlink()
     assert call("report", copy, "--data", there) == 4
-    assert tested.path in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert tested.path in message
+    assert "--data names another folder, or they were edited" in message  # not: name it
+
+
+def test_a_run_that_cannot_be_written_has_its_report_elsewhere(run, tmp_path, capsys):
+    """A folder of that name is as unwritable for root as a read-only disk is for others."""
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    for name in ("report.html", "robustness.json"):
+        (copy / name).unlink(missing_ok=True)
+        (copy / name).mkdir()
+    assert call("report", copy) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"error: --out {copy}/report.html: cannot be written (it is a folder)"
+    (copy / "robustness.json").rmdir()
+    assert call("report", copy, "--out", tmp_path / "here.html") == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'here.html'}\n"
+    assert (tmp_path / "here.html").read_text().startswith("<!DOCTYPE html>")
+    assert call("report", copy, "--out", "-") == 0
+    assert capsys.readouterr().out == (tmp_path / "here.html").read_text()
+
+
+def test_what_was_measured_of_a_run_that_cannot_be_written_is_shown(run, tmp_path, monkeypatch):
+    def full(path, value):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(robustness, "write_json", full)
+    said = []
+    found = robustness.measured(FinishedRun.read(run), corrupted=True, limit=1, say=said.append)
+    assert found.n == 1
+    assert said[-1].endswith("robustness.json: not kept, cannot be written (Read-only file system)")
 
 
 def test_a_run_without_a_model_is_one_line(run, tmp_path, capsys):

@@ -102,6 +102,19 @@ def test_a_report_keeps_what_it_measured(run, whole, tmp_path, capsys):
     assert "&lt;i&gt;wild" in (run / "report.html").read_text()
 
 
+def test_a_folder_of_pictures_that_were_trained_on_is_said(run, whole, capsys):
+    """In a line, in what is kept, and on the page."""
+    assert call("report", run, "--set", f"same={whole[0].parents[1] / 'photos'}") == 0
+    (line,) = (one for one in capsys.readouterr().err.splitlines() if one.startswith("note"))
+    assert line.startswith("note: same: 38 of 38 are in the data of this model; accuracy by side")
+    found = json.loads((run / "robustness.json").read_text())["sets"]
+    counts = {name: one["n"] for name, one in found["same"]["by_side"].items()}
+    assert sum(counts.values()) == 38
+    assert counts["train"] > counts["test"] > 0
+    assert found["clean"]["by_side"] == {}
+    assert "Of same, 38 of 38 are in the data of this model" in (run / "report.html").read_text()
+
+
 def kept(run, **changes):
     """The run with a made-up result."""
     bundle = Bundle.load(run)

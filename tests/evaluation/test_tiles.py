@@ -45,6 +45,18 @@ def test_class_probability_second_guess_and_name(picture):
     )
 
 
+def test_one_prediction_or_a_generator_of_them_is_shown(picture):
+    for given, count in ((prediction(picture), 1), ((prediction(picture) for _ in range(2)), 2)):
+        assert len(tiles.prediction_grid(BUNDLE, given).axes) == count
+
+
+def test_of_nothing_there_is_no_grid():
+    with pytest.raises(ValueError, match="no predictions"):
+        tiles.prediction_grid(BUNDLE, [])
+    with pytest.raises(ValueError, match="no pictures"):
+        plots.grid([])
+
+
 @pytest.mark.parametrize(("side", "words"), [("train", "training data"), ("test", "test data")])
 def test_a_picture_of_the_data_set_is_marked(picture, side, words):
     marked = tiles.prediction_grid(BUNDLE, [prediction(picture, side=side)]).axes[0]
@@ -72,7 +84,11 @@ def test_test_pictures_that_are_refused_say_so():
     logits = np.array([[4, 0, 0], [0, 3, 0], [0, 0, 1], [1, 0, 0]], np.float32)
     side = Side(np.zeros((4, 16, 16, 3), np.uint8), np.array([0, 0, 2, 1], np.int32), ())
     shown = tiles.test_tiles(dataclasses.replace(BUNDLE, accept_from=2.0), side, logits)
-    assert [one.title.split()[0] for one in shown] == ["boots", "axes", "axes", "hardshell"]
+    assert [(one.title, one.detail.rpartition(" ")[0]) for one in shown[:2]] == [
+        ("axes", "taken for boots"), ("boots", "taken for axes")
+    ]  # fmt: skip
+    assert [one.title.split()[0] for one in shown[2:]] == ["axes", "hardshell"]
+    assert not any(one.detail for one in shown[2:])
     assert [one.wrong for one in shown] == [True, True, False, False]
     assert ["refused" in one.warning for one in shown] == [False, True, False, True]
     assert not any(one.warning for one in tiles.test_tiles(BUNDLE, side, logits))

@@ -8,6 +8,7 @@ import http.server
 import io
 import os
 import socket
+import stat
 import subprocess
 import sys
 import tarfile
@@ -24,6 +25,7 @@ from safetensors.numpy import save_file
 from jaxgear.errors import CheckpointError
 from jaxgear.models import download
 from jaxgear.models.pretrained import load_backbone
+from scripts.get_resnet import main
 
 ROOT = Path(__file__).parents[2]
 
@@ -243,6 +245,17 @@ def test_script_converts_a_file(tmp_path, own_cache):
     again = run_script("--from", str(path), "--to", str(tmp_path / "again.safetensors"))
     assert again.stdout == f"{tmp_path / 'again.safetensors'}\n"
     assert load_backbone(tmp_path / "again.safetensors").sha256 == net.sha256
+
+
+def test_script_writes_to_what_a_link_leads_to_and_to_no_device(tmp_path):
+    save_file(torchvision_weights(18, 1), tmp_path / "resnet18.safetensors")
+    (tmp_path / "link.safetensors").symlink_to("real.safetensors")
+    source = str(tmp_path / "resnet18.safetensors")
+    main(["--from", source, "--to", str(tmp_path / "link.safetensors")])
+    assert (tmp_path / "link.safetensors").is_symlink()
+    assert load_backbone(tmp_path / "real.safetensors").origin == "resnet18.safetensors"
+    assert main(["--from", source, "--to", "/dev/null"]) == 2
+    assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
 
 
 def test_script_says_what_is_wrong_in_one_line(tmp_path):

@@ -2,6 +2,8 @@
 
 import hashlib
 import http.server
+import os
+import shutil
 import stat
 import struct
 import threading
@@ -251,6 +253,22 @@ def test_a_target_that_is_a_file_or_cannot_be_written(tmp_path: Path):
         get_gear(source, tmp_path / "file", manifest=SUMS)
     with pytest.raises(DataError, match="cannot be written"):
         get_gear(source, tmp_path / "file" / "gear", manifest=SUMS)
+
+
+def test_a_target_that_is_a_link_or_a_pipe_stays_one(tmp_path: Path):
+    source = zipped(tmp_path / "g.zip", PICTURES)
+    (tmp_path / "disk").mkdir()
+    for name, to in (("empty", "disk"), ("broken", "disk/new")):
+        (tmp_path / name).symlink_to(to)
+        get_gear(source, tmp_path / name, manifest=SUMS)
+        assert (tmp_path / name).is_symlink()
+        assert content(tmp_path / to) == PICTURES
+        shutil.rmtree(tmp_path / "disk")
+        (tmp_path / "disk").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    for target in (tmp_path / "pipe", Path("/dev/null")):
+        with pytest.raises(DataError, match="not a folder; choose another --to"):
+            get_gear(source, target, manifest=SUMS)
 
 
 def test_the_committed_manifest():

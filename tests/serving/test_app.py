@@ -29,6 +29,7 @@ from small_bundle import make_bundle
 
 from jaxgear import cli
 from jaxgear.data.images import letterbox
+from jaxgear.errors import GearError
 from jaxgear.serving import app
 from jaxgear.serving.answer import Classifier
 
@@ -128,6 +129,27 @@ def test_what_is_no_gear_is_none(bundle):
         assert found["accept_from"] == least
         assert found["refused"] == refused
         assert found["class"] == ("none" if refused else found["classes"][0]["name"])
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "word"),
+    [
+        (MemoryError(), 503, "too little memory"),
+        (GearError("picture: cannot be opened (Too many open files)"), 500, "Too many open files"),
+    ],
+)
+def test_what_the_machine_lacks_is_said_and_the_server_goes_on(
+    port, monkeypatch, error, status, word
+):
+    def short(classifier, data):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Classifier, "answer", short)
+        found = ask(port, body=png(0)[0])
+    assert found[0] == status
+    assert word in json.loads(found[1])["error"]
+    assert ask(port, body=png(0)[0])[0] == 200
 
 
 def test_many_at_once_get_their_own_answers(port, bundle):

@@ -20,6 +20,7 @@ with Progress(2) as progress:
         progress.step(1, step, 4, ones, 10)
         time.sleep(0.3)
     progress.epoch(Row(1, 4, 1.0, 2.0, 0.5, 0.25, 0.1, 1.0), 60.0, 1)
+    progress.epoch(Row(2, 8, 1.0, 2.0, 0.5, 0.25, 0.1, 1.0), 60.0, 1)
 """
 
 
@@ -51,4 +52,5 @@ def test_elsewhere_there_are_plain_lines_alone():
     assert done.stderr == ""
     assert done.stdout.splitlines()[0] == "compiled"
     assert done.stdout.splitlines()[1].startswith("epoch   1  loss 1.0000 train 2.0000 val")
-    assert len(done.stdout.splitlines()) == 2
+    assert done.stdout.count("as optimised") == 1
+    assert len(done.stdout.splitlines()) == 3
