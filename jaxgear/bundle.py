@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Float
 from safetensors.numpy import load as load_safetensors
@@ -210,8 +211,6 @@ class Bundle:
 
 def _older(model: Any, size: int) -> tuple[Program, bytes | None]:
     """The programs of a network that an older bundle describes."""
-    import jax
-
     from jaxgear.forward import init
     from jaxgear.models.grad_cam import map_program
 

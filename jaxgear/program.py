@@ -188,7 +188,7 @@ def deserialize(data: bytes) -> jax.export.Exported:
     try:
         exported = jax.export.deserialize(bytearray(data))
         _refuse_calls(exported, CheckpointError)
-    except CheckpointError:
+    except (CheckpointError, MemoryError, ImportError):
         raise
     except Exception as error:  # hostile bytes make parsers raise anything
         reason = str(error).strip().partition("\n")[0][:200]

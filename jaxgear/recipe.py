@@ -22,7 +22,6 @@ from jaxgear.data.backgrounds import Bank, backgrounds
 from jaxgear.models.features import Frozen
 from jaxgear.training.steps import Loss, smoothed_cross_entropy
 
-
 CROSS_ENTROPY = smoothed_cross_entropy(0.0)
 
 

@@ -1,0 +1,61 @@
+"""Other optimizers for the network of scratch.py, each at its own best rate.
+
+    python -m experiments.optimizers --data FOLDER --optimizer adamw
+
+results/README.md, "Optimizers", has what came of it.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Literal
+
+import optax
+
+from experiments import scratch
+from jaxgear import cli, experiment
+from jaxgear.recipe import Data, Recipe
+from jaxgear.training import optim
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(scratch.Config):
+    """Train the CNN of scratch.py with another optimizer."""
+
+    optimizer: Literal["muon", "adamw", "sgd", "lion"] = "adamw"
+    peak_lr: float | None = None
+    """For batches of 48; it grows with the batch. None: the best one on validation."""
+
+
+def recipe(config: Config, data: Data) -> Recipe:
+    """That of scratch.py, but for the optimizer and its rate."""
+    muon = scratch.recipe(dataclasses.replace(config, peak_lr=1.0), data)
+    peak_lr, optimizer = {
+        "muon": (0.02, muon.optimizer),
+        "adamw": (0.006, lambda r: optax.adamw(r, weight_decay=0.05, mask=optim.kernels)),
+        "sgd": (
+            0.01,
+            lambda r: optax.chain(
+                optax.add_decayed_weights(5e-4, mask=optim.kernels),
+                optax.sgd(r, momentum=0.9, nesterov=True),
+            ),
+        ),
+        "lion": (0.001, lambda r: optax.lion(r, weight_decay=0.5, mask=optim.kernels)),
+    }[config.optimizer]
+    if config.peak_lr is not None:
+        peak_lr = config.peak_lr
+    return dataclasses.replace(
+        muon, optimizer=optimizer, rate=lambda update: peak_lr * muon.rate(update)
+    )
+
+
+def main(config: Config) -> Path:
+    """Trains, tests once, and returns the run folder."""
+    with experiment.start(config, recipe) as run:
+        for _ in run.epochs():
+            if run.patience_exhausted:
+                break
+        return run.finish()
+
+
+if __name__ == "__main__":
+    cli.run_experiment(main, Config)
