@@ -9,6 +9,7 @@ import dataclasses
 import io
 import itertools
 import os
+import re
 import signal
 import sys
 import traceback
@@ -152,9 +153,41 @@ def _parse(config: type[C], argv: Sequence[str], default: C | None) -> C:
     except SystemExit as stop:
         if not stop.code:  # --help
             raise
-        raise UsageError(_one_line(heard.getvalue())) from None
+        raise UsageError(_one_line(heard.getvalue()) + _to_edit(config, argv)) from None
     paths = {name: expanded(getattr(chosen, name)) for name in PATHS if hasattr(chosen, name)}
     return dataclasses.replace(chosen, **paths)
+
+
+# What an experiment file decides, as people write it for a flag -> how its line begins there.
+DECISIONS = {
+    "optimizer": r"\s*optimizer=",
+    "optim": r"\s*optimizer=",
+    "model": r"\s*model = |\s*model=",
+    "network": r"\s*model = |\s*model=",
+    "arch": r"\s*model = |\s*model=",
+    "layers": r"\s*model = |\s*model=",
+    "loss": r"\s*loss=",
+    "lr": r"\s*rate=",
+    "learning-rate": r"\s*rate=",
+    "schedule": r"\s*rate=",
+    "scheduler": r"\s*rate=",
+    "augment": r"\s*augment=",
+    "augmentation": r"\s*augment=",
+}
+
+
+def _to_edit(config: type, argv: Sequence[str]) -> str:
+    """Where to change what is no flag but a line of the experiment file; "" for anything else."""
+    known = {field.name for field in dataclasses.fields(config)}
+    names = [word[2:].partition("=")[0].replace("_", "-") for word in argv if word[:2] == "--"]
+    file = getattr(sys.modules.get(config.__module__), "__file__", None)
+    for name in names:
+        if name.replace("-", "_") in known or name not in DECISIONS or file is None:
+            continue
+        lines = Path(file).read_text(encoding="utf-8").splitlines()
+        place = next((n for n, line in enumerate(lines, 1) if re.match(DECISIONS[name], line)), 1)
+        return f"; --{name} is no flag: change it in {file}, line {place}"
+    return ""
 
 
 def _one_line(box: str) -> str:

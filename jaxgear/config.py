@@ -15,7 +15,8 @@ LAST_SEED = 2**32 - 1  # of JAX's keys and numpy's generators alike
 # Of any experiment that has such a field.
 PARTS = ("paste",)
 BELOW_ONE = ("warmup", "label_smoothing", "dropout")
-POSITIVE = ("peak_lr", "finetune_lr", "width")
+POSITIVE = ("peak_lr", "finetune_lr")
+LEAST_WIDTH = 1 / 32  # of networks whose narrowest layer has 32 channels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,8 +90,11 @@ class Config:
             if getattr(self, name, 0) >= 1:
                 raise UsageError(f"{_flag(name)} {getattr(self, name)}: a part, below 1")
         for name in POSITIVE:
-            if not getattr(self, name, 1) > 0:
-                raise UsageError(f"{_flag(name)} {getattr(self, name)}: must be above 0")
+            value = getattr(self, name, None)
+            if value is not None and not value > 0:
+                raise UsageError(f"{_flag(name)} {value}: must be above 0")
+        if getattr(self, "width", 1) < LEAST_WIDTH:
+            raise UsageError(f"--width {self.width}: leaves no channels, at least {LEAST_WIDTH}")
         if not 0 <= self.seed <= LAST_SEED:
             raise UsageError(f"--seed {self.seed}: from 0 to {LAST_SEED}")
         for field in dataclasses.fields(self):
@@ -101,7 +105,12 @@ class Config:
 
 # What a resumed run may be told anew.
 OF_HOSTS = ("hosts", "host_id", "coordinator")
-OF_RESUME = ("resume", "from_epoch", "allow_data_change", "epochs", "stream", *OF_HOSTS)
+# Where things lie: hashes tell whether they are the same.
+OF_PLACES = ("data", "backgrounds", "out", "weights")
+OF_RESUME = (
+    *("resume", "from_epoch", "allow_data_change", "epochs", "stream"),
+    *(*OF_HOSTS, *OF_PLACES),
+)
 C = TypeVar("C", bound=Config)
 
 

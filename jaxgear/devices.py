@@ -85,6 +85,21 @@ def _wait_for(coordinator: str, host_id: int) -> None:
             time.sleep(0.2)
 
 
+def check_switches() -> None:
+    """Raises UsageError where JAX is told to compute otherwise than jaxgear and optax expect."""
+    switches = {
+        "jax_enable_x64": False,
+        "jax_numpy_rank_promotion": "allow",
+        "jax_numpy_dtype_promotion": "standard",
+    }
+    for name, expected in switches.items():
+        if (value := getattr(jax.config, name)) != expected:
+            raise UsageError(
+                f"{name.upper()}={value}: training is in float32 with JAX's usual promotion; "
+                "unset it, or set it back with jax.config.update"
+            )
+
+
 def first_host() -> bool:
     """Whether this is the process that writes files and speaks."""
     return jax.process_index() == 0

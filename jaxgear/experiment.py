@@ -12,6 +12,7 @@ See experiments/scratch.py. `prepare` gives what is trained without a run folder
 import collections
 import contextlib
 import dataclasses
+import hashlib
 import math
 import sys
 import time
@@ -21,6 +22,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxgear import devices
 from jaxgear.bundle import Bundle
@@ -66,19 +68,22 @@ def start(config: Config, make: Make) -> "Experiment":
         # What the end needs is made before step 0: what cannot be handed on is said now.
         handed_on = HandedOn.of(recipe.network(), variables, dataset.size, len(dataset.classes))
     fields, source = dataclasses.asdict(config), source_of(make)
+    bank = training.bank
+    backgrounds = None if bank is None else hashlib.sha256(np.asarray(bank)).hexdigest()
     if config.resume:
         run = Run.reopen(
             config.resume,
             dataset,
             config=fields | {"resume": ""},
             source=source,
+            backgrounds=backgrounds,
             from_epoch=config.from_epoch,
             allow_data_change=config.allow_data_change,
         )
     else:
         file = getattr(sys.modules[type(config).__module__], "__file__", None)
         name = Path(file).stem if file else "notebook"
-        run = Run.create(config.out, name, fields, dataset, source)
+        run = Run.create(config.out, name, fields, dataset, source, backgrounds)
     return Experiment(config, training, handed_on, run)
 
 
@@ -230,6 +235,8 @@ def prepare(config: Config, make: Make) -> Training:
         UsageError: a network or an optimizer that cannot be trained, by name.
         DataError: what `open_dataset` says.
     """
+    config.check()
+    devices.check_switches()
     dataset = open_data(config)
     bank = open_backgrounds(config)
     recipe = make(config, Data(dataset.training_counts(), config.batch_size, bank))

@@ -98,11 +98,14 @@ class Pool(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"], train: bool) -> Float[Array, "B h w C"]:
-        return max_pool(x, (self.window, self.window), (self.window, self.window))
+        window = min(self.window, x.shape[1], x.shape[2])  # a small map gives at least one value
+        return max_pool(x, (window, window), (window, window))
 
 
 class SpaceToDepth(nn.Module):
     """Squares of pixels become channels: [B, H, W, C] -> [B, H/p, W/p, p*p*C].
+
+    Where `patch` does not divide the side, the last row and column are repeated.
 
     As a first layer it replaces thin convolutions over a large picture, which no matrix unit can
     use well, by one over a small picture with many channels (Shi et al. 2016, in reverse).
@@ -114,6 +117,9 @@ class SpaceToDepth(nn.Module):
     def __call__(self, x: Float[Array, "B H W C"], train: bool) -> Float[Array, "B h w D"]:
         b, height, width, c = x.shape
         p = self.patch
+        if height % p or width % p:
+            x = jnp.pad(x, ((0, 0), (0, -height % p), (0, -width % p), (0, 0)), mode="edge")
+            b, height, width, c = x.shape
         x = x.reshape(b, height // p, p, width // p, p, c).transpose(0, 1, 3, 2, 4, 5)
         return x.reshape(b, height // p, width // p, p * p * c)
 

@@ -57,16 +57,17 @@ class Run:
         config: dict[str, Any],
         dataset: Dataset,
         source: str,
+        backgrounds: str | None = None,
     ) -> "Run":
         """A new folder OUT/<name>-<time>[-n] that describes the run that is about to start.
-        `source` is the text of the experiment.
+        `source` is the text of the experiment, `backgrounds` a hash of those that it pastes on.
 
         Raises:
             UsageError: OUT cannot be written.
         """
         made = ""
         if devices.first_host():
-            made = str(_new_folder(Path(out), name, config, dataset, source))
+            made = str(_new_folder(Path(out), name, config, dataset, source, backgrounds))
         return cls(Path(devices.from_first(made)), [])
 
     @classmethod
@@ -77,6 +78,7 @@ class Run:
         *,
         config: dict[str, Any],
         source: str,
+        backgrounds: str | None = None,
         from_epoch: int = 0,
         allow_data_change: bool = False,
     ) -> "Run":
@@ -96,6 +98,12 @@ class Run:
                 f"{path}: {len(changes)} pictures have changed since this run started: "
                 f"{few(changes, 5)}; start a new run, or go on with --allow-data-change"
             )
+        pasted_on = read_json(path / "environment.json").get("backgrounds", backgrounds)
+        if pasted_on != backgrounds and not allow_data_change:
+            raise CheckpointError(
+                f"{path}: other backgrounds than this run has been trained with; name theirs with "
+                "--backgrounds, or go on with --allow-data-change"
+            )
         history_file = path / "history.csv"
         try:
             rows = history.from_csv(history_file.read_text()) if history_file.exists() else []
@@ -103,6 +111,12 @@ class Run:
             raise CheckpointError(f"{history_file}: unreadable ({error})") from error
         run = cls(path, rows, from_epoch)
         try:
+            if len(rows) < max(run.checkpoints.epochs, default=0):
+                raise CheckpointError(
+                    f"{history_file}: has {len(rows)} of the epochs up to "
+                    f"{max(run.checkpoints.epochs)} that checkpoints are of; put it back, or start "
+                    f"anew with --init-from {path}"
+                )
             if from_epoch and from_epoch not in run.checkpoints.epochs:
                 raise CheckpointError(
                     f"--from-epoch {from_epoch}: {run.checkpoints.folder} has epochs "
@@ -191,7 +205,12 @@ class Run:
 
 
 def _new_folder(
-    out: Path, name: str, config: dict[str, Any], dataset: Dataset, source: str
+    out: Path,
+    name: str,
+    config: dict[str, Any],
+    dataset: Dataset,
+    source: str,
+    backgrounds: str | None,
 ) -> Path:
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -200,7 +219,7 @@ def _new_folder(
             folder = Path(new) / name
             folder.mkdir()
             write_json(folder / "config.json", config)
-            write_json(folder / "environment.json", environment())
+            write_json(folder / "environment.json", environment() | {"backgrounds": backgrounds})
             write_json(folder / "splits.json", dataset.describe())
             write_text(folder / "experiment.py", source)
             return _move_in(folder, out, name)
