@@ -12,16 +12,20 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
+import optax
 import PIL.Image
 import pytest
 
-from jaxgear import cli, prediction
+from jaxgear import cli, devices, prediction
 from jaxgear.bundle import Bundle
-from jaxgear.data.dataset import open_dataset
+from jaxgear.data.dataset import drawn_set, open_dataset
 from jaxgear.errors import UsageError
 from jaxgear.evaluation import calibration, metrics
+from jaxgear.forward import forward, init
 from jaxgear.models.pretrained import load_backbone
+from jaxgear.recipe import Data
 from scripts.benchmarks.commands import SHORT
 
 ROOT = Path(__file__).parents[1]
@@ -97,7 +101,6 @@ def test_no_group_is_on_two_sides_and_all_pictures_are_listed(finished):
 
 def test_evaluate_on_the_test_side_gives_test_json(finished, tmp_path):
     """The bundle on copies of the test pictures: the same numbers at any batch size."""
-    from jaxgear.data.dataset import drawn_set
 
     folder, _ = finished
     expected = json.loads((folder / "test.json").read_text())
@@ -178,6 +181,13 @@ def test_resume_refuses_other_flags_and_takes_more_epochs(finished):
         (["--peak-lr", "-1"], 2, ["--peak-lr"]),
         (["--warmup", "1"], 2, ["--warmup"]),
         (["--width", "0"], 2, ["--width"]),
+        (["--width", "0.001"], 2, ["--width"]),
+        (["--seed", "99999999999999999999"], 2, ["--seed", "4294967295"]),
+        (["--label-smoothing", "1.5"], 2, ["--label-smoothing"]),
+        (["--peak-lr", "0"], 2, ["--peak-lr"]),
+        (["--optimizer", "adam"], 2, ["--optimizer", "scratch.py, line "]),
+        (["--lr", "0.1"], 2, ["--lr", "--peak-lr", "scratch.py, line "]),
+        (["--model", "resnet"], 2, ["--model", "scratch.py, line "]),
         (["--batch-size", "0"], 2, ["--batch-size"]),
         (["--batch-size", "1000", "--data", "drawn:120"], 2, ["--batch-size 1000"]),
         (["--epochs", "0"], 2, ["--epochs"]),
@@ -198,12 +208,98 @@ def test_mistakes_are_one_line_and_a_code(arguments, code, words, tmp_path):
         assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("flag", "start"), [("optimizer", "optimizer="), ("loss", "loss="), ("model", "model = "),
+                        ("learning_rate", "rate=")],
+)  # fmt: skip
+@pytest.mark.parametrize("experiment", ["scratch", "finetune", "reference"])
+def test_a_flag_that_is_a_decision_names_its_line(experiment, flag, start):
+    """The line that is named holds that decision; of a file that leaves it out, the first."""
+    module = importlib.import_module(f"experiments.{experiment}")
+    with pytest.raises(UsageError, match=r", line \d+$") as error:
+        cli.parse(module.Config, [f"--{flag}", "x"])
+    file, number = str(error.value).rpartition("change it in ")[2].split(", line ")
+    assert file == module.__file__
+    lines = Path(file).read_text().splitlines()
+    line = lines[int(number) - 1].strip()
+    assert line.startswith((start, "model=")) or int(number) == 1
+
+
+@pytest.mark.parametrize("size", [1, 7, 33, 225, 299])
+def test_the_network_takes_images_of_any_size(size):
+    from experiments import scratch
+
+    made = scratch.recipe(scratch.Config(width=0.1), Data(counts=(5, 5), batch_size=2))
+    images = np.zeros((2, size, size, 3), np.uint8)
+    shapes = jax.eval_shape(lambda x: init(made.model, jax.random.key(0), x), images)
+    assert made.model.layers[0].patch == 2
+    run = lambda v, x: forward(made.model)(v, x, train=False)  # noqa: E731
+    assert jax.eval_shape(run, shapes, images).shape == (2, 2)
+
+
+def test_a_recipe_is_data_that_can_be_taken_apart():
+    """No picture is read for one, and a field is changed without touching the file."""
+    from experiments import finetune, scratch, transfer
+
+    data = Data(counts=(100, 40, 20), batch_size=16)
+    made = scratch.recipe(scratch.Config(epochs=2, batch_size=16, balance=1.0), data)
+    assert data.steps(2) == 20
+    peak = 0.02 * 16 / 48
+    rates = [float(made.schedule(step)) for step in range(20)]
+    assert max(rates) == pytest.approx(peak)
+    assert np.argmax(rates) == 4  # a fifth of all steps
+    np.testing.assert_allclose(made.class_weights[2] / made.class_weights[0], 5, rtol=1e-6)
+    assert made.class_weights[[0] * 100 + [1] * 40 + [2] * 20].mean() == pytest.approx(1)
+    asked = []
+    other = dataclasses.replace(made, optimizer=lambda rate: asked.append(rate) or optax.sgd(rate))
+    assert other.tx
+    assert asked == [made.schedule]
+    tuned = finetune.recipe(finetune.Config(weights=str(WEIGHTS)), data)
+    frozen = transfer.recipe(transfer.Config(weights=str(WEIGHTS)), data)
+    assert tuned.first.rate(0) == frozen.rate(0)
+    assert (tuned.loss is not None, tuned.outliers, tuned.evidence) == (True, 0.1, 0.25)
+    assert tuned.handed_on.mirror
+    assert not tuned.model.mirror
+
+
+@pytest.mark.parametrize(
+    ("switch", "value"),
+    [
+        ("jax_enable_x64", True),
+        ("jax_numpy_rank_promotion", "raise"),
+        ("jax_numpy_dtype_promotion", "strict"),
+    ],
+)
+def test_switches_of_jax_that_change_arithmetic_are_one_line(switch, value, monkeypatch):
+    monkeypatch.setattr(type(jax.config), switch, value)
+    with pytest.raises(UsageError, match=f"^{switch.upper()}={value}: "):
+        devices.check_switches()
+
+
 @pytest.mark.parametrize("experiment", ["scratch", "transfer"])
 def test_a_probability_is_at_most_one(experiment):
     config = importlib.import_module(f"experiments.{experiment}").Config
     with pytest.raises(UsageError, match=r"^--paste 1\.5: a part, at most 1$"):
         cli.parse(config, ["--paste", "1.5"])
     assert cli.parse(config, ["--paste", "1"]).paste == 1
+
+
+def test_a_run_is_resumed_where_its_pictures_are_now(tmp_path):
+    """Under another name, with a slash at the end, from another folder; not of other pictures."""
+    here = Path(shutil.copytree(drawn_set("drawn:60"), tmp_path / "pics"))
+    flags = ["--image-size", "16", "--batch-size", "8", "--width", "0.1"]
+    done = run("--data", here, *flags, "--epochs", 1, "--out", tmp_path / "runs")
+    assert done.returncode == 0, done.stderr
+    (folder,) = (tmp_path / "runs").iterdir()
+    moved = here.rename(tmp_path / "moved")
+    done = run("--resume", folder, "--epochs", 2, "--data", f"{moved}/")
+    assert done.returncode == 0, done.stderr
+    assert len(rows(folder)) == 2
+    assert json.loads((folder / "config.json").read_text())["data"] == f"{moved}/"
+    next(moved.glob("*/*")).unlink()
+    done = run("--resume", folder, "--epochs", 3, "--data", moved)
+    assert done.returncode == 5
+    assert "1 pictures have changed" in done.stderr
 
 
 def test_config_of_a_run_starts_the_same_run(finished):

@@ -241,3 +241,31 @@ def test_other_code_and_more_epochs_are_noted_and_recorded(tmp_path, dataset, ca
 def test_what_is_no_run_is_refused(tmp_path, dataset):
     with pytest.raises(CheckpointError, match="not a run folder"):
         Run.reopen(tmp_path, dataset, config=CONFIG, source=SOURCE)
+
+
+def test_a_history_that_lacks_epochs_of_checkpoints_is_refused(tmp_path, dataset):
+    """Deleted, or cut: what is resumed would be another run than its checkpoints."""
+    with Run.create(tmp_path, "scratch", CONFIG, dataset, SOURCE) as run:
+        for epoch in (1, 2):
+            run.record(make_state(seed=epoch), row(epoch, 1.0 / epoch))
+    table = run.path / "history.csv"
+    lines = table.read_text().splitlines(keepends=True)
+    for kept in ([], lines[:1], lines[:2]):
+        table.write_text("".join(kept)) if kept else table.unlink()
+        with pytest.raises(CheckpointError, match=r"history.csv: has \d of the epochs up to 2"):
+            reopen(run, dataset)
+    table.write_text("".join(lines))
+    with reopen(run, dataset) as again:
+        assert len(again.rows) == 2
+
+
+def test_other_backgrounds_are_refused_by_their_hash(tmp_path, dataset):
+    with Run.create(tmp_path, "scratch", CONFIG, dataset, SOURCE, backgrounds="a" * 64) as run:
+        pass
+    with reopen(run, dataset, backgrounds="a" * 64):
+        pass
+    for other in ("b" * 64, None):
+        with pytest.raises(CheckpointError, match="other backgrounds"):
+            reopen(run, dataset, backgrounds=other)
+    with reopen(run, dataset, backgrounds="b" * 64, allow_data_change=True):
+        pass
