@@ -13,7 +13,7 @@
 import hashlib
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from safetensors.numpy import save as save_safetensors
 
 from jaxgear.data.known import KnownPictures
 from jaxgear.data.walk import printable
-from jaxgear.errors import CheckpointError
+from jaxgear.errors import CheckpointError, UsageError
 from jaxgear.files import from_json, read_regular, write_bytes, write_json
 from jaxgear.program import LIMIT, Program, Weights
 
@@ -52,6 +52,8 @@ class Bundle:
     versions: dict[str, str]  # of the software that trained it
     about: dict[str, Any]  # epoch, validation figures: for people
     accept_from: float | None = None  # least `score` of a picture of gear; None: all are accepted
+    # Of validation pictures, "plain" and "pasted": the scores below which 0, 1, ... 100 % lie.
+    gear_scores: dict[str, tuple[float, ...]] = field(default_factory=dict)
     maps: bytes | None = None  # the program of evaluation/explain.py
     network: str = ""  # its layers, for people
 
@@ -76,6 +78,29 @@ class Bundle:
         """Whether a picture with that score is taken for none of the classes."""
         return self.accept_from is not None and bool(score < self.accept_from)
 
+    def accepting(self, share: float) -> "Bundle":
+        """The bundle with the threshold by which `share` of pasted validation pictures are gear.
+
+        Raises:
+            UsageError: it keeps no scores of pasted pictures.
+        """
+        if "pasted" not in self.gear_scores:
+            raise UsageError(
+                "--accept: the model keeps no scores of gear on backgrounds; train it with "
+                "--backgrounds"
+            )
+        scores = self.gear_scores["pasted"]
+        least = np.interp(1 - share, np.linspace(0, 1, len(scores)), scores)
+        return replace(self, accept_from=float(least))
+
+    def accepted_shares(self) -> dict[str, float]:
+        """The share of validation pictures of each kind that is taken for gear."""
+        least = -math.inf if self.accept_from is None else self.accept_from
+        return {
+            kind: 1 - float(np.interp(least, scores, np.linspace(0, 1, len(scores))))
+            for kind, scores in self.gear_scores.items()
+        }
+
     def side_of(self, sha256: str) -> str | None:
         """The side (train, val, test, left_out) that a file with this sha256 (hex) was on."""
         return self.pictures.side_of(sha256)
@@ -98,6 +123,7 @@ class Bundle:
             "preprocessing": {"size": self.size, "layout": LAYOUT},
             "temperature": self.temperature,
             "accept_from": self.accept_from,
+            "gear_scores": {kind: list(scores) for kind, scores in self.gear_scores.items()},
             "fingerprint": self.fingerprint,
             "versions": self.versions,
             "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
@@ -181,6 +207,7 @@ class Bundle:
             versions={name: str(value) for name, value in card["versions"].items()},
             about=dict(card["about"]),
             accept_from=None if card["accept_from"] is None else float(card["accept_from"]),
+            gear_scores=_gear_scores(card.get("gear_scores", {})),
             maps=maps,
             network=network,
         )
@@ -233,6 +260,18 @@ def _read(folder: Path, name: str, card: dict[str, Any], limit: int) -> bytes:
     if hashlib.sha256(data).hexdigest() != card["sha256"][name]:
         raise CheckpointError(f"{name} differs from the sha256 in {CARD}")
     return data
+
+
+def _gear_scores(scores: Any) -> dict[str, tuple[float, ...]]:
+    """Ascending finite numbers of each kind."""
+    found = {}
+    for kind in ("plain", "pasted"):
+        if kind in scores:
+            values = np.array(scores[kind], np.float64)
+            if values.shape != (101,) or not (np.diff(values) >= 0).all() or np.isnan(values).any():
+                raise ValueError(f"gear_scores of {kind} are not 101 ascending numbers")
+            found[kind] = tuple(values.tolist())
+    return found
 
 
 def _classes(names: Any) -> tuple[str, ...]:

@@ -153,10 +153,15 @@ def _bundle(
         logits_of = lambda side: evidence.logits_of(weights, head, features_of(side))  # noqa: E731
     logits = logits_of(val)
     bundle = dataclasses.replace(
-        bundle,
-        temperature=calibration.fit_temperature(logits, val.labels),
-        accept_from=None if bank is None else refusal.threshold(bundle.score(logits)),
+        bundle, temperature=calibration.fit_temperature(logits, val.labels)
     )
+    if bank is not None:
+        plain, pasted = np.split(bundle.score(logits), 2)
+        scores = {
+            kind: tuple(np.quantile(of, np.linspace(0, 1, 101)).tolist())
+            for kind, of in (("plain", plain), ("pasted", pasted))
+        }
+        bundle = dataclasses.replace(bundle, gear_scores=scores).accepting(refusal.ACCEPTED)
     return bundle, logits_of
 
 

@@ -12,7 +12,7 @@ from small_bundle import make_bundle
 
 from jaxgear.bundle import Bundle
 from jaxgear.data.known import KnownPictures
-from jaxgear.errors import CheckpointError
+from jaxgear.errors import CheckpointError, UsageError
 from jaxgear.evaluation import explain
 from jaxgear.models.convnet import Conv, ConvNet, GlobalPool
 from jaxgear.program import Program, flat
@@ -178,5 +178,32 @@ def test_a_score_that_is_none_is_an_error(tmp_path, value):
     make_bundle().save(tmp_path / "model")
     card = json.loads((tmp_path / "model" / "bundle.json").read_text())
     (tmp_path / "model" / "bundle.json").write_text(json.dumps(card | {"accept_from": value}))
+    with pytest.raises(CheckpointError):
+        Bundle.load(tmp_path)
+
+
+def test_the_share_of_gear_that_is_accepted_can_be_chosen(tmp_path):
+    scores = {"plain": np.linspace(5, 9, 101), "pasted": np.linspace(0, 10, 101)}
+    bundle = dataclasses.replace(
+        make_bundle(),
+        accept_from=1.0,
+        gear_scores={kind: tuple(of.tolist()) for kind, of in scores.items()},
+    )
+    bundle.save(tmp_path / "model")
+    found = Bundle.load(tmp_path)
+    assert found.gear_scores == bundle.gear_scores
+    assert found.accepted_shares() == pytest.approx({"plain": 1.0, "pasted": 0.9})
+    assert found.accepting(0.4).accept_from == pytest.approx(6.0)
+    assert found.accepting(1.0).accepted_shares() == pytest.approx({"plain": 1.0, "pasted": 1.0})
+    assert found.accepting(0.4).accepted_shares()["plain"] == pytest.approx(0.75)
+    with pytest.raises(UsageError, match="--backgrounds"):
+        make_bundle().accepting(0.9)
+
+
+@pytest.mark.parametrize("scores", [[1.0] * 5, [float("nan")] * 101, list(range(101, 0, -1)), "no"])
+def test_scores_of_gear_that_are_none_are_refused(tmp_path, scores):
+    make_bundle().save(tmp_path / "model")
+    card = tmp_path / "model" / "bundle.json"
+    card.write_text(json.dumps(json.loads(card.read_text()) | {"gear_scores": {"pasted": scores}}))
     with pytest.raises(CheckpointError):
         Bundle.load(tmp_path)

@@ -27,6 +27,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--grid", type=Path, metavar="FILE", help="the pictures with titles, PNG")
     parser.add_argument("--json", type=Path, metavar="FILE", help="all that is known of each")
     parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument(
+        "--accept",
+        type=float,
+        metavar="SHARE",
+        help="of gear on backgrounds that is taken for gear, 0 to 1: 1 refuses least (of models "
+        "that were trained with --backgrounds; theirs is 0.97)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -37,6 +44,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("no pictures: name files, folders or patterns after the run")
     if arguments.batch_size < 1:
         raise UsageError(f"--batch-size {arguments.batch_size}: must be at least 1")
+    if arguments.accept is not None and not 0 <= arguments.accept <= 1:
+        raise UsageError(f"--accept {arguments.accept}: a share, 0 to 1")
     if arguments.grid not in (None, STDOUT) and arguments.grid.suffix.lower() != ".png":
         raise UsageError(f"--grid {arguments.grid}: the grid is a PNG, name it so")
     named = {f"--{flag}": getattr(arguments, flag) for flag in ("csv", "json", "grid")}
@@ -56,9 +65,11 @@ def _predict(arguments: argparse.Namespace, outputs: dict[str, Output]) -> int:
 
     files = find_pictures(arguments.images)
     bundle = Bundle.load(arguments.model)
+    if arguments.accept is not None:
+        bundle = bundle.accepting(arguments.accept)
     kinds = {"--csv": CsvTable, "--json": JsonTable}
     tables = [kind(outputs[f], bundle.classes) for f, kind in kinds.items() if f in outputs]
-    shown, sides, unreadable = [], Counter(), 0
+    shown, sides, unreadable, refused = [], Counter(), 0, 0
     for one in prediction.predict_files(bundle, files, arguments.batch_size):
         path = printable(one.path)
         if one.probs is None:
@@ -68,12 +79,20 @@ def _predict(arguments: argparse.Namespace, outputs: dict[str, Output]) -> int:
             sure = one.score if one.refused else one.probs.max()
             print(f"{path}\t{one.name(bundle.classes)}\t{sure:.4f}", flush=True)
             sides[one.side] += 1
+            refused += one.refused
         for table in tables:
             table.add(one)
         if "--grid" in outputs and len(shown) < tiles.MOST:
             shown.append(one)
     for table in tables:
         table.end()
+    if refused:
+        from jaxgear.evaluation.refusal import promise
+
+        _say(
+            f"note: {refused} of {len(files)} are taken for no gear: {promise(bundle)}; "
+            "--accept SHARE changes it"
+        )
     del sides[None]
     if sides:
         counts = ", ".join(f"{count} {side}" for side, count in sides.items())

@@ -49,6 +49,7 @@ class Shown:
 class Refusals:
     """Test pictures, all of gear, that the model takes for none."""
 
+    promise: str  # what the threshold accepts, by kind of picture
     right: int  # whose likeliest class is their label
     by_class: dict[str, int]  # of the label
     lowest: list[Shown]  # the lowest scores first
@@ -168,6 +169,7 @@ def _refusals(bundle: Bundle, show: _Show, first: int) -> Refusals | None:
     rows = order[: sum(map(bundle.refuses, show.scores[order]))]
     counts = np.bincount(show.labels[rows], minlength=len(bundle.classes))
     return Refusals(
+        promise=refusal.promise(bundle),
         right=int((show.probs[rows].argmax(axis=1) == show.labels[rows]).sum()),
         by_class=dict(zip(bundle.classes, counts.tolist(), strict=True)),
         lowest=show(rows[:TOP_REFUSED]),

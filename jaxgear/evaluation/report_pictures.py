@@ -5,7 +5,7 @@ from collections import Counter
 from jaxgear.evaluation import page
 from jaxgear.evaluation.findings import Findings, Shown
 from jaxgear.evaluation.finished import SIDES, FinishedRun
-from jaxgear.evaluation.refusal import ACCEPTED, ACCEPTS_ALL
+from jaxgear.evaluation.refusal import ACCEPTS_ALL
 from jaxgear.evaluation.twins import Twins
 
 _SIDE_NAMES = {"train": "training", "val": "validation", "test": "test", "left_out": "left out"}
@@ -28,8 +28,7 @@ def refusals(found: Findings) -> str:
     parts = [
         page.paragraph(
             f"A picture with a score below {least:.3f} is taken for no gear, and its class is "
-            "none. The score is the largest logit; its threshold accepts "
-            f"{ACCEPTED:.0%} of the validation pictures, as they are and pasted on backgrounds. "
+            f"none. The score is the largest logit; {refused.promise}. "
             "All test pictures show gear, so each refused one is a mistake. Other figures of this "
             "page count every picture by its likeliest class, refused or not."
         ),

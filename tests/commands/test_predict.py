@@ -333,6 +333,24 @@ def test_a_class_without_pictures_has_no_figures(here, capsys):
     assert len(found["per_class"]) == 30
 
 
+def test_accept_chooses_how_much_gear_is_kept(here, capsys):
+    """All, none, and what cannot be."""
+    bundle = dataclasses.replace(
+        make_bundle(), gear_scores={"pasted": tuple(np.linspace(-1e4, 1e4, 101).tolist())}
+    )
+    bundle.save(Path("run/model"))
+    for share, refused in ((1.0, False), (0.0, True)):
+        code = call("predict", "run", "new", "--accept", share)
+        assert code == 0
+        printed = capsys.readouterr()
+        assert ("taken for no gear" in printed.err) == refused
+        assert all((line.split("\t")[1] == "none") == refused for line in printed.out.splitlines())
+    assert "0% of pasted validation pictures" in printed.err
+    assert call("predict", "run", "new", "--accept", 1.5) == 2
+    make_bundle().save(Path("run/model"))
+    assert call("predict", "run", "new", "--accept", 0.9) == 2
+
+
 def test_a_model_that_accepts_everything_says_so(here, capsys):
     write_set(Path(), {"gear/axes": 3, "gear/boots": 2})
     assert call("evaluate", "run", "gear", "--not-gear", "new", "--json", "a.json") == 0
