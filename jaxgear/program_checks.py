@@ -12,7 +12,9 @@ from flatbuffers.table import Table
 
 HEADER_LIMIT = 2**21  # bytes around the bytecode; 13,000 variables fit
 DEPTH_LIMIT, RANK_LIMIT = 16, 16
-SIZE = re.compile(rb"[0-9]{1,10}|([0-9]{1,4}\*)?[A-Za-z]\w{0,31}")  # of an axis: 8, batch, 4*batch
+SIZE = re.compile(
+    rb"[0-9]{1,10}|([0-9]{1,4}\*)?(?P<batch>[A-Za-z]\w{0,31})"
+)  # of an axis: 8, batch, 4*batch
 # What JAX itself writes where the number of images is left open: a check of shapes, no call.
 HARMLESS = {"shape_assertion"}
 # These talk to other programs or devices, or wait for them.
@@ -54,6 +56,7 @@ class _Header:
     def __init__(self, data: bytearray):
         self.data = data
         self.left = HEADER_LIMIT
+        self.batch: set[bytes] = set()  # names of open sizes
 
     def check(self) -> None:
         root = Table(self.data, 0)
@@ -106,8 +109,12 @@ class _Header:
         places = self.elements(aval, _SHAPE)
         if len(places) > RANK_LIMIT:
             raise ValueError(f"an array of {len(places)} axes")
-        if not all(SIZE.fullmatch(self.string(aval, at)) for at in places):
-            raise ValueError("the size of an axis is neither a number nor that of the batch")
+        for at in places:
+            if not (size := SIZE.fullmatch(self.string(aval, at))):
+                raise ValueError("the size of an axis is neither a number nor that of the batch")
+            self.batch.add(size["batch"] or b"")
+        if len(self.batch - {b""}) > 1:
+            raise ValueError("more than one size is open")
 
     def tree(self, node: Table, depth: int) -> None:
         self.spend(1)
@@ -124,8 +131,8 @@ def calls(exported: jax.export.Exported) -> set[str]:
     """What the program calls outside of it: custom calls may run any function that is linked into
     the process, others wait for other processes.
     """
-    from jax.extend.mlir import ir
-    from jax.extend.mlir.dialects import chlo, stablehlo
+    from jaxlib.mlir import ir  # as jax.extend.mlir has, without Pallas: 17 ms
+    from jaxlib.mlir.dialects import chlo, stablehlo
 
     found = set()
 

@@ -20,7 +20,7 @@ import traceback
 from collections import Counter
 from pathlib import Path
 
-import jax.extend.mlir  # noqa: F401 - loaded once, before the processes are made
+import jaxlib.mlir.dialects.stablehlo  # noqa: F401 - loaded once, before the processes are made
 import numpy as np
 from mutation import EXTREMES
 
@@ -99,7 +99,7 @@ def _serve(bundle: Path, where: str, seed: int, numbers: range, out: int) -> Non
         except CheckpointError:
             outcome = "refused"
         except BaseException:
-            outcome = traceback.format_exc()[-300:]
+            outcome = "Traceback: " + traceback.format_exc()[-300:]
         grown = _most_memory() - before
         if grown > MEBIBYTES:
             outcome = f"{grown:.0f} MiB"

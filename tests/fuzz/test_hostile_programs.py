@@ -39,7 +39,7 @@ def sound(tmp_path_factory) -> Path:
 def outcomes(bundle: Path, where: str, count: int) -> tuple[dict, list]:
     """How many damaged programs were read and refused, and how others ended."""
     script = Path(__file__).with_name("hostile_programs.py")
-    command = [sys.executable, "-W", "error", script, bundle, where, "0", str(count)]
+    command = [sys.executable, script, bundle, where, "0", str(count)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=3000)
     found = json.loads(done.stdout)
     odd = found.pop("odd")
@@ -59,8 +59,7 @@ def test_damaged_headers(count, sound):
 def test_damaged_bytecode(count, sound):
     """MLIR crashes now and then. No other error comes out, and it does not get worse unseen."""
     found, odd = outcomes(sound, "bytecode", count)
-    assert len(odd) <= count / 100, odd
-    assert not [how for _, how in odd if "Error" in how and "MemoryError" not in how]
+    only_of_mlir(odd, count)
     assert min(found["read"], found["refused"]) > count / 50, found
 
 
@@ -68,8 +67,14 @@ def test_damaged_bytecode(count, sound):
 def test_damaged_programs_that_are_run(count, sound):
     """Whole bundles, signed: what is read of them gives logits, and maps of one image."""
     found, odd = outcomes(sound, "use", count)
-    assert len(odd) <= count / 100, odd
+    only_of_mlir(odd, count)
     assert min(found["read"], found["refused"]) > count / 50, found
+
+
+def only_of_mlir(odd: list, count: int) -> None:
+    """One in a hundred may crash, hang or take memory; none raises an error of another kind."""
+    assert len(odd) <= max(1, count / 100), odd
+    assert not [how for _, how in odd if "Traceback" in how and "MemoryError" not in how]
 
 
 def exported(run, *shapes, platforms=PLATFORMS, **options):
@@ -270,6 +275,16 @@ def name(builder) -> int:
 def test_crafted_headers(fields, reason):
     whole = {"_1": name, "_4": lambda b: table(b, 0, 1, 0)} | fields
     assert reason in refused(header(**whole))
+
+
+def test_two_open_sizes_are_refused():
+    one, other = jax.export.symbolic_shape("a, b")
+    images = jax.ShapeDtypeStruct((one, other, 16, 3), jnp.uint8)
+
+    def run(weights, images):
+        return {"logits": jnp.zeros((images.shape[0], 3))}
+
+    assert "more than one size is open" in refused(exported(run, WEIGHTS, images).serialize())
 
 
 @pytest.mark.parametrize("data", [b"", b"\0" * 4, b"\xff" * 1000, b"{}", bytes(LIMIT + 1)])
