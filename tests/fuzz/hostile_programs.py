@@ -30,7 +30,7 @@ from jaxgear.evaluation.explain import heat_maps
 from jaxgear.prediction import Predictor
 from jaxgear.program import deserialize
 
-SECONDS = 20  # of the processor, for one program; a sound one takes 0.01 s
+SECONDS = 5  # of the processor, for one program; a sound one takes 0.01 s
 MEBIBYTES = 512  # a sound one takes 20 MiB
 BATCH = 50  # programs for each process
 KINDS = ("flip", "flip", "byte", "byte", "write", "copy", "cut", "remove", "repeat")
