@@ -150,7 +150,7 @@ class Bundle:
                 f"{path}: neither a run nor a bundle ({CARD} is missing)"
             ) from error
         except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or _first_line(error)
+            reason = getattr(error, "strerror", None) or first_line(error)
             raise CheckpointError(f"{folder / CARD}: cannot be read ({reason})") from error
         jax.devices()  # that a platform is not there is no fault of the bundle
         try:
@@ -158,14 +158,14 @@ class Bundle:
         except (MemoryError, ImportError):
             raise
         except CheckpointError as error:
-            raise CheckpointError(f"{folder}: {_first_line(error)}") from error
+            raise CheckpointError(f"{folder}: {first_line(error)}") from error
         except KeyError as error:
             raise CheckpointError(
-                f"{folder}: not a valid bundle (no {_first_line(error)} in it)"
+                f"{folder}: not a valid bundle (no {first_line(error)} in it)"
             ) from error
         except Exception as error:  # hostile fields make networks and parsers raise anything
             raise CheckpointError(
-                f"{folder}: not a valid bundle ({type(error).__name__}: {_first_line(error)})"
+                f"{folder}: not a valid bundle ({type(error).__name__}: {first_line(error)})"
             ) from error
 
     @classmethod
@@ -248,7 +248,7 @@ def _older(model: Any, size: int) -> tuple[Program, bytes | None]:
     except (MemoryError, ImportError):
         raise
     except Exception as error:  # whatever a network makes of layers that do not fit
-        raise ValueError(f"the network cannot run: {_first_line(error)}") from error
+        raise ValueError(f"the network cannot run: {first_line(error)}") from error
 
 
 def _read(folder: Path, name: str, card: dict[str, Any], limit: int) -> bytes:
@@ -284,5 +284,6 @@ def _classes(names: Any) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says, for a line of ours."""
     return printable(str(error).strip().partition("\n")[0][:300])

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from jaxgear.bundle import Bundle
+from jaxgear.bundle import Bundle, first_line
 from jaxgear.compile_cache import keep_compiled
 from jaxgear.data.dataset import Side, few
 from jaxgear.data.encoded import ImageError, read_bytes
@@ -51,6 +51,7 @@ class Predictor:
     """A bundle's network, compiled once for batches of `batch_size` pictures."""
 
     def __init__(self, bundle: Bundle, batch_size: int = 64):
+        """Raises CheckpointError where the bundle's program cannot run."""
         keep_compiled()
         self.bundle = bundle
         self.batch_size = bundle.program.batch or batch_size
@@ -58,7 +59,12 @@ class Predictor:
         step = jax.jit(bundle.program.logits)
         shape = (self.batch_size, bundle.size, bundle.size, 3)
         images = jax.ShapeDtypeStruct(shape, np.uint8)
-        self._step = step.lower(self._weights, images).compile()
+        try:
+            self._step = step.lower(self._weights, images).compile()
+        except (TypeError, ValueError) as error:  # its header says other than its operations
+            raise CheckpointError(
+                f"the model's program cannot run ({first_line(error)})"
+            ) from error
 
     def start(self, images: UInt8[np.ndarray, "n S S 3"]) -> jax.Array:
         """Logits of up to `batch_size` pictures, [batch_size, K]; does not wait for them."""

@@ -5,7 +5,6 @@ any number of images. Whoever reads it needs neither Flax nor the file in which 
 defined. It can compute and nothing else: `Program.deserialize` refuses calls out of it.
 """
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -17,13 +16,13 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PyTree, UInt8
 
+from jaxgear.data.walk import printable
 from jaxgear.errors import CheckpointError, UsageError
+from jaxgear.program_checks import calls, check_header
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 LIMIT = 2**24  # bytes; a ResNet-152 takes 0.5 MB
 FIXED_BATCH = 16  # of networks that cannot say what they do with any number of images
-# What JAX itself writes where the number of images is left open: a check of shapes, no call.
-HARMLESS = {"shape_assertion"}
 Weights = dict[str, Any]  # name (collection/layer/.../leaf) -> array
 
 
@@ -186,26 +185,29 @@ def deserialize(data: bytes) -> jax.export.Exported:
     if len(data) > LIMIT:
         raise CheckpointError(f"a program of {len(data):,} bytes, at most {LIMIT:,} are read")
     try:
-        exported = jax.export.deserialize(bytearray(data))
+        content = bytearray(data)
+        check_header(content)
+        exported = jax.export.deserialize(content)
         _refuse_calls(exported, CheckpointError)
     except (CheckpointError, MemoryError, ImportError):
         raise
     except Exception as error:  # hostile bytes make parsers raise anything
-        reason = str(error).strip().partition("\n")[0][:200]
+        reason = printable(str(error).strip().partition("\n")[0][:200])
         raise CheckpointError(
             f"this jax ({jax.__version__}) reads no program in it ({reason}); one that a newer "
             "jax wrote needs that jax"
         ) from error
     if exported.nr_devices != 1 or exported.ordered_effects or exported.unordered_effects:
         raise CheckpointError("a program for several devices, or with effects")
+    if not set(PLATFORMS) <= set(exported.platforms):
+        raise CheckpointError(f"a program that does not run on all of {', '.join(PLATFORMS)}")
     return exported
 
 
 def _refuse_calls(exported: jax.export.Exported, error: type[Exception]) -> None:
-    """A custom call may run any function that is linked into the process: none is needed."""
-    called = set(re.findall(r'custom_call\s*@?"?([^\s("]+)', exported.mlir_module())) - HARMLESS
-    if called:
-        raise error(f"the program calls {', '.join(sorted(called))[:200]} outside of it")
+    if called := calls(exported):
+        names = printable(", ".join(sorted(called))[:200])
+        raise error(f"the program calls {names} outside of it")
 
 
 def _is_images(shape: Any) -> bool:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from jaxgear.bundle import Bundle
+from jaxgear.bundle import Bundle, first_line
 from jaxgear.compile_cache import keep_compiled
 from jaxgear.data.batches import in_batches
 from jaxgear.errors import CheckpointError
@@ -47,7 +47,7 @@ def heat_maps(
         batch_size: the compiled shape; 1 for those who explain one image at a time.
 
     Raises:
-        CheckpointError: the bundle's program of maps is none.
+        CheckpointError: the bundle's program of maps is none, or cannot run.
     """
     keep_compiled()
     chosen = np.full(len(images), -1, np.int32) if classes is None else np.int32(classes)
@@ -57,7 +57,12 @@ def heat_maps(
         return _occlusion(bundle, images, chosen)
     maps, batch = _compiled(bundle.maps)
     weights = jax.device_put(bundle.weights)
-    return in_batches(lambda *rows: maps(weights, *rows), (images, chosen), batch or batch_size)
+    try:
+        return in_batches(lambda *rows: maps(weights, *rows), (images, chosen), batch or batch_size)
+    except (TypeError, ValueError) as error:  # it takes other weights, or is not what it says
+        raise CheckpointError(
+            f"the bundle's program of maps cannot run ({first_line(error)})"
+        ) from error
 
 
 def overlay(

@@ -1,11 +1,14 @@
 """Maps of networks whose answer is known, and of those whose map can be worked out otherwise."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from small_bundle import make_bundle, random_variables
 
+from jaxgear.errors import CheckpointError
 from jaxgear.evaluation import explain
 from jaxgear.forward import init, mode
 from jaxgear.models import grad_cam
@@ -13,6 +16,7 @@ from jaxgear.models.convnet import Conv, ConvNet, Dense, Dropout, GlobalPool, Po
 from jaxgear.models.finetune import FineTuned, Head
 from jaxgear.models.preprocess import Preprocess
 from jaxgear.models.resnet import ResNet
+from jaxgear.prediction import Predictor
 
 SIZE = 32
 
@@ -178,3 +182,15 @@ def test_overlay_leaves_the_picture_where_the_map_is_zero_and_is_red_where_it_is
     red, green, blue = shown[0, 1].astype(int)
     assert red > 128 > max(green, blue)
     assert shown.dtype == np.uint8
+
+
+def test_programs_of_another_network_are_refused_in_one_line():
+    """What a bundle's program takes is known when it runs: other weights, or no weights at all."""
+    few = bundle_of(ConvNet([Conv(2), GlobalPool()], classes=2))
+    many = bundle_of(ConvNet([Conv(3), GlobalPool()], classes=2))
+    images = np.zeros((1, SIZE, SIZE, 3), np.uint8)
+    with pytest.raises(CheckpointError, match="program of maps cannot run") as error:
+        explain.heat_maps(dataclasses.replace(few, maps=many.maps), images)
+    assert len(str(error.value).splitlines()) == 1
+    with pytest.raises(CheckpointError, match="model's program cannot run"):
+        Predictor(dataclasses.replace(few, weights=many.weights), 1)
