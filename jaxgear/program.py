@@ -162,6 +162,8 @@ def export(
         exported.serialize()  # what can be computed here alone, callbacks say, fails here
         return exported
 
+    limit = jax.config.jax_traceback_in_locations_limit
+    jax.config.update("jax_traceback_in_locations_limit", 0)  # no path of this machine in it
     try:
         try:
             exported = attempt(jax.export.symbolic_shape("batch")[0])
@@ -173,6 +175,8 @@ def export(
         raise UsageError(
             f"network {name}: cannot be handed on as a program ({type(error).__name__}: {reason})"
         ) from error
+    finally:
+        jax.config.update("jax_traceback_in_locations_limit", limit)
     return exported
 
 

@@ -154,3 +154,12 @@ def test_a_head_that_is_not_there_is_refused():
 def test_larger_files_than_programs_are_refused_unread():
     with pytest.raises(CheckpointError, match="at most 16,777,216 are read"):
         deserialize(bytes(LIMIT + 1))
+
+
+def test_a_program_holds_no_path_of_the_machine_that_wrote_it():
+    model = ConvNet([Conv(4), GlobalPool()], classes=3)
+    images = np.zeros((1, 8, 8, 3), np.uint8)
+    variables = model.init(jax.random.key(0), images, train=False)
+    data = Program.of(model, variables, 8).serialize()
+    assert b".py" not in data
+    assert data == Program.of(model.clone(), variables, 8).serialize()
