@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from jaxgear.bundle import Bundle, first_line
+from jaxgear.bundle import Bundle
 from jaxgear.compile_cache import keep_compiled
 from jaxgear.data.dataset import Side, few
 from jaxgear.data.encoded import ImageError, read_bytes
@@ -25,6 +25,7 @@ from jaxgear.data.images import letterbox, load_letterboxed
 from jaxgear.data.sources import InMemory, find_pictures, to_rgb
 from jaxgear.data.walk import Refused
 from jaxgear.errors import CheckpointError, DataError
+from jaxgear.program import running
 
 NONE = "none"  # what a refused picture shows
 
@@ -59,12 +60,8 @@ class Predictor:
         step = jax.jit(bundle.program.logits)
         shape = (self.batch_size, bundle.size, bundle.size, 3)
         images = jax.ShapeDtypeStruct(shape, np.uint8)
-        try:
+        with running("the model's program"):
             self._step = step.lower(self._weights, images).compile()
-        except (TypeError, ValueError) as error:  # its header says other than its operations
-            raise CheckpointError(
-                f"the model's program cannot run ({first_line(error)})"
-            ) from error
 
     def start(self, images: UInt8[np.ndarray, "n S S 3"]) -> jax.Array:
         """Logits of up to `batch_size` pictures, [batch_size, K]; does not wait for them."""

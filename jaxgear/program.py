@@ -5,7 +5,8 @@ any number of images. Whoever reads it needs neither Flax nor the file in which 
 defined. It can compute and nothing else: `Program.deserialize` refuses calls out of it.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -216,6 +217,19 @@ def _refuse_calls(exported: jax.export.Exported, error: type[Exception]) -> None
 
 def _is_images(shape: Any) -> bool:
     return len(shape.shape) == 4 and shape.shape[3] == 3 and shape.dtype == jnp.uint8
+
+
+@contextlib.contextmanager
+def running(what: str) -> Iterator[None]:
+    """CheckpointError for a program of a stranger whose header says other than its operations."""
+    try:
+        yield
+    except (TypeError, ValueError, RuntimeError) as error:
+        # Of JAX's RuntimeErrors one alone is of the program: a message that is not UTF-8.
+        if isinstance(error, RuntimeError) and "nanobind" not in str(error):
+            raise
+        reason = printable(str(error).strip().partition("\n")[0][:300])
+        raise CheckpointError(f"{what} cannot run ({reason})") from error
 
 
 def _name(path: tuple[Any, ...]) -> str:

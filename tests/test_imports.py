@@ -20,7 +20,7 @@ LAYERS = {
     "compile_cache": ("data",),
     "training": ("forward", "compile_cache", "data", "models", "devices", "files", "errors"),
     "bundle": ("program", "forward", "data", "models", "files", "errors"),
-    "prediction": ("bundle", "compile_cache", "data", "models", "files", "errors"),
+    "prediction": ("bundle", "program", "compile_cache", "data", "models", "files", "errors"),
     "export": ("bundle", "program", "errors"),
     "prediction_tables": ("prediction", "data", "files"),
     "evaluation": (

@@ -162,10 +162,12 @@ def _class_folders(root: Path, prefix: str, listing: Listing) -> list[str]:
 
 def _walk_class(root: Path, folder: str, name: str, side: str | None, listing: Listing) -> None:
     name = unicodedata.normalize("NFC", name)
-    before = len(listing.candidates) + len(listing.refused)
+    before, ignored = len(listing.candidates) + len(listing.refused), len(listing.ignored)
     for path in _files_below(root, folder, {_identity(root)}, listing):
         listing.candidates.append(Candidate(path, name, side))
     if len(listing.candidates) + len(listing.refused) == before:
+        if folder in listing.ignored[ignored:]:  # it leads back to the root: told once
+            listing.ignored.remove(folder)
         listing.refused.append(Refused(folder, "class folder without pictures; fill or remove it"))
     else:
         listing.classes.add(name)

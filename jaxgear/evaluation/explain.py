@@ -14,12 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from jaxgear.bundle import Bundle, first_line
+from jaxgear.bundle import Bundle
 from jaxgear.compile_cache import keep_compiled
 from jaxgear.data.batches import in_batches
 from jaxgear.errors import CheckpointError
 from jaxgear.prediction import Predictor
-from jaxgear.program import deserialize
+from jaxgear.program import deserialize, running
 
 BATCH = 8  # one compiled shape for any number of images
 CELLS = 8  # places a side that occlusion covers, each with a patch of two cells a side
@@ -57,12 +57,8 @@ def heat_maps(
         return _occlusion(bundle, images, chosen)
     maps, batch = _compiled(bundle.maps)
     weights = jax.device_put(bundle.weights)
-    try:
+    with running("the bundle's program of maps"):
         return in_batches(lambda *rows: maps(weights, *rows), (images, chosen), batch or batch_size)
-    except (TypeError, ValueError) as error:  # it takes other weights, or is not what it says
-        raise CheckpointError(
-            f"the bundle's program of maps cannot run ({first_line(error)})"
-        ) from error
 
 
 def overlay(

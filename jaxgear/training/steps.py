@@ -119,7 +119,7 @@ def train_step(
     loss: Loss,
     augment: Augment | None = None,
     mix: Mix | None = None,
-    class_weights: Float[Array, " K"] | None = None,
+    class_weights: Float[ArrayLike, " K"] | None = None,
     decay: float = 0.999,
     microbatch: int = 0,
     per_example: bool = False,
@@ -189,7 +189,7 @@ def _view(
     classes: int,
     augment: Augment | None,
     mix: Mix | None,
-    class_weights: Float[Array, " K"] | None,
+    class_weights: Float[ArrayLike, " K"] | None,
     part: Batch,
 ) -> tuple[Array, ...]:
     """Images as the network sees them, targets, loss weights; weight and label of each example."""

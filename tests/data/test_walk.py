@@ -380,3 +380,12 @@ def test_a_root_that_may_not_be_entered_is_an_error(tmp_path: Path, monkeypatch)
     for listed in (list_pictures, list_files):
         with pytest.raises(DataError, match="cannot be listed: Permission denied"):
             listed(tmp_path)
+
+
+def test_a_class_that_leads_back_to_the_root_is_told_once(tmp_path):
+    (tmp_path / "train" / "axes").mkdir(parents=True)
+    (tmp_path / "train" / "axes" / "0.png").write_bytes(b"x")
+    (tmp_path / "train" / "loop").symlink_to(tmp_path)
+    listing = list_pictures(tmp_path)
+    assert [refused.path for refused in listing.refused] == ["train/loop"]
+    assert listing.ignored == []
