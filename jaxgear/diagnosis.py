@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxgear import devices
 from jaxgear.data.batches import Batches
 from jaxgear.errors import GearError, UsageError
 from jaxgear.forward import forward, init, streams
@@ -33,7 +34,9 @@ def diagnosed(recipe: Recipe, train: Batches, classes: int) -> Iterator[None]:
     except GearError:
         raise
     except Exception as error:
-        if "RESOURCE_EXHAUSTED" in str(error) or isinstance(error, OSError | MemoryError):
+        # Of the machine, not of the recipe; where another host is lost, JAX soon ends this one.
+        machine = isinstance(error, OSError | MemoryError | jax.errors.JaxRuntimeError)
+        if machine or devices.lost_host(error):
             raise
         for name, part in _parts(recipe, train, classes):
             try:

@@ -14,12 +14,14 @@ import pytest
 from jaxgear import experiment
 from jaxgear.bundle import Bundle
 from jaxgear.conclusion import HandedOn
+from jaxgear.data.batches import Batches
 from jaxgear.data.dataset import open_dataset
+from jaxgear.diagnosis import diagnosed
 from jaxgear.errors import UsageError
 from jaxgear.evaluation import explain, plots
 from jaxgear.forward import forward
 from jaxgear.prediction import Predictor
-from jaxgear.recipe import Recipe
+from jaxgear.recipe import Data, Recipe
 
 CONFIG = experiment.Config(data="drawn:60", image_size=16, batch_size=8, epochs=2)
 pytestmark = pytest.mark.one_cache
@@ -215,3 +217,13 @@ def test_what_is_handed_on_needs_no_values_of_the_weights():
     made = HandedOn.of(model, shapes, 16, 4)
     assert made.program.shapes["params/Dense_0/kernel"].shape == (8, 4)
     assert made.program.head == "params/Dense_0"
+
+
+@pytest.mark.parametrize("error", [jax.errors.JaxRuntimeError("Gloo"), MemoryError(), OSError(28)])
+def test_an_error_of_the_machine_is_not_looked_for_in_the_recipe(error):
+    """Where another host is gone, there are moments left to say so."""
+    recipe = recipe_of(foreign.Loops)(CONFIG, Data(counts=(1,) * 12, batch_size=8))
+    recipe = dataclasses.replace(recipe, augment=lambda keys, images: 1 / 0)  # would be found
+    batches = Batches(np.zeros((8, 16, 16, 3), np.uint8), np.zeros(8, np.int32), 8)
+    with pytest.raises(type(error)), diagnosed(recipe, batches, 12):
+        raise error

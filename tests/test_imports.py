@@ -33,7 +33,7 @@ LAYERS = {
         *("data", "devices", "files", "errors"),
     ),
     "recipe": ("training", "models", "data", "devices"),
-    "diagnosis": ("recipe", "training", "forward", "data", "errors"),
+    "diagnosis": ("devices", "recipe", "training", "forward", "data", "errors"),
     "experiment": (
         *("conclusion", "diagnosis", "recipe", "config", "bundle", "program", "evaluation"),
         *("training", "data", "compile_cache", "devices", "errors"),
