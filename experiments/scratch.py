@@ -50,10 +50,9 @@ def recipe(config: Config, data: Data) -> Recipe:
         handed_on=model,  # tested in float32
         epochs=config.epochs,
         rate=optim.warmup_cosine(peak_lr, data.steps(config.epochs), config.warmup),
-        # Of others, with their --peak-lr (optimizers.py, results/README.md, "Optimizers"):
-        # 0.006 lambda rate: optax.adamw(rate, weight_decay=0.05, mask=optim.kernels)
-        # 0.01  lambda rate: optax.sgd(rate, momentum=0.9, nesterov=True), decay 5e-4 before it
-        # 0.001 lambda rate: optax.lion(rate, weight_decay=0.5, mask=optim.kernels)
+        # Others want another --peak-lr (optimizers.py has them whole, results/README.md figures):
+        # AdamW 0.006: lambda rate: optax.adamw(rate, weight_decay=0.05, mask=optim.kernels)
+        # SGD 0.01: optax.sgd(rate, momentum=0.9, nesterov=True); Lion 0.001: optax.lion(rate)
         optimizer=lambda rate: optim.muon(
             rate, lambda step: 0.15 * rate(step), config.weight_decay
         ),
