@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         metavar="SHARE",
         help="of gear on backgrounds that is taken for gear, 0 to 1: 1 refuses least (of models "
-        "that were trained with --backgrounds; theirs is 0.97)",
+        "that were trained with --backgrounds; theirs is 0.95)",
     )
 
 
