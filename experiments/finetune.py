@@ -7,12 +7,13 @@ CPU cores at 224 px.
 """
 
 import dataclasses
-from pathlib import Path
+from typing import Annotated
 
 import optax
 
 from experiments import transfer
-from jaxgear import cli, devices, experiment
+from jaxgear import cli, devices
+from jaxgear.config import Range
 from jaxgear.models.finetune import groups
 from jaxgear.recipe import Data, Recipe
 
@@ -21,7 +22,7 @@ from jaxgear.recipe import Data, Recipe
 class Config(transfer.Config):
     """Fine-tune a pretrained ResNet."""
 
-    finetune: int = 4
+    finetune: Annotated[int, Range(1, 4, high_too=True)] = 4
     """Train from this stage up (4: the last, 1: all but the stem)."""
 
 
@@ -51,14 +52,5 @@ def recipe(config: transfer.Config, data: Data) -> Recipe:
     )
 
 
-def main(config: transfer.Config) -> Path:
-    """Trains, tests once, and returns the run folder."""
-    with experiment.start(config, recipe) as run:
-        for _ in run.epochs():
-            if run.patience_exhausted:
-                break
-        return run.finish()
-
-
 if __name__ == "__main__":
-    cli.run_experiment(main, Config)
+    cli.run_experiment(transfer.main, Config)

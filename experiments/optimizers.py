@@ -6,13 +6,14 @@ results/README.md, "Optimizers", has what came of it.
 """
 
 import dataclasses
-from pathlib import Path
+import functools
 from typing import Literal
 
 import optax
 
 from experiments import scratch
-from jaxgear import cli, experiment
+from jaxgear import cli
+from jaxgear.config import Positive
 from jaxgear.recipe import Data, Recipe
 from jaxgear.training import optim
 
@@ -22,7 +23,7 @@ class Config(scratch.Config):
     """Train the CNN of scratch.py with another optimizer."""
 
     optimizer: Literal["muon", "adamw", "sgd", "lion"] = "adamw"
-    peak_lr: float | None = None
+    peak_lr: Positive | None = None
     """For batches of 48; it grows with the batch. None: the best one on validation."""
 
 
@@ -48,14 +49,5 @@ def recipe(config: Config, data: Data) -> Recipe:
     )
 
 
-def main(config: Config) -> Path:
-    """Trains, tests once, and returns the run folder."""
-    with experiment.start(config, recipe) as run:
-        for _ in run.epochs():
-            if run.patience_exhausted:
-                break
-        return run.finish()
-
-
 if __name__ == "__main__":
-    cli.run_experiment(main, Config)
+    cli.run_experiment(functools.partial(scratch.main, make=recipe), Config)

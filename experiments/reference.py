@@ -9,6 +9,7 @@ from pathlib import Path
 import optax
 
 from jaxgear import cli, experiment
+from jaxgear.config import Count, Positive
 from jaxgear.models.reference import ReferenceCNN
 from jaxgear.recipe import Data, Recipe
 
@@ -17,9 +18,9 @@ from jaxgear.recipe import Data, Recipe
 class Config(experiment.Config):
     """Train the reference CNN."""
 
-    epochs: int = 30
-    batch_size: int = 50
-    peak_lr: float = 0.001
+    epochs: Count = 30
+    batch_size: Count = 50
+    peak_lr: Positive = 0.001
 
 
 def recipe(config: Config, data: Data) -> Recipe:

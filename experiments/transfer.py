@@ -10,10 +10,12 @@ CPU cores (--image-size 128: one); later ones find them in the cache and take 10
 
 import dataclasses
 from pathlib import Path
+from typing import Annotated
 
 import optax
 
 from jaxgear import cli, experiment
+from jaxgear.config import Count, Fraction, Positive, Range, Share, Size
 from jaxgear.data.augment import affine, chain, colour, flip
 from jaxgear.models.download import backbone_of
 from jaxgear.models.features import Frozen
@@ -28,20 +30,20 @@ class Config(experiment.Config):
 
     weights: str = ""
     """File or folder of pretrained weights; empty: the default ResNet-50, fetched once."""
-    epochs: int = 30
-    image_size: int = 224
-    views: int = 2
+    epochs: Count = 30
+    image_size: Size = 224
+    views: Count = 2
     """Views of each training picture whose features are kept: itself, and augmented ones."""
-    peak_lr: float = 0.001
+    peak_lr: Positive = 0.001
     weight_decay: float = 0.3
-    label_smoothing: float = 0.0
-    dropout: float = 0.2
-    finetune: int = 0
+    label_smoothing: Fraction = 0.0
+    dropout: Fraction = 0.2
+    finetune: Annotated[int, Range(0, 4, high_too=True)] = 0
     """Fine-tune from this stage up (4: the last; 0: the backbone stays frozen)."""
-    finetune_epochs: int = 6
-    finetune_lr: float = 0.0001
+    finetune_epochs: Count = 6
+    finetune_lr: Positive = 0.0001
     """Of the backbone; the head learns at three times that."""
-    paste: float = 0.9
+    paste: Share = 0.9
     mirror: bool = True
     """Predict from each picture and its mirror image: twice the work, and better outdoors."""
 
@@ -66,11 +68,9 @@ def recipe(config: Config, data: Data) -> Recipe:
 
 def main(config: Config) -> Path:
     """Trains, tests once, and returns the run folder."""
-    if config.finetune:
-        from experiments import finetune
+    from experiments import finetune  # which varies this recipe
 
-        return finetune.main(config)
-    with experiment.start(config, recipe) as run:
+    with experiment.start(config, finetune.recipe if config.finetune else recipe) as run:
         for _ in run.epochs():
             if run.patience_exhausted:
                 break

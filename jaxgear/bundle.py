@@ -54,7 +54,7 @@ class Bundle:
     accept_from: float | None = None  # least `score` of a picture of gear; None: all are accepted
     # Of validation pictures, "plain" and "pasted": the scores below which 0, 1, ... 100 % lie.
     gear_scores: dict[str, tuple[float, ...]] = field(default_factory=dict)
-    maps: bytes | None = None  # the program of evaluation/explain.py
+    maps: bytes | None = None  # the program of models/grad_cam.py
     network: str = ""  # its layers, for people
 
     def probs(self, logits: Float[np.ndarray, "N K"]) -> Float[np.ndarray, "N K"]:

@@ -1,22 +1,48 @@
 """Flags that all experiments have, and what a resumed run may be told anew.
 
-A config is a frozen dataclass of scalars; `cli.parse` makes flags of its fields.
+A config is a frozen dataclass of scalars; `cli.parse` makes flags of its fields. What values can
+work is said in the type of a field (`Positive`, `Share`, ...), of a researcher's own fields alike.
 """
 
 import dataclasses
+import math
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from jaxgear.bundle import MAX_SIZE
 from jaxgear.errors import UsageError
 from jaxgear.training.runs import read_json
 
 LAST_SEED = 2**32 - 1  # of JAX's keys and numpy's generators alike
-# Of any experiment that has such a field.
-PARTS = ("paste",)
-BELOW_ONE = ("warmup", "label_smoothing", "dropout")
-POSITIVE = ("peak_lr", "finetune_lr")
-LEAST_WIDTH = 1 / 32  # of networks whose narrowest layer has 32 channels
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """What values of a field can work, said in its type; `Config.check` holds it."""
+
+    low: float
+    high: float = math.inf
+    low_too: bool = True
+    high_too: bool = False
+
+    def reason(self, value: float) -> str | None:
+        """Why `value` cannot work, or None."""
+        above = value >= self.low if self.low_too else value > self.low
+        below = value <= self.high if self.high_too else value < self.high
+        if above and below:
+            return None
+        if not math.isfinite(value):
+            return "must be finite"
+        low = f"{'at least' if self.low_too else 'above'} {self.low:.10g}"
+        high = f"{'at most' if self.high_too else 'below'} {self.high:.10g}"
+        return f"must be {low}" + (f" and {high}" if math.isfinite(self.high) else "")
+
+
+Count = Annotated[int, Range(1)]
+Size = Annotated[int, Range(1, MAX_SIZE, high_too=True)]  # pixels
+Positive = Annotated[float, Range(0, low_too=False)]
+Share = Annotated[float, Range(0, 1, high_too=True)]
+Fraction = Annotated[float, Range(0, 1)]  # below 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,11 +67,11 @@ class Config:
     group_by: str = "near-duplicates"
     """What stays on one side of the split: near-duplicates, each file, each folder, or pictures in
     whose paths a regular expression finds the same."""
-    seed: int = 0
+    seed: Annotated[int, Range(0, LAST_SEED, high_too=True)] = 0
     """Decides the split, the order, the first weights and every augmentation."""
-    epochs: int = 20
-    batch_size: int = 48
-    image_size: int = 128
+    epochs: Count = 20
+    batch_size: Count = 48
+    image_size: Size = 128
     """Pictures are letterboxed to a square of this many pixels."""
     microbatch: int = 0
     """Sum the gradient of a batch over parts of so many pictures, in the memory of one part."""
@@ -58,21 +84,21 @@ class Config:
     """With --hosts: which of them this process is."""
     coordinator: str = ""
     """With --hosts: ADDRESS:PORT of host 0."""
-    patience: int = 10
+    patience: Count = 10
     """Stop after this many epochs without a lower validation loss."""
     backgrounds: str = ""
     """Paste objects on other backgrounds: on photographs of this folder (the half of them that is
     not kept for tests), or on `drawn` ones alone. Empty: do not."""
-    paste: float = 0.6
+    paste: Share = 0.6
     """With --backgrounds: probability of a training picture, or view of one, to be pasted."""
 
     def check(self) -> None:
         """Raises UsageError for values that cannot work, before anything is written."""
-        for name in ("epochs", "batch_size", "image_size", "patience"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{_flag(name)} {getattr(self, name)}: must be at least 1")
-        if self.image_size > MAX_SIZE:
-            raise UsageError(f"--image-size {self.image_size}: at most {MAX_SIZE}")
+        for name, type_ in get_type_hints(type(self), include_extras=True).items():
+            value = getattr(self, name)
+            for range_ in _ranges(type_):
+                if value is not None and (reason := range_.reason(value)):
+                    raise UsageError(f"{_flag(name)} {value}: {reason}")
         if (self.from_epoch or self.allow_data_change) and not self.resume:
             raise UsageError("--from-epoch and --allow-data-change go with --resume RUN")
         if self.microbatch < 0 or (self.microbatch and self.batch_size % self.microbatch):
@@ -83,24 +109,6 @@ class Config:
             raise UsageError(f"--host-id {self.host_id}: from 0 to below --hosts {self.hosts}")
         if (self.hosts > 1) != bool(self.coordinator):
             raise UsageError("--coordinator ADDRESS:PORT goes with --hosts of 2 or more")
-        for name in PARTS:
-            if getattr(self, name, 0) > 1:
-                raise UsageError(f"{_flag(name)} {getattr(self, name)}: a part, at most 1")
-        for name in BELOW_ONE:
-            if getattr(self, name, 0) >= 1:
-                raise UsageError(f"{_flag(name)} {getattr(self, name)}: a part, below 1")
-        for name in POSITIVE:
-            value = getattr(self, name, None)
-            if value is not None and not value > 0:
-                raise UsageError(f"{_flag(name)} {value}: must be above 0")
-        if getattr(self, "width", 1) < LEAST_WIDTH:
-            raise UsageError(f"--width {self.width}: leaves no channels, at least {LEAST_WIDTH}")
-        if not 0 <= self.seed <= LAST_SEED:
-            raise UsageError(f"--seed {self.seed}: from 0 to {LAST_SEED}")
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, float) and not 0 <= value < float("inf"):
-                raise UsageError(f"{_flag(field.name)} {value}: must be finite and not negative")
 
 
 # What a resumed run may be told anew.
@@ -139,6 +147,15 @@ def check_resumed(config: C, stored: C) -> C:
             "config, start a new one (--init-from takes the weights along)"
         )
     return config
+
+
+def _ranges(type_: Any) -> list[Range]:
+    """Those of a field's type; a float without any is finite and not negative."""
+    if get_origin(type_) is Annotated:
+        return [found for found in type_.__metadata__ if isinstance(found, Range)]
+    return [r for part in get_args(type_) for r in _ranges(part)] or (
+        [Range(0)] if type_ is float else []
+    )
 
 
 def _flag(name: str) -> str:

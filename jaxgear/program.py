@@ -168,9 +168,13 @@ def export(
     try:
         try:
             exported = attempt(jax.export.symbolic_shape("batch")[0])
+        except (MemoryError, ImportError):
+            raise
         except Exception:  # whatever a network makes of a number that is not known
             exported = attempt(FIXED_BATCH)
         _refuse_calls(exported, UsageError)
+    except (MemoryError, ImportError):
+        raise
     except Exception as error:
         reason = str(error).strip().partition("\n")[0][:300]
         raise UsageError(

@@ -279,7 +279,7 @@ def test_switches_of_jax_that_change_arithmetic_are_one_line(switch, value, monk
 @pytest.mark.parametrize("experiment", ["scratch", "transfer"])
 def test_a_probability_is_at_most_one(experiment):
     config = importlib.import_module(f"experiments.{experiment}").Config
-    with pytest.raises(UsageError, match=r"^--paste 1\.5: a part, at most 1$"):
+    with pytest.raises(UsageError, match=r"^--paste 1\.5: must be at least 0 and at most 1$"):
         cli.parse(config, ["--paste", "1.5"])
     assert cli.parse(config, ["--paste", "1"]).paste == 1
 

@@ -16,7 +16,7 @@ from small_bundle import make_bundle
 from jaxgear import cli, export
 from jaxgear.errors import GearError
 from jaxgear.models.convnet import Conv, ConvNet, GlobalPool, Pool, Residual, SpaceToDepth
-from jaxgear.models.finetune import Head, with_head
+from jaxgear.models.finetune import FineTuned, Head, whole_variables
 from jaxgear.models.pretrained import load_backbone
 from jaxgear.prediction import Predictor
 
@@ -58,7 +58,9 @@ def bundles():
     layers = [SpaceToDepth(2), Conv(4), Pool(), Residual(), Conv(6, strides=2), GlobalPool()]
     rng = np.random.default_rng(0)
     dense = {"kernel": rng.normal(size=(16, 3)).astype(np.float32), "bias": np.zeros(3, np.float32)}
-    resnet = with_head(load_backbone(RESNET), Head(3), {"params": {"dense": dense}})
+    backbone = load_backbone(RESNET)
+    variables = whole_variables(backbone, {"params": {"dense": dense}})
+    resnet = FineTuned.over(backbone, Head(3)), variables
     return {"convnet": bundle_of(ConvNet(layers, classes=3)), "resnet": bundle_of(*resnet)}
 
 

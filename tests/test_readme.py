@@ -1,10 +1,19 @@
 """What README shows works as it stands there."""
 
 import ast
+import functools
 from pathlib import Path
 
+import flax.linen as nn
+import jax
+import numpy as np
+import optax
 from pictures import write_set
 from small_bundle import make_bundle
+
+from jaxgear.data.batches import Batches
+from jaxgear.recipe import Data, Recipe
+from jaxgear.training import steps
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -21,3 +30,22 @@ def test_the_five_lines_for_a_notebook(tmp_path, monkeypatch):
     figure = eval(compile(ast.Expression(lines[-1].value), str(README), "eval"), shell)
     assert len(figure.axes) == len(shell["found"]) == 5
     assert figure._repr_png_().startswith(b"\x89PNG")
+
+
+def test_a_layer_and_an_optimizer_of_ones_own_train():
+    """The two blocks of "Change it", in a recipe that is trained for an epoch."""
+    blocks = README.read_text().split("## Change it")[1].split("```python\n")[1:3]
+    names = {}
+    exec("from jaxgear.models.convnet import *\nfrom jaxgear.training import optim", names)
+    names |= {"nn": nn, "optax": optax, "data": Data((10, 6), batch_size=8)}
+    for block in blocks:
+        exec(block.split("```")[0], names)
+    made = Recipe(model=names["model"], optimizer=names["optimizer"], rate=0.006, epochs=1)
+    images = np.random.default_rng(0).integers(0, 256, (16, 16, 16, 3), np.uint8)
+    state = steps.init_state(made.model, made.tx, images[:1], 0)
+    batch = next(Batches(images, np.arange(16) % 2, 8).ordered())
+    step = functools.partial(steps.train_step, classes=2, loss=made.loss)
+    after, metrics, _ = jax.jit(step)(state, batch)
+    assert np.isfinite(metrics.loss)
+    layer = after.params["layers_3"]["Dense_0"]["kernel"]
+    assert not np.array_equal(layer, state.params["layers_3"]["Dense_0"]["kernel"])

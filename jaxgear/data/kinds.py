@@ -9,7 +9,7 @@ _CONVERT = "convert it to JPEG or PNG"
 _AGAIN = "copy or download it again"
 _UNPACK = "unpack it"
 
-# What a file begins with -> what it is.
+# First bytes of a file -> its kind.
 _STARTS: dict[bytes, str] = {
     b"\xff\x0a": f"JPEG XL; {_CONVERT}",
     b"\0\0\0\x0cJXL ": f"JPEG XL; {_CONVERT}",

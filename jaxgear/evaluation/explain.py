@@ -1,9 +1,8 @@
 """Where in an image a network saw the class that it names.
 
-Grad-CAM at the last convolution, where the network has one: a program of its own, which the bundle
-holds (models/grad_cam.py). Otherwise occlusion (Zeiler and Fergus 2014, "Visualizing and
-Understanding Convolutional Networks"), which needs the logits alone: how much the logit falls where
-a part of the image is covered.
+Bundles of convolutional networks hold a program for Grad-CAM (models/grad_cam.py). For all others
+it is occlusion (Zeiler and Fergus 2014, "Visualizing and Understanding Convolutional Networks"):
+cover a part of the image, and see how much the logit falls.
 """
 
 import functools

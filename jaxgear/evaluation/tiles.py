@@ -108,7 +108,7 @@ def test_tiles(bundle: Bundle, side: Side, logits: Float[np.ndarray, "N K"]) -> 
 
 
 def _verdict(true: str, predicted: str, sure: np.floating) -> tuple[str, str]:
-    """Title and detail of a test picture: what it is, and what it was taken for."""
+    """Title and detail of a test picture: its class, and the predicted one."""
     if true == predicted:
         return f"{true} {sure:.2f}", ""
     return true, f"taken for {predicted} {sure:.2f}"

@@ -22,7 +22,7 @@ from jaxgear.data.cache import user_cache
 from jaxgear.data.dataset import Side
 from jaxgear.data.pasted import program_sha256
 from jaxgear.data.stored import LazyPictures
-from jaxgear.models.finetune import FineTuned, Head, unit_scale, with_head
+from jaxgear.models.finetune import FineTuned, Head, unit_scale, whole_variables
 from jaxgear.models.pretrained import Backbone
 
 BATCH = 32  # one compiled shape for any number of pictures
@@ -54,12 +54,11 @@ class Frozen:
 
     def network(self, head: Head, **fields: Any) -> FineTuned:
         """The whole network with that head, from images to logits; see `FineTuned`."""
-        network, _ = with_head(self.backbone, head, {"params": {}})
-        return network.clone(mirror=self.mirror, **fields)
+        return FineTuned.over(self.backbone, head, mirror=self.mirror, **fields)
 
     def variables(self, head: PyTree) -> PyTree:
         """Those of `network`, given those of its head."""
-        return with_head(self.backbone, Head(0), head)[1]
+        return whole_variables(self.backbone, head)
 
 
 def compute_features(

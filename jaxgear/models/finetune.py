@@ -6,6 +6,8 @@ statistics and never change them. Which parameters the optimizer may move is an 
 the experiment.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax.numpy as jnp
 from flax import traverse_util
@@ -61,6 +63,12 @@ class FineTuned(nn.Module):
     batch_statistics: bool = False
     mirror: bool = False
 
+    @classmethod
+    def over(cls, backbone: Backbone, head: Head, **fields: Any) -> "FineTuned":
+        """The network of a pretrained backbone and a head, with its preprocessing."""
+        like = backbone.preprocess
+        return cls(backbone.module, head, like.order, like.scale, like.mean, like.std, **fields)
+
     def __call__(self, images: Num[ArrayLike, "B H W 3"], train: bool) -> Float[Array, "B K"]:
         if train or not self.mirror:
             return self.head(self.features(images, train), train)
@@ -81,25 +89,11 @@ def unmirrored(model: nn.Module) -> nn.Module:
     return model.clone(mirror=False) if isinstance(model, FineTuned) else model
 
 
-def with_head(
-    backbone: Backbone,
-    head: Head,
-    variables: PyTree,
-    train_from: int = FROZEN,
-    compute: str = "float32",
-    batch_statistics: bool = False,
-) -> tuple[FineTuned, PyTree]:
-    """The network of a backbone and a head that was trained on its features, with its variables.
-
-    Stages of the backbone compute in `compute`; variables stay float32. See `FineTuned`.
-    """
-    like = backbone.preprocess
-    module = backbone.module.clone(dtype=compute)
-    pixels = (like.order, like.scale, like.mean, like.std)
-    module = FineTuned(module, head, *pixels, train_from, batch_statistics)
+def whole_variables(backbone: Backbone, head: PyTree) -> PyTree:
+    """The variables of a `FineTuned` network, given those of its head."""
     below = backbone.variables
-    return module, {
-        "params": {"backbone": below["params"], "head": variables["params"]},
+    return {
+        "params": {"backbone": below["params"], "head": head["params"]},
         "batch_stats": {"backbone": below.get("batch_stats", {})},
     }
 

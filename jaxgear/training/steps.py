@@ -104,7 +104,7 @@ def init_state(
     return once(jax.random.key(seed), images, devices.local(variables))
 
 
-def smoothed_cross_entropy(smoothing: float = 0.0) -> Loss:
+def smoothed_cross_entropy(smoothing: float) -> Loss:
     """Cross-entropy against labels smoothed by `smoothing` (Szegedy et al. 2016), per example."""
     return lambda logits, targets: optax.softmax_cross_entropy(
         logits, optax.smooth_labels(targets, smoothing)

@@ -18,7 +18,7 @@ from jaxgear.data.batches import Batches
 from jaxgear.data.dataset import Side
 from jaxgear.data.folder import Record
 from jaxgear.models import features
-from jaxgear.models.finetune import FROZEN, Head, groups, stage_of, with_head
+from jaxgear.models.finetune import FROZEN, FineTuned, Head, groups, stage_of, whole_variables
 from jaxgear.models.pretrained import load_backbone
 from jaxgear.training import steps
 
@@ -39,12 +39,14 @@ def backbone():
     return load_backbone(WEIGHTS)
 
 
-def network(backbone, train_from=FROZEN, **options):
+def network(backbone, train_from=FROZEN, compute="float32", **options):
     head = Head(3)
     variables = head.init(jax.random.key(0), np.zeros((1, 16), np.float32), train=False)
     kernel = jax.random.normal(jax.random.key(1), (16, 3))
     variables = {"params": {"dense": {**variables["params"]["dense"], "kernel": kernel}}}
-    return head, variables, *with_head(backbone, head, variables, train_from, **options)
+    model = FineTuned.over(backbone, head, train_from=train_from, **options)
+    model = model.clone(backbone=backbone.module.clone(dtype=compute))
+    return head, variables, model, whole_variables(backbone, variables)
 
 
 def trained(model, variables, labels, train_from, count=3):
