@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ from jaxgear.data.pasted import and_pasted, scene_side
 from jaxgear.errors import UsageError
 from jaxgear.evaluation import calibration, evidence, metrics, refusal
 from jaxgear.files import write_json
-from jaxgear.forward import forward
 from jaxgear.models.grad_cam import map_program
 from jaxgear.program import Program, flat
 from jaxgear.training import history
@@ -26,33 +26,38 @@ from jaxgear.training.runs import Run, environment, read_json
 SHOWN = 256  # training pictures, and backgrounds alone, that tell what is no gear
 
 
-@dataclasses.dataclass(frozen=True)
 class HandedOn:
     """What is handed on of a network whatever its weights are, made before it is trained."""
 
-    program: Program
-    maps: bytes | None  # where it looked (models/grad_cam.py)
-    network: str  # for people
-
-    @classmethod
-    def of(cls, model: Any, variables: PyTree, size: int, classes: int) -> "HandedOn":
-        """That of a Flax network with variables like these.
+    def __init__(self, model: Any, variables: PyTree, size: int, classes: int):
+        """Of a Flax network with variables like these.
 
         Raises:
             UsageError: the network gives no logits of so many classes, or is no program.
         """
-        name = type(model).__name__
-        shapes = jax.eval_shape(lambda: variables)
-        images = jax.ShapeDtypeStruct((2, size, size, 3), np.uint8)
-        apply = lambda v, x: forward(model)(v, x, train=False)  # noqa: E731
-        logits = jax.eval_shape(apply, shapes, images)
-        if logits.shape != (2, classes):
+        self._model, self._size = model, size
+        self._shapes = jax.eval_shape(lambda: variables)
+        self.program = Program.of(model, self._shapes, size)
+        if self.program.classes != classes:
             raise UsageError(
-                f"network {name}: gives {list(logits.shape)} for 2 images, not [2, {classes}], a "
-                "logit a class"
+                f"network {type(model).__name__}: gives {self.program.classes} logits, not "
+                f"{classes}, one a class"
             )
-        program = Program.of(model, shapes, size)
-        return cls(program, map_program(model, shapes, size), str(model)[:100_000])
+        self.network = str(model)[:100_000]  # for people
+        self._maps: Future[bytes | None] | None = None
+
+    def make_maps(self) -> None:
+        """Begins to make `maps` on another thread, while the network is trained."""
+        if self._maps is None:
+            pool = ThreadPoolExecutor(1)
+            self._maps = pool.submit(map_program, self._model, self._shapes, self._size)
+            pool.shutdown(wait=False)
+
+    @property
+    def maps(self) -> bytes | None:
+        """Where the network looked, as a program (models/grad_cam.py)."""
+        self.make_maps()
+        return self._maps.result()
 
 
 def conclude(

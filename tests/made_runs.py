@@ -62,5 +62,5 @@ def untrained(out: Path, data: str, *, size: int = 32, model=None, **config) -> 
     with Run.create(out, "scratch", config, dataset, SOURCE) as run:
         run.rows = [row(epoch, loss) for epoch, loss in enumerate((2.5, 2.4, 2.6), 1)]
         (run.path / "history.csv").write_text(history.to_csv(run.rows))
-        handed_on = HandedOn.of(model, variables, size, len(dataset.classes))
+        handed_on = HandedOn(model, variables, size, len(dataset.classes))
         return conclude(run, run.rows[1], dataset, handed_on, variables)

@@ -162,7 +162,7 @@ def test_a_result_is_kept_for_its_own_epoch_alone(dataset, tmp_path, monkeypatch
     def resume():
         config = json.loads((folder / "config.json").read_text())
         with Run.reopen(folder, dataset, config=config | {"epochs": 4}, source=SOURCE) as run:
-            handed_on = HandedOn.of(model, variables, 16, len(dataset.classes))
+            handed_on = HandedOn(model, variables, 16, len(dataset.classes))
             conclude(run, history.best(run.rows), dataset, handed_on, variables)
         return json.loads((folder / "test.json").read_text())
 

@@ -173,7 +173,7 @@ class Prints(foreign.Plain):
 @pytest.mark.parametrize(
     ("network", "words"),
     [
-        (Narrow, r"network Narrow: gives \[2, 3\] for 2 images, not \[2, 12\]"),
+        (Narrow, r"network Narrow: gives 3 logits, not 12"),
         (Pair, "network Pair"),
         (Wants, "network Wants: TypeError.*mask"),
         (Prints, "network Prints: cannot be handed on"),
@@ -214,7 +214,7 @@ def test_what_is_handed_on_needs_no_values_of_the_weights():
     images = jax.ShapeDtypeStruct((1, 16, 16, 3), np.float32)
     model = foreign.Plain(4)
     shapes = jax.eval_shape(lambda x: model.init(jax.random.key(0), x), images)
-    made = HandedOn.of(model, shapes, 16, 4)
+    made = HandedOn(model, shapes, 16, 4)
     assert made.program.shapes["params/Dense_0/kernel"].shape == (8, 4)
     assert made.program.head == "params/Dense_0"
 

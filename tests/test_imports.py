@@ -34,9 +34,13 @@ LAYERS = {
     ),
     "recipe": ("training", "models", "data", "devices"),
     "diagnosis": ("devices", "recipe", "training", "forward", "data", "errors"),
-    "experiment": (
-        *("conclusion", "diagnosis", "recipe", "config", "bundle", "program", "evaluation"),
+    "assembly": (
+        *("diagnosis", "recipe", "config", "bundle", "program"),
         *("training", "data", "compile_cache", "devices", "errors"),
+    ),
+    "experiment": (
+        *("assembly", "conclusion", "diagnosis", "recipe", "config", "evaluation"),
+        *("training", "devices", "errors"),
     ),
     "config": ("bundle", "training", "errors"),
     "files": ("errors",),

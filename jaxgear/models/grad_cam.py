@@ -35,11 +35,12 @@ def map_program(model: nn.Module, variables: PyTree, size: int) -> bytes | None:
     def run(weights, images, classes):
         return _maps(forward(model), place, restore(weights), images, classes)
 
+    row = jax.ShapeDtypeStruct((), jnp.int32)
     try:
-        row = jax.ShapeDtypeStruct((), jnp.int32)
-        return bytes(export(run, flat(shapes), size, type(model).__name__, row).serialize())
+        exported = export(run, flat(shapes), size, type(model).__name__, row)
     except UsageError:  # no gradient, say: occlusion needs none
         return None
+    return bytes(exported.serialize())
 
 
 def _maps(

@@ -44,7 +44,7 @@ def scratch_epochs(arguments: argparse.Namespace, backgrounds: str) -> tuple[int
     import numpy as np
 
     from experiments import scratch
-    from jaxgear import experiment
+    from jaxgear import assembly
     from jaxgear.data.batches import Batches
     from jaxgear.training.progress import Progress
 
@@ -55,7 +55,7 @@ def scratch_epochs(arguments: argparse.Namespace, backgrounds: str) -> tuple[int
         seed=arguments.seed,
     )
     with contextlib.redirect_stdout(sys.stderr):
-        made = experiment.prepare(config, scratch.recipe)
+        made = assembly.prepare(config, scratch.recipe)
     size = made.val.batch_size
     few = Batches(*(np.asarray(of[:size]) for of in (made.val.images, made.val.labels)), size)
     made = dataclasses.replace(made, val=few)

@@ -70,14 +70,14 @@ def memory(arguments: argparse.Namespace) -> dict[str, Any]:
 def prepared(source: str | Path, kind: str, size: int, backgrounds: str) -> Any:
     """What experiments/scratch.py makes of a prepared set: a `stream`, or else in memory."""
     from experiments import scratch
-    from jaxgear import experiment
+    from jaxgear import assembly
 
     source = source if isinstance(source, str) else f"tfds:gear@{source}"
     config = scratch.Config(
         data=source, image_size=size, stream=kind == "stream", backgrounds=backgrounds
     )
     with contextlib.redirect_stdout(sys.stderr):
-        return experiment.prepare(config, scratch.recipe)
+        return assembly.prepare(config, scratch.recipe)
 
 
 def compiled(made: Any) -> Any:
