@@ -72,6 +72,7 @@ def prepare(config: Config, make: Make) -> Training:
         UsageError: a network or an optimizer that cannot be trained, by name.
         DataError: what `open_dataset` says.
     """
+    config = config.expanded()
     config.check()
     devices.check_switches()
     dataset = open_data(config)

@@ -31,7 +31,6 @@ from jaxgear.data.paths import expanded
 from jaxgear.errors import GearError, UsageError
 
 COMMANDS = (check, evaluate, predict, report, compare, export, serve, prepare)
-PATHS = ("data", "out", "resume", "init_from", "backgrounds", "weights")  # of any config
 C = TypeVar("C")
 
 
@@ -149,13 +148,11 @@ def _parse(config: type[C], argv: Sequence[str], default: C | None) -> C:
     heard = io.StringIO()
     try:
         with contextlib.redirect_stderr(heard):
-            chosen = tyro.cli(config, args=list(argv), default=default or config())
+            return tyro.cli(config, args=list(argv), default=default or config()).expanded()
     except SystemExit as stop:
         if not stop.code:  # --help
             raise
         raise UsageError(_one_line(heard.getvalue()) + _to_edit(config, argv)) from None
-    paths = {name: expanded(getattr(chosen, name)) for name in PATHS if hasattr(chosen, name)}
-    return dataclasses.replace(chosen, **paths)
 
 
 # What an experiment file decides, as people write it for a flag -> how its line begins there.

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from jaxgear.bundle import MAX_SIZE
+from jaxgear.data.paths import expanded
 from jaxgear.errors import UsageError
 from jaxgear.training.runs import read_json
 
+PATHS = ("data", "out", "resume", "init_from", "backgrounds", "weights")  # of any config
 LAST_SEED = 2**32 - 1  # of JAX's keys and numpy's generators alike
 
 
@@ -91,6 +93,11 @@ class Config:
     not kept for tests), or on `drawn` ones alone. Empty: do not."""
     paste: Share = 0.6
     """With --backgrounds: probability of a training picture, or view of one, to be pasted."""
+
+    def expanded(self) -> "Config":
+        """The config with `~` and variables in its paths replaced."""
+        names = [name for name in PATHS if hasattr(self, name)]
+        return dataclasses.replace(self, **{n: expanded(getattr(self, n)) for n in names})
 
     def check(self) -> None:
         """Raises UsageError for values that cannot work, before anything is written."""

@@ -43,6 +43,7 @@ def start(config: Config, make: Make) -> "Experiment":
     Raises:
         UsageError: hosts that see different pictures, or what `prepare` and `Run` say.
     """
+    config = config.expanded()
     training = prepare(config, make)
     dataset = training.dataset
     if devices.from_first(dataset.folder.fingerprint) != dataset.folder.fingerprint:

@@ -26,6 +26,7 @@ from experiments import transfer
 from jaxgear.bundle import Bundle
 from jaxgear.cli import exit_with
 from jaxgear.data.folder import pixels
+from jaxgear.data.paths import path_argument
 from jaxgear.errors import UsageError
 from jaxgear.evaluation import metrics
 from jaxgear.evaluation.corruptions import turned
@@ -159,9 +160,9 @@ def main() -> None:
     """Makes rows, or prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for flag in FOLDERS:
-        parser.add_argument(flag, type=Path, metavar="FOLDER")
+        parser.add_argument(flag, type=path_argument, metavar="FOLDER")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=path_argument, required=True)
     parser.add_argument("--only", nargs="+", choices=[*VARIANTS, *TEST_VIEWS], metavar="NAME")
     parser.add_argument("--table", action="store_true", help="print what is there, make nothing")
     given = parser.parse_args()

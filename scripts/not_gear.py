@@ -16,6 +16,7 @@ from jaxgear.bundle import Bundle
 from jaxgear.cli import exit_with
 from jaxgear.data.encoded import read_bytes
 from jaxgear.data.images import load_letterboxed
+from jaxgear.data.paths import path_argument
 from jaxgear.data.sources import find_pictures
 from jaxgear.data.walk import Refused
 from jaxgear.errors import CheckpointError, DataError
@@ -88,11 +89,11 @@ def compare(
 def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run", type=Path)
+    parser.add_argument("run", type=path_argument)
     parser.add_argument("--data", default="", help="the run's pictures, where they have moved")
-    parser.add_argument("--gear", type=Path, nargs="*", default=[])
-    parser.add_argument("--choose", type=Path, nargs="*", default=[])
-    parser.add_argument("--not-gear", type=Path, required=True)
+    parser.add_argument("--gear", type=path_argument, nargs="*", default=[])
+    parser.add_argument("--choose", type=path_argument, nargs="*", default=[])
+    parser.add_argument("--not-gear", type=path_argument, required=True)
     given = parser.parse_args()
 
     def run() -> None:

@@ -21,6 +21,7 @@ from jaxgear.cli import exit_with
 from jaxgear.data.bank import photographs
 from jaxgear.data.cutout import cutout
 from jaxgear.data.images import load_rgba
+from jaxgear.data.paths import path_argument
 from jaxgear.errors import UsageError
 from jaxgear.evaluation.finished import FinishedRun
 
@@ -99,13 +100,13 @@ def build(run: Path, folder: Path, out: Path, side: str, data: str, seed: int) -
 def main() -> None:
     """Builds the folders."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run", type=Path)
-    parser.add_argument("photographs", type=Path)
-    parser.add_argument("out", type=Path)
+    parser.add_argument("run", type=path_argument)
+    parser.add_argument("photographs", type=path_argument)
+    parser.add_argument("out", type=path_argument)
     parser.add_argument("--side", choices=["test", "val"], default="test")
     parser.add_argument("--data", default="", help="the run's pictures, where they have moved")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--not-gear", type=Path, help="copy the photographs alone there")
+    parser.add_argument("--not-gear", type=path_argument, help="copy the photographs alone there")
     given = parser.parse_args()
 
     def run() -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from jaxgear.bundle import Bundle
 from jaxgear.cli import exit_with
 from jaxgear.commands.report import named_folders
+from jaxgear.data.paths import path_argument
 from jaxgear.evaluation.corruptions import SEVERITIES
 from jaxgear.evaluation.finished import FinishedRun
 from jaxgear.evaluation.metrics import known_pictures
@@ -43,11 +44,11 @@ def column(run: Path, data: str, sets: dict[str, Path], severities: list[int]) -
 def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
+    parser.add_argument("runs", type=path_argument, nargs="+", metavar="RUN")
     parser.add_argument("--data", default="", help="the runs' pictures, where they have moved")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=FOLDER")
     parser.add_argument("--severity", type=int, action="append", choices=SEVERITIES)
-    parser.add_argument("--csv", type=Path)
+    parser.add_argument("--csv", type=path_argument)
     given = parser.parse_args()
 
     def run() -> None:

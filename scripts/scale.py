@@ -37,6 +37,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from jaxgear.data.paths import path_argument
 from scripts.benchmarks import scaling, streaming
 
 _TASK = 64  # pictures that a process is given at a time
@@ -163,17 +164,17 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("task", choices=TASKS)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=path_argument)
     parser.add_argument("--count", type=int, default=2000, help="pictures to draw")
     parser.add_argument("--side", type=int, default=160, help="longest side of what is drawn")
     parser.add_argument("--size", type=int, default=128, help="pixels that are stored; 0: all")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--seconds", type=float, default=30, help="to train for")
     parser.add_argument("--backgrounds", default="", help="PHOTOS, or drawn: what is pasted on")
-    parser.add_argument("--csv", type=Path, default=Path("results/scale.csv"))
-    parser.add_argument("--plot", type=Path, default=Path("results/scale.png"))
+    parser.add_argument("--csv", type=path_argument, default=Path("results/scale.csv"))
+    parser.add_argument("--plot", type=path_argument, default=Path("results/scale.png"))
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--keep", type=Path, metavar="OUT", help="where the set stays")
+    parser.add_argument("--keep", type=path_argument, metavar="OUT", help="where the set stays")
     arguments = parser.parse_args()
     print(json.dumps({"task": arguments.task, **TASKS[arguments.task](arguments)}))
 

@@ -42,7 +42,7 @@ LAYERS = {
         *("assembly", "conclusion", "diagnosis", "recipe", "config", "evaluation"),
         *("training", "devices", "errors"),
     ),
-    "config": ("bundle", "training", "errors"),
+    "config": ("bundle", "training", "data", "errors"),
     "files": ("errors",),
     "errors": (),
     "huge_pages": (),

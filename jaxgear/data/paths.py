@@ -1,7 +1,9 @@
 """Paths as people write them."""
 
+import argparse
 import os
 import re
+from pathlib import Path
 
 from jaxgear.errors import UsageError
 
@@ -32,3 +34,11 @@ def expanded(path: str) -> str:
     if unset := _UNSET.search(full):
         raise UsageError(f"{path}: the variable {unset[1] or unset[2]} is not set")
     return full
+
+
+def path_argument(text: str) -> Path:
+    """`expanded`, as the type of an argument of argparse."""
+    try:
+        return Path(expanded(text))
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error

@@ -45,6 +45,8 @@ class TfdsFolder(Folder):
             # Sets of others may be parquet, which TFDS parses.
             data = bytes_of(rows, index, self.image) if self.shards else rows[index][self.image]
             why = "not as it was written"
+        except (MemoryError, ImportError):
+            raise
         except Exception as error:  # of array_record, protobuf or TFDS
             data, why = b"", first_line(error)
         if hashlib.sha256(data).hexdigest() != self.stored[record.path]:
@@ -175,6 +177,8 @@ def _by_decoding(folder: TfdsFolder, label: str, store: PictureCache) -> TfdsFol
         ]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             checked = list(pool.map(check, places))
+    except (MemoryError, ImportError):
+        raise
     except Exception as error:
         raise DataError(f"{folder.root}: damaged TFDS set ({first_line(error)})") from error
     good = [result for result in checked if not isinstance(result, Refused)]

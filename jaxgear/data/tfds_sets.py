@@ -46,6 +46,8 @@ def open_set(root: Path) -> tuple[tfds.core.DatasetBuilder, str, str]:
     _check_features(root)
     try:
         builder = tfds.builder_from_directory(root)
+    except (MemoryError, ImportError):
+        raise
     except Exception as error:  # TFDS and protobuf each have their own kinds
         raise DataError(f"{root}: not a readable TFDS set ({first_line(error)})") from error
     image = _feature(builder, "image", tfds.features.Image)

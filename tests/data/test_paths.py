@@ -1,10 +1,11 @@
 """Home, variables and addresses in paths."""
 
+import argparse
 import re
 
 import pytest
 
-from jaxgear.data.paths import expanded
+from jaxgear.data.paths import expanded, path_argument
 from jaxgear.errors import UsageError
 
 
@@ -46,3 +47,14 @@ def test_home_and_variables_in_paths(path, expected, monkeypatch):
 def test_what_is_no_path_of_this_machine_is_named(path, message):
     with pytest.raises(UsageError, match=re.escape(message)):
         expanded(path)
+
+
+def test_a_path_of_a_script_is_expanded_or_a_mistake_of_its_flag(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--to", type=path_argument)
+    assert parser.parse_args(["--to=~/x"]).to == tmp_path / "x"
+    with pytest.raises(SystemExit) as stop:
+        parser.parse_args(["--to", "s3://bucket/x"])
+    assert stop.value.code == 2
+    assert "argument --to: s3://bucket/x: an address" in capsys.readouterr().err
