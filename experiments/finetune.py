@@ -1,34 +1,24 @@
-"""Fine-tuning of a pretrained ResNet, from the head that experiments/transfer.py trains.
+"""Fine-tuning of a pretrained ResNet: how the recipe of experiments/transfer.py goes on.
 
-    python -m experiments.finetune --data FOLDER
+    python -m experiments.transfer --data FOLDER --finetune 4
 
-The same as `python -m experiments.transfer --finetune 4`. An epoch takes one to two minutes on two
-CPU cores at 224 px.
+An epoch takes one to two minutes on two CPU cores at 224 px.
 """
 
 import dataclasses
-from typing import Annotated
+from typing import Any
 
 import optax
 
-from experiments import transfer
-from jaxgear import cli, devices
-from jaxgear.config import Range
+from jaxgear import devices
 from jaxgear.models.finetune import groups
 from jaxgear.recipe import Data, Recipe
 
 
-@dataclasses.dataclass(frozen=True)
-class Config(transfer.Config):
-    """Fine-tune a pretrained ResNet."""
-
-    finetune: Annotated[int, Range(1, 4, high_too=True)] = 4
-    """Train from this stage up (4: the last, 1: all but the stem)."""
-
-
-def recipe(config: transfer.Config, data: Data) -> Recipe:
-    """The recipe of transfer.py trains the head; then the stages above `--finetune` learn too."""
-    head = transfer.recipe(config, data)
+def recipe(head: Recipe, config: Any, data: Data) -> Recipe:
+    """After `head`, which trains the head on frozen features, its stages learn too, those from
+    `config.finetune` up.
+    """
     network = head.features.network(head.model, train_from=config.finetune)
     resnet = network.backbone.clone(dtype=devices.fast_dtype())
     steps = data.steps(config.finetune_epochs)
@@ -50,7 +40,3 @@ def recipe(config: transfer.Config, data: Data) -> Recipe:
         ),
         augment=head.features.augment,
     )
-
-
-if __name__ == "__main__":
-    cli.run_experiment(transfer.main, Config)

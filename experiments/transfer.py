@@ -14,6 +14,7 @@ from typing import Annotated
 
 import optax
 
+from experiments import finetune
 from jaxgear import cli, experiment
 from jaxgear.config import Count, Fraction, Positive, Range, Share, Size
 from jaxgear.data.augment import affine, chain, colour, flip
@@ -54,7 +55,7 @@ def recipe(config: Config, data: Data) -> Recipe:
         *(flip(), affine(rotate=10, scale=0.2), colour()),
         data.backgrounds(config.paste, clutter=0),
     )
-    return Recipe(
+    head = Recipe(
         features=Frozen(backbone_of(config.weights), config.views, augment, config.mirror),
         model=Head(data.classes, config.dropout),
         epochs=config.epochs,
@@ -64,13 +65,12 @@ def recipe(config: Config, data: Data) -> Recipe:
         evidence=0.25,  # logits on pretrained features tell gear well by themselves
         loss=smoothed_cross_entropy(config.label_smoothing),
     )
+    return finetune.recipe(head, config, data) if config.finetune else head
 
 
 def main(config: Config) -> Path:
     """Trains, tests once, and returns the run folder."""
-    from experiments import finetune  # which varies this recipe
-
-    with experiment.start(config, finetune.recipe if config.finetune else recipe) as run:
+    with experiment.start(config, recipe) as run:
         for _ in run.epochs():
             if run.patience_exhausted:
                 break

@@ -212,7 +212,7 @@ def test_mistakes_are_one_line_and_a_code(arguments, code, words, tmp_path):
     ("flag", "start"), [("optimizer", "optimizer="), ("loss", "loss="), ("model", "model = "),
                         ("learning_rate", "rate=")],
 )  # fmt: skip
-@pytest.mark.parametrize("experiment", ["scratch", "finetune", "reference"])
+@pytest.mark.parametrize("experiment", ["scratch", "transfer", "reference"])
 def test_a_flag_that_is_a_decision_names_its_line(experiment, flag, start):
     """The line that is named holds that decision; of a file that leaves it out, the first."""
     module = importlib.import_module(f"experiments.{experiment}")
@@ -239,7 +239,7 @@ def test_the_network_takes_images_of_any_size(size):
 
 def test_a_recipe_is_data_that_can_be_taken_apart():
     """No picture is read for one, and a field is changed without touching the file."""
-    from experiments import finetune, scratch, transfer
+    from experiments import scratch, transfer
 
     data = Data(counts=(100, 40, 20), batch_size=16)
     made = scratch.recipe(scratch.Config(epochs=2, batch_size=16, balance=1.0), data)
@@ -254,8 +254,9 @@ def test_a_recipe_is_data_that_can_be_taken_apart():
     other = dataclasses.replace(made, optimizer=lambda rate: asked.append(rate) or optax.sgd(rate))
     assert other.tx
     assert asked == [made.schedule]
-    tuned = finetune.recipe(finetune.Config(weights=str(WEIGHTS)), data)
-    frozen = transfer.recipe(transfer.Config(weights=str(WEIGHTS)), data)
+    config = transfer.Config(weights=str(WEIGHTS))
+    frozen = transfer.recipe(config, data)
+    tuned = transfer.recipe(dataclasses.replace(config, finetune=4), data)
     assert tuned.first.rate(0) == frozen.rate(0)
     assert (tuned.loss is not None, tuned.outliers, tuned.evidence) == (True, 0.1, 0.25)
     assert tuned.handed_on.mirror
