@@ -32,9 +32,13 @@ VERSION = 4
 # and so the split, must not depend on the size.
 ENOUGH = 128
 
-# Phones take pictures of 50 to 200 million pixels (16,320 x 12,240). In full such a one takes up to
-# 8 bytes a pixel, 2 GB; but JPEGs are decoded smaller wherever a small picture will do.
+# Phones take pictures of 50 to 200 million pixels (16,320 x 12,240), as JPEG or HEIC. JPEGs are
+# decoded smaller wherever a small picture will do: at most 0.8 GB. In full, 250 million pixels take
+# up to 2.8 GB (11 bytes a pixel).
 MAX_PIXELS = 250_000_000
+# Of formats whose decoders hold several copies: a WebP takes 16 bytes a pixel, and can be a file of
+# 40 bytes.
+_FEWER_PIXELS = {"WEBP": 100_000_000, "AVIF": 100_000_000}
 # At a time, in all threads; a larger one alone.
 _decoding = Turns(50_000_000)
 # Pillow refuses what is more than twice this, and not less than we do.
@@ -155,8 +159,9 @@ def _decode(data: bytes, name: str, turn: ExitStack, least: int | None, opacity:
             if image.format == "TIFF":
                 _choose_frame(image)
             width, height = size = image.size
-            if width * height > MAX_PIXELS:
-                raise ImageError(name, _too_large(f"{width} x {height} pixels"))
+            limit = min(MAX_PIXELS, _FEWER_PIXELS.get(image.format, MAX_PIXELS))
+            if width * height > limit:
+                raise ImageError(name, _too_large(f"{width} x {height} pixels", limit))
             less = least is not None and _ask_for_less(image, least)
             # A progressive JPEG has all its coefficients in memory, also where less is wanted.
             of_scan = image.size if watched else (width, height)
@@ -185,7 +190,7 @@ def _decode(data: bytes, name: str, turn: ExitStack, least: int | None, opacity:
     except UnidentifiedImageError:
         raise ImageError(name, what_it_is(data, FORMATS)) from None
     except Image.DecompressionBombError:
-        raise ImageError(name, _too_large("its size")) from None
+        raise ImageError(name, _too_large("its size", MAX_PIXELS)) from None
     except Exception as error:  # hostile bytes make Pillow's parsers raise nearly anything
         if not _room_to_decode(size):
             raise MemoryError(f"{name}: too little memory to decode it") from error
@@ -304,5 +309,5 @@ def reduction(longer: int, least: int) -> int:
     return factor
 
 
-def _too_large(what: str) -> str:
-    return f"{what} is over the limit of {MAX_PIXELS // 10**6} million pixels; resize it"
+def _too_large(what: str, limit: int) -> str:
+    return f"{what} is over the limit of {limit // 10**6} million pixels; resize it"

@@ -23,7 +23,7 @@ from jaxgear.data.encoded import ImageError
 from jaxgear.errors import GearError
 from jaxgear.serving.answer import Classifier
 
-MAX_BYTES = 20 * 2**20  # of one picture; decoded, data/images.py allows 50 million pixels
+MAX_BYTES = 20 * 2**20  # of one picture; decoded, data/images.py limits the pixels
 AT_ONCE = 2  # pictures that are decoded and classified at a time
 UPLOAD_SECONDS = 60
 HEADER = "x-jaxgear"

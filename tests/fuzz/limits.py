@@ -16,8 +16,8 @@ _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 @contextmanager
-def limited() -> Iterator[None]:
-    """One case: fails above `MEBIBYTES` of further memory or `SECONDS`, and ends a hang with a
+def limited(mebibytes: int = MEBIBYTES) -> Iterator[None]:
+    """One case: fails above `mebibytes` of further memory or `SECONDS`, and ends a hang with a
     traceback of all threads. Memory is measured where Linux's /proc is.
     """
     faulthandler.dump_traceback_later(60, exit=True)
@@ -29,7 +29,7 @@ def limited() -> Iterator[None]:
     seconds = time.process_time() - started
     assert seconds < SECONDS, f"{seconds:.0f} s"
     grown = (_peak() - before) / 1024 if before else 0
-    assert grown < MEBIBYTES, f"{grown:.0f} MiB"
+    assert grown < mebibytes, f"{grown:.0f} MiB"
 
 
 def _peak(reset: bool = False) -> int:

@@ -92,7 +92,7 @@ def test_trees(examples, outside):
     numbers = iter(range(10**6))
     outcomes = {"read": 0, "refused": 0}
 
-    @settings(max_examples=examples, deadline=None, derandomize=examples == 60, database=None,
+    @settings(max_examples=examples, deadline=None, derandomize=True, database=None,
               suppress_health_check=list(HealthCheck))  # fmt: skip
     @given(TREES)
     def check(tree):

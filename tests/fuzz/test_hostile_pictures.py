@@ -82,6 +82,12 @@ def outcome(data: bytes, least: int | None = None) -> np.ndarray | None:
     return image
 
 
+@pytest.fixture(autouse=True)
+def fewer_pixels(monkeypatch):
+    """Memory grows with the pixels that a header promises: here with at most 50 million."""
+    monkeypatch.setattr(images, "MAX_PIXELS", 50_000_000)
+
+
 def test_originals_are_sound():
     for data in ORIGINALS:
         assert load_rgb(data).shape in {(20, 28, 3), (28, 20, 3)}
@@ -89,7 +95,7 @@ def test_originals_are_sound():
 
 @pytest.mark.parametrize("examples", [600, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_bytes(examples):
-    @settings(max_examples=examples, deadline=None, derandomize=examples == 600, database=None,
+    @settings(max_examples=examples, deadline=None, derandomize=True, database=None,
               suppress_health_check=list(HealthCheck))  # fmt: skip
     @given(mutated(ORIGINALS))
     def check(data):
@@ -177,6 +183,22 @@ def test_the_largest_pictures_that_are_read_stay_below_1_gib(kind):
             thread.start()
         for thread in threads:
             thread.join()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "million"), [("jpeg", 250), ("webp", 100)])
+def test_the_largest_of_all_take_17_bytes_a_pixel_at_most(kind, million, monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.setitem(globals(), "SIDE", int((million * 10**6) ** 0.5))
+    data = LARGEST[kind]()
+    with limited(mebibytes=17 * million):
+        assert load_rgb(data).shape == (SIDE, SIDE, 3)
+    if kind == "jpeg":
+        with limited():
+            assert images.load_letterboxed(data, 128, "a.jpg").shape == (128, 128, 3)
+    monkeypatch.setitem(globals(), "SIDE", SIDE + 10)
+    with pytest.raises(ImageError, match=f"over the limit of {million} million pixels"):
+        load_rgb(LARGEST[kind]())
 
 
 def gif_with_comment(blocks: int) -> bytes:

@@ -94,7 +94,7 @@ def attack(examples, strategy):
             if next(number) % 50 == 0:
                 jax.clear_caches()  # networks that were traced: some megabytes each
 
-        run = settings(max_examples=examples, deadline=None, derandomize=examples <= 100,
+        run = settings(max_examples=examples, deadline=None, derandomize=True,
                        database=None, suppress_health_check=list(HealthCheck))(
                            given(strategy)(checked))  # fmt: skip
         with no_warnings():
