@@ -60,6 +60,11 @@ def heat_maps(
         return in_batches(lambda *rows: maps(weights, *rows), (images, chosen), batch or batch_size)
 
 
+def method(bundle: Bundle) -> str:
+    """How `heat_maps` finds where the network of a bundle looked."""
+    return "covering places in turn" if bundle.maps is None else "Grad-CAM"
+
+
 def overlay(
     image: UInt8[np.ndarray, "S S 3"], heat: Float[np.ndarray, "S S"]
 ) -> UInt8[np.ndarray, "S S 3"]:

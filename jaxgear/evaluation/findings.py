@@ -77,6 +77,7 @@ class Findings:
 
     summary: dict[str, Any]  # as test.json
     misses: list[Shown]  # of val and test, the largest loss first
+    seen_by: str  # the method of their maps
     calibration: Calibration
     refusals: Refusals | None  # None: the model takes every picture for gear
     twins: Twins
@@ -105,6 +106,7 @@ def find(run: FinishedRun, source: str | None = None) -> Findings:
     summary = metrics.summarise(logits[tested], labels[tested], bundle.classes, bundle.temperature)
     return Findings(
         summary=summary | refusal.acceptance(bundle, logits[tested]),
+        seen_by=explain.method(bundle),
         misses=show(np.argsort(show.of_label, kind="stable")[:TOP_LOSSES]),
         calibration=_calibration(logits[tested], labels[tested], bundle.temperature),
         refusals=_refusals(bundle, show, len(val)),

@@ -29,7 +29,7 @@ def render(
         "training": ("Training", _training(run)),
         "classes": ("Test by class", _classes(found)),
         "confusion": ("Confusions", _confusion(run, found)),
-        "losses": ("Largest losses", report_pictures.losses(found.misses)),
+        "losses": ("Largest losses", report_pictures.losses(found)),
         "calibration": ("Calibration", _calibration(found.calibration, found.summary["n"])),
         "no-gear": ("No gear", report_pictures.refusals(found)),
         "robustness": ("Robustness", report_robustness.section(robustness, beside)),

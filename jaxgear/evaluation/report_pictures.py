@@ -11,13 +11,13 @@ from jaxgear.evaluation.twins import Twins
 _SIDE_NAMES = {"train": "training", "val": "validation", "test": "test", "left_out": "left out"}
 
 
-def losses(misses: list[Shown]) -> str:
+def losses(found: Findings) -> str:
     """The pictures whose label is least likely, and where the network looked."""
     return page.paragraph(
         "Test and validation pictures whose label the network finds least likely, worst first: "
         "look here for wrong labels. Beside each, what spoke for the predicted class "
-        "(Grad-CAM): red most, then yellow and green."
-    ) + _cards(misses)
+        f"({found.seen_by}): red most, then yellow and green."
+    ) + _cards(found.misses)
 
 
 def refusals(found: Findings) -> str:

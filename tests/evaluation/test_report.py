@@ -299,11 +299,16 @@ def dense(classes):
     return ConvNet([Dense(4)], classes)
 
 
-@pytest.mark.parametrize("network", [pytest.param(fine_tuned, marks=pytest.mark.slow), dense])
-def test_other_networks_have_a_report(network, data, tmp_path):
+@pytest.mark.parametrize(
+    ("network", "by_grad_cam"),
+    [pytest.param(fine_tuned, (True, False), marks=pytest.mark.slow), (dense, (False, True))],
+)
+def test_other_networks_have_a_report(network, by_grad_cam, data, tmp_path):
     folder = untrained(tmp_path, str(data), model=network(len(CLASSES)))
     assert call("report", folder) == 0
-    alts = [image["alt"] for image in Page((folder / "report.html").read_text()).all("img")]
+    html = (folder / "report.html").read_text()
+    assert ("(Grad-CAM)" in html, "(covering places in turn)" in html) == by_grad_cam
+    alts = [image["alt"] for image in Page(html).all("img")]
     assert any(alt.startswith("where the network saw") for alt in alts)
 
 
