@@ -2,8 +2,8 @@
 
 import sys
 
-from jaxgear.huge_pages import restart_with_huge_pages
-from jaxgear.xla_flags import set_xla_flags
+from jaxgear.machine.huge_pages import restart_with_huge_pages
+from jaxgear.machine.xla_flags import set_xla_flags
 
 if sys.argv[0] == "-m":  # this package is about to be run, not imported
     set_xla_flags()

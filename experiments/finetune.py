@@ -10,9 +10,9 @@ from typing import Any
 
 import optax
 
-from jaxgear import devices
+from jaxgear.experiment.recipe import Data, Recipe
+from jaxgear.machine import devices
 from jaxgear.models.finetune import groups
-from jaxgear.recipe import Data, Recipe
 
 
 def recipe(head: Recipe, config: Any, data: Data) -> Recipe:

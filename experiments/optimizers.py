@@ -13,8 +13,8 @@ import optax
 
 from experiments import scratch
 from jaxgear import cli
-from jaxgear.config import Positive
-from jaxgear.recipe import Data, Recipe
+from jaxgear.experiment.config import Positive
+from jaxgear.experiment.recipe import Data, Recipe
 from jaxgear.training import optim
 
 

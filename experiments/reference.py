@@ -8,10 +8,11 @@ from pathlib import Path
 
 import optax
 
-from jaxgear import cli, experiment
-from jaxgear.config import Count, Positive
+from jaxgear import cli
+from jaxgear.experiment import run as experiment
+from jaxgear.experiment.config import Count, Positive
+from jaxgear.experiment.recipe import Data, Recipe
 from jaxgear.models.reference import ReferenceCNN
-from jaxgear.recipe import Data, Recipe
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,11 +10,13 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated
 
-from jaxgear import cli, devices, experiment
-from jaxgear.config import Count, Fraction, Positive, Range
-from jaxgear.data.augment import affine, chain, colour, flip
+from jaxgear import cli
+from jaxgear.data.augment.transforms import affine, chain, colour, flip
+from jaxgear.experiment import run as experiment
+from jaxgear.experiment.config import Count, Fraction, Positive, Range
+from jaxgear.experiment.recipe import Data, Make, Recipe
+from jaxgear.machine import devices
 from jaxgear.models.convnet import Conv, ConvNet, GlobalPool, Pool, Residual, SpaceToDepth
-from jaxgear.recipe import Data, Make, Recipe
 from jaxgear.training import optim, steps
 
 

@@ -1,7 +1,7 @@
 """`python -m jaxgear`."""
 
 from jaxgear.cli import main
-from jaxgear.xla_flags import set_xla_flags
+from jaxgear.machine.xla_flags import set_xla_flags
 
 if __name__ == "__main__":  # processes that decode pictures import this file too
     set_xla_flags()

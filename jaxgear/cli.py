@@ -17,18 +17,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from jaxgear.commands import (
-    check,
-    compare,
-    evaluate,
-    export,
-    predict,
-    prepare,
-    report,
-    serve,
-)
-from jaxgear.data.paths import expanded
+from jaxgear.commands import check, compare, evaluate, export, predict, prepare, report, serve
 from jaxgear.errors import GearError, UsageError
+from jaxgear.paths import expanded
 
 COMMANDS = (check, evaluate, predict, report, compare, export, serve, prepare)
 C = TypeVar("C")
@@ -85,7 +76,7 @@ def _on_hosts(experiment: Callable[[C], Path], config: C) -> Path:
     """Runs it on the hosts of `config`, of which the first speaks."""
     if config.hosts == 1:
         return _within_memory(experiment, config)
-    from jaxgear import devices
+    from jaxgear.machine import devices
 
     devices.join(config.hosts, config.host_id, config.coordinator)
     with contextlib.ExitStack() as stack:
@@ -132,7 +123,7 @@ def parse(config: type[C], argv: Sequence[str]) -> C:
         UsageError: an unknown flag (with the nearest name), a bad value, or a flag that the resumed
             run has another value for.
     """
-    from jaxgear.config import check_resumed, stored_config
+    from jaxgear.experiment.config import check_resumed, stored_config
 
     chosen = _parse(config, argv, None)
     if chosen.resume:

@@ -38,8 +38,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from jaxgear.huge_pages import restart_with_huge_pages
-from jaxgear.xla_flags import set_xla_flags
+from jaxgear.machine.huge_pages import restart_with_huge_pages
+from jaxgear.machine.xla_flags import set_xla_flags
 from scripts.benchmarks.commands import predict, reach, start
 from scripts.benchmarks.epochs import epoch
 from scripts.benchmarks.networks import features_resnet50, train_reference, train_resnet50

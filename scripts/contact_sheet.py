@@ -1,4 +1,4 @@
-"""Pictures with what `data/cutout.py` takes for their object, to look at.
+"""Pictures with what `data/composites/cutout.py` takes for their object, to look at.
 
     python -m scripts.contact_sheet FOLDER OUT --pages 3
 
@@ -15,11 +15,11 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from jaxgear.cli import exit_with
-from jaxgear.data.cutout import cutout
-from jaxgear.data.images import load_rgba
-from jaxgear.data.paths import path_argument
-from jaxgear.data.walk import list_pictures
+from jaxgear.data.composites.cutout import cutout
+from jaxgear.data.folder.walk import list_pictures
+from jaxgear.data.images.decode import load_rgba
 from jaxgear.errors import DataError, UsageError
+from jaxgear.paths import path_argument
 
 CELL, ACROSS, DOWN = 150, 6, 6
 MAGENTA = np.array([255, 0, 255])

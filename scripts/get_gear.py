@@ -26,8 +26,8 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from jaxgear.cli import exit_with
-from jaxgear.data.paths import path_argument
 from jaxgear.errors import DataError, GearError
+from jaxgear.paths import path_argument
 
 URL = "https://challenge.blob.core.windows.net/challengefiles/gear_images.zip"
 MANIFEST = Path(__file__).parents[1] / "jaxgear" / "data" / "gear.sha256"

@@ -15,11 +15,11 @@ import sys
 from pathlib import Path
 
 from jaxgear.cli import exit_with
-from jaxgear.data.paths import path_argument
 from jaxgear.errors import CheckpointError, GearError, UsageError
 from jaxgear.files import is_special
-from jaxgear.models import download
-from jaxgear.models.pretrained import load_backbone
+from jaxgear.models.pretrained import download
+from jaxgear.models.pretrained.backbone import load_backbone
+from jaxgear.paths import path_argument
 
 
 def get(source: str, to: Path | None) -> Path:

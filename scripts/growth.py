@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxgear.data.paths import path_argument
+from jaxgear.paths import path_argument
 
 DEFAULT = {"batch": 48, "side": 128, "pictures": 1000, "depth": 1}
 VARIED = {
@@ -43,10 +43,10 @@ def measure(batch: int, side: int, pictures: int, depth: int, seconds: float) ->
     import jax  # here, so that the process that starts all others has none of it
 
     from experiments import scratch
-    from jaxgear.compile_cache import keep_compiled
     from jaxgear.data.batches import Batches
+    from jaxgear.experiment.recipe import Data
+    from jaxgear.machine.compile_cache import keep_compiled
     from jaxgear.models.convnet import Residual
-    from jaxgear.recipe import Data
     from jaxgear.training import steps
 
     keep_compiled()
@@ -124,7 +124,8 @@ def main() -> None:
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
     """The plot of a table."""
-    from jaxgear.evaluation import plots, plots_growth
+    from jaxgear.evaluation.plots import figures as plots
+    from jaxgear.evaluation.plots import growth as plots_growth
 
     panels = []
     for name in VARIED:

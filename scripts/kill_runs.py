@@ -32,11 +32,12 @@ def train() -> None:
     import jax
     import optax
 
-    from jaxgear import cli, experiment
-    from jaxgear.data.augment import chain, flip, mixup
+    from jaxgear import cli
+    from jaxgear.data.augment.transforms import chain, flip, mixup
+    from jaxgear.experiment import run as experiment
+    from jaxgear.experiment.recipe import Data, Recipe
     from jaxgear.files import write_json
     from jaxgear.models.convnet import Conv, ConvNet, Dropout, GlobalPool
-    from jaxgear.recipe import Data, Recipe
     from jaxgear.training import steps
 
     @dataclasses.dataclass(frozen=True)

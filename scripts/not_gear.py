@@ -12,16 +12,16 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxgear.bundle import Bundle
+from jaxgear.bundle.bundle import Bundle
 from jaxgear.cli import exit_with
-from jaxgear.data.encoded import read_bytes
-from jaxgear.data.images import load_letterboxed
-from jaxgear.data.paths import path_argument
+from jaxgear.data.folder.walk import Refused
+from jaxgear.data.images.decode import load_letterboxed
+from jaxgear.data.images.encoded import read_bytes
 from jaxgear.data.sources import find_pictures
-from jaxgear.data.walk import Refused
 from jaxgear.errors import CheckpointError, DataError
-from jaxgear.evaluation import evidence, refusal
 from jaxgear.evaluation.finished import FinishedRun
+from jaxgear.evaluation.no_gear import evidence, refusal
+from jaxgear.paths import path_argument
 
 ACCEPTED = 0.95  # of the pictures on which thresholds are chosen
 

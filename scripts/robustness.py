@@ -3,7 +3,7 @@
     python -m scripts.robustness RUN... --data FOLDER --set composite=DIR --set wild=DIR --csv FILE
 
 Clean and corrupted pictures are those of each run's own test side, letterboxed as its network sees
-them (`evaluation/corruptions.py`; the row is the mean of five severities); a set is a folder of
+them (`evaluation/robustness/corruptions.py`; the row is the mean of five severities); a set is a folder of
 pictures by class. `python -m jaxgear report RUN --robustness` has it by severity.
 """
 
@@ -15,15 +15,15 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxgear.bundle import Bundle
+from jaxgear.bundle.bundle import Bundle
 from jaxgear.cli import exit_with
 from jaxgear.commands.report import named_folders
-from jaxgear.data.paths import path_argument
-from jaxgear.evaluation.corruptions import SEVERITIES
 from jaxgear.evaluation.finished import FinishedRun
 from jaxgear.evaluation.metrics import known_pictures
-from jaxgear.evaluation.robustness import CLEAN, Measure
+from jaxgear.evaluation.robustness.corruptions import SEVERITIES
+from jaxgear.evaluation.robustness.measure import CLEAN, Measure
 from jaxgear.files import outputs
+from jaxgear.paths import path_argument
 
 
 def column(run: Path, data: str, sets: dict[str, Path], severities: list[int]) -> dict[str, float]:

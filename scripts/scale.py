@@ -4,7 +4,7 @@
     python -m scripts.scale prepare DRAWN --size 128 --rounds 3
     python -m scripts.scale open OUT --size 128
 
-draw      writes the drawn set on all cores: the pictures of `data/drawn.py`, about 200 a second and
+draw      writes the drawn set on all cores: the pictures of `data/synthetic/drawn.py`, about 200 a second and
           core at 160 pixels; those that are there already are left
 prepare   seconds of `jaxgear prepare --size S`, everything included (processes that start, hashes,
           groups, shards) but the imports of this process, against Pillow alone decoding and
@@ -37,7 +37,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jaxgear.data.paths import path_argument
+from jaxgear.paths import path_argument
 from scripts.benchmarks import scaling, streaming
 
 _TASK = 64  # pictures that a process is given at a time
@@ -45,7 +45,7 @@ _TASK = 64  # pictures that a process is given at a time
 
 def draw(arguments: argparse.Namespace) -> dict[str, Any]:
     """Writes pictures 0 to `count` - 1 of the drawn set with seed 0."""
-    from jaxgear.data.drawn import CLASSES
+    from jaxgear.data.synthetic.drawn import CLASSES
 
     for name in CLASSES:
         (arguments.folder / name).mkdir(parents=True, exist_ok=True)
@@ -58,7 +58,7 @@ def draw(arguments: argparse.Namespace) -> dict[str, Any]:
 def _draw(indices: Sequence[int], folder: Path, side: int) -> None:
     import numpy as np
 
-    from jaxgear.data import drawn
+    from jaxgear.data.synthetic import drawn
 
     for index in indices:
         name = drawn.CLASSES[index % len(drawn.CLASSES)]
@@ -74,7 +74,7 @@ def _draw(indices: Sequence[int], folder: Path, side: int) -> None:
 
 def prepare(arguments: argparse.Namespace) -> dict[str, Any]:
     """Our seconds and Pillow's, in turn."""
-    from jaxgear.data.prepared import prepare
+    from jaxgear.data.prepare.prepare import prepare
 
     paths = sorted(path for path in arguments.folder.glob("*/*") if path.name[0] != ".")
     out = arguments.keep or Path(tempfile.mkdtemp(prefix="scale-"))
@@ -124,7 +124,6 @@ def _pillow_alone(paths: Sequence[Path], size: int, save: bool = False) -> None:
 
 def open_prepared(arguments: argparse.Namespace) -> dict[str, Any]:
     """Seconds and memory of `open_dataset`, after its imports."""
-    import jaxgear.data.tfds_gear  # noqa: F401 - not measured
     from jaxgear.data.dataset import open_dataset
 
     before, start = _peak_mib(resource.RUSAGE_SELF), time.perf_counter()

@@ -17,7 +17,7 @@ def pytest_configure(config: pytest.Config) -> None:
     Compiling them takes two fifths of the time. A folder for each of `-n` workers, as JAX may read
     what is half written.
     """
-    from jaxgear.compile_cache import processor
+    from jaxgear.machine.compile_cache import processor
 
     if not config.pluginmanager.hasplugin("cacheprovider"):
         return  # a session that a test has started: it has the folder from there

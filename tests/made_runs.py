@@ -5,11 +5,11 @@ from pathlib import Path
 
 import jax
 
-from jaxgear.conclusion import HandedOn, conclude
 from jaxgear.data.dataset import open_dataset
+from jaxgear.experiment.conclusion import HandedOn, conclude
 from jaxgear.models.convnet import Conv, ConvNet, GlobalPool
-from jaxgear.training import history
-from jaxgear.training.runs import Run
+from jaxgear.training.runs import history
+from jaxgear.training.runs.run import Run
 
 SOURCE = "tx = optax.muon(schedule)\nmodel = ConvNet([])\n"
 

@@ -4,12 +4,12 @@ import jax
 import numpy as np
 from flax import traverse_util
 
-from jaxgear.bundle import Bundle
-from jaxgear.data.known import KnownPictures
-from jaxgear.forward import init
+from jaxgear.bundle.bundle import Bundle
+from jaxgear.data.splits.known import KnownPictures
 from jaxgear.models.convnet import Conv, ConvNet, GlobalPool
 from jaxgear.models.grad_cam import map_program
-from jaxgear.program import Program, flat
+from jaxgear.program.forward import init
+from jaxgear.program.stablehlo import Program, flat
 
 CLASSES = ("axes", "boots", "hardshell_jackets")
 

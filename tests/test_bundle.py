@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from small_bundle import make_bundle
 
-from jaxgear.bundle import Bundle
-from jaxgear.data.known import KnownPictures
+from jaxgear.bundle.bundle import Bundle
+from jaxgear.data.splits.known import KnownPictures
 from jaxgear.errors import CheckpointError, UsageError
 from jaxgear.evaluation import explain
 from jaxgear.models.convnet import Conv, ConvNet, GlobalPool
-from jaxgear.program import Program, flat
+from jaxgear.program.stablehlo import Program, flat
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), np.uint8)
 

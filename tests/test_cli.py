@@ -16,8 +16,8 @@ from pictures import write_set
 from small_bundle import make_bundle
 
 from jaxgear import cli
-from jaxgear.config import Config
 from jaxgear.errors import UsageError
+from jaxgear.experiment.config import Config
 
 ROOT = Path(__file__).parents[1]
 

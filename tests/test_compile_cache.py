@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from jaxgear.compile_cache import processor
+from jaxgear.machine.compile_cache import processor
 
 ROOT = Path(__file__).parents[1]
 CODE = """

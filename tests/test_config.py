@@ -6,8 +6,8 @@ from typing import Annotated
 
 import pytest
 
-from jaxgear.config import Config, Count, Fraction, Positive, Range, Share
 from jaxgear.errors import UsageError
+from jaxgear.experiment.config import Config, Count, Fraction, Positive, Range, Share
 
 
 @dataclasses.dataclass(frozen=True)

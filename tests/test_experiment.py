@@ -10,15 +10,15 @@ import optax
 import pytest
 from made_runs import SOURCE, row, untrained
 
-from jaxgear import experiment
-from jaxgear.conclusion import HandedOn, conclude
 from jaxgear.data.dataset import open_dataset
 from jaxgear.errors import DivergedError
-from jaxgear.evaluation import plots
+from jaxgear.evaluation.plots import figures as plots
+from jaxgear.experiment import run as experiment
+from jaxgear.experiment.conclusion import HandedOn, conclude
+from jaxgear.experiment.recipe import Recipe
 from jaxgear.models.convnet import Conv, ConvNet, GlobalPool
-from jaxgear.recipe import Recipe
-from jaxgear.training import history
-from jaxgear.training.runs import Run
+from jaxgear.training.runs import history
+from jaxgear.training.runs.run import Run
 
 CONFIG = experiment.Config(data="drawn:60", image_size=16, batch_size=8, epochs=5)
 

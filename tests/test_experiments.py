@@ -18,14 +18,16 @@ import optax
 import PIL.Image
 import pytest
 
-from jaxgear import cli, devices, prediction
-from jaxgear.bundle import Bundle
+from jaxgear import cli
+from jaxgear.bundle.bundle import Bundle
 from jaxgear.data.dataset import drawn_set, open_dataset
 from jaxgear.errors import UsageError
 from jaxgear.evaluation import calibration, metrics
-from jaxgear.forward import forward, init
-from jaxgear.models.pretrained import load_backbone
-from jaxgear.recipe import Data
+from jaxgear.experiment.recipe import Data
+from jaxgear.machine import devices
+from jaxgear.models.pretrained.backbone import load_backbone
+from jaxgear.prediction import predict as prediction
+from jaxgear.program.forward import forward, init
 from scripts.benchmarks.commands import SHORT
 
 ROOT = Path(__file__).parents[1]
@@ -70,7 +72,9 @@ def test_run_folder_holds_the_contract(finished):
     for name in ("curves.png", "confusion.png", "predictions.png"):
         with PIL.Image.open(folder / name) as picture:
             assert min(picture.size) > 300
-    assert (folder / "experiment.py").read_text() == (ROOT / "experiments/scratch.py").read_text()
+    assert (folder / "experiment.py").read_text() == (
+        ROOT / "experiments/scratch.py"
+    ).read_text()
     config = json.loads((folder / "config.json").read_text())
     assert (config["epochs"], config["image_size"], config["seed"]) == (3, 32, 0)
     assert (folder / "history.csv").read_text().splitlines()[0] == (

@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 from small_bundle import make_bundle
 
-from jaxgear import cli, export
+from jaxgear import cli
 from jaxgear.errors import GearError
 from jaxgear.models.convnet import Conv, ConvNet, GlobalPool, Pool, Residual, SpaceToDepth
 from jaxgear.models.finetune import FineTuned, Head, whole_variables
-from jaxgear.models.pretrained import load_backbone
-from jaxgear.prediction import Predictor
+from jaxgear.models.pretrained.backbone import load_backbone
+from jaxgear.prediction import export
+from jaxgear.prediction.predict import Predictor
 
 RESNET = Path(__file__).parent / "models/golden/resnet18_width2.pth"
 CLASSES = ("axes", "boots", "Ü雪")

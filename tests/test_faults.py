@@ -14,7 +14,7 @@ import pytest
 
 from jaxgear import cli
 from jaxgear.errors import GearError
-from jaxgear.experiment import Config
+from jaxgear.experiment.run import Config
 from scripts import kill_runs
 
 ROOT = Path(__file__).parents[1]
@@ -188,7 +188,7 @@ def test_checkpoints_move_between_one_device_and_eight(tmp_path):
     sys.path.insert(0, str(ROOT / "tests/training"))
     from test_checkpoints import leaves, make_state
 
-    from jaxgear.training.checkpoints import Checkpoints
+    from jaxgear.training.runs.checkpoints import Checkpoints
 
     state = make_state(width=8, seed=3)
     with Checkpoints(tmp_path / "one") as checkpoints:

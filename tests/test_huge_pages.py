@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxgear import huge_pages
+from jaxgear.machine import huge_pages
 
 ROOT = Path(__file__).parents[1]
 

@@ -101,11 +101,11 @@ def users_of(package):
 
 def test_each_heavy_library_has_one_home():
     drawing = {user for user in users_of("matplotlib") if not user.startswith("evaluation/plots")}
-    assert drawing == {"evaluation/fonts.py"}
-    assert users_of("orbax") == {"training/checkpoints.py"}
-    assert users_of("tensorflow_datasets") == {"data/tfds_sets.py", "data/gear_builder.py"}
-    assert users_of("array_record") == {"data/shards.py"}
-    assert users_of("isal") == {"data/png.py", "data/workshop.py"}
+    assert drawing == {"evaluation/plots/fonts.py"}
+    assert users_of("orbax") == {"training/runs/checkpoints.py"}
+    assert users_of("tensorflow_datasets") == {"data/tfds/sets.py", "data/prepare/gear_builder.py"}
+    assert users_of("array_record") == {"data/tfds/shards.py"}
+    assert users_of("isal") == {"data/images/png.py", "data/prepare/workshop.py"}
     assert users_of("grain") == {"data/stream.py"}
     assert not any(user.startswith(("models", "data")) for user in users_of("optax"))
 

@@ -11,10 +11,10 @@ import pytest
 from pictures import encoded, scene, write_set
 from small_bundle import CLASSES, make_bundle
 
-from jaxgear import prediction
-from jaxgear.data.images import letterbox, load_rgb
-from jaxgear.data.known import KnownPictures
+from jaxgear.data.images.decode import letterbox, load_rgb
+from jaxgear.data.splits.known import KnownPictures
 from jaxgear.errors import DataError
+from jaxgear.prediction import predict as prediction
 
 SIZE = 16
 BUNDLE = make_bundle()

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from jaxgear.errors import CheckpointError, UsageError
-from jaxgear.forward import forward
 from jaxgear.models.convnet import Conv, ConvNet, GlobalPool
-from jaxgear.program import FIXED_BATCH, LIMIT, Program, deserialize, flat, structured
+from jaxgear.program.forward import forward
+from jaxgear.program.stablehlo import FIXED_BATCH, LIMIT, Program, deserialize, flat, structured
 
 RNG = np.random.default_rng(0)
 

@@ -12,7 +12,7 @@ from pictures import write_set
 from small_bundle import make_bundle
 
 from jaxgear.data.batches import Batches
-from jaxgear.recipe import Data, Recipe
+from jaxgear.experiment.recipe import Data, Recipe
 from jaxgear.training import steps
 
 README = Path(__file__).parents[1] / "README.md"

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from jaxgear.xla_flags import set_xla_flags
+from jaxgear.machine.xla_flags import set_xla_flags
 
 OURS = "--xla_backend_extra_options=xla_cpu_flatten_after_fusion"
 

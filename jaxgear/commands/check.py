@@ -30,9 +30,9 @@ def run(arguments: argparse.Namespace) -> int:
     sheet = arguments.sheet
     if sheet not in (None, STDOUT) and sheet.suffix.lower() != ".png":
         raise UsageError(f"--sheet {sheet}: is drawn as PNG; name it something.png")
-    from jaxgear.data.folder import conflicts, read_folder
-    from jaxgear.data.groups import NEAR_DUPLICATES, groups_of, near_duplicate_groups
-    from jaxgear.data.splits import missing_classes, twins_across, twins_in_two_classes
+    from jaxgear.data.folder.read import conflicts, read_folder
+    from jaxgear.data.splits.assign import missing_classes, twins_across, twins_in_two_classes
+    from jaxgear.data.splits.groups import NEAR_DUPLICATES, groups_of, near_duplicate_groups
 
     earlier = _earlier(arguments.since)
     folder = read_folder(arguments.folder, min_classes=1)
@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _hindrance(folder: Any, groups: list[str]) -> str | None:
     """Why a training run could not split a folder, or None."""
-    from jaxgear.data.splits import assign_sides
+    from jaxgear.data.splits.assign import assign_sides
     from jaxgear.errors import DataError
 
     try:
@@ -93,8 +93,8 @@ def _hindrance(folder: Any, groups: list[str]) -> str | None:
 
 
 def _draw_sheet(folder, groups, file: Output) -> None:
-    from jaxgear.evaluation import plots
-    from jaxgear.evaluation.contact_sheet import contact_sheet
+    from jaxgear.evaluation.plots import figures as plots
+    from jaxgear.evaluation.plots.contact_sheet import contact_sheet
 
     drawn = contact_sheet(folder, groups)
     if drawn is None:
@@ -117,7 +117,7 @@ def _paths(pairs: list) -> list[list[str]]:
 
 def _print(found: dict[str, Any]) -> None:
     """The findings for people; names are of strangers, and do not move the cursor."""
-    from jaxgear.data.walk import printable
+    from jaxgear.data.folder.walk import printable
 
     print(f"{found['pictures']} pictures in {len(found['classes'])} classes")
     for name, count in found["classes"].items():

@@ -65,7 +65,8 @@ def _compare(arguments: argparse.Namespace, outputs: dict[str, Output]) -> None:
     if "--json" in outputs:
         outputs["--json"].write(to_json(values))
     if "--out" in outputs:
-        from jaxgear.evaluation import plots, plots_compare
+        from jaxgear.evaluation.plots import compare as plots_compare
+        from jaxgear.evaluation.plots import figures as plots
 
         figure = plots_compare.runs(
             {

@@ -35,8 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Writes the artefact, and a card that says what goes in and what comes out."""
-    from jaxgear import export
-    from jaxgear.bundle import Bundle
+    from jaxgear.bundle.bundle import Bundle
+    from jaxgear.prediction import export
 
     file = arguments.file
     if other := OTHERS.get(file.suffix.lower()):

@@ -54,14 +54,15 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _predict(arguments: argparse.Namespace, outputs: dict[str, Output]) -> int:
-    from jaxgear import prediction
-    from jaxgear.bundle import Bundle
+    from jaxgear.bundle.bundle import Bundle
+    from jaxgear.data.folder.walk import printable
     from jaxgear.data.sources import find_pictures
-    from jaxgear.data.walk import printable
-    from jaxgear.prediction_tables import CsvTable, JsonTable
+    from jaxgear.prediction import predict as prediction
+    from jaxgear.prediction.tables import CsvTable, JsonTable
 
     if "--grid" in outputs:
-        from jaxgear.evaluation import plots, tiles
+        from jaxgear.evaluation.plots import figures as plots
+        from jaxgear.evaluation.plots import tiles
 
     files = find_pictures(arguments.images)
     bundle = Bundle.load(arguments.model)
@@ -87,7 +88,7 @@ def _predict(arguments: argparse.Namespace, outputs: dict[str, Output]) -> int:
     for table in tables:
         table.end()
     if refused:
-        from jaxgear.evaluation.refusal import promise
+        from jaxgear.evaluation.no_gear.refusal import promise
 
         _say(
             f"note: {refused} of {len(files)} are taken for no gear: {promise(bundle)}; "

@@ -51,9 +51,10 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.limit is not None and (arguments.limit < 1 or not arguments.robustness):
         raise UsageError(f"--limit {arguments.limit}: goes with --robustness, and is at least 1")
 
-    from jaxgear.evaluation import report, robustness
-    from jaxgear.evaluation.findings import find
     from jaxgear.evaluation.finished import FinishedRun
+    from jaxgear.evaluation.report import render as report
+    from jaxgear.evaluation.report.findings import find
+    from jaxgear.evaluation.robustness import measure as robustness
 
     folders = named_folders(arguments.set)
     finished = FinishedRun.read(arguments.run_folder)
@@ -84,8 +85,8 @@ def named_folders(given: Sequence[str]) -> dict[str, Path]:
     Raises:
         UsageError: not of that form, or a name that is given twice, or taken.
     """
-    from jaxgear.evaluation.corruptions import CORRUPTIONS
-    from jaxgear.evaluation.robustness import CLEAN
+    from jaxgear.evaluation.robustness.corruptions import CORRUPTIONS
+    from jaxgear.evaluation.robustness.measure import CLEAN
 
     folders = {}
     for one in given:

@@ -15,8 +15,8 @@ from flax import struct
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Num
 
-from jaxgear import devices
-from jaxgear.data.stored import LazyPictures
+from jaxgear.data.folder.lazy import LazyPictures
+from jaxgear.machine import devices
 
 
 @no_type_check  # JAX also fills trees with things that are not arrays

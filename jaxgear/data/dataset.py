@@ -11,20 +11,20 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from jaxgear.data.cache import user_cache
-from jaxgear.data.drawn import CLASSES, write_drawn
-from jaxgear.data.folder import Folder, OnBad, Record, pixels, read_folder, require_clean
-from jaxgear.data.groups import NEAR_DUPLICATES, near_duplicate_groups
-from jaxgear.data.memory import free_memory
-from jaxgear.data.splits import (
+from jaxgear.data.folder.lazy import LazyPictures, stored_pictures
+from jaxgear.data.folder.picture_cache import user_cache
+from jaxgear.data.folder.read import Folder, OnBad, Record, pixels, read_folder, require_clean
+from jaxgear.data.folder.walk import printable
+from jaxgear.data.splits.assign import (
     missing_classes,
     split_folder,
     twins_across,
     twins_in_two_classes,
 )
-from jaxgear.data.stored import LazyPictures, stored_pictures
-from jaxgear.data.walk import printable
+from jaxgear.data.splits.groups import NEAR_DUPLICATES, near_duplicate_groups
+from jaxgear.data.synthetic.drawn import CLASSES, write_drawn
 from jaxgear.errors import DataError
+from jaxgear.machine.memory import free_memory
 
 PHOTOGRAPHS = Path("data/gear_images")  # where scripts/get_gear.py puts them
 DRAWN = 600  # pictures of the drawn set, when there are no photographs: under three minutes
@@ -237,7 +237,7 @@ def read_source(source: str, size: int) -> Folder:
     """The pictures that `--data SOURCE` names (not empty), checked but not yet refused or split."""
     if source.startswith("tfds:"):
         # Imported when asked for: tensorflow-datasets takes most of a second.
-        from jaxgear.data.tfds_gear import read_tfds
+        from jaxgear.data.tfds.read import read_tfds
 
         return read_tfds(source.removeprefix("tfds:"), size=size)
     if source.split(":")[0] == "drawn":

@@ -12,12 +12,12 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from jaxgear.data import rgb
-from jaxgear.data.encoded import ImageError
-from jaxgear.data.paths import expanded
-from jaxgear.data.quiet import quiet_pillow
-from jaxgear.data.walk import Refused, list_files, stable_key
+from jaxgear.data.folder.walk import Refused, list_files, stable_key
+from jaxgear.data.images import rgb
+from jaxgear.data.images.encoded import ImageError
+from jaxgear.data.images.quiet import quiet_pillow
 from jaxgear.errors import DataError
+from jaxgear.paths import expanded
 
 _PATTERN = re.compile(r"[*?\[]")
 

@@ -15,10 +15,10 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Int, UInt8
 
-from jaxgear import devices
 from jaxgear.data.batches import Batch, Batches
-from jaxgear.data.stored import LazyPictures
+from jaxgear.data.folder.lazy import LazyPictures
 from jaxgear.errors import UsageError
+from jaxgear.machine import devices
 
 AHEAD = 4  # batches that are decoded, or being decoded, in advance
 ON_DEVICE = 2  # of them on the device

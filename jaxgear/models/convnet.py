@@ -16,10 +16,10 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Num
 
-from jaxgear.forward import mode
-from jaxgear.models import convolution
-from jaxgear.models.normalization import BatchNorm
-from jaxgear.models.pooling import max_pool
+from jaxgear.models.cpu import convolution
+from jaxgear.models.cpu.normalization import BatchNorm
+from jaxgear.models.cpu.pooling import max_pool
+from jaxgear.program.forward import mode
 
 
 class ConvNet(nn.Module):

@@ -14,9 +14,9 @@ import numpy as np
 from jaxtyping import Float, Int, PyTree, UInt8
 
 from jaxgear.errors import UsageError
-from jaxgear.forward import forward
 from jaxgear.models.finetune import unmirrored
-from jaxgear.program import export, flat, structured
+from jaxgear.program.forward import forward
+from jaxgear.program.stablehlo import export, flat, structured
 
 Place = tuple[tuple[str, ...], int]  # path of a layer, and which call of it
 

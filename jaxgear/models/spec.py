@@ -1,6 +1,6 @@
 """Networks of older bundles, which were written as JSON: version 3 of bundle.json.
 
-Newer ones hold a program (program.py). Only the modules named here can be built, with fields of
+Newer ones hold a program (program/stablehlo.py). Only the modules named here can be built, with fields of
 plain values, so that a bundle from a stranger builds networks and nothing else.
 """
 
@@ -10,7 +10,8 @@ from typing import Any
 import flax.linen as nn
 
 from jaxgear.errors import CheckpointError
-from jaxgear.models import convnet, finetune, reference, resnet
+from jaxgear.models import convnet, finetune, reference
+from jaxgear.models.pretrained import resnet
 
 MODULES = {
     module.__name__: module

@@ -19,11 +19,11 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from jaxgear.data.encoded import ImageError
+from jaxgear.data.images.encoded import ImageError
 from jaxgear.errors import GearError
 from jaxgear.serving.answer import Classifier
 
-MAX_BYTES = 20 * 2**20  # of one picture; decoded, data/images.py limits the pixels
+MAX_BYTES = 20 * 2**20  # of one picture; decoded, data/images/decode.py limits the pixels
 AT_ONCE = 2  # pictures that are decoded and classified at a time
 UPLOAD_SECONDS = 60
 HEADER = "x-jaxgear"

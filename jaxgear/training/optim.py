@@ -15,7 +15,7 @@ import optax
 from jaxtyping import Array, Float, PyTree
 from optax.contrib import MuonDimensionNumbers, ScheduleFreeState
 
-from jaxgear import devices
+from jaxgear.machine import devices
 
 # Of Jordan et al. 2024: singular values end between 0.7 and 1.2, not at 1, which is enough.
 QUINTIC = (3.4445, -4.7750, 2.0315)

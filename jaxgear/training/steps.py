@@ -13,9 +13,9 @@ from jax.sharding import Mesh
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Key, Num, PyTree
 
-from jaxgear import devices
 from jaxgear.data.batches import Batch, Stretch, take
-from jaxgear.forward import forward, init, streams
+from jaxgear.machine import devices
+from jaxgear.program.forward import forward, init, streams
 from jaxgear.training import optim, parts
 
 Keys = Key[Array, " B"]  # one per example

@@ -44,8 +44,8 @@ def scratch_epochs(arguments: argparse.Namespace, backgrounds: str) -> tuple[int
     import numpy as np
 
     from experiments import scratch
-    from jaxgear import assembly
     from jaxgear.data.batches import Batches
+    from jaxgear.experiment import assembly
     from jaxgear.training.progress import Progress
 
     config = scratch.Config(

@@ -80,7 +80,8 @@ def _run(module: str, *words: Any) -> dict[str, float]:
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
     """A panel a phase: time a picture, the fit of the whole time, and memory."""
-    from jaxgear.evaluation import plots, plots_growth
+    from jaxgear.evaluation.plots import figures as plots
+    from jaxgear.evaluation.plots import growth as plots_growth
 
     panels = []
     for phase, name in PHASES.items():

@@ -70,7 +70,7 @@ def memory(arguments: argparse.Namespace) -> dict[str, Any]:
 def prepared(source: str | Path, kind: str, size: int, backgrounds: str) -> Any:
     """What experiments/scratch.py makes of a prepared set: a `stream`, or else in memory."""
     from experiments import scratch
-    from jaxgear import assembly
+    from jaxgear.experiment import assembly
 
     source = source if isinstance(source, str) else f"tfds:gear@{source}"
     config = scratch.Config(

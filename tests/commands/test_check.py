@@ -12,11 +12,12 @@ from pictures import encoded, scene, write_set
 
 from jaxgear import cli
 from jaxgear.data.dataset import open_dataset
-from jaxgear.data.folder import read_folder
-from jaxgear.data.groups import near_duplicate_groups
-from jaxgear.evaluation import contact_sheet, plots
-from jaxgear.training import history
-from jaxgear.training.runs import Run
+from jaxgear.data.folder.read import read_folder
+from jaxgear.data.splits.groups import near_duplicate_groups
+from jaxgear.evaluation.plots import contact_sheet
+from jaxgear.evaluation.plots import figures as plots
+from jaxgear.training.runs import history
+from jaxgear.training.runs.run import Run
 
 
 def call(*arguments):

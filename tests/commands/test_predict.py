@@ -16,8 +16,9 @@ import pytest
 from pictures import encoded, scene, write_set
 from small_bundle import CLASSES, make_bundle
 
-from jaxgear import cli, prediction
-from jaxgear.bundle import Bundle
+from jaxgear import cli
+from jaxgear.bundle.bundle import Bundle
+from jaxgear.prediction import predict as prediction
 
 ROOT = Path(__file__).parents[2]
 

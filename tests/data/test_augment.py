@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgear.data import augment
+from jaxgear.data.augment import transforms as augment
 
 SIDE = 16
 ALL = {

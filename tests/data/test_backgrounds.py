@@ -9,10 +9,11 @@ import pytest
 from pictures import encoded, scene, write_set
 from PIL import Image
 
-from jaxgear.data import backgrounds, bank, camera, pasted
-from jaxgear.data.augment import affine, chain, colour, erase, flip, one_of
+from jaxgear.data.augment import backgrounds, camera
+from jaxgear.data.augment.transforms import affine, chain, colour, erase, flip, one_of
+from jaxgear.data.composites import bank, pasted
 from jaxgear.data.dataset import Side
-from jaxgear.data.folder import pixels, read_folder
+from jaxgear.data.folder.read import pixels, read_folder
 from jaxgear.errors import DataError
 
 SIDE = 32

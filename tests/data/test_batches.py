@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxgear.data.batches import Batches, in_batches, take
-from jaxgear.data.stored import LazyPictures
+from jaxgear.data.folder.lazy import LazyPictures
 
 N = 11
 

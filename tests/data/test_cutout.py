@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from jaxgear.data import cutout
+from jaxgear.data.composites import cutout
 from jaxgear.data.dataset import Side
-from jaxgear.data.folder import pixels, read_folder
-from jaxgear.data.images import load_rgba
+from jaxgear.data.folder.read import pixels, read_folder
+from jaxgear.data.images.decode import load_rgba
 
 SIDE = 120
 

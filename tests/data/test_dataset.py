@@ -11,8 +11,8 @@ from pictures import encoded, scene, write_set
 
 from jaxgear.data import dataset
 from jaxgear.data.dataset import open_dataset
-from jaxgear.data.drawn import CLASSES
-from jaxgear.data.stored import LazyPictures
+from jaxgear.data.folder.lazy import LazyPictures
+from jaxgear.data.synthetic.drawn import CLASSES
 from jaxgear.errors import DataError
 
 

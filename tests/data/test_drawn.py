@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxgear.data import drawn
-from jaxgear.data.drawn import CLASSES, MARKER, draw, write_drawn
+from jaxgear.data.synthetic import drawn
+from jaxgear.data.synthetic.drawn import CLASSES, MARKER, draw, write_drawn
 from jaxgear.errors import DataError
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from pictures import encoded, scene, write_set
 
-from jaxgear.data import images
-from jaxgear.data.folder import conflicts, pixels, read_folder, require_clean
-from jaxgear.data.images import letterbox, load_rgb
+from jaxgear.data.folder.read import conflicts, pixels, read_folder, require_clean
+from jaxgear.data.images import decode as images
+from jaxgear.data.images.decode import letterbox, load_rgb
 from jaxgear.errors import DataError
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from jaxgear.data.folder import Record
-from jaxgear.data.groups import groups_of
+from jaxgear.data.folder.read import Record
+from jaxgear.data.splits.groups import groups_of
 from jaxgear.errors import UsageError
 
 

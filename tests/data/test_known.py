@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxgear.data.known import SIDES, KnownPictures
+from jaxgear.data.splits.known import SIDES, KnownPictures
 
 
 def sha(number):

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image, ImageDraw
 from scipy import sparse
 
-from jaxgear.data import looks
-from jaxgear.data.looks import describe, groups
+from jaxgear.data.splits import near_duplicates as looks
+from jaxgear.data.splits.near_duplicates import describe, groups
 
 
 def catalogue(seed: int, colour: tuple[int, int, int] = (30, 60, 160)) -> np.ndarray:

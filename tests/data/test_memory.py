@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxgear.data import memory
+from jaxgear.machine import memory
 
 GB = 10**9
 

@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from jaxgear.data.paths import expanded, path_argument
 from jaxgear.errors import UsageError
+from jaxgear.paths import expanded, path_argument
 
 
 @pytest.mark.parametrize(

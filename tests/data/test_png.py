@@ -11,8 +11,8 @@ import pytest
 from pictures import scene
 from PIL import Image
 
-from jaxgear.data.images import letterbox, load_letterboxed, load_rgb
-from jaxgear.data.png import decode_png, encode_png
+from jaxgear.data.images.decode import letterbox, load_letterboxed, load_rgb
+from jaxgear.data.images.png import decode_png, encode_png
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 1), (48, 64), (128, 128)])

@@ -15,14 +15,16 @@ import pytest
 import tensorflow_datasets as tfds
 from pictures import encoded, scene, write_set
 
-from jaxgear.data import images, prepared, versions
 from jaxgear.data.dataset import open_dataset
-from jaxgear.data.folder import pixels, read_folder
-from jaxgear.data.images import letterbox
-from jaxgear.data.prepared import prepare
-from jaxgear.data.shards import Shard, write_shard
-from jaxgear.data.tfds_gear import read_tfds
-from jaxgear.data.workshop import staged
+from jaxgear.data.folder.read import pixels, read_folder
+from jaxgear.data.images import decode as images
+from jaxgear.data.images.decode import letterbox
+from jaxgear.data.prepare import prepare as prepared
+from jaxgear.data.prepare import versions
+from jaxgear.data.prepare.prepare import prepare
+from jaxgear.data.prepare.workshop import staged
+from jaxgear.data.tfds.read import read_tfds
+from jaxgear.data.tfds.shards import Shard, write_shard
 from jaxgear.errors import DataError, UsageError
 
 ROOT = Path(__file__).parents[2]
@@ -370,7 +372,7 @@ def test_nothing_is_written_into_the_folder(tmp_path: Path):
 
 def test_processes_that_decode_import_little():
     code = (
-        "import sys, jaxgear.data.staging; "
+        "import sys, jaxgear.data.prepare.staging; "
         "sys.exit(sorted({'jax', 'tensorflow_datasets', 'array_record'} & set(sys.modules)) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)

@@ -9,9 +9,9 @@ import PIL.Image
 import pytest
 from pictures import encoded, scene
 
-from jaxgear.data.encoded import ImageError
+from jaxgear.data.folder.walk import Refused, printable
+from jaxgear.data.images.encoded import ImageError
 from jaxgear.data.sources import find_pictures, to_rgb
-from jaxgear.data.walk import Refused, printable
 from jaxgear.errors import DataError
 
 

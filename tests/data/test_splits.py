@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pictures import encoded, scene, write_set
 
-from jaxgear.data.folder import Folder, Record, read_folder
-from jaxgear.data.groups import near_duplicate_groups
-from jaxgear.data.splits import assign_sides, missing_classes, split_folder, twins_across
+from jaxgear.data.folder.read import Folder, Record, read_folder
+from jaxgear.data.splits.assign import assign_sides, missing_classes, split_folder, twins_across
+from jaxgear.data.splits.groups import near_duplicate_groups
 from jaxgear.errors import DataError, UsageError
 
 

@@ -9,11 +9,11 @@ import pytest
 from pictures import write_set
 
 from jaxgear.data.batches import Batches
-from jaxgear.data.cutout import with_masks
+from jaxgear.data.composites.cutout import with_masks
+from jaxgear.data.composites.pasted import and_pasted
 from jaxgear.data.dataset import Side
-from jaxgear.data.folder import pixels, read_folder
-from jaxgear.data.pasted import and_pasted
-from jaxgear.data.stored import LazyPictures, stored_pictures
+from jaxgear.data.folder.lazy import LazyPictures, stored_pictures
+from jaxgear.data.folder.read import pixels, read_folder
 from jaxgear.data.stream import AHEAD, ON_DEVICE, Stream
 from jaxgear.errors import DataError, UsageError
 

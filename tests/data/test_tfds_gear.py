@@ -15,13 +15,13 @@ import tensorflow_datasets as tfds
 from pictures import encoded, scene, write_set
 from PIL import Image
 
-from jaxgear.data.folder import Folder, pixels, read_folder, require_clean
-from jaxgear.data.gear_builder import Gear
-from jaxgear.data.groups import near_duplicate_groups
-from jaxgear.data.images import letterbox, load_rgb, portable
-from jaxgear.data.prepared import prepare
-from jaxgear.data.splits import assign_sides
-from jaxgear.data.tfds_gear import read_tfds
+from jaxgear.data.folder.read import Folder, pixels, read_folder, require_clean
+from jaxgear.data.images.decode import letterbox, load_rgb, portable
+from jaxgear.data.prepare.gear_builder import Gear
+from jaxgear.data.prepare.prepare import prepare
+from jaxgear.data.splits.assign import assign_sides
+from jaxgear.data.splits.groups import near_duplicate_groups
+from jaxgear.data.tfds.read import read_tfds
 from jaxgear.errors import DataError
 
 ORIENTED = Image.Exif()
@@ -124,7 +124,7 @@ def test_opening_reads_no_picture(made, monkeypatch):
     folder, _, _, where = made
     for shard in (where / "gear" / "1.0.0").glob("*.array_record-?????-of-?????"):
         shard.write_bytes(bytes(shard.stat().st_size))
-    monkeypatch.setattr("jaxgear.data.images.decoded", None)
+    monkeypatch.setattr("jaxgear.data.images.decode.decoded", None)
     got = read_tfds(f"gear@{where}", size=32)
     assert got.fingerprint == folder.fingerprint
     with pytest.raises(DataError, match=r"gear-\w+.array_record-00000-of-00001: damaged"):

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from jaxgear.data import walk
-from jaxgear.data.walk import list_files, list_pictures
+from jaxgear.data.folder import walk
+from jaxgear.data.folder.walk import list_files, list_pictures
 from jaxgear.errors import DataError
 
 

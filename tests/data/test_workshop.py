@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from pictures import encoded, scene
 
-from jaxgear.data import workshop
-from jaxgear.data.images import letterbox, load_rgb, portable
-from jaxgear.data.looks import describe
-from jaxgear.data.walk import Refused
-from jaxgear.data.workshop import Staged, Workshop, staged
+from jaxgear.data.folder.walk import Refused
+from jaxgear.data.images.decode import letterbox, load_rgb, portable
+from jaxgear.data.prepare import workshop
+from jaxgear.data.prepare.workshop import Staged, Workshop, staged
+from jaxgear.data.splits.near_duplicates import describe
 
 
 @pytest.mark.parametrize("size", [24, None])

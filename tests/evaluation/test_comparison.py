@@ -176,7 +176,8 @@ def test_curves_of_many_runs_are_bounded(groups, members):
     """The best groups are drawn; the mean is over all runs of a group."""
     from made_runs import row
 
-    from jaxgear.evaluation import plots, plots_compare
+    from jaxgear.evaluation.plots import compare as plots_compare
+    from jaxgear.evaluation.plots import figures as plots
 
     rows = {
         f"{index:04d}": [(row(1, 9.0 - index / 200), row(2, 9.5)) for _ in range(members)]
@@ -192,7 +193,7 @@ def test_curves_of_many_runs_are_bounded(groups, members):
 
 
 def test_curves_of_runs_of_different_length_have_a_mean_over_all(tmp_path):
-    from jaxgear.evaluation import plots_compare
+    from jaxgear.evaluation.plots import compare as plots_compare
 
     runs = [FinishedRun.read(write_run(tmp_path / str(n), [3.0 + n] * n)).rows for n in (2, 4)]
     losses = plots_compare.runs({"A": runs}).axes[0]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from pictures import scene
 
-from jaxgear.evaluation import corruptions
+from jaxgear.evaluation.robustness import corruptions
 
 
 @pytest.fixture(scope="module")

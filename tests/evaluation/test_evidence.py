@@ -10,13 +10,13 @@ from sklearn.metrics import roc_auc_score
 from small_bundle import make_bundle
 
 from jaxgear.data.dataset import Side, some
-from jaxgear.data.folder import Record
-from jaxgear.evaluation import evidence, refusal
+from jaxgear.data.folder.read import Record
+from jaxgear.evaluation.no_gear import evidence, refusal
 from jaxgear.models.convnet import Conv, ConvNet, GlobalPool
 from jaxgear.models.finetune import FineTuned, Head
+from jaxgear.models.pretrained.resnet import ResNet
 from jaxgear.models.reference import ReferenceCNN
-from jaxgear.models.resnet import ResNet
-from jaxgear.prediction import Predictor
+from jaxgear.prediction.predict import Predictor
 
 RESNET = FineTuned(
     ResNet(depth=18, width=4), Head(3), "RGB", 1 / 255, (0.5,) * 3, (0.2,) * 3, mirror=True

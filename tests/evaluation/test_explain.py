@@ -10,13 +10,13 @@ from small_bundle import make_bundle, random_variables
 
 from jaxgear.errors import CheckpointError
 from jaxgear.evaluation import explain
-from jaxgear.forward import init, mode
 from jaxgear.models import grad_cam
 from jaxgear.models.convnet import Conv, ConvNet, Dense, Dropout, GlobalPool, Pool, Residual
 from jaxgear.models.finetune import FineTuned, Head
-from jaxgear.models.preprocess import Preprocess
-from jaxgear.models.resnet import ResNet
-from jaxgear.prediction import Predictor
+from jaxgear.models.pretrained.preprocess import Preprocess
+from jaxgear.models.pretrained.resnet import ResNet
+from jaxgear.prediction.predict import Predictor
+from jaxgear.program.forward import init, mode
 
 SIZE = 32
 

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from jaxgear.evaluation import fonts
+from jaxgear.evaluation.plots import fonts
 
 
 def width(text, size, bold):

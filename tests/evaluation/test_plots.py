@@ -4,8 +4,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from jaxgear.evaluation import plots
-from jaxgear.training.history import Row
+from jaxgear.evaluation.plots import figures as plots
+from jaxgear.training.runs.history import Row
 
 
 def rows(losses):

@@ -5,7 +5,7 @@ import pytest
 from scipy.special import logsumexp
 from sklearn.metrics import roc_auc_score
 
-from jaxgear.evaluation import refusal
+from jaxgear.evaluation.no_gear import refusal
 
 
 def test_auroc_is_scikit_learns():

@@ -15,15 +15,16 @@ import pytest
 from made_runs import untrained
 
 from jaxgear import cli
-from jaxgear.bundle import Bundle
-from jaxgear.data.images import letterbox, load_rgb
-from jaxgear.evaluation import report, robustness
-from jaxgear.evaluation.findings import find
+from jaxgear.bundle.bundle import Bundle
+from jaxgear.data.images.decode import letterbox, load_rgb
 from jaxgear.evaluation.finished import FinishedRun
+from jaxgear.evaluation.report import render as report
+from jaxgear.evaluation.report.findings import find
+from jaxgear.evaluation.robustness import measure as robustness
 from jaxgear.models.convnet import ConvNet, Dense
 from jaxgear.models.finetune import FineTuned, Head
-from jaxgear.models.resnet import ResNet
-from jaxgear.prediction import Predictor
+from jaxgear.models.pretrained.resnet import ResNet
+from jaxgear.prediction.predict import Predictor
 
 HOSTILE = '"><img src=x onerror=alert(1)>'
 CLASSES = ("<b>boots & Ü雪", "axes", "hardshell_jackets_of_a_long_name")

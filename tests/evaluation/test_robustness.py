@@ -10,13 +10,13 @@ from made_runs import untrained
 from pictures import write_set
 
 from jaxgear import cli
-from jaxgear.bundle import Bundle
-from jaxgear.data.images import letterbox, load_rgb
+from jaxgear.bundle.bundle import Bundle
+from jaxgear.data.images.decode import letterbox, load_rgb
 from jaxgear.errors import CheckpointError, UsageError
-from jaxgear.evaluation import robustness
-from jaxgear.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from jaxgear.evaluation.finished import FinishedRun
-from jaxgear.prediction import Predictor
+from jaxgear.evaluation.robustness import measure as robustness
+from jaxgear.evaluation.robustness.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from jaxgear.prediction.predict import Predictor
 from scripts import robustness as script
 
 pytestmark = pytest.mark.one_cache

@@ -8,8 +8,9 @@ from pictures import encoded, scene
 from small_bundle import make_bundle
 
 from jaxgear.data.dataset import Side
-from jaxgear.evaluation import plots, tiles
-from jaxgear.prediction import Prediction
+from jaxgear.evaluation.plots import figures as plots
+from jaxgear.evaluation.plots import tiles
+from jaxgear.prediction.predict import Prediction
 
 BUNDLE = make_bundle()
 PROBS = np.array([0.2, 0.1, 0.7], np.float32)

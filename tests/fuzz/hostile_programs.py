@@ -24,11 +24,11 @@ import jaxlib.mlir.dialects.stablehlo  # noqa: F401 - loaded once, before the pr
 import numpy as np
 from mutation import EXTREMES
 
-from jaxgear.bundle import MAPS, NETWORK, Bundle
+from jaxgear.bundle.bundle import MAPS, NETWORK, Bundle
 from jaxgear.errors import CheckpointError
 from jaxgear.evaluation.explain import heat_maps
-from jaxgear.prediction import Predictor
-from jaxgear.program import deserialize
+from jaxgear.prediction.predict import Predictor
+from jaxgear.program.stablehlo import deserialize
 
 SECONDS = 5  # of the processor, for one program; a sound one takes 0.01 s
 MEBIBYTES = 512  # a sound one takes 20 MiB

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from limits import limited, no_warnings, state
 from pictures import encoded, scene
 
-from jaxgear.data.folder import read_folder, require_clean
-from jaxgear.data.walk import printable, text_of
+from jaxgear.data.folder.read import read_folder, require_clean
+from jaxgear.data.folder.walk import printable, text_of
 from jaxgear.errors import DataError
 
 PICTURES = [encoded(scene(k, 12, 16), kind) for k, kind in enumerate(("PNG", "JPEG", "WEBP"))]

@@ -14,11 +14,12 @@ from mutation import mutated
 from pictures import encoded, scene, write_set
 from PIL import Image
 
-from jaxgear.data import images, rgb
-from jaxgear.data.encoded import ImageError
-from jaxgear.data.folder import read_folder
-from jaxgear.data.images import letterbox, load_rgb
-from jaxgear.data.looks import describe
+from jaxgear.data.folder.read import read_folder
+from jaxgear.data.images import decode as images
+from jaxgear.data.images import rgb
+from jaxgear.data.images.decode import letterbox, load_rgb
+from jaxgear.data.images.encoded import ImageError
+from jaxgear.data.splits.near_duplicates import describe
 
 PIXELS = scene(3, 20, 28)
 EXIF = Image.Exif()

@@ -22,7 +22,7 @@ from small_bundle import make_bundle
 
 from jaxgear.errors import CheckpointError
 from jaxgear.models.convnet import Conv, ConvNet, Dense, Dropout, GlobalPool, Pool, Residual
-from jaxgear.program import LIMIT, PLATFORMS, Program, deserialize
+from jaxgear.program.stablehlo import LIMIT, PLATFORMS, Program, deserialize
 
 LAYERS = [Conv(4), Pool(), Residual(), Dropout(0.1), GlobalPool(), Dense(5)]
 WEIGHTS = {"params/head/kernel": jax.ShapeDtypeStruct((768, 3), jnp.float32)}

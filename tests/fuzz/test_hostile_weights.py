@@ -26,10 +26,10 @@ from mutation import mutated
 from safetensors.numpy import save
 from small_bundle import make_bundle
 
-from jaxgear.bundle import Bundle
+from jaxgear.bundle.bundle import Bundle
 from jaxgear.errors import CheckpointError
 from jaxgear.models.convnet import Conv, ConvNet, Dense, Dropout, GlobalPool, Pool, Residual
-from jaxgear.models.pretrained import load_backbone, save_backbone
+from jaxgear.models.pretrained.backbone import load_backbone, save_backbone
 
 GOLDEN = Path(__file__).parents[1] / "models/golden"
 OLDER = Path(__file__).parents[1] / "older_bundle"  # of version 3, whose card has the network

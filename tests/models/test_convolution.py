@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-from jaxgear.models import convolution
+from jaxgear.models.cpu import convolution
 
 
 def gradients(convolve, x, kernel, g, **options):

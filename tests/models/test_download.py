@@ -23,8 +23,8 @@ from random_weights import torchvision_weights
 from safetensors.numpy import save_file
 
 from jaxgear.errors import CheckpointError
-from jaxgear.models import download
-from jaxgear.models.pretrained import load_backbone
+from jaxgear.models.pretrained import download
+from jaxgear.models.pretrained.backbone import load_backbone
 from scripts.get_resnet import main
 
 ROOT = Path(__file__).parents[2]

@@ -12,14 +12,14 @@ import pytest
 from flax import traverse_util
 from random_weights import pictures
 
-from jaxgear.data.augment import affine, flip
-from jaxgear.data.backgrounds import backgrounds
+from jaxgear.data.augment.backgrounds import backgrounds
+from jaxgear.data.augment.transforms import affine, flip
 from jaxgear.data.batches import Batches
 from jaxgear.data.dataset import Side
-from jaxgear.data.folder import Record
+from jaxgear.data.folder.read import Record
 from jaxgear.models import features
 from jaxgear.models.finetune import FROZEN, FineTuned, Head, groups, stage_of, whole_variables
-from jaxgear.models.pretrained import load_backbone
+from jaxgear.models.pretrained.backbone import load_backbone
 from jaxgear.training import steps
 
 WEIGHTS = Path(__file__).parent / "golden" / "resnet18_width2.pth"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxgear.models.normalization import BatchNorm
+from jaxgear.models.cpu.normalization import BatchNorm
 
 
 def both(dtype="float32", train=True, **options):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxgear.models.pooling import max_pool
+from jaxgear.models.cpu.pooling import max_pool
 
 
 @settings(max_examples=24, deadline=None)

@@ -13,11 +13,11 @@ from other_names import hugging_face, keras, keras_layers, write_tfjs
 from random_weights import pictures, torchvision_weights
 from safetensors.numpy import load_file, save_file
 
-from jaxgear.data.cache import user_cache
+from jaxgear.data.folder.picture_cache import user_cache
 from jaxgear.errors import CheckpointError
-from jaxgear.models import download
-from jaxgear.models.preprocess import CAFFE, imagenet
-from jaxgear.models.pretrained import load_backbone, save_backbone
+from jaxgear.models.pretrained import download
+from jaxgear.models.pretrained.backbone import load_backbone, save_backbone
+from jaxgear.models.pretrained.preprocess import CAFFE, imagenet
 
 GOLDEN = Path(__file__).parent / "golden"  # made by scripts/make_torch_golden.py
 USER_CACHE = user_cache()  # read before a fixture hides it from the tests

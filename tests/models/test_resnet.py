@@ -12,8 +12,8 @@ from flax.traverse_util import flatten_dict
 from random_weights import pictures, torchvision_weights
 from safetensors.numpy import save_file
 
-from jaxgear.models.pretrained import Backbone, load_backbone
-from jaxgear.models.resnet import DEPTHS, ResNet, fold_batch_norm
+from jaxgear.models.pretrained.backbone import Backbone, load_backbone
+from jaxgear.models.pretrained.resnet import DEPTHS, ResNet, fold_batch_norm
 
 GOLDEN = Path(__file__).parent / "golden"  # made by scripts/make_torch_golden.py
 WIDTH = 16

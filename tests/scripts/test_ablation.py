@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from pictures import write_set
 
-from jaxgear.bundle import Bundle
-from jaxgear.data.images import letterbox, load_rgb
+from jaxgear.bundle.bundle import Bundle
+from jaxgear.data.images.decode import letterbox, load_rgb
 from jaxgear.evaluation.finished import FinishedRun
-from jaxgear.prediction import Predictor
+from jaxgear.prediction.predict import Predictor
 from scripts import ablation
 
 WEIGHTS = Path(__file__).parents[1] / "models/golden/resnet18_width2.pth"

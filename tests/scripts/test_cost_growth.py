@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxgear.evaluation import plots_growth
+from jaxgear.evaluation.plots import growth as plots_growth
 from scripts import growth
 
 

@@ -8,11 +8,11 @@ from made_runs import untrained
 from pictures import write_set
 from sklearn.metrics import roc_auc_score
 
-from jaxgear.bundle import Bundle
-from jaxgear.data.images import letterbox, load_rgb
-from jaxgear.evaluation import refusal
+from jaxgear.bundle.bundle import Bundle
+from jaxgear.data.images.decode import letterbox, load_rgb
 from jaxgear.evaluation.finished import FinishedRun
-from jaxgear.prediction import Predictor
+from jaxgear.evaluation.no_gear import refusal
+from jaxgear.prediction.predict import Predictor
 from scripts import not_gear
 
 pytestmark = pytest.mark.one_cache

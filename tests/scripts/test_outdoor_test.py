@@ -8,8 +8,8 @@ from made_runs import write_run
 from pictures import write_set
 from PIL import Image, ImageDraw
 
-from jaxgear.data import bank
-from jaxgear.data.images import load_rgb
+from jaxgear.data.composites import bank
+from jaxgear.data.images.decode import load_rgb
 from jaxgear.errors import UsageError
 from scripts import outdoor_test
 

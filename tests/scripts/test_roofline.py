@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxgear.models import convolution
+from jaxgear.models.cpu import convolution
 from scripts import roofline
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from jaxgear.data.drawn import write_drawn
-from jaxgear.data.prepared import prepare
+from jaxgear.data.prepare.prepare import prepare
+from jaxgear.data.synthetic.drawn import write_drawn
 from scripts import scale
 
 

@@ -7,11 +7,11 @@ import numpy as np
 import optax
 import pytest
 
-from jaxgear import devices
-from jaxgear.data.augment import flip
+from jaxgear.data.augment.transforms import flip
 from jaxgear.data.batches import Batches
 from jaxgear.data.stream import Stream
 from jaxgear.errors import DivergedError, UsageError
+from jaxgear.machine import devices
 from jaxgear.models.convnet import Conv, ConvNet, GlobalPool
 from jaxgear.training import loop, steps
 from jaxgear.training.progress import Progress

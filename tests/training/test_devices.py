@@ -9,9 +9,9 @@ import jax
 import numpy as np
 import pytest
 
-from jaxgear import devices
-from jaxgear.config import Config
 from jaxgear.errors import UsageError
+from jaxgear.experiment.config import Config
+from jaxgear.machine import devices
 
 FILE = Path(__file__).with_name("eight_devices.py")
 

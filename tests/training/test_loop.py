@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxgear.data.augment import flip, mixup
+from jaxgear.data.augment.transforms import flip, mixup
 from jaxgear.data.batches import Batches
 from jaxgear.errors import DivergedError
 from jaxgear.models.convnet import Conv, ConvNet, Dropout, GlobalPool

@@ -9,12 +9,12 @@ import optax.contrib
 import pytest
 
 from jaxgear.data.batches import Batches
-from jaxgear.diagnosis import diagnosed
 from jaxgear.errors import UsageError
-from jaxgear.recipe import Recipe
+from jaxgear.experiment.diagnosis import diagnosed
+from jaxgear.experiment.recipe import Recipe
 from jaxgear.training import loop, optim, steps
-from jaxgear.training.checkpoints import Checkpoints
 from jaxgear.training.progress import Progress
+from jaxgear.training.runs.checkpoints import Checkpoints
 
 K = 3
 RATE = 0.01

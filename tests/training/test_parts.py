@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxgear.data.augment import cutmix
+from jaxgear.data.augment.transforms import cutmix
 from jaxgear.data.batches import Batch
 from jaxgear.models.convnet import Conv, ConvNet, GlobalPool
 from jaxgear.training import parts, steps

@@ -12,10 +12,10 @@ import pytest
 from test_checkpoints import data_file, flip_a_byte, leaves, make_state, row
 
 from jaxgear.data.dataset import keep_trained_out, open_dataset
-from jaxgear.data.folder import fingerprint
+from jaxgear.data.folder.read import fingerprint
 from jaxgear.errors import CheckpointError, UsageError
-from jaxgear.training import checkpoints, history, lock
-from jaxgear.training.runs import Run
+from jaxgear.training.runs import checkpoints, history, lock
+from jaxgear.training.runs.run import Run
 
 Space = namedtuple("Space", "free")
 SOURCE = __file__

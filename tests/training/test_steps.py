@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxgear.data.augment import flip, mixup
+from jaxgear.data.augment.transforms import flip, mixup
 from jaxgear.data.batches import Batch
 from jaxgear.models.convnet import Conv, ConvNet, Dropout, GlobalPool
 from jaxgear.training import steps

@@ -1,0 +1,257 @@
+"""A folder of photographs -> checked records, ordered classes and a fingerprint.
+
+Every file is decoded completely before anything else happens, so that training never meets a bad
+picture; the result is cached by content, so that a second start only hashes. Nothing is written
+under the folder.
+"""
+
+import hashlib
+import json
+import os
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from jaxtyping import UInt8
+
+from jaxgear.data.folder.buffers import empty_pictures
+from jaxgear.data.folder.picture_cache import CacheChoice, PictureCache, shrink
+from jaxgear.data.folder.walk import (
+    Candidate,
+    Listing,
+    Refused,
+    list_pictures,
+    printable,
+    stable_key,
+)
+from jaxgear.data.images.decode import load_rgb
+from jaxgear.data.images.encoded import ImageError, read_bytes
+from jaxgear.errors import DataError
+from jaxgear.paths import expanded
+
+OnBad = Literal["stop", "skip"]
+
+_LISTED = 20
+_RANK = {"test": 2, "val": 1}  # a copy on two sides stays where it is evaluated
+
+
+@dataclass(frozen=True)
+class Record:
+    """One picture that was decoded without a fault."""
+
+    path: str  # POSIX, relative to the data folder, spelt as on disk
+    sha256: str  # of the file's bytes, hex
+    label: int  # index into `Folder.classes`
+    side: str | None  # "train", "val" or "test" where the folder has sides, else None
+    height: int
+    width: int
+    look: bytes  # descriptor for near-duplicates (`looks.describe`)
+    group: str | None = None  # of near-duplicates, where the set was prepared, else None
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A data folder that was read: what can be used, what cannot, and what was passed over."""
+
+    root: Path
+    classes: tuple[str, ...]  # NFC, sorted as strings
+    records: tuple[Record, ...]  # sorted by NFC path
+    refused: tuple[Refused, ...]
+    ignored: tuple[str, ...]
+    fingerprint: str  # sha256 over class, NFC path and sha256 of every record
+
+    def cache_key(self, record: Record) -> str:
+        """sha256 (hex) of the bytes that `read` returns."""
+        return record.sha256
+
+    def read(self, record: Record) -> bytes:
+        """One picture as it is stored; `DataError` if it is no longer the one that was checked."""
+        data = read_bytes(self.root / record.path, record.path)
+        if hashlib.sha256(data).hexdigest() != record.sha256:
+            raise DataError(f"{self.root / record.path}: changed since it was checked; start again")
+        return data
+
+    def load(self, record: Record) -> UInt8[np.ndarray, "H W 3"]:
+        """One picture decoded at full size."""
+        return load_rgb(self.read(record), record.path)
+
+
+def read_folder(
+    root: str | os.PathLike[str],
+    *,
+    size: int = 128,
+    cache: CacheChoice = "user",
+    min_classes: int = 2,
+) -> Folder:
+    """Lists and checks a data folder (layouts: `walk.list_pictures`).
+
+    Each file is read, hashed and decoded once; on the way it is letterboxed at `size` and kept in
+    the cache, from which `pixels(folder, size)` then takes it. Files that fail are in `refused`;
+    `require_clean` says what to do about them.
+
+    Raises:
+        DataError: no such folder, fewer than `min_classes` class folders, or a layout that
+            `list_pictures` refuses.
+    """
+    root = Path(expanded(os.fspath(root)))
+    listing = list_pictures(root)
+    store = PictureCache(cache, size, outside=root)
+
+    def check(candidate: Candidate) -> tuple[str, int, int, bytes] | Refused:
+        try:
+            data = read_bytes(root / candidate.path, candidate.path)
+            sha256, entry = store.decode(data, candidate.path)
+        except ImageError as error:
+            return Refused(candidate.path, error.reason)
+        return sha256, entry.height, entry.width, entry.look
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow releases the GIL while it decodes
+        checked = list(pool.map(check, listing.candidates))
+    return assemble(root, listing, checked, min_classes)
+
+
+def assemble(
+    root: Path,
+    listing: Listing,
+    checked: Sequence[tuple[str, int, int, bytes] | Refused],
+    min_classes: int = 2,
+) -> Folder:
+    """A folder of what was listed, and of what was found in each of `listing.candidates`.
+
+    Args:
+        checked: sha256, height, width and look of each, or why it cannot be used.
+
+    Raises:
+        DataError: fewer than `min_classes` class folders.
+    """
+    classes = class_names(root, listing, min_classes)
+    labels = {name: label for label, name in enumerate(classes)}
+    refused = list(listing.refused)
+    records = []
+    for candidate, result in zip(listing.candidates, checked, strict=True):
+        if isinstance(result, Refused):
+            refused.append(result)
+        else:
+            sha256, *rest = result
+            label = labels[candidate.name]
+            records.append(Record(candidate.path, sha256, label, candidate.side, *rest))
+    return Folder(
+        root=root,
+        classes=classes,
+        records=tuple(records),
+        refused=tuple(sorted(refused, key=lambda one: stable_key(one.path))),
+        ignored=tuple(listing.ignored),
+        fingerprint=fingerprint(classes, records),
+    )
+
+
+def class_names(root: Path, listing: Listing, min_classes: int = 2) -> tuple[str, ...]:
+    """The classes of what was listed, in order; `DataError` where there are too few."""
+    classes = tuple(sorted(listing.classes))
+    if len(classes) < min_classes:
+        raise DataError(
+            f"{root}: {len(classes)} class folders with pictures ({', '.join(classes) or 'none'}), "
+            f"at least {min_classes} needed; expected {root}/<class>/<pictures>"
+        )
+    return classes
+
+
+def pixels(
+    folder: Folder, size: int, *, cache: CacheChoice = "user"
+) -> UInt8[np.ndarray, "N S S 3"]:
+    """All records letterboxed at `size`, in record order: u8 0-255 NHWC.
+
+    From the cache where it has them, else decoded (`DataError` if a file changed meanwhile).
+    """
+    store = PictureCache(cache, size, outside=folder.root)
+    out = empty_pictures((len(folder.records), size, size, 3))
+
+    def fill(index: int) -> None:
+        record = folder.records[index]
+        key = folder.cache_key(record)
+        entry = store.get(key)
+        if entry is None:
+            entry = shrink(folder.read(record), record.path, size)
+            store.put(key, entry)
+        out[index] = entry.pixels
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for _ in pool.map(fill, range(len(out))):
+            pass  # asks for each result, which raises what went wrong
+    return out
+
+
+def fingerprint(classes: tuple[str, ...], records: Iterable[Record]) -> str:
+    """sha256 (hex) of the set: changes when a picture is edited, renamed, moved, added, removed."""
+    rows = sorted(
+        (classes[record.label], unicodedata.normalize("NFC", record.path), record.sha256)
+        for record in records
+    )
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+
+def conflicts(folder: Folder) -> tuple[Refused, ...]:
+    """Byte-identical copies that contradict each other, as the records to drop and why.
+
+    Copies in two classes: all of them, as nobody knows which class is right. Copies on two of the
+    folder's own sides: all but those on the side that is evaluated (test, then val).
+    """
+    copies = defaultdict(list)
+    for record in folder.records:
+        copies[record.sha256].append(record)
+    found = []
+    for same in copies.values():
+        best = max(same, key=lambda record: _RANK.get(record.side or "", 0))
+        for record in same:
+            other = next((o for o in same if o.label != record.label), None)
+            where = "in another class"
+            if other is None and record.side != best.side:
+                other, where = best, "on another side"
+            if other is not None:
+                found.append(
+                    Refused(record.path, f"same bytes as {printable(other.path)}, {where}")
+                )
+    return tuple(sorted(found, key=lambda one: stable_key(one.path)))
+
+
+def require_clean(folder: Folder, on_bad: OnBad = "stop") -> Folder:
+    """What happens to refused files and `conflicts`: stop with a list, or go on without them.
+
+    With "skip" the conflicting records move to `refused`, so that records and refused still add up
+    to the files found.
+
+    Raises:
+        DataError: with "stop", anything refused or conflicting (the first line counts, the next
+            lines name them); with "skip", a class of which no picture is left.
+    """
+    dropped = conflicts(folder)
+    bad = (*folder.refused, *dropped)
+    if not bad:
+        return folder
+    if on_bad == "stop":
+        lines = [
+            f"{folder.root}: {len(bad)} files cannot be used; repair or remove them, or go on "
+            "without them (--on-bad skip)"
+        ]
+        lines += [f"  {printable(refused.path)}: {refused.reason}" for refused in bad[:_LISTED]]
+        if len(bad) > _LISTED:
+            more = len(bad) - _LISTED
+            lines.append(f"  … and {more} more; run `python -m jaxgear check {folder.root}`")
+        raise DataError("\n".join(lines))
+    paths = {refused.path for refused in dropped}
+    records = tuple(record for record in folder.records if record.path not in paths)
+    present = {record.label for record in records}
+    for label, name in enumerate(folder.classes):
+        if label not in present:
+            raise DataError(f"{folder.root}: no usable picture is left of class {name}")
+    return replace(
+        folder,
+        records=records,
+        refused=bad,
+        fingerprint=fingerprint(folder.classes, records),
+    )

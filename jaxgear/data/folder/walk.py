@@ -1,0 +1,261 @@
+"""Which files of a data folder are meant as pictures, of which class and side; opens none."""
+
+import contextlib
+import os
+import re
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jaxgear.data.folder.names import PICTURE_NAME, left_by_system, split_of, splits_in_names
+from jaxgear.errors import DataError
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A file that was meant as a picture and cannot be used, and why."""
+
+    path: str  # POSIX, relative to the data folder
+    reason: str
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A file that is meant as a picture; nobody has looked inside yet."""
+
+    path: str  # POSIX, relative to the data folder
+    name: str  # of its class, NFC
+    side: str | None  # "train", "val", "test", or None where the folder has no sides
+
+
+@dataclass
+class Listing:
+    """What a walk found. `ignored`: hidden and system files, and files beside class folders."""
+
+    classes: set[str] = field(default_factory=set)  # NFC; also those with nothing but refused files
+    candidates: list[Candidate] = field(default_factory=list)
+    refused: list[Refused] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
+
+
+def stable_key(path: str) -> tuple[str, str]:
+    """Sorts paths alike on every file system, whichever Unicode form it stores names in."""
+    return unicodedata.normalize("NFC", path), path
+
+
+def list_pictures(root: Path) -> Listing:
+    """Walks `root/<class>/**`, or `root/{train,val,test}/<class>/**` whose sides are then kept.
+
+    A class is a first-level folder; folders below it are only descended into. Other spellings of
+    the sides are taken too (`names.split_of`). An empty class folder is refused, and no class.
+    Symbolic links are followed, each real folder once a class, so loops end. Everything is in
+    `stable_key` order.
+
+    Raises:
+        DataError: no such folder, class names that differ in case alone, or folders that are named
+            like splits and are none that can be told.
+    """
+    listing = Listing()
+    folders = _class_folders(root, "", listing)
+    sides = _sides(root, folders)
+    for folder in folders:
+        if not sides:
+            _walk_class(root, folder, folder, None, listing)
+            continue
+        for name in _class_folders(root, folder + "/", listing):
+            _walk_class(root, f"{folder}/{name}", name, sides[folder], listing)
+    _check_names(root, listing)
+    listing.candidates.sort(key=lambda candidate: stable_key(candidate.path))
+    listing.refused.sort(key=lambda refused: stable_key(refused.path))
+    listing.ignored.sort(key=stable_key)
+    return listing
+
+
+def list_files(folder: Path) -> tuple[list[str], list[Refused]]:
+    """Every visible file below a folder without classes, and what was refused; POSIX paths
+    relative to it in `stable_key` order. Links and loops as in `list_pictures`.
+
+    Raises:
+        DataError: no such folder, or it cannot be listed.
+    """
+    _entries(folder)
+    _identity(folder)
+    listing = Listing()
+    files = sorted(_files_below(folder, "", set(), listing), key=stable_key)
+    return files, sorted(listing.refused, key=lambda refused: stable_key(refused.path))
+
+
+def _sides(root: Path, folders: list[str]) -> dict[str, str]:
+    """The side of each of the first-level `folders`; empty where they are classes.
+
+    Raises:
+        DataError: some are named like splits, and which pictures are of which split is not clear.
+    """
+    inside = {name: _names_in(root / name) for name in folders}
+    named = {name: side for name in folders if (side := split_of(name)) is not None}
+    if named and len(named) == len(folders):
+        for name, side in named.items():
+            classes, files = inside[name]
+            if not side:
+                raise DataError(f"{root / name}: which split is that? Name it train, val or test")
+            if files and not classes:
+                raise DataError(
+                    f"{root / name}: a split without class folders; expected "
+                    f"{root / name}/<class>/<pictures>, or move it elsewhere"
+                )
+        return named
+    # A class may be called `train`: it has pictures of its own.
+    splits = [
+        name
+        for name in named
+        if inside[name][0] and not any(PICTURE_NAME.search(file) for file in inside[name][1])
+    ]
+    if splits:
+        other = next(name for name in folders if name not in splits)
+        raise DataError(
+            f"{root}: holds sides ({', '.join(splits)}) beside another folder ({other}); move the "
+            "class folders into the sides (train, val, test), or rename the classes"
+        )
+    for name in folders:
+        within = {side: below for below in inside[name][0] if (side := split_of(below))}
+        if "train" in within and len(within) > 1:
+            raise DataError(
+                f"{root / name}: holds the splits {', '.join(sorted(within.values()))}; expected "
+                f"the classes in the splits: {root}/train/<class>/<pictures>"
+            )
+    if pair := splits_in_names(folders):
+        raise DataError(
+            f"{root}: the folders {pair[0]} and {pair[1]} are named like splits of one class; "
+            f"expected {root}/train/<class> and so on"
+        )
+    return {}
+
+
+def _names_in(folder: Path) -> tuple[list[str], list[str]]:
+    """Names of the visible folders and files in a folder; none where it cannot be listed."""
+    names: tuple[list[str], list[str]] = ([], [])
+    with contextlib.suppress(DataError):
+        for entry in _entries(folder):
+            if not _is_hidden(entry):
+                names[not _is_folder(entry)].append(entry.name)
+    return names
+
+
+def _class_folders(root: Path, prefix: str, listing: Listing) -> list[str]:
+    """Names of the visible folders in `root/prefix`; the rest goes to `ignored`."""
+    names = []
+    for entry in _entries(root / prefix):
+        if _is_hidden(entry) or not _is_folder(entry):
+            listing.ignored.append(text_of(prefix + entry.name))
+        elif printable(entry.name) != entry.name:  # it would become the name of a class
+            raise DataError(
+                f"{root}: folder name {printable(entry.name)} holds control characters or is not "
+                "UTF-8; rename it"
+            )
+        else:
+            names.append(entry.name)
+    return names
+
+
+def _walk_class(root: Path, folder: str, name: str, side: str | None, listing: Listing) -> None:
+    name = unicodedata.normalize("NFC", name)
+    before, ignored = len(listing.candidates) + len(listing.refused), len(listing.ignored)
+    for path in _files_below(root, folder, {_identity(root)}, listing):
+        listing.candidates.append(Candidate(path, name, side))
+    if len(listing.candidates) + len(listing.refused) == before:
+        if folder in listing.ignored[ignored:]:  # it leads back to the root: told once
+            listing.ignored.remove(folder)
+        listing.refused.append(Refused(folder, "class folder without pictures; fill or remove it"))
+    else:
+        listing.classes.add(name)
+
+
+def _files_below(
+    root: Path, folder: str, seen: set[tuple[int, int]], listing: Listing
+) -> Iterator[str]:
+    """Paths relative to `root`; what cannot be meant goes to `refused` and `ignored`."""
+    waiting = [folder]
+    while waiting:
+        current = waiting.pop()
+        try:
+            identity = _identity(root / current)
+            entries = _entries(root / current)
+        except DataError:  # no right to, or it has vanished meanwhile
+            listing.refused.append(Refused(current, "folder that cannot be listed"))
+            continue
+        if identity in seen:
+            listing.ignored.append(current)
+            continue
+        seen.add(identity)
+        for entry in entries:
+            path = f"{current}/{entry.name}" if current else entry.name
+            if _is_hidden(entry):
+                listing.ignored.append(text_of(path))
+            elif text_of(path) != path:
+                listing.refused.append(Refused(text_of(path), "name that is not UTF-8"))
+            elif not _is_folder(entry):
+                yield path
+            elif PICTURE_NAME.search(entry.name):
+                listing.refused.append(Refused(path, "a folder, not a picture"))
+            else:
+                waiting.append(path)
+
+
+def _check_names(root: Path, listing: Listing) -> None:
+    spelt: dict[str, str] = {}
+    for name in sorted(listing.classes):
+        first = spelt.setdefault(name.casefold(), name)
+        if first != name:
+            raise DataError(
+                f"{root}: class folders {first} and {name} differ in case alone; "
+                "rename or merge them"
+            )
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What is in a folder, in stable order."""
+    with _named(folder), os.scandir(folder) as entries:
+        return sorted(entries, key=lambda entry: stable_key(entry.name))
+
+
+def _is_hidden(entry: os.DirEntry[str]) -> bool:
+    return left_by_system(entry.name, _is_folder(entry))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a symbolic link to itself; whoever opens it will say so
+        return False
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    with _named(folder):
+        status = os.stat(f"{folder}{os.sep}.")  # noqa: PTH116 - the dot needs the right to enter
+    return status.st_dev, status.st_ino
+
+
+@contextlib.contextmanager
+def _named(folder: Path) -> Iterator[None]:
+    """DataError for what the system says of a folder."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise DataError(f"{folder}: no such folder") from None
+    except NotADirectoryError:
+        raise DataError(f"{folder}: not a folder") from None
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be listed: {error.strerror}") from None
+
+
+def text_of(path: str) -> str:
+    """A name that can be encoded: bytes of a name that are no UTF-8 become `\\udcff`."""
+    return path.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def printable(path: str) -> str:
+    """`text_of` on one line and without what moves a terminal's cursor: a tab becomes `\\t`."""
+    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text_of(path))

@@ -1,0 +1,140 @@
+"""The TFDS side of writing: what a prepared set holds, and a builder for people who use TFDS."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+from tensorflow_datasets.proto import tf_example_pb2
+
+from jaxgear.data.dataset import open_dataset
+from jaxgear.data.folder.read import Record
+from jaxgear.data.images import decode as images
+from jaxgear.data.tfds.shards import NAME
+
+FORMAT = "array_record"  # the one that TFDS reads and writes without TensorFlow
+
+_DESCRIPTION = """Photographs checked, grouped by likeness and split by jaxgear: no two pictures \
+that look alike are on two of train, val and test. The split left_out has near-duplicates of \
+pictures of other sides."""
+_CITATION = """@misc{jaxgear,
+  title = {jaxgear: photographs of outdoor gear, classified with JAX},
+  note = {pictures checked, grouped and split by `python -m jaxgear prepare`},
+}"""
+
+
+def features(classes: Sequence[str] | None) -> tfds.features.FeaturesDict:
+    """Features of a set; `classes` may be told later."""
+    return tfds.features.FeaturesDict(
+        {
+            "image": tfds.features.Image(shape=(None, None, 3)),
+            "label": tfds.features.ClassLabel(names=classes and list(classes)),
+            "path": tfds.features.Text(),
+            "sha256": tfds.features.Text(),  # of the file that the picture came from
+            "group": tfds.features.Text(),  # near-duplicates share one
+        }
+    )
+
+
+def serialize(record: Record, data: bytes) -> bytes:
+    """A record, of which `data` is the picture, as TFDS stores and parses it.
+
+    Built here, as TFDS' own checks of every value take four times as long.
+    """
+    example = tf_example_pb2.Example()
+    feature = example.features.feature
+    feature["label"].int64_list.value.append(record.label)
+    feature["image"].bytes_list.value.append(data)
+    for name in ("path", "sha256", "group"):
+        feature[name].bytes_list.value.append(getattr(record, name).encode())
+    return example.SerializeToString(deterministic=True)  # fields are a map, in any order
+
+
+def write_info(
+    folder: Path,
+    version: str,
+    classes: Sequence[str],
+    shards: dict[str, list[tuple[int, int]]],
+    metadata: dict[str, Any],
+) -> None:
+    """Writes what makes shards in `folder` a TFDS set, `dataset_info.json` last.
+
+    Args:
+        shards: of each split the number of records and bytes of its shards, in order.
+    """
+    info = tfds.core.DatasetInfo(
+        builder=tfds.core.DatasetIdentity(
+            name=NAME,
+            version=tfds.core.Version(version),
+            data_dir=str(folder),
+            module_name=__name__,
+        ),
+        description=_DESCRIPTION,
+        citation=_CITATION,
+        features=features(classes),
+        supervised_keys=("image", "label"),
+        metadata=tfds.core.MetadataDict(**metadata),
+    )
+    info.set_file_format(FORMAT)
+    template = tfds.core.ShardedFileTemplate(
+        data_dir=folder, dataset_name=NAME, filetype_suffix=FORMAT
+    )
+    info.set_splits(
+        tfds.core.splits.SplitDict(
+            tfds.core.SplitInfo(
+                name=split,
+                shard_lengths=[count for count, _ in sizes],
+                num_bytes=sum(size for _, size in sizes),
+                filename_template=template.replace(split=split),
+            )
+            for split, sizes in shards.items()
+        )
+    )
+    info.write_to_directory(folder)
+
+
+class Gear(tfds.core.GeneratorBasedBuilder):
+    """Builds the set of `python -m jaxgear prepare FOLDER OUT` with TFDS alone, on one process.
+
+    The folder of pictures is TFDS' `manual_dir`; nothing is downloaded:
+
+        Gear(data_dir=OUT, file_format="array_record").download_and_prepare(
+            download_config=tfds.download.DownloadConfig(manual_dir=FOLDER))
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    MANUAL_DOWNLOAD_INSTRUCTIONS = (
+        "manual_dir is the folder of pictures, <class>/<picture>. The photographs of Adventure "
+        "Works: `python -m scripts.get_gear` downloads them, or takes a zip, and checks them."
+    )
+    name = NAME
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=_DESCRIPTION,
+            citation=_CITATION,
+            features=features(None),
+            supervised_keys=("image", "label"),
+        )
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
+        dataset = open_dataset(str(dl_manager.manual_dir), size=32, seed=0, say=lambda line: None)
+        self.info.features["label"].names = list(dataset.classes)
+        return {side: self._generate_examples(dataset, side) for side in sorted(set(dataset.sides))}
+
+    def _generate_examples(self, dataset: Any, side: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        rows = zip(dataset.folder.records, dataset.groups, dataset.sides, strict=True)
+        for record, group, own in rows:
+            if own == side:
+                data = images.portable(dataset.folder.read(record), record.path)
+                yield (
+                    record.path,
+                    {
+                        "image": data,
+                        "label": record.label,
+                        "path": record.path,
+                        "sha256": record.sha256,
+                        "group": group,
+                    },
+                )

@@ -1,0 +1,110 @@
+"""Processes, and the pictures of a folder decoded on them, each in a `Workshop` of its own.
+
+Neither JAX nor TFDS is imported here, so that a process starts soon.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import connection
+from pathlib import Path
+from typing import Any
+
+from jaxgear.data.folder.walk import Refused
+from jaxgear.data.prepare.workshop import Staged, Workshop
+from jaxgear.errors import DataError
+
+_TASK = 32  # pictures that a process is given at a time
+
+
+def stage(
+    root: Path,
+    paths: Sequence[str],
+    place: Path,
+    *,
+    size: int | None,
+    workers: int,
+    known: frozenset[bytes],
+) -> Iterator[str | Staged | Refused]:
+    """`Workshop.stage` of all `paths`, in their order, on `workers` processes (1: on this one).
+
+    Raises:
+        DataError: a process was killed.
+    """
+    tasks = [paths[start : start + _TASK] for start in range(0, len(paths), _TASK)]
+    arguments = (root, place, size, known)
+    if workers == 1 or len(tasks) <= 1:
+        with Workshop(*arguments) as workshop:
+            for task in tasks:
+                yield from workshop.stage(task)
+    else:
+        yield from _parallel(tasks, min(workers, len(tasks)), arguments)
+
+
+_workshop: Workshop
+
+
+def _parallel(
+    tasks: list[Sequence[str]], workers: int, arguments: tuple
+) -> Iterator[str | Staged | Refused]:
+    waiting: deque = deque()
+    with processes(workers, _open_workshop, *arguments) as pool:
+        for task in tasks:
+            waiting.append(pool.submit(_work, task))
+            if len(waiting) > 8 * workers:  # enough ahead that none is idle
+                yield from waiting.popleft().result()
+        while waiting:
+            yield from waiting.popleft().result()
+
+
+def _open_workshop(*arguments) -> None:
+    """Called once in each process."""
+    global _workshop
+    _workshop = Workshop(*arguments)
+
+
+def _work(paths: Sequence[str]) -> list[str | Staged | Refused]:
+    return _workshop.stage(paths)
+
+
+@contextlib.contextmanager
+def processes(
+    workers: int, begin: Callable[..., None] | None = None, *arguments: Any
+) -> Iterator[ProcessPoolExecutor]:
+    """New processes, in each of which `begin(*arguments)` is called first; they end with this one.
+
+    Raises:
+        DataError: one was killed.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, spawn, _begin, (begin, arguments))
+    try:
+        yield pool
+    except BrokenProcessPool:
+        raise DataError(
+            "a process was killed (out of memory?); start again to go on, with fewer --workers (1 "
+            "where Python reads its program from a pipe)"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _begin(begin: Callable[..., None] | None, arguments: tuple) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if begin is not None:
+        begin(*arguments)
+
+
+def _end_with_parent() -> None:
+    """Ends this process when the one that started it is killed, which nothing else tells it."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    connection.wait([parent.sentinel])
+    os._exit(1)

@@ -1,0 +1,119 @@
+"""Finds and opens sets that TensorFlow Datasets has prepared, whoever made them."""
+
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+from tensorflow_datasets.proto import tf_example_pb2
+
+from jaxgear.data.folder.names import split_of
+from jaxgear.data.folder.walk import printable
+from jaxgear.errors import DataError
+from jaxgear.files import from_json, read_regular
+from jaxgear.paths import expanded
+
+_KNOWN = "tensorflow_datasets.core.features."
+
+
+def side_of(split: str) -> str | None:
+    """The side that a split of a set is; None if it is none."""
+    return split if split == "left_out" else split_of(split) or None
+
+
+def newest_version(base: Path) -> Path | None:
+    """The newest prepared version in the folder of a set."""
+    found = {path.parent for path in base.glob("*/dataset_info.json")}
+    versions = [path for path in found if tfds.core.Version.is_valid(path.name)]
+    return max(versions, key=lambda path: tfds.core.Version(path.name), default=None)
+
+
+def newest(source: str) -> Path:
+    """The folder of the newest version of the set that "NAME[:CONFIG]@DIR" names."""
+    name, at, folder = source.partition("@")
+    if not (name and at and folder):
+        raise DataError(f"tfds:{source}: expected tfds:NAME@DIR or tfds:NAME:CONFIG@DIR")
+    base = Path(expanded(folder)).joinpath(*name.split(":", 1))
+    newest = newest_version(base)
+    if newest is None:
+        configs = sorted({path.parts[-3] for path in base.glob("*/*/dataset_info.json")})
+        hint = f"; it has the configs {', '.join(configs)}: tfds:NAME:CONFIG@DIR" if configs else ""
+        raise DataError(f"{base}: no prepared TFDS set there{hint}")
+    return newest
+
+
+def open_set(root: Path) -> tuple[tfds.core.DatasetBuilder, str, str]:
+    """A prepared set, and the names of its image and label features."""
+    _check_features(root)
+    try:
+        builder = tfds.builder_from_directory(root)
+    except (MemoryError, ImportError):
+        raise
+    except Exception as error:  # TFDS and protobuf each have their own kinds
+        raise DataError(f"{root}: not a readable TFDS set ({first_line(error)})") from error
+    image = _feature(builder, "image", tfds.features.Image)
+    return builder, image, _feature(builder, "label", tfds.features.ClassLabel)
+
+
+def _check_features(root: Path) -> None:
+    """Refuses a set that names features which are not TFDS' own: it would import and so run them.
+
+    Any module in the working directory can be named, so also one that lies beside the set.
+    """
+    path = root / "features.json"
+    if not path.is_file():
+        return  # not a set, as `builder_from_directory` says
+    try:
+        waiting = [from_json(read_regular(path, 2**24))]
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: not readable ({first_line(error)})") from error
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            for key in ("pythonClassName", "type"):
+                name = value.get(key, "")
+                if isinstance(name, str) and "." in name and not name.startswith(_KNOWN):
+                    raise DataError(f"{path}: refused, it would import {printable(name)[:80]!r}")
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+
+
+def sources_of(builder: tfds.core.DatasetBuilder, image: str) -> dict[str, Any]:
+    """The rows of each split that is a side, with pictures left encoded."""
+    decoders = {image: tfds.decode.SkipDecoding()}
+    try:
+        return {
+            split: builder.as_data_source(split, decoders=decoders)
+            for split in sorted(builder.info.splits)
+            if side_of(split)
+        }
+    except NotImplementedError:
+        raise DataError(
+            f"{builder.data_dir}: stored as {builder.info.file_format.value}, which needs "
+            'TensorFlow; prepare it again with file_format="array_record"'
+        ) from None
+
+
+def _feature(builder: tfds.core.DatasetBuilder, usual: str, kind: type) -> str:
+    """The name of the set's feature of a kind: the usual name, or the only one of that kind."""
+    names = [name for name, feature in builder.info.features.items() if isinstance(feature, kind)]
+    if usual in names:
+        return usual
+    if len(names) != 1:
+        raise DataError(
+            f"{builder.data_dir}: not an image classification set: {len(names)} features of kind "
+            f"{kind.__name__}, none called {usual}"
+        )
+    return names[0]
+
+
+def bytes_of(rows: Any, index: int, feature: str) -> bytes:
+    """One feature of a row that is stored as bytes, without TFDS' parsing of the others, which
+    takes five times as long.
+    """
+    example = tf_example_pb2.Example.FromString(rows.data_source[index])
+    return example.features.feature[feature].bytes_list.value[0]
+
+
+def first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).strip().splitlines()[0]

@@ -1,0 +1,199 @@
+"""Shards of a prepared set, and beside each a table of what is in it.
+
+A table (`<shard>.npz`) has a row a record, in order, so that a set is opened without reading its
+pictures. `SHA256SUMS` has the sum of every shard and table, as `sha256sum --check` reads it. No
+file is changed once it is written.
+"""
+
+import contextlib
+import hashlib
+import io
+import os
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from jaxgear.data.folder.read import Record
+from jaxgear.errors import DataError
+from jaxgear.files import read_regular
+
+NAME = "gear"  # of the TFDS set
+FEATURES = {"image", "label", "path", "sha256", "group"}  # of its records
+SUMS = "SHA256SUMS"
+UNFINISHED = ".new-"  # before the name of a version that is being written
+
+_LIMIT = 2**31  # bytes of one table; a picture takes under one kilobyte
+# Single records, as they are read at random; JPEG and PNG are packed already.
+_OPTIONS = "group_size:1,uncompressed"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One array_record file."""
+
+    path: Path
+    split: str  # also the side of its records
+    records: tuple[Record, ...]
+    stored: tuple[str, ...]  # sha256 (hex) of the bytes of each picture in it
+    sums: tuple[str, str]  # sha256 (hex) of the shard and of its table
+
+
+def shard_name(split: str, index: int, count: int) -> str:
+    """As TFDS names it."""
+    return f"{NAME}-{split}.array_record-{index:05d}-of-{count:05d}"
+
+
+def table_of(shard: Path) -> Path:
+    """Where the table of a shard is."""
+    return shard.with_name(shard.name + ".npz")
+
+
+def write_shard(shard: Shard, rows: Iterable[bytes]) -> tuple[str, str]:
+    """Writes a shard of new records and its table, both of which are on the disk when it returns.
+
+    Args:
+        shard: all of it but its sums.
+        rows: each record serialised, with its picture.
+
+    Returns:
+        Its sums.
+
+    Raises:
+        DataError: the disk is full.
+    """
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    path, records = shard.path, shard.records
+    try:
+        with contextlib.closing(ArrayRecordWriter(os.fspath(path), _OPTIONS)) as writer:
+            for row in rows:
+                writer.write(row)
+    except RuntimeError as error:  # of array_record, as on a full disk
+        raise DataError(f"{path}: cannot be written: {str(error).splitlines()[0]}") from error
+    table = table_of(path)
+    columns = {
+        "path": np.frombuffer("\0".join(r.path for r in records).encode(), np.uint8),
+        "sha256": _digests(r.sha256 for r in records),
+        "stored": _digests(shard.stored),
+        "group": np.array([r.group for r in records], "S12"),
+        "look": np.stack([np.frombuffer(r.look, np.uint8) for r in records]),
+        "label": np.array([r.label for r in records], np.int32),
+        "height": np.array([r.height for r in records], np.int32),
+        "width": np.array([r.width for r in records], np.int32),
+        "bytes": np.array(path.stat().st_size, np.int64),
+    }
+    with table.open("wb") as file:
+        np.savez(file, **columns)
+    return _sum_and_sync(path), _sum_and_sync(table)
+
+
+def write_sums(folder: Path, shards: Iterable[Shard]) -> None:
+    """Writes `SHA256SUMS` for shards in `folder`."""
+    lines = [
+        f"{digest}  {path.name}\n"
+        for shard in shards
+        for path, digest in zip((shard.path, table_of(shard.path)), shard.sums, strict=True)
+    ]
+    (folder / SUMS).write_text("".join(lines))
+
+
+def read_shards(folder: Path, counts: dict[str, int], classes: int) -> list[Shard]:
+    """The shards of a set by their tables: `counts` of them in each split.
+
+    That a shard is there in its full length is checked; its content, where it is read.
+
+    Raises:
+        DataError: a table or shard that is missing or damaged, by name.
+    """
+    try:
+        lines = read_regular(folder / SUMS, _LIMIT).decode().splitlines()
+        sums = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
+    except (OSError, ValueError) as error:
+        raise _damaged(folder / SUMS, error) from None
+    return [
+        _read_shard(folder / shard_name(split, index, count), split, sums, classes)
+        for split, count in counts.items()
+        for index in range(count)
+    ]
+
+
+def _read_shard(path: Path, split: str, sums: dict[str, str], classes: int) -> Shard:
+    table = table_of(path)
+    try:
+        data = read_regular(table, _LIMIT)
+        if hashlib.sha256(data).hexdigest() != sums.get(table.name):
+            raise ValueError(f"not as {SUMS} has it")
+        with np.load(io.BytesIO(data), allow_pickle=False) as columns:
+            records, stored, size = _rows(dict(columns), split, classes)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
+        raise _damaged(table, error) from None
+    try:
+        found, digest = path.stat().st_size, sums[path.name]
+        if found != size:
+            raise ValueError(f"{found} bytes instead of {size}")
+    except (OSError, ValueError, KeyError) as error:
+        raise _damaged(path, error) from None
+    return Shard(path, split, records, stored, (digest, sums[table.name]))
+
+
+def _damaged(path: Path, error: Exception) -> DataError:
+    why = error.strerror if isinstance(error, OSError) else error
+    return DataError(
+        f"{path}: missing or damaged ({why}); remove {path.parents[1]} and prepare it again"
+    )
+
+
+def _rows(
+    columns: dict[str, np.ndarray], split: str, classes: int
+) -> tuple[tuple[Record, ...], tuple[str, ...], int]:
+    paths = columns["path"].tobytes().decode().split("\0")
+    label, look = columns["label"], columns["look"]
+    sizes = {len(column) for name, column in columns.items() if name not in ("path", "bytes")}
+    if sizes != {len(paths)} or look.dtype != np.uint8 or look.ndim != 2:
+        raise ValueError("columns that do not fit each other")
+    if label.min() < 0 or label.max() >= classes:
+        raise ValueError("a label that is no class")
+    looks, width = look.tobytes(), look.shape[1]
+    records = tuple(
+        Record(
+            path=path,
+            sha256=sha256,
+            label=number,
+            side=split,
+            height=height,
+            width=breadth,
+            look=looks[row * width : (row + 1) * width],
+            group=group.decode(),
+        )
+        for row, (path, sha256, group, number, height, breadth) in enumerate(
+            zip(
+                paths,
+                _hexadecimal(columns["sha256"]),
+                columns["group"].tolist(),
+                label.tolist(),
+                columns["height"].tolist(),
+                columns["width"].tolist(),
+                strict=True,
+            )
+        )
+    )
+    return records, tuple(_hexadecimal(columns["stored"])), int(columns["bytes"])
+
+
+def _digests(hexadecimal: Iterable[str]) -> np.ndarray:
+    """u8 [N, 32]"""
+    return np.frombuffer(bytes.fromhex("".join(hexadecimal)), np.uint8).reshape(-1, 32)
+
+
+def _hexadecimal(digests: np.ndarray) -> list[str]:
+    text = digests.tobytes().hex()
+    return [text[start : start + 64] for start in range(0, len(text), 64)]
+
+
+def _sum_and_sync(path: Path) -> str:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,62 @@
+"""The curves of several runs in one picture."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.ticker import MaxNLocator
+
+from jaxgear.evaluation.plots import fonts
+from jaxgear.evaluation.plots.figures import Figure, describe, top_at_one
+from jaxgear.training.runs import history
+
+# Okabe and Ito (2008), told apart with every kind of colour vision; without yellow, too light here.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#222222")
+STYLES = ("-", "--", "-.", ":")
+MOST = len(COLOURS) * len(STYLES)  # groups that can be told apart, and runs of one that are drawn
+
+
+def runs(groups: Mapping[str, Sequence[Sequence[history.Row]]]) -> Figure:
+    """Validation loss and accuracy by epoch: each run thin, the mean of each group's runs thick.
+
+    The mean ends where the first of a group's runs ends, so that all its points are of the same
+    runs. A ring marks each run's best epoch. Of more than `MOST` groups, those of lowest validation
+    loss; of more than `MOST` runs of a group, the first.
+    """
+    title = ""
+    if len(groups) > MOST:
+        title = f"The {MOST} of {len(groups)} groups with the lowest mean validation loss"
+        best = sorted(groups, key=lambda label: _mean_of_best(groups[label]))[:MOST]
+        groups = {label: groups[label] for label in groups if label in best}
+    figure = Figure(figsize=(10, 4.2 + 0.22 * len(groups)), layout="constrained")
+    if title:
+        figure.suptitle(title, fontsize=10)
+    losses, accuracies = figure.subplots(1, 2)
+    for axes, name in ((losses, "loss"), (accuracies, "accuracy")):
+        for index, (label, members) in enumerate(groups.items()):
+            colour = COLOURS[index % len(COLOURS)]
+            style = STYLES[index // len(COLOURS) % len(STYLES)]
+            values = [[getattr(row, f"val_{name}") for row in rows] for rows in members]
+            for rows, line in zip(members[:MOST], values[:MOST], strict=True):
+                epochs = [row.epoch for row in rows]
+                axes.plot(epochs, line, style, color=colour, linewidth=0.8, alpha=0.55)
+                best = history.best(rows)
+                axes.plot(best.epoch, getattr(best, f"val_{name}"), "o", color=colour, mfc="none")
+            common = min(map(len, values))
+            mean = np.mean([line[:common] for line in values], axis=0)
+            epochs = [row.epoch for row in members[0][:common]]
+            count = f" ({len(members)} runs)" if len(members) > 1 else ""
+            label = fonts.fit(label, 8, 9) + count
+            axes.plot(epochs, mean, style, color=colour, linewidth=2.2, label=label)
+        describe(axes, "epoch", f"validation {name}")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    losses.set_ylim(bottom=0)
+    top_at_one(accuracies)
+    handles, labels = losses.get_legend_handles_labels()
+    legend = figure.legend(handles, labels, loc="outside lower left", frameon=False)
+    for text in legend.get_texts():
+        text.set(**fonts.style(text.get_text(), 9))
+    return figure
+
+
+def _mean_of_best(members: Sequence[Sequence[history.Row]]) -> float:
+    return float(np.mean([history.best(rows).val_loss for rows in members]))

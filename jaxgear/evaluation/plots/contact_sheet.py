@@ -1,0 +1,59 @@
+"""Pairs of near-duplicates side by side, to see with one's own eyes whether they are."""
+
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from jaxgear.data.folder.read import Folder, Record
+from jaxgear.data.folder.walk import printable
+from jaxgear.data.images.decode import letterbox
+from jaxgear.evaluation.plots import figures as plots
+
+MOST = 24  # pairs
+PIXELS = 240
+
+
+def pairs(folder: Folder, groups: Sequence[str]) -> list[tuple[Record, Record]]:
+    """Two pictures of each group of several: of different classes or sides where it has them.
+
+    Pairs of different classes come first, then those of different sides, then the rest.
+    """
+    members = defaultdict(list)
+    for record, group in zip(folder.records, groups, strict=True):
+        members[group].append(record)
+    found = []
+    for first, *others in members.values():
+        if others:
+            found.append((first, max(others, key=lambda other: _differ(first, other))))
+    return sorted(found, key=lambda pair: _differ(*pair), reverse=True)
+
+
+def _differ(a: Record, b: Record) -> tuple[bool, bool]:
+    return a.label != b.label, a.side != b.side
+
+
+def contact_sheet(folder: Folder, groups: Sequence[str]) -> plots.Figure | None:
+    """The first `MOST` of `pairs`, three pairs a row; None if there are none.
+
+    Raises:
+        DataError: a picture changed since the folder was read.
+    """
+    found = pairs(folder, groups)
+    if not found:
+        return None
+    shown = found[:MOST]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        records = [record for pair in shown for record in pair]
+        images = list(pool.map(lambda one: letterbox(folder.load(one), PIXELS), records))
+    tiles = []
+    for number, (record, image) in enumerate(zip(records, images, strict=True)):
+        classes, sides = _differ(*shown[number // 2])
+        warning = "another class" if classes else "another side" if sides else ""
+        name = printable(record.path)
+        label = folder.classes[record.label]
+        tiles.append(plots.Tile(image, f"{number // 2 + 1}", label, name, warning, bool(warning)))
+    title = f"{len(found)} pairs that look alike"
+    if len(shown) < len(found):
+        title = f"The first {len(shown)} of {title}"
+    return plots.grid(tiles, title, columns=min(6, len(tiles)))

@@ -1,0 +1,224 @@
+"""Arrays in, figures out: curves, confusion matrix, grid. Only `plots*.py` and fonts.py use
+matplotlib.
+
+Figures are made without pyplot: nothing is shown, nothing stays open, no display is needed.
+"""
+
+import io
+import math
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib.figure
+import numpy as np
+from jaxtyping import Int, UInt8
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from jaxgear.evaluation import metrics
+from jaxgear.evaluation.plots import fonts
+from jaxgear.files import write_bytes
+from jaxgear.training.runs import history
+
+TRAIN, VAL, BEST, WRONG = "#1b6ca8", "#d1662b", "#555555", "#b3261e"
+INK, FAINT, GRID, WARNING = "#222222", "#767676", "#dddddd", "#9a5b00"
+
+# A figure is no larger than this allows, whatever there is to show.
+MOST_CLASSES, MOST_TILES, TITLE_LINES = 40, 60, 6
+
+
+class Figure(matplotlib.figure.Figure):
+    """A figure that a notebook shows, although pyplot knows nothing of it."""
+
+    def _repr_png_(self) -> bytes:
+        return png(self)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One picture of a grid: a title in bold above it, lines below it."""
+
+    image: UInt8[np.ndarray, "H W 3"] | None  # None: could not be read
+    title: str
+    detail: str = ""  # in grey
+    name: str = ""  # in light grey
+    warning: str = ""  # in amber
+    wrong: bool = False  # title and frame in red
+
+
+def curves(rows: Sequence[history.Row], title: str = "") -> Figure:
+    """Average training and validation loss and accuracy of every epoch, the best epoch marked."""
+    figure = Figure(figsize=(10, 4))
+    # Drawn after every epoch: fixed margins take half the time of a computed layout.
+    margins = {"left": 0.06, "right": 0.99, "bottom": 0.13, "top": 0.83, "wspace": 0.16}
+    losses, accuracies = figure.subplots(1, 2, gridspec_kw=margins)
+    draw_curve(losses, rows, "loss")
+    draw_curve(accuracies, rows, "accuracy")
+    best = history.best(rows)
+    losses.legend(frameon=False)
+    losses.set_title(f"best epoch {best.epoch}: validation loss {best.val_loss:.3f}", fontsize=10)
+    accuracies.set_title(f"validation accuracy there {best.val_accuracy:.3f}", fontsize=10)
+    if title:
+        figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def draw_curve(axes: Axes, rows: Sequence[history.Row], name: str) -> None:
+    """The training and the validation line of "loss" or "accuracy"."""
+    epochs = [row.epoch for row in rows]
+    lines = (("train", TRAIN, "training (as optimised)"), ("val", VAL, "validation"))
+    for side, colour, label in lines:
+        values = [getattr(row, f"{side}_{name}") for row in rows]
+        axes.plot(epochs, values, color=colour, marker="o", markersize=3, label=label)
+    best = history.best(rows)
+    axes.axvline(best.epoch, color=BEST, linewidth=1, linestyle=":")
+    value = getattr(best, f"val_{name}")
+    axes.plot(best.epoch, value, "o", markersize=9, fillstyle="none", color=BEST)
+    describe(axes, "epoch", f"average {name}")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if name == "loss":
+        axes.set_ylim(bottom=0)
+    else:
+        top_at_one(axes)
+
+
+def top_at_one(axes: Axes) -> None:
+    """An accuracy axis that ends a little above 1, so that a marker there is whole."""
+    low = min(axes.get_ylim()[0], 0.99)
+    axes.set_ylim(low, 1 + 0.04 * (1 - low))
+
+
+def confusion(
+    table: Int[np.ndarray, "K K"] | Sequence[Sequence[int]],
+    classes: Sequence[str],
+    title: str = "",
+) -> Figure:
+    """Counts, each row shaded by its share of the true class; the empty cells stay empty.
+
+    Of more than `MOST_CLASSES` classes, those with the most mistakes and the others as one.
+    """
+    table, classes = metrics.most_confused(np.asarray(table), classes, MOST_CLASSES)
+    side = max(4.5, 0.55 * len(classes) + 2)
+    figure = Figure(figsize=(side, side), layout="constrained")
+    axes = figure.subplots()
+    share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    for true, predicted in zip(*np.nonzero(table), strict=True):
+        light = share[true, predicted] > 0.5
+        colour = "white" if light else (INK if true == predicted else WRONG)
+        axes.text(
+            predicted,
+            true,
+            int(table[true, predicted]),
+            ha="center",
+            va="center",
+            color=colour,
+            fontsize=9,
+        )
+    names = [fonts.fit(name, 1.8, 10) for name in classes]
+    axes.set_xticks(range(len(classes)), names, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(classes)), names)
+    for label in (*axes.get_xticklabels(), *axes.get_yticklabels()):
+        label.set(**fonts.style(label.get_text(), 10))
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    axes.spines[:].set_visible(False)
+    if title:
+        axes.set_title(title, fontsize=11)
+    return figure
+
+
+def grid(tiles: Sequence[Tile], title: str = "", columns: int | None = None) -> Figure:
+    """Pictures with titles, in rows; wrong ones titled in red with a red frame.
+
+    The first `MOST_TILES` are drawn, and of a title `TITLE_LINES` lines.
+    """
+    if len(tiles) > MOST_TILES:
+        title = f"The first {MOST_TILES} of {len(tiles)}. {title}"
+        tiles = tiles[:MOST_TILES]
+    if not tiles:
+        raise ValueError("no pictures, so there is no grid of them")
+    columns = columns or _columns(len(tiles))
+    rows = math.ceil(len(tiles) / columns)
+    lines = max(sum(map(bool, (t.detail, t.name, t.warning))) for t in tiles)
+    # In inches. Few pictures are shown large; all places are known, so no layout has to be found.
+    side = 4.0 if columns == 1 else 2.8 if columns <= 3 else 2.1
+    gap, margin, head, foot = 0.16, 0.25, 0.3, 0.2 * lines + 0.12
+    width = columns * (side + gap) - gap + 2 * margin
+    letters = int((width - 2 * margin) * 11)  # 12 points: 11 letters in an inch
+    wrapped = textwrap.wrap(title, letters, max_lines=TITLE_LINES, placeholder="…")
+    top = 0.24 * len(wrapped) + margin
+    height = rows * (head + side + foot) + top + margin / 2
+    figure = Figure(figsize=(width, height))
+    if wrapped:
+        text = "\n".join(map(fonts.drawable, wrapped))
+        at = {"x": margin / width, "y": 1 - margin / 2 / height, "ha": "left", "va": "top"}
+        figure.suptitle(text, **at, **fonts.style(text, 12), color=INK)
+    for place, tile in enumerate(tiles):
+        row, column = divmod(place, columns)
+        left = margin + column * (side + gap)
+        bottom = height - top - row * (head + side + foot) - head - side
+        axes = figure.add_axes((left / width, bottom / height, side / width, side / height))
+        _draw(axes, tile, side)
+    return figure
+
+
+def _draw(axes: Axes, tile: Tile, side: float) -> None:
+    """One tile of a grid; `side` is that of the axes, in inches."""
+    colour = WRONG if tile.wrong else INK
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_color(colour if tile.wrong else GRID)
+    axes.spines[:].set_linewidth(2 if tile.wrong else 1)
+    if tile.image is None:
+        axes.set_facecolor("#f3f3f3")
+        centre = {"ha": "center", "va": "center", "transform": axes.transAxes}
+        axes.text(0.5, 0.5, "unreadable", color=WRONG, fontsize=11, **centre)
+    else:
+        axes.imshow(tile.image)
+    text = fonts.fit(tile.title, side, 11, bold=True)
+    axes.set_title(text, color=colour, pad=5, **fonts.style(text, 11, bold=True))
+    below = ((tile.detail, INK), (tile.warning, WARNING), (tile.name, FAINT))
+    for number, (line, colour) in enumerate((text, c) for text, c in below if text):
+        text = fonts.fit(line, side, 8.5)
+        axes.annotate(
+            text,
+            (0.5, 0),
+            (0, -5 - 14.4 * number),
+            "axes fraction",
+            "offset points",
+            ha="center",
+            va="top",
+            color=colour,
+            **fonts.style(text, 8.5),
+        )
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Writes a PNG in one move; the same figure is the same bytes (no time, no version in it)."""
+    write_bytes(path, png(figure))
+
+
+def png(figure: Figure, dpi: int = 110) -> bytes:
+    """The bytes that `save` writes; a higher `dpi` for slides."""
+    file = io.BytesIO()
+    figure.savefig(file, dpi=dpi, metadata={"Software": None})
+    return file.getvalue()
+
+
+def _columns(tiles: int) -> int:
+    """A grid a little wider than high, with as few empty cells as that allows."""
+    if tiles <= 6:
+        return tiles if tiles <= 4 else 3
+    ideal = math.sqrt(1.6 * tiles)
+    return min(range(4, 9), key=lambda c: (-tiles % c > 1, abs(c - ideal)))
+
+
+def describe(axes: Axes, x: str, y: str) -> None:
+    """Names both axes; a light grid instead of a box."""
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.grid(color=GRID, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)

@@ -1,0 +1,118 @@
+"""What grids show: test pictures with what is right, and new ones with what is thought of them."""
+
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from jaxgear.bundle.bundle import Bundle
+from jaxgear.data.dataset import Side
+from jaxgear.data.folder.walk import printable
+from jaxgear.data.images.decode import letterbox, load_rgb
+from jaxgear.data.images.encoded import ImageError
+from jaxgear.evaluation.plots import figures as plots
+from jaxgear.prediction.predict import NONE, Prediction
+
+TESTED = 24  # tiles of test pictures
+MOST = 40  # tiles of new pictures: more than that nobody looks at on one page
+PIXELS = 440  # a picture at the size at which a single one is shown
+
+_REFUSED = f"refused: {NONE} of the classes"
+_SEEN = {
+    "train": "in the training data",
+    "val": "in the validation data",
+    "test": "in the test data",
+    "left_out": "in the data set, left out",
+}
+
+
+def prediction_grid(
+    bundle: Bundle, predictions: Prediction | Iterable[Prediction], total: int | None = None
+) -> plots.Figure:
+    """New pictures titled with class and probability, below it the second guess and the name.
+
+    Pictures that are in the bundle's data set are marked. The first `MOST` are shown, at a better
+    resolution than the network's, read again from where they are.
+
+    Args:
+        predictions: what `prediction.predict` gives, or one of them.
+        total: how many there are, where `predictions` are the first of more.
+
+    Raises:
+        ValueError: no predictions.
+    """
+    predictions = [predictions] if isinstance(predictions, Prediction) else list(predictions)
+    if not predictions:
+        raise ValueError("no predictions, so there is nothing to show")
+    total = total or len(predictions)
+    shown = predictions[:MOST]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        tiles = list(pool.map(lambda one: _tile(one, bundle.classes), shown))
+    count = f"{total} picture{'s' * (total != 1)}"
+    title = count if total == len(shown) else f"The first {len(shown)} of {count}"
+    if run := bundle.about.get("run"):
+        title += f", classified by {run}"
+    if accuracy := bundle.about.get("val_accuracy"):
+        title += f" (validation accuracy {accuracy:.3f})"
+    return plots.grid(tiles, title)
+
+
+def _tile(one: Prediction, classes: Sequence[str]) -> plots.Tile:
+    name = printable(Path(one.path).name)
+    if one.probs is None:
+        return plots.Tile(None, "no prediction", one.error or "", name)
+    try:
+        image = letterbox(load_rgb(one.path), PIXELS)
+    except ImageError:  # gone or changed since
+        image = one.image
+    best, *others = np.argsort(-one.probs, kind="stable")
+    if one.refused:
+        title, second = NONE, f"no gear; most like {_words(classes[best])}"
+        return plots.Tile(image, title, second, name, _SEEN.get(one.side, ""))
+    second = f"then {_words(classes[others[0]])} {one.probs[others[0]]:.2f}" if others else ""
+    return plots.Tile(
+        image,
+        f"{_words(classes[best])} {one.probs[best]:.2f}",
+        second,
+        name,
+        _SEEN.get(one.side, ""),
+    )
+
+
+def test_tiles(bundle: Bundle, side: Side, logits: Float[np.ndarray, "N K"]) -> list[plots.Tile]:
+    """Wrong pictures first, most confident ahead, then right ones of every class in turn. Those
+    that the model takes for no gear say so below.
+    """
+    probs, scores = bundle.probs(logits), bundle.score(logits)
+    predicted, sure = probs.argmax(axis=1), probs.max(axis=1)
+    wrong = np.flatnonzero(predicted != side.labels)
+    wrong = wrong[np.argsort(-sure[wrong])][: TESTED // 2]
+    right = np.flatnonzero(predicted == side.labels)
+    right = right[np.argsort(side.labels[right], kind="stable")]
+    of_class = side.labels[right]
+    place = np.arange(len(right)) - np.searchsorted(of_class, of_class)  # within its class
+    right = right[np.lexsort((of_class, place))][: TESTED - len(wrong)]
+    names = [_words(name) for name in bundle.classes]
+    return [
+        plots.Tile(
+            side.images[i],
+            *_verdict(names[side.labels[i]], names[predicted[i]], sure[i]),
+            warning=_REFUSED if bundle.refuses(scores[i]) else "",
+            wrong=bool(predicted[i] != side.labels[i]),
+        )
+        for i in (*wrong, *right)
+    ]
+
+
+def _verdict(true: str, predicted: str, sure: np.floating) -> tuple[str, str]:
+    """Title and detail of a test picture: its class, and the predicted one."""
+    if true == predicted:
+        return f"{true} {sure:.2f}", ""
+    return true, f"taken for {predicted} {sure:.2f}"
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")

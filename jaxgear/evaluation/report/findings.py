@@ -1,0 +1,192 @@
+"""What a report says of a finished run that its files do not: computed from model and pictures."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+from PIL import Image
+
+from jaxgear.bundle.bundle import Bundle
+from jaxgear.data.folder.read import Folder, pixels
+from jaxgear.data.images.decode import letterbox
+from jaxgear.errors import CheckpointError
+from jaxgear.evaluation import calibration, explain, metrics
+from jaxgear.evaluation.finished import FinishedRun, Picture
+from jaxgear.evaluation.no_gear import refusal
+from jaxgear.evaluation.own_pictures import only, open_source, said_of, trained_on_test
+from jaxgear.evaluation.report.near_duplicates import THUMBNAIL, Twins, find_twins
+from jaxgear.prediction.predict import NONE, Predictor
+
+TOP_LOSSES = 24
+TOP_REFUSED = 12
+
+
+@dataclasses.dataclass(frozen=True)
+class Shown:
+    """A picture with what the network makes of it."""
+
+    picture: Picture
+    predicted: str  # the likeliest class
+    prob: float  # of that class, calibrated
+    label_prob: float  # of the labelled class
+    score: float  # how much it looks like gear (`Bundle.score`)
+    refused: bool  # its score is too low: `NONE` of the classes
+    image: UInt8[np.ndarray, "T T 3"]
+    overlay: UInt8[np.ndarray, "T T 3"] | None  # where it saw `predicted`; None: no convolution
+
+    @property
+    def loss(self) -> float:
+        """Cross-entropy in nats."""
+        return -float(np.log(max(self.label_prob, 1e-12)))
+
+    @property
+    def verdict(self) -> str:
+        """What `predict` prints of it."""
+        return f"{NONE} {self.score:.2f}" if self.refused else f"{self.predicted} {self.prob:.2f}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Refusals:
+    """Test pictures, all of gear, that the model takes for none."""
+
+    promise: str  # what the threshold accepts, by kind of picture
+    right: int  # whose likeliest class is their label
+    by_class: dict[str, int]  # of the label
+    lowest: list[Shown]  # the lowest scores first
+
+    @property
+    def n(self) -> int:
+        """How many there are."""
+        return sum(self.by_class.values())
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+    """Of the test side: bins and expected calibration error without and with the temperature."""
+
+    temperature: float
+    before: list[calibration.Bin]
+    after: list[calibration.Bin]
+    error_before: float
+    error_after: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Findings:
+    """All of it."""
+
+    summary: dict[str, Any]  # as test.json
+    misses: list[Shown]  # of val and test, the largest loss first
+    seen_by: str  # the method of their maps
+    calibration: Calibration
+    refusals: Refusals | None  # None: the model takes every picture for gear
+    twins: Twins
+    trained_on: list[str]  # sentences about test pictures that were trained on
+
+
+def find(run: FinishedRun, source: str | None = None) -> Findings:
+    """Predicts the validation and test sides of `splits.json` with the run's bundle.
+
+    `source` overrides where the run's config says that the pictures are.
+
+    Raises:
+        CheckpointError: the run has no model yet.
+        DataError: the pictures are not there, or not those of the run.
+    """
+    bundle = Bundle.load(run.path)
+    folder = open_source(run, source, bundle.size)
+    val, test = run.side("val"), run.side("test")
+    pictures = val + test
+    used = only(folder, run, pictures, source)
+    images = pixels(used, bundle.size)
+    labels = np.array([bundle.classes.index(picture.name) for picture in pictures], np.int32)
+    logits = Predictor(bundle).logits(images)
+    show = _Show(bundle, used, pictures, images, logits, labels)
+    tested = slice(len(val), None)
+    summary = metrics.summarise(logits[tested], labels[tested], bundle.classes, bundle.temperature)
+    return Findings(
+        summary=summary | refusal.acceptance(bundle, logits[tested]),
+        seen_by=explain.method(bundle),
+        misses=show(np.argsort(show.of_label, kind="stable")[:TOP_LOSSES]),
+        calibration=_calibration(logits[tested], labels[tested], bundle.temperature),
+        refusals=_refusals(bundle, show, len(val)),
+        twins=find_twins(run, folder),
+        trained_on=said_of(run, trained_on_test(run)),
+    )
+
+
+class _Show:
+    """Rows of the arrays -> what is shown of them; `pictures`, and the records of `folder`, are in
+    the order of the arrays.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        folder: Folder,
+        pictures: tuple[Picture, ...],
+        images: UInt8[np.ndarray, "N S S 3"],
+        logits: Float[np.ndarray, "N K"],
+        labels: Int[np.ndarray, " N"],
+    ):
+        self.bundle, self.folder, self.pictures, self.images = bundle, folder, pictures, images
+        self.labels = labels
+        self.probs = np.exp(calibration.log_softmax(logits, bundle.temperature))
+        self.of_label = self.probs[np.arange(len(labels)), labels]
+        self.scores = bundle.score(logits)
+
+    def __call__(self, rows: Int[np.ndarray, " M"]) -> list[Shown]:
+        predicted = self.probs[rows].argmax(axis=1).astype(np.int32)
+        try:
+            maps = explain.heat_maps(self.bundle, self.images[rows], predicted)
+        except CheckpointError:
+            maps = [None] * len(rows)
+        return [self._one(*row) for row in zip(rows, predicted, maps, strict=True)]
+
+    def _one(
+        self, i: np.integer, label: np.integer, heat: Float[np.ndarray, "S S"] | None
+    ) -> Shown:
+        thumbnail = letterbox(self.folder.load(self.folder.records[i]), THUMBNAIL)
+        return Shown(
+            self.pictures[i],
+            self.bundle.classes[label],
+            float(self.probs[i, label]),
+            float(self.of_label[i]),
+            float(self.scores[i]),
+            self.bundle.refuses(self.scores[i]),
+            thumbnail,
+            None if heat is None else explain.overlay(thumbnail, _resize(heat, THUMBNAIL)),
+        )
+
+
+def _resize(heat: Float[np.ndarray, "S S"], size: int) -> Float[np.ndarray, "T T"]:
+    return np.asarray(Image.fromarray(heat).resize((size, size), Image.Resampling.BILINEAR))
+
+
+def _refusals(bundle: Bundle, show: _Show, first: int) -> Refusals | None:
+    """Of the rows from `first` on."""
+    if bundle.accept_from is None:
+        return None
+    order = first + np.argsort(show.scores[first:], kind="stable")
+    rows = order[: sum(map(bundle.refuses, show.scores[order]))]
+    counts = np.bincount(show.labels[rows], minlength=len(bundle.classes))
+    return Refusals(
+        promise=refusal.promise(bundle),
+        right=int((show.probs[rows].argmax(axis=1) == show.labels[rows]).sum()),
+        by_class=dict(zip(bundle.classes, counts.tolist(), strict=True)),
+        lowest=show(rows[:TOP_REFUSED]),
+    )
+
+
+def _calibration(
+    logits: Float[np.ndarray, "N K"], labels: Int[np.ndarray, " N"], temperature: float
+) -> Calibration:
+    before, after = (np.exp(calibration.log_softmax(logits, t)) for t in (1.0, temperature))
+    return Calibration(
+        temperature,
+        calibration.reliability(before, labels),
+        calibration.reliability(after, labels),
+        calibration.expected_calibration_error(before, labels),
+        calibration.expected_calibration_error(after, labels),
+    )

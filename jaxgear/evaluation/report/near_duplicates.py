@@ -1,0 +1,56 @@
+"""Near-duplicates among the pictures of a finished run, and on which sides the split put them."""
+
+import collections
+import dataclasses
+
+import numpy as np
+from jaxtyping import UInt8
+
+from jaxgear.data.folder.read import Folder
+from jaxgear.data.images.decode import letterbox
+from jaxgear.evaluation.finished import SIDES, FinishedRun, Picture
+
+GROUPS, MEMBERS = 8, 6  # groups that are shown, and pictures of each
+THUMBNAIL = 192  # pixels
+
+
+@dataclasses.dataclass(frozen=True)
+class Twins:
+    """Near-duplicates, and on which sides the split put them."""
+
+    groups: int  # with more than one picture
+    pictures: dict[str, int]  # in such groups, by side
+    straddling: int  # groups with pictures on two of train, val and test: 0, or the split is wrong
+    examples: list[list[tuple[Picture, UInt8[np.ndarray, "T T 3"]]]]
+
+
+def find_twins(run: FinishedRun, folder: Folder) -> Twins:
+    """Those that `splits.json` lists; examples are of pictures that are still in `folder`."""
+    records = {record.sha256: record for record in folder.records}
+    members: dict[str, list[Picture]] = collections.defaultdict(list)
+    for picture in run.pictures:
+        members[picture.group].append(picture)
+    groups = [found for found in members.values() if len(found) > 1]
+    groups.sort(key=_telling)
+    sides = collections.Counter(picture.side for found in groups for picture in found)
+    kept = [{picture.side for picture in found} - {"left_out"} for found in groups]
+    examples = [
+        [
+            (picture, letterbox(folder.load(records[picture.sha256]), THUMBNAIL))
+            for picture in found[:MEMBERS]
+            if picture.sha256 in records
+        ]
+        for found in groups[:GROUPS]
+    ]
+    return Twins(
+        groups=len(groups),
+        pictures={side: sides[side] for side in SIDES},
+        straddling=sum(len(found) > 1 for found in kept),
+        examples=[shown for shown in examples if shown],
+    )
+
+
+def _telling(group: list[Picture]) -> tuple:
+    """Sorts groups that are tested on ahead, and among them those that were cut, and large ones."""
+    sides = {picture.side for picture in group}
+    return not sides & {"val", "test"}, -len(sides), -len(group), group[0].path

@@ -1,0 +1,105 @@
+"""The sections of a report that show pictures."""
+
+from collections import Counter
+
+from jaxgear.evaluation.finished import SIDES, FinishedRun
+from jaxgear.evaluation.no_gear.refusal import ACCEPTS_ALL
+from jaxgear.evaluation.report import page
+from jaxgear.evaluation.report.findings import Findings, Shown
+from jaxgear.evaluation.report.near_duplicates import Twins
+
+_SIDE_NAMES = {"train": "training", "val": "validation", "test": "test", "left_out": "left out"}
+
+
+def losses(found: Findings) -> str:
+    """The pictures whose label is least likely, and where the network looked."""
+    return page.paragraph(
+        "Test and validation pictures whose label the network finds least likely, worst first: "
+        "look here for wrong labels. Beside each, what spoke for the predicted class "
+        f"({found.seen_by}): red most, then yellow and green."
+    ) + _cards(found.misses)
+
+
+def refusals(found: Findings) -> str:
+    """How many test pictures are taken for no gear, and which."""
+    if found.refusals is None:
+        return page.paragraph(f"This model {ACCEPTS_ALL}.")
+    refused, n, least = found.refusals, found.summary["n"], found.summary["accept_from"]
+    parts = [
+        page.paragraph(
+            f"A picture with a score below {least:.3f} is taken for no gear, and its class is "
+            f"none. The score is the largest logit; {refused.promise}. "
+            "All test pictures show gear, so each refused one is a mistake. Other figures of this "
+            "page count every picture by its likeliest class, refused or not."
+        ),
+        page.facts(
+            [
+                ("Gear from a score of", f"{least:.3f}"),
+                ("Test pictures refused", f"{refused.n:,} of {n:,}"),
+                ("Accepted", f"{found.summary['accepted']:.3f}"),
+                ("Refused, with the right class", f"{refused.right:,} of {refused.n:,}"),
+            ]
+        ),
+    ]
+    if refused.n:
+        count = f"The {len(refused.lowest)} lowest scores" if refused.n > 1 else "Its score"
+        parts.append(page.paragraph(f"{count}, and what spoke for the likeliest class:"))
+        parts.append(_cards(refused.lowest))
+    return "".join(parts)
+
+
+def _cards(shown: list[Shown]) -> str:
+    cards = ""
+    for one in shown:
+        picture = one.picture
+        alt = f"{picture.name}, {picture.path}"
+        images = page.picture(one.image, alt)
+        if one.overlay is not None:
+            images += page.picture(one.overlay, f"where the network saw {one.predicted}")
+        wrong = one.predicted != picture.name
+        verdict = one.verdict + (f" (most like {one.predicted})" if one.refused else "")
+        if wrong:
+            verdict += f", labelled {picture.name} {one.label_prob:.2f}"
+        elif not one.refused:
+            verdict += " (right)"
+        cards += (
+            f'<li><figure><div class="row">{images}</div><figcaption>'
+            f"<strong{' class=amiss' if wrong or one.refused else ''}>{page.text(verdict)}</strong>"
+            f"{page.text(picture.path)} ({_SIDE_NAMES[picture.side]}, loss {one.loss:.2f})"
+            "</figcaption></figure></li>\n"
+        )
+    return f'<ul class="cards">{cards}</ul>'
+
+
+def sides(run: FinishedRun, twins: Twins) -> str:
+    """How many pictures are on which side, and how near-duplicates were kept apart."""
+    counts = Counter((picture.name, picture.side) for picture in run.pictures)
+    rows = [[name, *(str(counts[name, side]) for side in SIDES)] for name in run.classes]
+    totals = Counter(picture.side for picture in run.pictures)
+    rows.append(["all", *(str(totals[side]) for side in SIDES)])
+    parts = [
+        page.table("Pictures by class and side", ["class", *_SIDE_NAMES.values()], rows),
+        "<h3>Near-duplicates</h3>",
+    ]
+    if not twins.groups:
+        return "".join(parts) + page.paragraph("No two pictures look alike.")
+    shown = ", ".join(f"{twins.pictures[side]} {_SIDE_NAMES[side]}" for side in SIDES)
+    parts.append(
+        page.paragraph(
+            f"{twins.groups} groups of pictures that look alike (the same photograph resized, "
+            f"re-encoded or recoloured) hold {sum(twins.pictures.values())} pictures: {shown}. "
+            + (
+                "All that are used of a group are on one side; the others are left out."
+                if not twins.straddling
+                else f"Of {twins.straddling} groups there are pictures on several sides: the "
+                "folder's own sides put them there, and the test is easier for it."
+            )
+        )
+    )
+    for members in twins.examples:
+        cells = "".join(
+            page.figure(page.picture(image, p.path), f"{_SIDE_NAMES[p.side]}: {p.path}")
+            for p, image in members
+        )
+        parts.append(f'<div class="row group">{cells}</div>')
+    return "".join(parts)

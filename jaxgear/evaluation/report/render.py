@@ -1,0 +1,213 @@
+"""One HTML page about a run: how it was trained, what it gets wrong, and what it was trained on.
+
+The page is complete in itself and opens from disk.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxgear.evaluation.finished import FinishedRun
+from jaxgear.evaluation.metrics import most_confused, wilson_interval
+from jaxgear.evaluation.plots import report as plots_report
+from jaxgear.evaluation.plots.figures import MOST_CLASSES
+from jaxgear.evaluation.report import page
+from jaxgear.evaluation.report import pictures as report_pictures
+from jaxgear.evaluation.report import robustness as report_robustness
+from jaxgear.evaluation.report.findings import Calibration, Findings
+from jaxgear.evaluation.robustness.measure import Beside, Robustness
+from jaxgear.training.runs import history
+
+PAIRS = 10  # most confused pairs that are listed
+
+
+def render(
+    run: FinishedRun,
+    found: Findings,
+    robustness: Robustness | None = None,
+    beside: Sequence[Beside] = (),
+) -> str:
+    """The whole page; `robustness` where it was measured, with that of other runs beside it."""
+    sections = {
+        "training": ("Training", _training(run)),
+        "classes": ("Test by class", _classes(found)),
+        "confusion": ("Confusions", _confusion(run, found)),
+        "losses": ("Largest losses", report_pictures.losses(found)),
+        "calibration": ("Calibration", _calibration(found.calibration, found.summary["n"])),
+        "no-gear": ("No gear", report_pictures.refusals(found)),
+        "robustness": ("Robustness", report_robustness.section(robustness, beside)),
+        "data": ("Pictures and their split", report_pictures.sides(run, found.twins)),
+        "setup": ("Config and environment", _setup(run)),
+    }
+    return page.document(run.path.resolve().name, sections, _head(run, found))
+
+
+def _head(run: FinishedRun, found: Findings) -> str:
+    summary = found.summary
+    low, high = summary["interval95"]
+    return page.facts(
+        [
+            ("Test accuracy", f"{summary['accuracy']:.3f}"),
+            ("95 % interval", f"{low:.3f} – {high:.3f}"),
+            ("Macro-F1", f"{summary['macro_f1']:.3f}"),
+            ("Test loss (nats)", f"{summary['loss']:.3f}"),
+            ("Test pictures", f"{summary['n']:,}"),
+            *([("Refused as no gear", f"{found.refusals.n:,}")] if found.refusals else []),
+            ("Training pictures", f"{len(run.side('train')):,}"),
+            ("Best epoch", f"{run.best.epoch} of {len(run.rows)}"),
+        ]
+    )
+
+
+def _training(run: FinishedRun) -> str:
+    best = run.best
+    parts = [
+        page.paragraph(
+            f"Lowest validation loss {best.val_loss:.4f} in epoch {best.epoch} (dotted line), with "
+            f"accuracy {best.val_accuracy:.4f} there; that epoch's model is tested below. "
+            "Training loss is as optimised, with augmentation and the loss's own terms."
+        )
+    ]
+    if sentence := history.overfitting(run.rows):
+        parts.append(page.paragraph(sentence[0].upper() + sentence[1:] + "."))
+    curves = ""
+    for name in ("loss", "accuracy"):
+        label = f"Average {name} of every epoch, training and validation; numbers in the table"
+        svg = plots_report.to_svg(plots_report.curve(run.rows, name), label)
+        curves += page.figure(svg, f"Average {name} by epoch")
+    parts.append(f'<div class="pair">{curves}</div>')
+    table = page.table(
+        "A row an epoch",
+        ["epoch", "training loss", "validation loss", "training accuracy", "validation accuracy",
+         "learning rate", "seconds"],
+        [
+            [str(row.epoch), f"{row.train_loss:.4f}", f"{row.val_loss:.4f}",
+             f"{row.train_accuracy:.4f}", f"{row.val_accuracy:.4f}", f"{row.learning_rate:.2e}",
+             f"{row.seconds:.1f}"]
+            for row in run.rows
+        ],
+    )  # fmt: skip
+    return "".join(parts) + page.fold("History of all epochs", table)
+
+
+def _classes(found: Findings) -> str:
+    rows = []
+    for (name, row), counts in zip(
+        found.summary["per_class"].items(), found.summary["confusion"], strict=True
+    ):
+        right = counts[len(rows)]
+        low, high = wilson_interval(right, row["n"])
+        precision, recall, f1 = (
+            f"{row[key]:.3f}" if row["n"] else "-" for key in ("precision", "recall", "f1")
+        )
+        interval = f"{low:.3f} to {high:.3f}" if row["n"] else "-"
+        rows.append([name, precision, recall, interval, f1, str(row["n"])])
+        if found.refusals:
+            rows[-1].append(str(found.refusals.by_class[name]))
+    table = page.table(
+        "Precision, recall and F1 on the test side",
+        ["class", "precision", "recall", "95 % interval of recall", "F1", "pictures"]
+        + ["refused"] * bool(found.refusals),
+        rows,
+    )
+    trained_on = "".join(page.paragraph(f"Warning: {line}.") for line in found.trained_on)
+    return (
+        trained_on
+        + table
+        + page.paragraph(
+            "Intervals are Wilson's: with few pictures they are wide, and a class with a recall of "
+            "1 may still miss some."
+        )
+    )
+
+
+def _confusion(run: FinishedRun, found: Findings) -> str:
+    counts, names = np.array(found.summary["confusion"]), run.classes
+    shown, shown_names = most_confused(counts, names, MOST_CLASSES)
+    styles = {}
+    for i, j in zip(*np.nonzero(shown), strict=True):
+        # At most 45 %, so that the number stays readable on it, in light and in dark.
+        share = 10 + 35 * shown[i, j] / shown[i].sum()
+        kind = "right" if i == j else "wrong"
+        styles[int(i), int(j)] = f' class="{kind}" style="--share:{share:.0f}%"'
+    caption = (
+        "Test pictures: a row is the true class, a column the predicted one; empty cells are 0"
+    )
+    if len(names) > MOST_CLASSES:
+        caption += "; the classes with the most mistakes, and all others as one"
+    table = page.table(
+        caption,
+        ["true \\ predicted", *shown_names],
+        [
+            [name, *(str(n) if n else "" for n in row)]
+            for name, row in zip(shown_names, shown, strict=True)
+        ],
+        kind="confusion",
+        styles=styles,
+    )
+    off = counts * (1 - np.eye(len(names), dtype=int))
+    order = np.argsort(-off, axis=None, kind="stable")[:PAIRS]
+    pairs = [(int(i), int(j)) for i, j in zip(*np.unravel_index(order, off.shape), strict=True)]
+    rows = [
+        [names[i], names[j], str(off[i, j]), f"{off[i, j] / counts[i].sum():.0%}"]
+        for i, j in pairs
+        if off[i, j]
+    ]
+    if not rows:
+        return table + page.paragraph("No test picture was taken for another class.")
+    return table + page.table(
+        "Most confused pairs",
+        ["true", "predicted", "pictures", "of the true class"],
+        rows,
+        kind="words",
+    )
+
+
+def _calibration(found: Calibration, n: int) -> str:
+    label = "Share of right predictions by confidence, before and after the temperature"
+    tables = {"before": found.before, f"after, T = {found.temperature:.2f}": found.after}
+    figure = page.figure(
+        plots_report.to_svg(plots_report.reliability(tables), label),
+        "Reliability: on the diagonal a probability means what it says",
+    )
+    values = page.facts(
+        [
+            ("Calibration error before", f"{found.error_before:.3f}"),
+            ("after", f"{found.error_after:.3f}"),
+            ("Temperature", f"{found.temperature:.3f}"),
+        ]
+    )
+    rows = [
+        [f"{b.low:.2f} to {b.high:.2f}", str(b.n), f"{b.confidence:.3f}", f"{b.accuracy:.3f}"]
+        for b in found.after
+    ]
+    table = page.table(
+        "After the temperature, by confidence",
+        ["confidence", "pictures", "mean confidence", "share right"],
+        rows,
+    )
+    return (
+        page.paragraph(
+            "Probabilities are softmax(logits / T) with T fitted on the validation side. The "
+            f"expected calibration error (15 bins) is over {n} test pictures: with few, much of it "
+            "is chance."
+        )
+        + values
+        + f'<div class="pair">{figure}</div>'
+        + page.fold("Numbers of the diagram", table)
+    )
+
+
+def _setup(run: FinishedRun) -> str:
+    config = page.table(
+        "Config", ["key", "value"], [[k, str(v)] for k, v in run.config.items()], kind="words"
+    )
+    flat = []
+    for key, value in run.environment.items():
+        if isinstance(value, dict):
+            flat += [[f"{key}: {name}", str(one)] for name, one in value.items()]
+        else:
+            flat.append([key, " ".join(map(str, value)) if isinstance(value, list) else str(value)])
+    flat.append(["fingerprint of the pictures", run.fingerprint])
+    environment = page.table("Environment", ["what", "value"], flat, kind="words")
+    return config + environment + page.fold("experiment.py as run", page.code(run.source))

@@ -1,0 +1,96 @@
+"""The section of a report about pictures that are worse than those of the test side."""
+
+from collections.abc import Sequence
+
+from jaxgear.evaluation import metrics
+from jaxgear.evaluation.report import page
+from jaxgear.evaluation.robustness.measure import CLEAN, Beside, Robustness
+
+
+def section(found: Robustness | None, beside: Sequence[Beside]) -> str:
+    """Tables of what was measured, other runs in columns of their own."""
+    if found is None:
+        return page.paragraph(
+            "Not measured. With --robustness the report corrupts the pictures of the test side and "
+            "predicts them anew; --set NAME=FOLDER tests on a folder of pictures by class."
+        )
+    parts = [_sets(found, beside)]
+    if found.corruptions:
+        parts.append(_corruptions(found, beside))
+    for one in beside:
+        if not one.same_test:
+            parts.append(
+                page.paragraph(
+                    f"The test side of {one.name}, and so what was corrupted, is other pictures "
+                    "than this run's."
+                )
+            )
+    return "".join(parts)
+
+
+def _sets(found: Robustness, beside: Sequence[Beside]) -> str:
+    rows = [
+        [
+            "test side" if name == CLEAN else name,
+            str(score.n),
+            *(f"{x:.3f}" for x in (score.accuracy, score.macro_f1, score.accepted)),
+            *(_cell(one.found.sets[name].accuracy if name in one.found.sets else None)
+              for one in beside),
+        ]
+        for name, score in found.sets.items()
+    ]  # fmt: skip
+    header = ["pictures of", "number", "accuracy", "macro-F1", "accepted as gear"]
+    known = "".join(
+        page.paragraph(f"Of {name}, {sentence}.")
+        for name, score in found.sets.items()
+        if (sentence := metrics.known_pictures(score.by_side))
+    )
+    return page.table("As they are", header + [one.name for one in beside], rows) + known
+
+
+def _corruptions(found: Robustness, beside: Sequence[Beside]) -> str:
+    rows = [
+        [
+            name,
+            *(f"{accuracy:.3f}" for accuracy in found.corruptions[name]),
+            f"{found.mean(name):.3f}",
+            *(_cell(one.found.mean(name) if one.found.corruptions else None) for one in beside),
+        ]
+        for name in found.corruptions
+    ]
+    totals = [sum(column) / len(column) for column in zip(*found.corruptions.values(), strict=True)]
+    rows.append(
+        [
+            "mean",
+            *(f"{accuracy:.3f}" for accuracy in totals),
+            f"{found.mean_of_all:.3f}",
+            *(_cell(one.found.mean_of_all if one.found.corruptions else None) for one in beside),
+        ]
+    )
+    styles = {
+        (i, j): f' class="right" style="--share:{45 * float(cell):.0f}%"'
+        for i, row in enumerate(rows)
+        for j, cell in enumerate(row[1:])
+        if cell != "-"
+    }
+    severities = [f"severity {severity}" for severity in found.severities]
+    table = page.table(
+        "Accuracy under common corruptions",
+        ["corruption", *severities, "mean", *(f"{one.name}, mean" for one in beside)],
+        rows,
+        styles=styles,
+    )
+    clean = found.sets[CLEAN]
+    some = "all" if found.n == clean.n else f"{found.n} of the"
+    return (
+        page.paragraph(
+            f"Corruptions (after Hendrycks & Dietterich 2019) of {some} {clean.n} test pictures, "
+            "as the network gets them. Strengths are fractions of the picture's side, so that "
+            "they mean the same at any size."
+        )
+        + table
+    )
+
+
+def _cell(accuracy: float | None) -> str:
+    return "-" if accuracy is None else f"{accuracy:.3f}"

@@ -1,0 +1,225 @@
+"""A recipe and its data, put together for the loop: splits, backgrounds, batches, the first state.
+
+`prepare` writes nothing, so that a benchmark or a notebook can train without a run folder.
+"""
+
+import collections
+import dataclasses
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxgear.bundle.bundle import Bundle
+from jaxgear.data.augment.backgrounds import Bank, empty, scenes
+from jaxgear.data.augment.transforms import Mix, one_of, one_view, stream
+from jaxgear.data.batches import Batches
+from jaxgear.data.composites.bank import background_bank
+from jaxgear.data.composites.cutout import with_masks
+from jaxgear.data.composites.pasted import and_pasted, scene_side
+from jaxgear.data.dataset import Dataset, few, keep_trained_out, open_dataset
+from jaxgear.errors import UsageError
+from jaxgear.experiment.config import Config
+from jaxgear.experiment.diagnosis import diagnosed
+from jaxgear.experiment.recipe import Data, Make, Recipe
+from jaxgear.machine import devices
+from jaxgear.machine.compile_cache import keep_compiled
+from jaxgear.program.stablehlo import flat, structured
+from jaxgear.training import loop, optim, steps
+from jaxgear.training.progress import Progress
+from jaxgear.training.runs import history
+from jaxgear.training.runs.run import read_json
+from jaxgear.training.steps import TrainState
+
+SCENES = 400  # backgrounds alone whose features are kept: no gear
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Training:
+    """A recipe and its data, ready for the loop."""
+
+    recipe: Recipe
+    dataset: Dataset
+    bank: Bank | None
+    train: Batches
+    val: Batches
+    state: TrainState
+    rate: optim.Rate
+    step_options: dict[str, Any]  # of `steps.train_step`
+
+    def epochs(
+        self, state: TrainState, *, first: int = 1, last: int, progress: Progress
+    ) -> Generator[tuple[TrainState, history.Row]]:
+        """`loop.epochs` of the recipe, from `state` on."""
+        return loop.epochs(
+            state,
+            self.train,
+            self.val,
+            first=first,
+            last=last,
+            schedule=self.rate.recorded,
+            progress=progress,
+            layout=self.recipe.layout,
+            **self.step_options,
+        )
+
+
+def prepare(config: Config, make: Make) -> Training:
+    """Opens the data, makes the recipe and its first state; writes nothing.
+
+    Raises:
+        UsageError: a network or an optimizer that cannot be trained, by name.
+        DataError: what `open_dataset` says.
+    """
+    config = config.expanded()
+    config.check()
+    devices.check_switches()
+    dataset = open_data(config)
+    bank = open_backgrounds(config)
+    recipe = make(config, Data(dataset.training_counts(), config.batch_size, bank))
+    training = _ready(config, recipe, dataset, bank)
+    return dataclasses.replace(training, state=warm_start(config, training.state))
+
+
+def _ready(config: Config, recipe: Recipe, dataset: Dataset, bank: Bank | None) -> Training:
+    variables = None
+    if recipe.first is not None:
+        first = _ready(config, recipe.first, dataset, bank)
+        epochs = first.epochs(first.state, last=recipe.first.epochs, progress=Progress(quiet=True))
+        ((state, _),) = collections.deque(epochs, maxlen=1)
+        variables = recipe.first.features.variables(devices.local(state.variables))
+    train, val = _batches(config, recipe, dataset, bank)
+    rate = optim.Rate(recipe.schedule)
+    with diagnosed(recipe, train, len(dataset.classes)):
+        tx = dataclasses.replace(recipe, rate=rate).tx
+        state = steps.init_state(
+            recipe.model, tx, val.images[:1], config.seed, recipe.average > 0, variables
+        )
+    return Training(
+        recipe,
+        dataset,
+        bank,
+        train,
+        val,
+        state,
+        rate,
+        step_options={
+            "classes": len(dataset.classes),
+            "loss": recipe.loss,
+            "augment": recipe.augment if recipe.features is None else one_view(),
+            "mix": _mix(recipe, bank, config.image_size),
+            "class_weights": recipe.class_weights,
+            "decay": recipe.average,
+            "microbatch": config.microbatch,
+            "per_example": recipe.per_example,
+        },
+    )
+
+
+def _batches(
+    config: Config, recipe: Recipe, dataset: Dataset, bank: Bank | None
+) -> tuple[Batches, Batches]:
+    """The training and validation splits, on the devices or streamed to them: images, or features.
+
+    With a bank of backgrounds training images have the mask of their object as a fourth channel,
+    and validation images are there twice: as they are, and pasted. Both are made when they are due,
+    or, where the set is not `stored`, all at once.
+    """
+    train, batches = dataset.side("train"), Batches
+    if bank is not None:
+        train = with_masks(train, dataset.folder)
+    val = and_pasted(dataset.side("val"), dataset.folder, bank)
+    images = train.images, val.images
+    if recipe.features is not None:
+        images = recipe.features.train(train), recipe.features.plain(val)
+    elif dataset.stored:
+        from jaxgear.data.stream import Stream
+
+        batches = Stream
+    train, val = (
+        batches(of, side.labels, config.batch_size, config.seed, side.names)
+        for of, side in zip(images, (train, val), strict=True)
+    )
+    return train, val
+
+
+def _mix(recipe: Recipe, bank: Bank | None, size: int) -> Mix | None:
+    """The recipe's mix, and then its outliers where there are backgrounds."""
+    if bank is None or not recipe.outliers:
+        return recipe.mix
+    alone = scenes(bank)
+    if recipe.features is not None:
+        alone = one_of(recipe.features.plain(scene_side(bank, size, SCENES)))
+    outliers = empty(alone, recipe.outliers)
+    if recipe.mix is None:
+        return outliers
+    return lambda keys, *batch: outliers(stream(keys, 2), *recipe.mix(keys, *batch))
+
+
+def open_data(config: Config) -> Dataset:
+    """The set that `--data` names, checked and split by `--seed`.
+
+    The first thing an experiment does: programs compiled from here on are kept.
+    """
+    keep_compiled()
+    dataset = open_dataset(
+        config.data,
+        size=config.image_size,
+        seed=config.seed,
+        on_bad=config.on_bad,
+        group_by=config.group_by,
+    )
+    if config.resume:
+        dataset = keep_trained_out(read_json(Path(config.resume) / "splits.json"), dataset)
+    if config.batch_size > dataset.counts()["train"]:
+        raise UsageError(
+            f"--batch-size {config.batch_size}: only {dataset.counts()['train']} pictures to "
+            "train on"
+        )
+    return dataset.streamed(config.stream, channels=4 if config.backgrounds else 3)
+
+
+def open_backgrounds(config: Config) -> Bank | None:
+    """What `--backgrounds` names, on the device (data/composites/bank.py); None for no backgrounds."""
+    if not config.backgrounds:
+        return None
+    folder = None if config.backgrounds == "drawn" else Path(config.backgrounds)
+    bank = background_bank(folder, config.image_size, config.seed)
+    print(f"backgrounds: {len(bank)} pieces, of {config.backgrounds}")
+    return jnp.asarray(bank)
+
+
+def warm_start(config: Config, state: TrainState) -> TrainState:
+    """`state`, with the weights of `--init-from` wherever name and shape are the same.
+
+    Raises:
+        UsageError: not one leaf fits.
+    """
+    if not config.init_from:
+        return state
+    there = Bundle.load(config.init_from).weights
+    here = flat({"params": state.params, **state.model_state})
+    fits = {k for k, leaf in here.items() if k in there and there[k].shape == leaf.shape}
+    if not fits:
+        raise UsageError(f"--init-from {config.init_from}: none of its weights fit this network")
+    rest = [
+        f"{k} {list(here[k].shape) if k in here else 'missing'} here, "
+        f"{list(there[k].shape) if k in there else 'missing'} there"
+        for k in sorted((here.keys() | there.keys()) - fits)
+    ]
+    print(f"weights of {config.init_from}: {len(fits)} of {len(here)} leaves taken")
+    if rest:
+        print(f"not taken: {few(rest, 5)}")
+    like = {"params": state.params, **state.model_state}
+    taken = structured(like)(
+        {k: jnp.asarray(there[k], leaf.dtype) if k in fits else leaf for k, leaf in here.items()}
+    )
+    params = taken.pop("params")
+    averaged = None
+    if state.averaged is not None:
+        averaged = jax.tree.map(jnp.copy, {"params": params, **taken})
+    return state.replace(
+        params=params, model_state=taken, averaged=averaged, opt_state=state.tx.init(params)
+    )

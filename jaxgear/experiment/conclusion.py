@@ -1,0 +1,188 @@
+"""The end of every experiment: its best model is handed on, and tested once."""
+
+import dataclasses
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, PyTree, UInt8
+
+from jaxgear.bundle.bundle import Bundle
+from jaxgear.data.composites.pasted import and_pasted, scene_side
+from jaxgear.data.dataset import Dataset, Side, some
+from jaxgear.data.splits.known import KnownPictures
+from jaxgear.errors import UsageError
+from jaxgear.evaluation import calibration, metrics
+from jaxgear.evaluation.no_gear import evidence, refusal
+from jaxgear.files import write_json
+from jaxgear.machine import devices
+from jaxgear.models.grad_cam import map_program
+from jaxgear.prediction import predict as prediction
+from jaxgear.program.stablehlo import Program, flat
+from jaxgear.training.runs import history
+from jaxgear.training.runs.run import Run, environment, read_json
+
+SHOWN = 256  # training pictures, and backgrounds alone, that tell what is no gear
+
+
+class HandedOn:
+    """What is handed on of a network whatever its weights are, made before it is trained."""
+
+    def __init__(self, model: Any, variables: PyTree, size: int, classes: int):
+        """Of a Flax network with variables like these.
+
+        Raises:
+            UsageError: the network gives no logits of so many classes, or is no program.
+        """
+        self._model, self._size = model, size
+        self._shapes = jax.eval_shape(lambda: variables)
+        self.program = Program.of(model, self._shapes, size)
+        if self.program.classes != classes:
+            raise UsageError(
+                f"network {type(model).__name__}: gives {self.program.classes} logits, not "
+                f"{classes}, one a class"
+            )
+        self.network = str(model)[:100_000]  # for people
+        self._maps: Future[bytes | None] | None = None
+
+    def make_maps(self) -> None:
+        """Begins to make `maps` on another thread, while the network is trained."""
+        if self._maps is None:
+            pool = ThreadPoolExecutor(1)
+            self._maps = pool.submit(map_program, self._model, self._shapes, self._size)
+            pool.shutdown(wait=False)
+
+    @property
+    def maps(self) -> bytes | None:
+        """Where the network looked, as a program (models/grad_cam.py)."""
+        self.make_maps()
+        return self._maps.result()
+
+
+def conclude(
+    run: Run,
+    row: history.Row,
+    dataset: Dataset,
+    handed_on: HandedOn,
+    variables: PyTree,
+    features_of: Callable[[Side], np.ndarray] | None = None,
+    bank: UInt8[Array, "M T T 3"] | None = None,
+    share: float = 1.0,
+) -> Path:
+    """Hands on the model of `row`, the best epoch, and tests it: all that reads test pictures.
+
+    Writes `model/`, `test.json`, then `confusion.png` and `predictions.png`, and prints the last
+    line. `features_of` is a quicker way to what the model's last layer takes than from pictures,
+    where there is one. With a `bank` of backgrounds the model gets evidence of gear (evidence.py),
+    weighed by `share`, and its temperature and the score from which a picture is gear are those of
+    the validation pictures as they are and pasted, alike. The first of several hosts does it; for
+    the others it is the run folder alone.
+    """
+    if not devices.first_host():
+        return run.path
+    # Not above: matplotlib takes 0.2 s, which `--help` need not wait for.
+    from jaxgear.evaluation.plots import figures as plots
+    from jaxgear.evaluation.plots import tiles
+
+    figures = [run.path / "confusion.png", run.path / "predictions.png"]
+    before = None
+    if run.tested and not run.trained:
+        before = read_json(run.path / "test.json")
+        if before["epoch"] != row.epoch:  # more epochs came since, and were cut short
+            before = None
+        elif all(figure.exists() for figure in figures):
+            return _announce(run, before)
+    if sentence := history.overfitting(run.rows):
+        print(sentence)
+    bundle, logits_of = _bundle(
+        run, row, dataset, handed_on, flat(variables), features_of, bank, share
+    )
+    bundle.save(run.path / "model")
+    test = dataset.test_side(run.path)
+    logits = logits_of(test)
+    summary = before
+    if summary is None:
+        summary = metrics.summarise(logits, test.labels, dataset.classes, bundle.temperature)
+        summary |= {"epoch": row.epoch} | refusal.acceptance(bundle, logits)
+        sides = [bundle.side_of(record.sha256) for record in test.records]
+        summary["by_side"] = metrics.by_side(logits, test.labels, dataset.classes, sides)
+        write_json(run.path / "test.json", summary)  # before figures, which may fail
+    caption = (
+        f"test accuracy {summary['accuracy']:.4f} ({summary['n']} pictures), epoch {row.epoch}"
+    )
+    plots.save(plots.confusion(summary["confusion"], dataset.classes, caption), figures[0])
+    plots.save(plots.grid(tiles.test_tiles(bundle, test, logits), caption), figures[1])
+    return _announce(run, summary)
+
+
+def _bundle(
+    run: Run,
+    row: history.Row,
+    dataset: Dataset,
+    handed_on: HandedOn,
+    weights: dict[str, Any],
+    features_of: Callable[[Side], np.ndarray] | None,
+    bank: UInt8[Array, "M T T 3"] | None,
+    share: float,
+) -> tuple[Bundle, Callable[[Side], np.ndarray]]:
+    """The bundle, calibrated on validation, and the quickest way from pictures to its logits."""
+    program, head = handed_on.program, handed_on.program.head
+    val = and_pasted(dataset.side("val"), dataset.folder, bank)
+    if bank is not None and head is not None:
+        if features_of is None:
+            of_images = evidence.features_of(program, weights)
+            features_of = lambda side: of_images(side.images)  # noqa: E731
+        gear = and_pasted(some(dataset.side("train"), SHOWN), dataset.folder, bank)
+        scenes = scene_side(bank, dataset.size, SHOWN)
+        known = [features_of(side) for side in (gear, scenes, val)]
+        weights = evidence.with_evidence(weights, head, *known, share)
+    bundle = Bundle(
+        program=program,
+        weights={name: np.asarray(leaf) for name, leaf in weights.items()},
+        classes=dataset.classes,
+        size=dataset.size,
+        temperature=1.0,
+        fingerprint=dataset.folder.fingerprint,
+        pictures=KnownPictures.of(
+            (record.sha256 for record in dataset.folder.records), dataset.sides
+        ),
+        versions=environment()["versions"],
+        about={"run": run.path.name} | _finite(dataclasses.asdict(row)),
+        maps=handed_on.maps,
+        network=handed_on.network,
+    )
+    if features_of is None:
+        predictor = prediction.Predictor(bundle)
+        logits_of = lambda side: predictor.logits(side.images)  # noqa: E731
+    else:
+        logits_of = lambda side: evidence.logits_of(weights, head, features_of(side))  # noqa: E731
+    logits = logits_of(val)
+    bundle = dataclasses.replace(
+        bundle, temperature=calibration.fit_temperature(logits, val.labels)
+    )
+    if bank is not None:
+        plain, pasted = np.split(bundle.score(logits), 2)
+        scores = {
+            kind: tuple(np.quantile(of, np.linspace(0, 1, 101)).tolist())
+            for kind, of in (("plain", plain), ("pasted", pasted))
+        }
+        bundle = dataclasses.replace(bundle, gear_scores=scores).accepting(refusal.ACCEPTED)
+    return bundle, logits_of
+
+
+def _finite(row: dict[str, float]) -> dict[str, float | None]:
+    """JSON has no number for a rate that is not known."""
+    return {name: value if np.isfinite(value) else None for name, value in row.items()}
+
+
+def _announce(run: Run, summary: dict[str, Any]) -> Path:
+    low, high = summary["interval95"]
+    print(
+        f"best epoch {summary['epoch']}: macro-F1 {summary['macro_f1']:.4f}, "
+        f"95 % interval of the accuracy {low:.4f} to {high:.4f}"
+    )
+    print(f"{run.path}\ttest accuracy {summary['accuracy']:.4f}", flush=True)
+    return run.path

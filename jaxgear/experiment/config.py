@@ -1,0 +1,169 @@
+"""Flags that all experiments have, and what a resumed run may be told anew.
+
+A config is a frozen dataclass of scalars; `cli.parse` makes flags of its fields. What values can
+work is said in the type of a field (`Positive`, `Share`, ...), of a researcher's own fields alike.
+"""
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from jaxgear.bundle.bundle import MAX_SIZE
+from jaxgear.errors import UsageError
+from jaxgear.paths import expanded
+from jaxgear.training.runs.run import read_json
+
+PATHS = ("data", "out", "resume", "init_from", "backgrounds", "weights")  # of any config
+LAST_SEED = 2**32 - 1  # of JAX's keys and numpy's generators alike
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """What values of a field can work, said in its type; `Config.check` holds it."""
+
+    low: float
+    high: float = math.inf
+    low_too: bool = True
+    high_too: bool = False
+
+    def reason(self, value: float) -> str | None:
+        """Why `value` cannot work, or None."""
+        above = value >= self.low if self.low_too else value > self.low
+        below = value <= self.high if self.high_too else value < self.high
+        if above and below:
+            return None
+        if not math.isfinite(value):
+            return "must be finite"
+        low = f"{'at least' if self.low_too else 'above'} {self.low:.10g}"
+        high = f"{'at most' if self.high_too else 'below'} {self.high:.10g}"
+        return f"must be {low}" + (f" and {high}" if math.isfinite(self.high) else "")
+
+
+Count = Annotated[int, Range(1)]
+Size = Annotated[int, Range(1, MAX_SIZE, high_too=True)]  # pixels
+Positive = Annotated[float, Range(0, low_too=False)]
+Share = Annotated[float, Range(0, 1, high_too=True)]
+Fraction = Annotated[float, Range(0, 1)]  # below 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Flags that all experiments have. Every field of an experiment's Config is a scalar."""
+
+    data: str = ""
+    """Folder of photographs (FOLDER/<class>/*), tfds:NAME@DIR or drawn:COUNT. Empty:
+    data/gear_images if it is there, else the drawn set."""
+    out: str = "results/runs"
+    """Folder in which the run folder is made."""
+    resume: str = ""
+    """Run folder to continue; its config holds, unless --epochs asks for more."""
+    from_epoch: int = 0
+    """With --resume: go on from this epoch, not from the newest state (where that is damaged)."""
+    allow_data_change: bool = False
+    """With --resume: go on although pictures were added, removed or edited."""
+    init_from: str = ""
+    """Run or bundle whose weights to start from, as far as they fit."""
+    on_bad: Literal["stop", "skip"] = "stop"
+    """What to do about unusable pictures: stop with a list, or train without them."""
+    group_by: str = "near-duplicates"
+    """What stays on one side of the split: near-duplicates, each file, each folder, or pictures in
+    whose paths a regular expression finds the same."""
+    seed: Annotated[int, Range(0, LAST_SEED, high_too=True)] = 0
+    """Decides the split, the order, the first weights and every augmentation."""
+    epochs: Count = 20
+    batch_size: Count = 48
+    image_size: Size = 128
+    """Pictures are letterboxed to a square of this many pixels."""
+    microbatch: int = 0
+    """Sum the gradient of a batch over parts of so many pictures, in the memory of one part."""
+    stream: bool = False
+    """Decode pictures when their turn comes, also where all would fit in memory."""
+    hosts: int = 1
+    """Train on so many processes, each with its devices; 0: as Slurm, Open MPI or Kubernetes say.
+    All see the same --data and --out."""
+    host_id: int = 0
+    """With --hosts: which of them this process is."""
+    coordinator: str = ""
+    """With --hosts: ADDRESS:PORT of host 0."""
+    patience: Count = 10
+    """Stop after this many epochs without a lower validation loss."""
+    backgrounds: str = ""
+    """Paste objects on other backgrounds: on photographs of this folder (the half of them that is
+    not kept for tests), or on `drawn` ones alone. Empty: do not."""
+    paste: Share = 0.6
+    """With --backgrounds: probability of a training picture, or view of one, to be pasted."""
+
+    def expanded(self) -> "Config":
+        """The config with `~` and variables in its paths replaced."""
+        names = [name for name in PATHS if hasattr(self, name)]
+        return dataclasses.replace(self, **{n: expanded(getattr(self, n)) for n in names})
+
+    def check(self) -> None:
+        """Raises UsageError for values that cannot work, before anything is written."""
+        for name, type_ in get_type_hints(type(self), include_extras=True).items():
+            value = getattr(self, name)
+            for range_ in _ranges(type_):
+                if value is not None and (reason := range_.reason(value)):
+                    raise UsageError(f"{_flag(name)} {value}: {reason}")
+        if (self.from_epoch or self.allow_data_change) and not self.resume:
+            raise UsageError("--from-epoch and --allow-data-change go with --resume RUN")
+        if self.microbatch < 0 or (self.microbatch and self.batch_size % self.microbatch):
+            raise UsageError(
+                f"--microbatch {self.microbatch}: --batch-size {self.batch_size} is no multiple"
+            )
+        if self.hosts < 0 or not 0 <= self.host_id < max(1, self.hosts):
+            raise UsageError(f"--host-id {self.host_id}: from 0 to below --hosts {self.hosts}")
+        if (self.hosts > 1) != bool(self.coordinator):
+            raise UsageError("--coordinator ADDRESS:PORT goes with --hosts of 2 or more")
+
+
+# What a resumed run may be told anew.
+OF_HOSTS = ("hosts", "host_id", "coordinator")
+# Where things lie: hashes tell whether they are the same.
+OF_PLACES = ("data", "backgrounds", "out", "weights")
+OF_RESUME = (
+    *("resume", "from_epoch", "allow_data_change", "epochs", "stream"),
+    *(*OF_HOSTS, *OF_PLACES),
+)
+C = TypeVar("C", bound=Config)
+
+
+def stored_config(config: type[C], run: str) -> C:
+    """The config that a run was started with."""
+    stored = read_json(Path(run) / "config.json")
+    try:
+        for name in ("from_epoch", "allow_data_change", *OF_HOSTS):
+            stored.pop(name, None)
+        return dataclasses.replace(config(**stored), resume=run)
+    except TypeError as error:
+        raise UsageError(f"--resume {run}: not a run of this experiment ({error})") from error
+
+
+def check_resumed(config: C, stored: C) -> C:
+    """`config` may differ from `stored` in what is `OF_RESUME` alone."""
+    changed = [
+        f"{_flag(field.name)} (the run has {getattr(stored, field.name)})"
+        for field in dataclasses.fields(config)
+        if getattr(config, field.name) != getattr(stored, field.name)
+        and field.name not in OF_RESUME
+    ]
+    if changed:
+        raise UsageError(
+            f"--resume {config.resume}: cannot change {', '.join(changed)}; a run keeps its "
+            "config, start a new one (--init-from takes the weights along)"
+        )
+    return config
+
+
+def _ranges(type_: Any) -> list[Range]:
+    """Those of a field's type; a float without any is finite and not negative."""
+    if get_origin(type_) is Annotated:
+        return [found for found in type_.__metadata__ if isinstance(found, Range)]
+    return [r for part in get_args(type_) for r in _ranges(part)] or (
+        [Range(0)] if type_ is float else []
+    )
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")

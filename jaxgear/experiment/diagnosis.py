@@ -1,0 +1,140 @@
+"""Which part of a recipe is at fault, in one line, when JAX, Flax or optax ends a run.
+
+Nothing is checked while all is well: the parts are traced one by one after an error.
+"""
+
+import contextlib
+import site
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxgear.data.batches import Batches
+from jaxgear.errors import GearError, UsageError
+from jaxgear.experiment.recipe import Recipe
+from jaxgear.machine import devices
+from jaxgear.program.forward import forward, init, streams
+from jaxgear.training import optim
+
+PACKAGE = str(Path(__file__).parent)
+
+
+@contextlib.contextmanager
+def diagnosed(recipe: Recipe, train: Batches, classes: int) -> Iterator[None]:
+    """Turns an error of a network, an augmentation, a loss or an optimizer into a UsageError that
+    names it; any other stays.
+    """
+    try:
+        yield
+    except GearError:
+        raise
+    except Exception as error:
+        # Of the machine, not of the recipe; where another host is lost, JAX soon ends this one.
+        machine = isinstance(error, OSError | MemoryError | jax.errors.JaxRuntimeError)
+        if machine or devices.lost_host(error):
+            raise
+        for name, part in _parts(recipe, train, classes):
+            try:
+                part()
+            except Exception as fault:
+                raise UsageError(f"{_named(name, fault)}: {_reason(fault)}") from error
+        raise
+
+
+def _parts(
+    recipe: Recipe, train: Batches, classes: int
+) -> Iterator[tuple[str, Callable[[], None]]]:
+    """What a step calls, in order, each with the shapes that the ones before give."""
+    shape = (train.batch_size, *train.images.shape[1:])
+    shapes: dict[str, Any] = {
+        "images": jax.ShapeDtypeStruct(shape, jnp.float32),
+        "targets": jax.ShapeDtypeStruct((shape[0], classes), jnp.float32),
+    }
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), shape[0]))
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    apply, network = forward(recipe.model), f"network {type(recipe.model).__name__}"
+
+    def augment() -> None:
+        if recipe.features is not None:
+            shapes["images"] = jax.ShapeDtypeStruct((shape[0], shape[-1]), jnp.float32)
+        elif recipe.augment is not None:
+            shapes["images"] = jax.eval_shape(recipe.augment, keys, shapes["images"])
+
+    def mix() -> None:
+        if recipe.mix is not None:
+            batch = (shapes["images"], shapes["targets"])
+            shapes["images"], shapes["targets"] = jax.eval_shape(recipe.mix, keys, *batch)
+
+    def initialised() -> None:
+        make = lambda key, images: init(recipe.model, key, images)  # noqa: E731
+        variables = jax.eval_shape(make, key, shapes["images"])
+        shapes["params"] = variables.pop("params", {})
+        shapes["state"] = variables
+
+    def evaluated() -> None:
+        run = lambda p, s, x: apply({"params": p, **s}, x, train=False)  # noqa: E731
+        _two(jax.eval_shape(run, shapes["params"], shapes["state"], shapes["images"]), classes)
+
+    def objective(params: Any, state: Any, images: Any, targets: Any, key: Any) -> Any:
+        logits, _ = apply(
+            {"params": params, **state},
+            images,
+            train=True,
+            mutable=list(state),
+            rngs=streams(key),
+        )
+        _two(logits, classes)
+        return recipe.loss(logits, targets).mean()
+
+    def trained() -> None:
+        rest = [shapes[name] for name in ("params", "state", "images", "targets")]
+        jax.eval_shape(jax.grad(objective), *rest, key)
+
+    def optimized() -> None:
+        def update(params: Any, state: Any, images: Any, targets: Any, key: Any) -> Any:
+            loss_of = lambda params: objective(params, state, images, targets, key)  # noqa: E731
+            value, grads = jax.value_and_grad(loss_of)(params)
+            tx = recipe.tx
+            return optim.update(tx, grads, tx.init(params), params, value, loss_of)
+
+        rest = [shapes[name] for name in ("params", "state", "images", "targets")]
+        jax.eval_shape(update, *rest, key)
+
+    yield "augmentation", augment
+    yield "mix", mix
+    yield network, initialised
+    yield f"{network} in evaluation", evaluated
+    yield f"{network} or loss in training", trained
+    yield "optimizer", optimized
+
+
+def _two(logits: Any, classes: int) -> None:
+    if getattr(logits, "ndim", None) != 2 or logits.shape[1] != classes:
+        shape = list(getattr(logits, "shape", []))
+        raise ValueError(f"gives {shape}, not [batch, {classes}], a logit a class")
+
+
+def _named(name: str, fault: Exception) -> str:
+    """With the function of optax that failed, where it is one."""
+    frames = traceback.walk_tb(fault.__traceback__)
+    inside = [f.f_code.co_qualname for f, _ in frames if "/optax/" in f.f_code.co_filename]
+    if name == "optimizer" and inside:
+        return f"optimizer {inside[-1].partition('.')[0]}"
+    return name
+
+
+def _reason(fault: Exception) -> str:
+    """The first line of an error, and the user's own line that led to it."""
+    line = next(iter(str(fault).strip().splitlines()), "")[:300]
+    outside = (PACKAGE, sys.prefix, sys.base_prefix, *site.getsitepackages())
+    where = [
+        f" ({Path(frame.f_code.co_filename).name}:{number})"
+        for frame, number in traceback.walk_tb(fault.__traceback__)
+        if not frame.f_code.co_filename.startswith((*outside, "<"))
+    ]
+    return f"{type(fault).__name__}: {line}{where[-1] if where else ''}"

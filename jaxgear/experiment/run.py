@@ -1,0 +1,187 @@
+"""Trains a recipe in a run folder: opens the pictures, resumes, records, draws, hands on.
+
+    with experiment.start(config, recipe) as run:
+        for row in run.epochs():
+            if run.patience_exhausted:
+                break
+        return run.finish()
+
+See experiments/scratch.py. What is trained is put together in experiment/assembly.py.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import math
+import sys
+import time
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxgear.errors import UsageError
+from jaxgear.experiment.assembly import Training, prepare
+from jaxgear.experiment.conclusion import HandedOn, conclude
+from jaxgear.experiment.config import Config
+from jaxgear.experiment.diagnosis import diagnosed
+from jaxgear.experiment.recipe import Make, source_of
+from jaxgear.machine import devices
+from jaxgear.training import loop
+from jaxgear.training.progress import Progress
+from jaxgear.training.runs import history
+from jaxgear.training.runs.run import Run
+
+REDRAW = 15  # seconds between two drawings of the curves, each 0.3: an epoch may take less than one
+
+
+def start(config: Config, make: Make) -> "Experiment":
+    """A new run folder, or the one that `--resume` names, and all that is trained in it.
+
+    The folder is named after the file in which the Config is defined.
+
+    Raises:
+        UsageError: hosts that see different pictures, or what `prepare` and `Run` say.
+    """
+    config = config.expanded()
+    training = prepare(config, make)
+    dataset = training.dataset
+    if devices.from_first(dataset.folder.fingerprint) != dataset.folder.fingerprint:
+        raise UsageError(f"--data {config.data}: not the pictures that host 0 sees there")
+    recipe, variables = training.recipe, training.state.variables
+    with diagnosed(recipe, training.train, len(dataset.classes)):
+        if recipe.features is not None:
+            variables = recipe.features.variables(variables)
+        # What the end needs is made before step 0: what cannot be handed on is said now.
+        handed_on = HandedOn(recipe.network(), variables, dataset.size, len(dataset.classes))
+    fields, source = dataclasses.asdict(config), source_of(make)
+    bank = training.bank
+    backgrounds = None if bank is None else hashlib.sha256(np.asarray(bank)).hexdigest()
+    if config.resume:
+        run = Run.reopen(
+            config.resume,
+            dataset,
+            config=fields | {"resume": ""},
+            source=source,
+            backgrounds=backgrounds,
+            from_epoch=config.from_epoch,
+            allow_data_change=config.allow_data_change,
+        )
+    else:
+        file = getattr(sys.modules[type(config).__module__], "__file__", None)
+        name = Path(file).stem if file else "notebook"
+        run = Run.create(config.out, name, fields, dataset, source, backgrounds)
+    return Experiment(config, training, handed_on, run)
+
+
+class Experiment:
+    """A recipe that is trained in a run folder. A context manager: leaving it lets go of both."""
+
+    def __init__(self, config: Config, training: Training, handed_on: HandedOn, run: Run):
+        self.config, self.training, self.run = config, training, run
+        self.recipe = training.recipe
+        self.state = training.state
+        self._handed_on = handed_on
+        self._epochs: Generator[history.Row] | None = None
+
+    def __enter__(self) -> "Experiment":
+        self.run.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        try:
+            self._close()
+        finally:
+            self.run.__exit__(*error)
+
+    @property
+    def path(self) -> Path:
+        """The run folder."""
+        return self.run.path
+
+    @property
+    def rows(self) -> list[history.Row]:
+        """The history so far, of resumed epochs too."""
+        return self.run.rows
+
+    @property
+    def patience_exhausted(self) -> bool:
+        """Whether validation loss has had no new minimum for `--patience` epochs."""
+        return bool(self.rows) and history.epochs_since_best(self.rows) >= self.config.patience
+
+    def epochs(self) -> Iterator[history.Row]:
+        """Trains the epochs that are left and gives the row of each, when it is on disk.
+
+        Keeps the curves drawn. A signal saves the state after the last finished step, and then ends
+        the process.
+        """
+        self.state = self.run.latest(self.state)
+        self._epochs = self._train()
+        return self._epochs
+
+    def finish(self) -> Path:
+        """Hands on the best epoch and tests it; returns the run folder."""
+        self._close()
+        if self.patience_exhausted and self.rows[-1].epoch < self.recipe.epochs:
+            patience = self.config.patience
+            print(f"stopped early: no lower validation loss for {patience} epochs")
+        best, row = self.run.best(self.state)
+        recipe, variables = self.recipe, best.variables
+        features_of = None
+        if recipe.features is not None:
+            features_of = recipe.features.tested
+            variables = recipe.features.variables(variables)
+        return conclude(
+            *(self.run, row, self.training.dataset, self._handed_on, variables),
+            features_of=features_of,
+            bank=self.training.bank,
+            share=recipe.evidence,
+        )
+
+    def _close(self) -> None:
+        if self._epochs is not None:
+            self._epochs.close()
+
+    def _train(self) -> Generator[history.Row]:
+        # Not above: matplotlib takes 0.2 s, which `--help` need not wait for.
+        from jaxgear.evaluation.plots import figures as plots
+
+        def draw() -> None:
+            if devices.first_host():
+                plots.save(plots.curves(self.rows, self.path.name), self.path / "curves.png")
+
+        if self.patience_exhausted:  # it ended so before it was resumed
+            return
+        training, drawn, stale = self.training, -math.inf, False
+        self._handed_on.make_maps()
+        with contextlib.ExitStack() as stack:
+            progress = stack.enter_context(Progress(self.recipe.epochs))
+            stack.enter_context(
+                diagnosed(self.recipe, training.train, len(training.dataset.classes))
+            )
+            first = len(self.rows) + 1
+            epochs = training.epochs(
+                self.state, first=first, last=self.recipe.epochs, progress=progress
+            )
+            stack.enter_context(contextlib.closing(epochs))
+            try:
+                for self.state, row in epochs:
+                    self.run.record(self.state, row)
+                    if row.epoch == first and math.isnan(row.learning_rate):
+                        progress.say(
+                            "note: the optimizer does not ask for the recipe's rate: history.csv "
+                            "has none"
+                        )
+                    stale = time.monotonic() - drawn < REDRAW
+                    if not stale:
+                        draw()
+                        drawn = time.monotonic()
+                    yield row
+            except loop.Stopped as stopped:
+                self.run.pause(stopped.state)
+                raise
+            finally:
+                if stale:
+                    with contextlib.suppress(OSError):  # whatever ends the run is the news
+                        draw()

@@ -1,0 +1,152 @@
+"""Pretrained ResNets from other frameworks, checked both ways: `load_backbone(path)`.
+
+How foreign names become ours is in convert.py and, as data, in pretrained_tables.py.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jaxtyping import Array, Float, UInt8
+from safetensors.numpy import save
+
+from jaxgear.data.folder.walk import printable
+from jaxgear.errors import CheckpointError
+from jaxgear.files import from_json, write_bytes
+from jaxgear.models.pretrained.convert import Converted, checked, convert, graft
+from jaxgear.models.pretrained.preprocess import Preprocess
+from jaxgear.models.pretrained.resnet import ResNet, fold_batch_norm
+from jaxgear.models.pretrained.weights_files import Source, read_weights
+
+FORMAT = 1  # of our own .safetensors
+METADATA = "jaxgear"
+MODULE_FIELDS = {  # of ResNet, as our own files describe it
+    "depth": int,
+    "width": int,
+    "stride_in_1x1": bool,
+    "epsilon": float,
+    "momentum": float,
+    "conv_bias": bool,
+}
+Images = UInt8[Array, "N H W 3"] | UInt8[np.ndarray, "N H W 3"]
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A pretrained network, its weights and how it wants its pixels."""
+
+    module: ResNet
+    variables: dict[str, Any]  # {"params", "batch_stats"}, or {"params"} when folded; float32
+    head: dict[str, Array] | None  # {"kernel" [D, K], "bias" [K]}, where the file had one
+    preprocess: Preprocess
+    origin: str  # where the weights came from, for people
+    sha256: str  # of the weights as loaded (names, shapes, numbers), whatever file they came in
+
+    def features(self, images: Images) -> Float[Array, "N D"]:
+        """u8 RGB pictures -> pooled features. Compiled once for each shape of `images`."""
+        return _features(self.module, self.preprocess, self.variables, images)
+
+    def probs(self, images: Images) -> Float[Array, "N K"]:
+        """u8 RGB pictures -> probabilities of the classes that the weights were trained on."""
+        if self.head is None:
+            raise CheckpointError(f"{self.origin}: these weights have no classification head")
+        return _probs(self.module, self.preprocess, self.variables, self.head, images)
+
+    def fold(self) -> "Backbone":
+        """The same features, faster: normalisation inside the convolutions. Inference only."""
+        if not self.module.norm:
+            return self
+        variables = fold_batch_norm(self.variables, self.module.epsilon)
+        return replace(
+            self, module=self.module.clone(norm=False, conv_bias=True), variables=variables
+        )
+
+
+@partial(jax.jit, static_argnames=("module", "preprocess"))
+def _features(module: ResNet, preprocess: Preprocess, variables: Any, images: Any) -> Any:
+    return module.apply(variables, preprocess(jnp.asarray(images)))
+
+
+@partial(jax.jit, static_argnames=("module", "preprocess"))
+def _probs(module: ResNet, preprocess: Preprocess, variables: Any, head: Any, images: Any) -> Any:
+    x = module.apply(variables, preprocess(jnp.asarray(images)))
+    return jax.nn.softmax(x @ head["kernel"] + head["bias"])
+
+
+def load_backbone(path: Path) -> Backbone:
+    """Weights in any naming of pretrained_tables.py, or our own, from a file or a model's folder.
+
+    CheckpointError, in one line with the file's name, if they are not whole and sound.
+    """
+    path = Path(path)
+    try:
+        return _load(path)
+    except CheckpointError as error:  # it may quote what a stranger wrote
+        raise CheckpointError(printable(str(error))[:1400]) from error
+    except MemoryError:
+        raise
+    except Exception as error:  # names and numbers of a stranger make the machine fail in any way
+        reason = printable(repr(error))[:200]
+        raise CheckpointError(f"{path}: damaged, or no weights of a ResNet ({reason})") from error
+
+
+def _load(path: Path) -> Backbone:
+    source = read_weights(path)
+    own = METADATA in source.metadata
+    parts = _read_own(source, path) if own else convert(source, path)
+    flat = graft(parts.flat, parts.module, parts.called, path)
+    digest = _sha256(flat)
+    if own and source.metadata.get("sha256") != digest:
+        raise CheckpointError(f"{path}: damaged, its numbers are not those that were saved")
+    tree = unflatten_dict({tuple(key.split("/")): jnp.asarray(a) for key, a in flat.items()})
+    head = tree.pop("head", None)
+    return Backbone(parts.module, tree, head, parts.preprocess, parts.origin, digest)
+
+
+def _read_own(source: Source, path: Path) -> Converted:
+    try:
+        text = from_json(source.metadata[METADATA])
+        if text["format"] != FORMAT:
+            raise CheckpointError(f"{path}: of format {text['format']!r}; this reads {FORMAT}")
+        fields = {name: kind(text["module"][name]) for name, kind in MODULE_FIELDS.items()}
+        preprocess, origin = Preprocess.from_json(text["preprocess"]), str(text["origin"])
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise CheckpointError(f"{path}: its metadata is damaged ({error!r})") from error
+    return Converted(source.tensors, checked(ResNet(**fields), path), preprocess, origin)
+
+
+def _sha256(flat: dict[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(flat):
+        digest.update(f"{name} {flat[name].shape}\n".encode())
+        digest.update(np.ascontiguousarray(flat[name], "<f4"))
+    return digest.hexdigest()
+
+
+def save_backbone(backbone: Backbone, path: Path, origin: str | None = None) -> None:
+    """Write our own .safetensors with its metadata, whole or not at all."""
+    if not backbone.module.norm:
+        raise ValueError("a folded backbone cannot be trained on; save the one it came from")
+    tree = dict(backbone.variables) | ({} if backbone.head is None else {"head": backbone.head})
+    flat = {"/".join(key): np.asarray(a) for key, a in flatten_dict(tree).items()}
+    module = backbone.module
+    description = {
+        "format": FORMAT,
+        "module": {name: getattr(module, name) for name in MODULE_FIELDS},
+        "preprocess": backbone.preprocess.to_json(),
+        "origin": origin or backbone.origin,
+    }
+    metadata = {METADATA: json.dumps(description), "sha256": backbone.sha256}
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, save(flat, metadata))
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be written ({error.strerror})") from error

