@@ -8,7 +8,7 @@ import jax
 from jaxgear.data.dataset import open_dataset
 from jaxgear.experiment.conclusion import HandedOn, conclude
 from jaxgear.models.convnet import Conv, ConvNet, GlobalPool
-from jaxgear.training.runs import history
+from jaxgear.training import history
 from jaxgear.training.runs.run import Run
 
 SOURCE = "tx = optax.muon(schedule)\nmodel = ConvNet([])\n"

@@ -17,7 +17,7 @@ from jaxgear.experiment import run as experiment
 from jaxgear.experiment.conclusion import HandedOn, conclude
 from jaxgear.experiment.recipe import Recipe
 from jaxgear.models.convnet import Conv, ConvNet, GlobalPool
-from jaxgear.training.runs import history
+from jaxgear.training import history
 from jaxgear.training.runs.run import Run
 
 CONFIG = experiment.Config(data="drawn:60", image_size=16, batch_size=8, epochs=5)

@@ -72,9 +72,7 @@ def test_run_folder_holds_the_contract(finished):
     for name in ("curves.png", "confusion.png", "predictions.png"):
         with PIL.Image.open(folder / name) as picture:
             assert min(picture.size) > 300
-    assert (folder / "experiment.py").read_text() == (
-        ROOT / "experiments/scratch.py"
-    ).read_text()
+    assert (folder / "experiment.py").read_text() == (ROOT / "experiments/scratch.py").read_text()
     config = json.loads((folder / "config.json").read_text())
     assert (config["epochs"], config["image_size"], config["seed"]) == (3, 32, 0)
     assert (folder / "history.csv").read_text().splitlines()[0] == (

@@ -11,7 +11,8 @@ import pytest
 from pictures import encoded, scene, write_set
 from small_bundle import CLASSES, make_bundle
 
-from jaxgear.data.images.decode import letterbox, load_rgb
+from jaxgear.data.images.decode import load_rgb
+from jaxgear.data.images.letterbox import letterbox
 from jaxgear.data.splits.known import KnownPictures
 from jaxgear.errors import DataError
 from jaxgear.prediction import predict as prediction

@@ -23,10 +23,10 @@ from jaxtyping import Float
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
-from jaxgear.data.folder.walk import printable
 from jaxgear.data.splits.known import KnownPictures
 from jaxgear.errors import CheckpointError, UsageError
 from jaxgear.files import from_json, read_regular, write_bytes, write_json
+from jaxgear.paths import printable
 from jaxgear.program.stablehlo import LIMIT, Program, Weights
 
 VERSION = 4

@@ -30,7 +30,8 @@ def run(arguments: argparse.Namespace) -> int:
     sheet = arguments.sheet
     if sheet not in (None, STDOUT) and sheet.suffix.lower() != ".png":
         raise UsageError(f"--sheet {sheet}: is drawn as PNG; name it something.png")
-    from jaxgear.data.folder.read import conflicts, read_folder
+    from jaxgear.data.folder.clean import conflicts
+    from jaxgear.data.folder.read import read_folder
     from jaxgear.data.splits.assign import missing_classes, twins_across, twins_in_two_classes
     from jaxgear.data.splits.groups import NEAR_DUPLICATES, groups_of, near_duplicate_groups
 
@@ -117,7 +118,7 @@ def _paths(pairs: list) -> list[list[str]]:
 
 def _print(found: dict[str, Any]) -> None:
     """The findings for people; names are of strangers, and do not move the cursor."""
-    from jaxgear.data.folder.walk import printable
+    from jaxgear.paths import printable
 
     print(f"{found['pictures']} pictures in {len(found['classes'])} classes")
     for name, count in found["classes"].items():

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from jaxgear.data.folder.lazy import LazyPictures, stored_pictures
-from jaxgear.data.folder.picture_cache import user_cache
-from jaxgear.data.folder.read import Folder, OnBad, Record, pixels, read_folder, require_clean
-from jaxgear.data.folder.walk import printable
+from jaxgear.cache import user_cache
+from jaxgear.data.folder.clean import OnBad, require_clean
+from jaxgear.data.folder.lazy import LazyPictures
+from jaxgear.data.folder.read import Folder, Record, pixels, read_folder, stored_pictures
 from jaxgear.data.splits.assign import (
     missing_classes,
     split_folder,
@@ -25,6 +25,7 @@ from jaxgear.data.splits.groups import NEAR_DUPLICATES, near_duplicate_groups
 from jaxgear.data.synthetic.drawn import CLASSES, write_drawn
 from jaxgear.errors import DataError
 from jaxgear.machine.memory import free_memory
+from jaxgear.paths import printable
 
 PHOTOGRAPHS = Path("data/gear_images")  # where scripts/get_gear.py puts them
 DRAWN = 600  # pictures of the drawn set, when there are no photographs: under three minutes

@@ -12,12 +12,12 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from jaxgear.data.folder.walk import Refused, list_files, stable_key
+from jaxgear.data.folder.walk import Refused, list_files
 from jaxgear.data.images import rgb
 from jaxgear.data.images.encoded import ImageError
-from jaxgear.data.images.quiet import quiet_pillow
+from jaxgear.data.images.threads import quiet_pillow
 from jaxgear.errors import DataError
-from jaxgear.paths import expanded
+from jaxgear.paths import expanded, stable_key
 
 _PATTERN = re.compile(r"[*?\[]")
 

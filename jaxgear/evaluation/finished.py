@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxgear.errors import CheckpointError
-from jaxgear.training.runs import history
+from jaxgear.training import history
 from jaxgear.training.runs.run import read_json
 
 SIDES = ("train", "val", "test", "left_out")

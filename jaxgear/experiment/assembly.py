@@ -27,9 +27,8 @@ from jaxgear.experiment.recipe import Data, Make, Recipe
 from jaxgear.machine import devices
 from jaxgear.machine.compile_cache import keep_compiled
 from jaxgear.program.stablehlo import flat, structured
-from jaxgear.training import loop, optim, steps
+from jaxgear.training import history, loop, optim, steps
 from jaxgear.training.progress import Progress
-from jaxgear.training.runs import history
 from jaxgear.training.runs.run import read_json
 from jaxgear.training.steps import TrainState
 

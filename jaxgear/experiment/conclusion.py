@@ -22,7 +22,7 @@ from jaxgear.machine import devices
 from jaxgear.models.grad_cam import map_program
 from jaxgear.prediction import predict as prediction
 from jaxgear.program.stablehlo import Program, flat
-from jaxgear.training.runs import history
+from jaxgear.training import history
 from jaxgear.training.runs.run import Run, environment, read_json
 
 SHOWN = 256  # training pictures, and backgrounds alone, that tell what is no gear

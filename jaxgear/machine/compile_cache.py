@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jax
 
-from jaxgear.data.folder.picture_cache import user_cache
+from jaxgear.cache import user_cache
 
 
 @functools.cache

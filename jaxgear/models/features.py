@@ -18,10 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
+from jaxgear.cache import user_cache
 from jaxgear.data.composites.pasted import program_sha256
 from jaxgear.data.dataset import Side
 from jaxgear.data.folder.lazy import LazyPictures
-from jaxgear.data.folder.picture_cache import user_cache
 from jaxgear.models.finetune import FineTuned, Head, unit_scale, whole_variables
 from jaxgear.models.pretrained.backbone import Backbone
 

@@ -18,10 +18,12 @@ from jaxtyping import Float, UInt8
 
 from jaxgear.bundle.bundle import Bundle
 from jaxgear.data.dataset import Side, few
-from jaxgear.data.folder.read import OnBad, pixels, read_folder, require_clean
+from jaxgear.data.folder.clean import OnBad, require_clean
+from jaxgear.data.folder.read import pixels, read_folder
 from jaxgear.data.folder.walk import Refused
-from jaxgear.data.images.decode import letterbox, load_letterboxed
+from jaxgear.data.images.decode import load_letterboxed
 from jaxgear.data.images.encoded import ImageError, read_bytes
+from jaxgear.data.images.letterbox import letterbox
 from jaxgear.data.sources import InMemory, find_pictures, to_rgb
 from jaxgear.errors import CheckpointError, DataError
 from jaxgear.machine.compile_cache import keep_compiled

@@ -6,8 +6,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from jaxgear.data.folder.walk import text_of
 from jaxgear.files import Output
+from jaxgear.paths import text_of
 from jaxgear.prediction.predict import Prediction
 
 BEFORE, AFTER = ("path", "class", "probability"), ("score", "refused")

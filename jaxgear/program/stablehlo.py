@@ -17,8 +17,8 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PyTree, UInt8
 
-from jaxgear.data.folder.walk import printable
 from jaxgear.errors import CheckpointError, UsageError
+from jaxgear.paths import printable
 from jaxgear.program.checks import calls, check_header
 
 PLATFORMS = ("cpu", "cuda", "tpu")

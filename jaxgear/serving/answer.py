@@ -10,7 +10,8 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from jaxgear.bundle.bundle import Bundle
-from jaxgear.data.images.decode import letterbox, load_letterboxed, load_rgb
+from jaxgear.data.images.decode import load_letterboxed, load_rgb
+from jaxgear.data.images.letterbox import letterbox
 from jaxgear.errors import CheckpointError
 from jaxgear.evaluation import explain
 from jaxgear.prediction.predict import NONE, Predictor

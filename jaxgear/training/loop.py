@@ -17,9 +17,9 @@ from jaxgear.errors import DivergedError
 from jaxgear.machine import devices
 from jaxgear.machine.compile_cache import keep_compiled
 from jaxgear.training import steps
+from jaxgear.training.history import Row
 from jaxgear.training.optim import rate_used
 from jaxgear.training.progress import Progress
-from jaxgear.training.runs.history import Row
 from jaxgear.training.signals import deferred_signals
 
 AGREE = 4  # steps after which several hosts ask each other whether to stop

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from jaxgear.training.runs.history import Row
+from jaxgear.training.history import Row
 from jaxgear.training.steps import Metrics
 
 REFRESH = 0.25  # seconds between two looks at the loss, which waits for the device

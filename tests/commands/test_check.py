@@ -16,7 +16,7 @@ from jaxgear.data.folder.read import read_folder
 from jaxgear.data.splits.groups import near_duplicate_groups
 from jaxgear.evaluation.plots import contact_sheet
 from jaxgear.evaluation.plots import figures as plots
-from jaxgear.training.runs import history
+from jaxgear.training import history
 from jaxgear.training.runs.run import Run
 
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from pictures import encoded, scene, write_set
 
+from jaxgear.cache import user_cache
 from jaxgear.data.folder import picture_cache as cache
-from jaxgear.data.folder.picture_cache import Decoded, PictureCache, shrink, user_cache
+from jaxgear.data.folder.picture_cache import Decoded, PictureCache, shrink
 from jaxgear.data.folder.read import pixels, read_folder
 from jaxgear.data.images import decode as images
 

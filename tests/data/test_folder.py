@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from pictures import encoded, scene, write_set
 
-from jaxgear.data.folder.read import conflicts, pixels, read_folder, require_clean
+from jaxgear.data.folder.clean import conflicts, require_clean
+from jaxgear.data.folder.read import pixels, read_folder
 from jaxgear.data.images import decode as images
-from jaxgear.data.images.decode import letterbox, load_rgb
+from jaxgear.data.images.decode import load_rgb
+from jaxgear.data.images.letterbox import letterbox
 from jaxgear.errors import DataError
 
 

@@ -19,12 +19,14 @@ import pytest
 from pictures import write_set
 from PIL import Image
 
+from jaxgear.data.folder.clean import require_clean
 from jaxgear.data.folder.picture_cache import shrink
-from jaxgear.data.folder.read import read_folder, require_clean
+from jaxgear.data.folder.read import read_folder
 from jaxgear.data.images import decode as images
 from jaxgear.data.images import encoded, kinds, rgb
-from jaxgear.data.images.decode import letterbox, load_letterboxed, load_rgb
+from jaxgear.data.images.decode import load_letterboxed, load_rgb
 from jaxgear.data.images.encoded import ImageError
+from jaxgear.data.images.letterbox import letterbox
 from jaxgear.errors import DataError, GearError
 
 

@@ -18,7 +18,7 @@ from pictures import encoded, scene, write_set
 from jaxgear.data.dataset import open_dataset
 from jaxgear.data.folder.read import pixels, read_folder
 from jaxgear.data.images import decode as images
-from jaxgear.data.images.decode import letterbox
+from jaxgear.data.images.letterbox import letterbox
 from jaxgear.data.prepare import prepare as prepared
 from jaxgear.data.prepare import versions
 from jaxgear.data.prepare.prepare import prepare

@@ -9,10 +9,11 @@ import PIL.Image
 import pytest
 from pictures import encoded, scene
 
-from jaxgear.data.folder.walk import Refused, printable
+from jaxgear.data.folder.walk import Refused
 from jaxgear.data.images.encoded import ImageError
 from jaxgear.data.sources import find_pictures, to_rgb
 from jaxgear.errors import DataError
+from jaxgear.paths import printable
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from jaxgear.data.batches import Batches
 from jaxgear.data.composites.cutout import with_masks
 from jaxgear.data.composites.pasted import and_pasted
 from jaxgear.data.dataset import Side
-from jaxgear.data.folder.lazy import LazyPictures, stored_pictures
-from jaxgear.data.folder.read import pixels, read_folder
+from jaxgear.data.folder.lazy import LazyPictures
+from jaxgear.data.folder.read import pixels, read_folder, stored_pictures
 from jaxgear.data.stream import AHEAD, ON_DEVICE, Stream
 from jaxgear.errors import DataError, UsageError
 

@@ -15,10 +15,13 @@ import tensorflow_datasets as tfds
 from pictures import encoded, scene, write_set
 from PIL import Image
 
-from jaxgear.data.folder.read import Folder, pixels, read_folder, require_clean
-from jaxgear.data.images.decode import letterbox, load_rgb, portable
+from jaxgear.data.folder.clean import require_clean
+from jaxgear.data.folder.read import Folder, pixels, read_folder
+from jaxgear.data.images.decode import load_rgb
+from jaxgear.data.images.letterbox import letterbox
 from jaxgear.data.prepare.gear_builder import Gear
 from jaxgear.data.prepare.prepare import prepare
+from jaxgear.data.prepare.workshop import portable
 from jaxgear.data.splits.assign import assign_sides
 from jaxgear.data.splits.groups import near_duplicate_groups
 from jaxgear.data.tfds.read import read_tfds

@@ -3,7 +3,7 @@
 import threading
 import time
 
-from jaxgear.data.images.turns import Turns
+from jaxgear.data.images.threads import Turns
 
 
 def test_what_runs_at_once_weighs_no_more_than_the_limit():

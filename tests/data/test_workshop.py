@@ -8,9 +8,10 @@ import pytest
 from pictures import encoded, scene
 
 from jaxgear.data.folder.walk import Refused
-from jaxgear.data.images.decode import letterbox, load_rgb, portable
+from jaxgear.data.images.decode import load_rgb
+from jaxgear.data.images.letterbox import letterbox
 from jaxgear.data.prepare import workshop
-from jaxgear.data.prepare.workshop import Staged, Workshop, staged
+from jaxgear.data.prepare.workshop import Staged, Workshop, portable, staged
 from jaxgear.data.splits.near_duplicates import describe
 
 

@@ -5,7 +5,7 @@ import PIL.Image
 import pytest
 
 from jaxgear.evaluation.plots import figures as plots
-from jaxgear.training.runs.history import Row
+from jaxgear.training.history import Row
 
 
 def rows(losses):

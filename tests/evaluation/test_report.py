@@ -16,7 +16,8 @@ from made_runs import untrained
 
 from jaxgear import cli
 from jaxgear.bundle.bundle import Bundle
-from jaxgear.data.images.decode import letterbox, load_rgb
+from jaxgear.data.images.decode import load_rgb
+from jaxgear.data.images.letterbox import letterbox
 from jaxgear.evaluation.finished import FinishedRun
 from jaxgear.evaluation.report import render as report
 from jaxgear.evaluation.report.findings import find

@@ -11,7 +11,8 @@ from pictures import write_set
 
 from jaxgear import cli
 from jaxgear.bundle.bundle import Bundle
-from jaxgear.data.images.decode import letterbox, load_rgb
+from jaxgear.data.images.decode import load_rgb
+from jaxgear.data.images.letterbox import letterbox
 from jaxgear.errors import CheckpointError, UsageError
 from jaxgear.evaluation.finished import FinishedRun
 from jaxgear.evaluation.robustness import measure as robustness

@@ -17,8 +17,9 @@ from PIL import Image
 from jaxgear.data.folder.read import read_folder
 from jaxgear.data.images import decode as images
 from jaxgear.data.images import rgb
-from jaxgear.data.images.decode import letterbox, load_rgb
+from jaxgear.data.images.decode import load_rgb
 from jaxgear.data.images.encoded import ImageError
+from jaxgear.data.images.letterbox import letterbox
 from jaxgear.data.splits.near_duplicates import describe
 
 PIXELS = scene(3, 20, 28)

@@ -13,7 +13,7 @@ from other_names import hugging_face, keras, keras_layers, write_tfjs
 from random_weights import pictures, torchvision_weights
 from safetensors.numpy import load_file, save_file
 
-from jaxgear.data.folder.picture_cache import user_cache
+from jaxgear.cache import user_cache
 from jaxgear.errors import CheckpointError
 from jaxgear.models.pretrained import download
 from jaxgear.models.pretrained.backbone import load_backbone, save_backbone

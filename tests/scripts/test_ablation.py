@@ -8,7 +8,8 @@ import pytest
 from pictures import write_set
 
 from jaxgear.bundle.bundle import Bundle
-from jaxgear.data.images.decode import letterbox, load_rgb
+from jaxgear.data.images.decode import load_rgb
+from jaxgear.data.images.letterbox import letterbox
 from jaxgear.evaluation.finished import FinishedRun
 from jaxgear.prediction.predict import Predictor
 from scripts import ablation

@@ -9,7 +9,8 @@ from pictures import write_set
 from sklearn.metrics import roc_auc_score
 
 from jaxgear.bundle.bundle import Bundle
-from jaxgear.data.images.decode import letterbox, load_rgb
+from jaxgear.data.images.decode import load_rgb
+from jaxgear.data.images.letterbox import letterbox
 from jaxgear.evaluation.finished import FinishedRun
 from jaxgear.evaluation.no_gear import refusal
 from jaxgear.prediction.predict import Predictor

@@ -10,8 +10,8 @@ from jaxgear.errors import CheckpointError
 from jaxgear.machine import devices
 from jaxgear.models.convnet import Conv, ConvNet, GlobalPool
 from jaxgear.training import steps
+from jaxgear.training.history import Row
 from jaxgear.training.runs.checkpoints import Checkpoints
-from jaxgear.training.runs.history import Row
 
 IMAGES = np.zeros((1, 8, 8, 3), np.uint8)
 

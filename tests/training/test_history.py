@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from jaxgear.training.runs import history
-from jaxgear.training.runs.history import Row
+from jaxgear.training import history
+from jaxgear.training.history import Row
 
 
 def rows(val, train=None):

@@ -1,16 +1,12 @@
 """Pictures that are made when they are asked for: decoded, cut out, pasted."""
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from jaxtyping import Int, UInt8
-
-from jaxgear.data.folder.buffers import empty_pictures
-from jaxgear.data.folder.picture_cache import CacheChoice, PictureCache
-from jaxgear.data.folder.read import Folder
-from jaxgear.data.images.decode import load_letterboxed
 
 Shape = tuple[int, int, int, int]
 
@@ -53,16 +49,15 @@ class LazyPictures:
         return out
 
 
-def stored_pictures(folder: Folder, size: int, *, cache: CacheChoice = "user") -> LazyPictures:
-    """The records of a folder letterboxed at `size`, as `folder.pixels` gives them, that stay where
-    they are. What the cache has is taken from there.
+_ALIGNMENT = 64  # bytes, as JAX was seen to ask for (tests/data/test_batches.py would fail)
+
+
+def empty_pictures(shape: tuple[int, ...]) -> UInt8[np.ndarray, "..."]:
+    """An array u8 of this shape, not filled, for `jax.device_put` to share.
+
+    Whoever hands it to JAX must not write to it any more.
     """
-    store = PictureCache(cache, size, outside=folder.root)
-
-    def one(row: int) -> UInt8[np.ndarray, "S S 3"]:
-        record = folder.records[row]
-        if (entry := store.get(folder.cache_key(record))) is not None:
-            return entry.pixels
-        return load_letterboxed(folder.read(record), size, record.path)
-
-    return LazyPictures((len(folder.records), size, size, 3), one)
+    size = math.prod(shape)
+    memory = np.empty(size + _ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % _ALIGNMENT
+    return memory[start : start + size].reshape(shape)

@@ -5,23 +5,19 @@ Pillow is decoded again; a cache that cannot be written is not used. It may be d
 """
 
 import hashlib
-import os
 import struct
-import threading
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import PIL
 from jaxtyping import UInt8
 
-from jaxgear.data.images import decode as images
-from jaxgear.data.splits import near_duplicates as looks
-from jaxgear.paths import expanded
-
-CacheChoice = Path | Literal["user"] | None  # a folder, `user_cache()`, or none
+from jaxgear.cache import CacheChoice, Entries
+from jaxgear.data.images import decode, descriptor
+from jaxgear.data.images.decode import decoded, load_letterboxed
+from jaxgear.data.images.descriptor import describe_image
+from jaxgear.data.images.letterbox import ENOUGH, letterbox_image
 
 _HEADER = struct.Struct("<8s32sIII")  # magic, sha256 of the file, height, width, len(look)
 _MAGIC, _MASK_MAGIC = b"jaxgear1", b"jaxgearm"
@@ -37,72 +33,14 @@ class Decoded:
     pixels: UInt8[np.ndarray, "S S 3"]
 
 
-def user_cache() -> Path | None:
-    """`$JAXGEAR_CACHE`, `$XDG_CACHE_HOME/jaxgear` or `~/.cache/jaxgear`; None without a home."""
-    if chosen := os.environ.get("JAXGEAR_CACHE"):
-        return Path(expanded(chosen))
-    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if base.is_absolute():  # the XDG specification asks to ignore relative ones
-        return base / "jaxgear"
-    try:
-        return Path.home() / ".cache" / "jaxgear"
-    except RuntimeError:
-        return None
-
-
 def shrink(data: bytes, name: str, size: int) -> Decoded:
     """A file -> what is kept of it; `ImageError` where it is no whole picture."""
-    with images.decoded(data, name, least=images.ENOUGH) as picture:
-        height, width, look = picture.height, picture.width, looks.describe_image(picture.image)
-        pixels = images.letterbox_image(picture.image, size) if picture.serves(size) else None
+    with decoded(data, name, least=ENOUGH) as picture:
+        height, width, look = picture.height, picture.width, describe_image(picture.image)
+        pixels = letterbox_image(picture.image, size) if picture.serves(size) else None
     if pixels is None:
-        pixels = images.load_letterboxed(data, size, name)
+        pixels = load_letterboxed(data, size, name)
     return Decoded(height, width, look, pixels)
-
-
-class _Entries:
-    """One checked file an entry, named by sha256. Safe for many threads and processes at once."""
-
-    def __init__(self, choice: CacheChoice, place: str, outside: Path | None):
-        """`outside`: a data folder; a cache inside it is not used, as nothing is written there."""
-        base = user_cache() if choice == "user" else choice
-        if base is not None and outside is not None:
-            inside = base.resolve().is_relative_to(outside.resolve())
-            base = None if inside else base
-        self._folder = None if base is None else base / place
-        self._writable = True
-
-    def read(self, sha256: str) -> bytes | None:
-        """What was written for this hash (hex), or None."""
-        if self._folder is None:
-            return None
-        try:
-            data = self._path(sha256).read_bytes()
-        except OSError:
-            return None
-        body, check = data[:-4], data[-4:]
-        return body if zlib.crc32(body).to_bytes(4, "little") == check else None
-
-    def write(self, sha256: str, body: bytes) -> None:
-        """Stores an entry whole or not at all; after the first failure it stops trying."""
-        if self._folder is None or not self._writable:
-            return
-        path = self._path(sha256)
-        unfinished = path.with_name(f".{sha256}-{os.getpid()}-{threading.get_ident()}")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                unfinished.write_bytes(body + zlib.crc32(body).to_bytes(4, "little"))
-                unfinished.replace(path)
-            except BaseException:
-                unfinished.unlink(missing_ok=True)
-                raise
-        except OSError:  # read-only home, full disk: slower next time, and no reason to stop
-            self._writable = False
-
-    def _path(self, sha256: str) -> Path:
-        assert self._folder is not None
-        return self._folder / sha256[:2] / sha256
 
 
 class PictureCache:
@@ -111,8 +49,8 @@ class PictureCache:
     def __init__(self, choice: CacheChoice, size: int, *, outside: Path | None = None):
         """`outside`: a data folder in which nothing is written."""
         # The versions that the pixels depend on are part of the place, so that no entry can be old.
-        version = f"v{images.VERSION}.{looks.VERSION}-pillow{PIL.__version__}-{size}px"
-        self._entries = _Entries(choice, f"pictures/{version}", outside)
+        version = f"v{decode.VERSION}.{descriptor.VERSION}-pillow{PIL.__version__}-{size}px"
+        self._entries = Entries(choice, f"pictures/{version}", outside)
         self._size = size
 
     def decode(self, data: bytes, name: str) -> tuple[str, Decoded]:
@@ -153,8 +91,8 @@ class MaskCache:
 
     def __init__(self, choice: CacheChoice, size: int, version: int, outside: Path | None = None):
         """`version` of the rule by which masks are made; `outside` as of `PictureCache`."""
-        place = f"v{images.VERSION}.{version}-pillow{PIL.__version__}-{size}px"
-        self._entries = _Entries(choice, f"masks/{place}", outside)
+        place = f"v{decode.VERSION}.{version}-pillow{PIL.__version__}-{size}px"
+        self._entries = Entries(choice, f"masks/{place}", outside)
         self._size = size
 
     def get(self, sha256: str) -> UInt8[np.ndarray, "S S"] | None:

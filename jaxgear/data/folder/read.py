@@ -9,35 +9,22 @@ import hashlib
 import json
 import os
 import unicodedata
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from jaxtyping import UInt8
 
-from jaxgear.data.folder.buffers import empty_pictures
-from jaxgear.data.folder.picture_cache import CacheChoice, PictureCache, shrink
-from jaxgear.data.folder.walk import (
-    Candidate,
-    Listing,
-    Refused,
-    list_pictures,
-    printable,
-    stable_key,
-)
-from jaxgear.data.images.decode import load_rgb
+from jaxgear.cache import CacheChoice
+from jaxgear.data.folder.lazy import LazyPictures, empty_pictures
+from jaxgear.data.folder.picture_cache import PictureCache, shrink
+from jaxgear.data.folder.walk import Candidate, Listing, Refused, list_pictures
+from jaxgear.data.images.decode import load_letterboxed, load_rgb
 from jaxgear.data.images.encoded import ImageError, read_bytes
 from jaxgear.errors import DataError
-from jaxgear.paths import expanded
-
-OnBad = Literal["stop", "skip"]
-
-_LISTED = 20
-_RANK = {"test": 2, "val": 1}  # a copy on two sides stays where it is evaluated
+from jaxgear.paths import expanded, stable_key
 
 
 @dataclass(frozen=True)
@@ -195,63 +182,16 @@ def fingerprint(classes: tuple[str, ...], records: Iterable[Record]) -> str:
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
-def conflicts(folder: Folder) -> tuple[Refused, ...]:
-    """Byte-identical copies that contradict each other, as the records to drop and why.
-
-    Copies in two classes: all of them, as nobody knows which class is right. Copies on two of the
-    folder's own sides: all but those on the side that is evaluated (test, then val).
+def stored_pictures(folder: Folder, size: int, *, cache: CacheChoice = "user") -> LazyPictures:
+    """The records of a folder letterboxed at `size`, as `folder.pixels` gives them, that stay where
+    they are. What the cache has is taken from there.
     """
-    copies = defaultdict(list)
-    for record in folder.records:
-        copies[record.sha256].append(record)
-    found = []
-    for same in copies.values():
-        best = max(same, key=lambda record: _RANK.get(record.side or "", 0))
-        for record in same:
-            other = next((o for o in same if o.label != record.label), None)
-            where = "in another class"
-            if other is None and record.side != best.side:
-                other, where = best, "on another side"
-            if other is not None:
-                found.append(
-                    Refused(record.path, f"same bytes as {printable(other.path)}, {where}")
-                )
-    return tuple(sorted(found, key=lambda one: stable_key(one.path)))
+    store = PictureCache(cache, size, outside=folder.root)
 
+    def one(row: int) -> UInt8[np.ndarray, "S S 3"]:
+        record = folder.records[row]
+        if (entry := store.get(folder.cache_key(record))) is not None:
+            return entry.pixels
+        return load_letterboxed(folder.read(record), size, record.path)
 
-def require_clean(folder: Folder, on_bad: OnBad = "stop") -> Folder:
-    """What happens to refused files and `conflicts`: stop with a list, or go on without them.
-
-    With "skip" the conflicting records move to `refused`, so that records and refused still add up
-    to the files found.
-
-    Raises:
-        DataError: with "stop", anything refused or conflicting (the first line counts, the next
-            lines name them); with "skip", a class of which no picture is left.
-    """
-    dropped = conflicts(folder)
-    bad = (*folder.refused, *dropped)
-    if not bad:
-        return folder
-    if on_bad == "stop":
-        lines = [
-            f"{folder.root}: {len(bad)} files cannot be used; repair or remove them, or go on "
-            "without them (--on-bad skip)"
-        ]
-        lines += [f"  {printable(refused.path)}: {refused.reason}" for refused in bad[:_LISTED]]
-        if len(bad) > _LISTED:
-            more = len(bad) - _LISTED
-            lines.append(f"  … and {more} more; run `python -m jaxgear check {folder.root}`")
-        raise DataError("\n".join(lines))
-    paths = {refused.path for refused in dropped}
-    records = tuple(record for record in folder.records if record.path not in paths)
-    present = {record.label for record in records}
-    for label, name in enumerate(folder.classes):
-        if label not in present:
-            raise DataError(f"{folder.root}: no usable picture is left of class {name}")
-    return replace(
-        folder,
-        records=records,
-        refused=bad,
-        fingerprint=fingerprint(folder.classes, records),
-    )
+    return LazyPictures((len(folder.records), size, size, 3), one)

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,8 +9,7 @@ from pathlib import Path
 
 from jaxgear.data.folder.names import PICTURE_NAME, left_by_system, split_of, splits_in_names
 from jaxgear.errors import DataError
-
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+from jaxgear.paths import printable, stable_key, text_of
 
 
 @dataclass(frozen=True)
@@ -39,11 +37,6 @@ class Listing:
     candidates: list[Candidate] = field(default_factory=list)
     refused: list[Refused] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
-
-
-def stable_key(path: str) -> tuple[str, str]:
-    """Sorts paths alike on every file system, whichever Unicode form it stores names in."""
-    return unicodedata.normalize("NFC", path), path
 
 
 def list_pictures(root: Path) -> Listing:
@@ -249,13 +242,3 @@ def _named(folder: Path) -> Iterator[None]:
         raise DataError(f"{folder}: not a folder") from None
     except OSError as error:
         raise DataError(f"{folder}: cannot be listed: {error.strerror}") from None
-
-
-def text_of(path: str) -> str:
-    """A name that can be encoded: bytes of a name that are no UTF-8 become `\\udcff`."""
-    return path.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def printable(path: str) -> str:
-    """`text_of` on one line and without what moves a terminal's cursor: a tab becomes `\\t`."""
-    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text_of(path))

@@ -17,20 +17,15 @@ from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError, features
 
 from jaxgear.data.images import jpeg, rgb
-from jaxgear.data.images.encoded import ImageError, check_whole, read_bytes
-from jaxgear.data.images.kinds import what_it_is
-from jaxgear.data.images.png import decode_png, encode_png
-from jaxgear.data.images.quiet import quiet_pillow
-from jaxgear.data.images.turns import Turns
+from jaxgear.data.images.encoded import ImageError, check_whole, read_bytes, what_it_is
+from jaxgear.data.images.letterbox import ENOUGH, letterbox_image, reduction
+from jaxgear.data.images.png import decode_png
+from jaxgear.data.images.threads import Turns, quiet_pillow
 from jaxgear.errors import GearError
 
 # Part of every cache key: raise it whenever the same file would give other pixels than before.
 VERSION = 4
 
-# Pixels that a picture keeps on its longer side when it is decoded or averaged to be smaller. The
-# same for all sizes of training pictures up to it, and for descriptors of near-duplicates: those,
-# and so the split, must not depend on the size.
-ENOUGH = 128
 
 # Phones take pictures of 50 to 200 million pixels (16,320 x 12,240), as JPEG or HEIC. JPEGs are
 # decoded smaller wherever a small picture will do: at most 0.8 GB. In full, 250 million pixels take
@@ -252,61 +247,6 @@ def _ask_for_less(image: Image.Image, least: int) -> bool:
     if factor > 1:  # of other formats Pillow takes no notice
         image.draft(None, (max(1, image.width // factor), max(1, image.height // factor)))
     return image.size != size
-
-
-def portable(data: bytes, name: str | None = None) -> bytes:
-    """The bytes of a JPEG or PNG file that every decoder shows as `load_rgb(data)` does.
-
-    A plain RGB JPEG stays as it is; anything with transparency, orientation, other colours or in
-    another format becomes a PNG of the decoded pixels. `ImageError` as of `load_rgb`.
-    """
-    name = name or "picture"
-    with decoded(data, name, least=ENOUGH) as picture:
-        pass
-    return portable_of(data, name, picture)
-
-
-def portable_of(data: bytes, name: str, picture: Decoding) -> bytes:
-    """`portable` of a file that was `decoded`, its turn being over."""
-    # What was converted or turned is a new image of Pillow's, of no format.
-    if picture.image.format == "JPEG":
-        return data
-    return encode_png(rgb.to_array(picture.image) if picture.whole else load_rgb(data, name))
-
-
-def letterbox(image: UInt8[np.ndarray, "H W 3"], size: int) -> UInt8[np.ndarray, "S S 3"]:
-    """Fits the whole picture into a white square: aspect kept, centred, longer side = `size`.
-
-    Small pictures are enlarged, so that an object fills the frame whatever its source. Large ones
-    are averaged over squares of `reduction` pixels, and resized to the size from there: bicubic
-    with antialiasing (Pillow widens the kernel by the factor). The shorter side is at least one
-    pixel. u8 0-255 in and out.
-    """
-    return letterbox_image(Image.fromarray(image), size)
-
-
-def letterbox_image(image: Image.Image, size: int) -> UInt8[np.ndarray, "S S 3"]:
-    """`letterbox` of a picture in mode RGB."""
-    scale = size / max(image.size)
-    width, height = (max(1, round(side * scale)) for side in image.size)
-    if (width, height) != image.size:
-        factor = reduction(max(image.size), max(size, ENOUGH))
-        part = (0, 0, image.width / factor, image.height / factor)  # the last squares are cut off
-        small = image.reduce(factor) if factor > 1 else image
-        image = small.resize((width, height), Image.Resampling.BICUBIC, part)
-    top = (size - height) // 2
-    left = (size - width) // 2
-    square = np.full((size, size, 3), 255, np.uint8)
-    square[top : top + height, left : left + width] = np.asarray(image)
-    return square
-
-
-def reduction(longer: int, least: int) -> int:
-    """The largest power of two by which `longer` pixels can be divided that leaves `least`."""
-    factor = 1
-    while factor < longer and -(-longer // (2 * factor)) >= least:
-        factor *= 2
-    return factor
 
 
 def _too_large(what: str, limit: int) -> str:

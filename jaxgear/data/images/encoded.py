@@ -1,8 +1,11 @@
 """A picture's file before it is decoded: bytes that are read once, and refused in plain words."""
 
+import codecs
 import errno
 import os
+import re
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 from jaxgear.data.images import jpeg
@@ -72,3 +75,167 @@ def check_whole(data: bytes, name: str) -> jpeg.Scans | None:
     if longer and 0 < data.count(b"\n") == data.count(b"\r\n"):
         raise ImageError(name, "damaged WebP (it was copied as text)")
     return None
+
+
+_EXPORT = "export it as JPEG or PNG"
+
+
+_CONVERT = "convert it to JPEG or PNG"
+
+
+_AGAIN = "copy or download it again"
+
+
+_UNPACK = "unpack it"
+
+
+# First bytes of a file -> its kind.
+_STARTS: dict[bytes, str] = {
+    b"\xff\x0a": f"JPEG XL; {_CONVERT}",
+    b"\0\0\0\x0cJXL ": f"JPEG XL; {_CONVERT}",
+    b"\0\0\0\x0cjP  ": f"JPEG 2000; {_CONVERT}",
+    b"\xff\x4f\xff\x51": f"JPEG 2000; {_CONVERT}",
+    b"8BPS": f"PSD (Photoshop); {_EXPORT}",
+    b"gimp xcf": f"XCF (GIMP); {_EXPORT}",
+    b"%PDF": f"PDF; {_EXPORT}",
+    b"%!PS": f"PostScript; {_EXPORT}",
+    b"\xc5\xd0\xd3\xc6": f"PostScript; {_EXPORT}",
+    b"\x76\x2f\x31\x01": f"OpenEXR; {_CONVERT}",
+    b"#?RADIANCE": f"Radiance HDR; {_CONVERT}",
+    b"DDS ": f"DDS texture; {_CONVERT}",
+    b"\0\0\1\0": f"ICO (icon); {_CONVERT}",
+    b"FUJIFILMCCD-RAW": f"camera raw (Fujifilm); {_EXPORT}",
+    b"IIRO": f"camera raw (Olympus); {_EXPORT}",
+    b"IIU\0": f"camera raw (Panasonic); {_EXPORT}",
+    b"FOVb": f"camera raw (Sigma); {_EXPORT}",
+    b"PK\3\4": f"zip archive (or a document); {_UNPACK}",
+    b"\x1f\x8b": f"gzip archive; {_UNPACK}",
+    b"BZh": f"bzip2 archive; {_UNPACK}",
+    b"\xfd7zXZ\0": f"xz archive; {_UNPACK}",
+    b"\x28\xb5\x2f\xfd": f"zstd archive; {_UNPACK}",
+    b"7z\xbc\xaf\x27\x1c": f"7z archive; {_UNPACK}",
+    b"Rar!\x1a\7": f"RAR archive; {_UNPACK}",
+    b"\x1aE\xdf\xa3": "a video (Matroska or WebM), not a picture",
+    b"OggS": "a video or sound (Ogg), not a picture",
+    b"ID3": "a sound (MP3), not a picture",
+    b"\0\5\x16\7": "what macOS keeps beside a file (AppleDouble); remove it",
+    b"bplist00": "a property list of macOS; if it stands for a picture in iCloud, download that",
+    b"\x93NUMPY": "a NumPy array, not a picture",
+    b"\x89HDF": "HDF5, not a picture",
+    b"SQLite format 3": "a database, not a picture",
+    b"MZ": "a program, not a picture",
+    b"\x7fELF": "a program, not a picture",
+    b"\x89PNG\n": f"a PNG that was copied as text; {_AGAIN} as binary",
+    b"\x89PNG\r\r\n": f"a PNG that was copied as text; {_AGAIN} as binary",
+    b"\xef\xbf\xbdPNG": f"a PNG that was copied as text; {_AGAIN} as binary",
+    b"\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd": f"a file that was copied as text; {_AGAIN} as binary",
+    b"\xff\xfe": "text (UTF-16), not a picture",
+}
+
+
+# The same for ISO media files, of which bytes 4 to 8 are `ftyp` and the brand follows.
+_HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+
+
+_AVIF = (b"avif", b"avis")
+
+
+_BRANDS: dict[bytes, str] = {
+    **dict.fromkeys(_HEIC, f"HEIC (iPhone); pip install 'jaxgear[heic]', or {_CONVERT}"),
+    **dict.fromkeys(_AVIF, f"AVIF, which this Pillow cannot read; {_CONVERT}"),
+    b"crx ": f"camera raw (Canon); {_EXPORT}",
+    b"jp2 ": f"JPEG 2000; {_CONVERT}",
+}
+
+
+# Of text, in small letters, without what is blank before it.
+_TEXTS: dict[bytes, str] = {
+    b"<!doctype html": "a web page, not a picture",
+    b"<html": "a web page, not a picture",
+    b"version https://git-lfs.github.com/": "Git LFS pointer, not the picture; run `git lfs pull`",
+    b"../.git/annex/": "git-annex pointer, not the picture; run `git annex get`",
+    b"/annex/objects/": "git-annex pointer, not the picture; run `git annex get`",
+    b"outs:\n- md5:": "DVC pointer, not the picture; run `dvc pull`",
+    b"data:image/": "a data URL in text, not a picture; decode its base64",
+    b"http/1.": f"a web server's answer with its headers, not a picture; {_AGAIN}",
+}
+
+
+_KNOWN = {
+    b"\xff\xd8\xff": "JPEG",
+    b"\x89PNG\r\n\x1a\n": "PNG",
+    b"GIF8": "GIF",
+    b"BM": "BMP",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"II+\0": "TIFF",
+    b"MM\0+": "TIFF",
+}
+
+
+_MULTIPART = re.compile(rb"--[^\r\n]{1,200}\r?\ncontent-(disposition|type):")
+
+
+def what_it_is(data: bytes, formats: Sequence[str]) -> str:
+    """Names what a file holds that is none of `formats`, or a damaged one of them."""
+    if not any(data[:4096]):
+        return f"nothing but zeros; {_AGAIN}"
+    for start, name in _KNOWN.items():
+        if data.startswith(start):
+            return _damaged(name)
+    if data.startswith(b"RIFF"):
+        return _riff(data, formats)
+    if data[4:8] == b"ftyp":
+        return _iso(data, formats)
+    for start, what in _STARTS.items():
+        if data.startswith(start):
+            return what
+    if data[257:262] == b"ustar":
+        return f"tar archive; {_UNPACK}"
+    if data[128:132] == b"DICM":
+        return f"DICOM; {_EXPORT}"
+    return _text(data[:4096]) or f"not a readable picture ({', '.join(formats)})"
+
+
+def _damaged(name: str) -> str:
+    return f"damaged {name}, or one of a rare kind; {_AGAIN}, or {_CONVERT}"
+
+
+def _riff(data: bytes, formats: Sequence[str]) -> str:
+    kind = data[8:12]
+    if kind == b"WEBP" and "WEBP" not in formats:
+        return f"WebP, which this Pillow cannot read; {_CONVERT}"
+    if kind in (b"AVI ", b"WAVE"):
+        return "a video or sound (RIFF), not a picture"
+    return _damaged("WebP")
+
+
+def _iso(data: bytes, formats: Sequence[str]) -> str:
+    brand = data[8:12]
+    for brands, name in ((_AVIF, "AVIF"), (_HEIC, "HEIF")):
+        if brand in brands and name in formats:
+            return _damaged(name)
+    return _BRANDS.get(brand, "a video (MP4 or MOV), not a picture")
+
+
+def _text(start: bytes) -> str | None:
+    """What a text is; None for what is none."""
+    start = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if _MULTIPART.match(start):
+        return "a multipart upload, not a picture; send the file alone, without a form around it"
+    for beginning, what in _TEXTS.items():
+        if start.startswith(beginning):
+            return what
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(start)  # the cut may split a letter
+    except UnicodeDecodeError:
+        return None
+    if re.search(r"[\x00-\x08\x0e-\x1f\x7f]", text):
+        return None
+    if "<svg" in text:
+        return f"SVG (a drawing); {_EXPORT}"
+    if re.match(r"<\?xml|<error|\{", text) and re.search(r"error|denied|not ?found|expired", text):
+        return f"an error message of a server, not a picture; {_AGAIN}, with the rights to it"
+    if re.match(r"/9j/|ivborw0kggo|r0lgod|uklgr", text) and re.fullmatch(r"[\w+/=\s]+", text):
+        return "base64 text, not a picture; decode it"
+    return "text, not a picture"

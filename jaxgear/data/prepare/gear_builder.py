@@ -9,7 +9,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from jaxgear.data.dataset import open_dataset
 from jaxgear.data.folder.read import Record
-from jaxgear.data.images import decode as images
+from jaxgear.data.prepare.workshop import portable
 from jaxgear.data.tfds.shards import NAME
 
 FORMAT = "array_record"  # the one that TFDS reads and writes without TensorFlow
@@ -127,7 +127,7 @@ class Gear(tfds.core.GeneratorBasedBuilder):
         rows = zip(dataset.folder.records, dataset.groups, dataset.sides, strict=True)
         for record, group, own in rows:
             if own == side:
-                data = images.portable(dataset.folder.read(record), record.path)
+                data = portable(dataset.folder.read(record), record.path)
                 yield (
                     record.path,
                     {

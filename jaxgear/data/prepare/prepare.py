@@ -17,12 +17,12 @@ from types import ModuleType
 import PIL
 
 from jaxgear.data.dataset import split
-from jaxgear.data.folder.read import Folder, OnBad, assemble, class_names
+from jaxgear.data.folder.clean import OnBad
+from jaxgear.data.folder.read import Folder, assemble, class_names
 from jaxgear.data.folder.walk import Listing, Refused, list_pictures
-from jaxgear.data.images import decode as images
+from jaxgear.data.images import decode, descriptor
 from jaxgear.data.prepare.staging import stage
 from jaxgear.data.prepare.workshop import Picture, Staged, staged
-from jaxgear.data.splits import near_duplicates as looks
 from jaxgear.data.splits.groups import NEAR_DUPLICATES
 from jaxgear.data.tfds.shards import NAME, UNFINISHED
 from jaxgear.errors import DataError, UsageError
@@ -76,7 +76,9 @@ def prepare(
         with _alone(base):
             chosen = {"size": size, "seed": seed, "group_by": group_by}
             before = _versions().last(base, chosen) if any(base.glob("[0-9]*")) else None
-            recipe = f"images {images.VERSION}, looks {looks.VERSION}, Pillow {PIL.__version__}"
+            recipe = (
+                f"images {decode.VERSION}, looks {descriptor.VERSION}, Pillow {PIL.__version__}"
+            )
             place = base / f"{_STAGING}{size or 'whole'}-{re.sub('[ ,]+', '-', recipe)}"
             place.mkdir(exist_ok=True)
             known = {one.sha256: _of_staged(one) for one in staged(place)}

@@ -18,11 +18,13 @@ from isal import isal_zlib
 from jaxtyping import UInt8
 
 from jaxgear.data.folder.walk import Refused
-from jaxgear.data.images import decode as images
+from jaxgear.data.images import rgb
+from jaxgear.data.images.decode import Decoding, decoded, load_letterboxed, load_rgb
+from jaxgear.data.images.descriptor import describe_image
 from jaxgear.data.images.encoded import ImageError, read_bytes
+from jaxgear.data.images.letterbox import ENOUGH, letterbox_image
 from jaxgear.data.images.png import encode_png
-from jaxgear.data.images.quiet import quiet_pillow
-from jaxgear.data.splits import near_duplicates as looks
+from jaxgear.data.images.threads import quiet_pillow
 from jaxgear.errors import DataError
 
 _HEADER = struct.Struct("<4s32s32sIIHI")  # magic, both hashes, height, width, len(look), len(data)
@@ -77,7 +79,7 @@ class _Decoded:
     sha256: bytes  # of `data`
     data: bytes  # the file
     path: str
-    picture: images.Decoding
+    picture: Decoding
 
 
 class Workshop:
@@ -121,7 +123,7 @@ class Workshop:
             digest = hashlib.sha256(data).digest()
             if digest in self._known:
                 return digest.hex()
-            with images.decoded(data, path, least=images.ENOUGH) as picture:
+            with decoded(data, path, least=ENOUGH) as picture:
                 self._known.add(digest)
                 return _Decoded(digest, data, path, picture)
         except ImageError as error:
@@ -134,9 +136,9 @@ class Workshop:
         one step at hand: 5 to 18 % less time a picture.
         """
         pictures = [one for one in found if isinstance(one, _Decoded)]
-        described = [looks.describe_image(one.picture.image) for one in pictures]
+        described = [describe_image(one.picture.image) for one in pictures]
         if self._size is None:
-            stored = [images.portable_of(one.data, one.path, one.picture) for one in pictures]
+            stored = [portable_of(one.data, one.path, one.picture) for one in pictures]
         else:
             stored = list(map(encode_png, map(self._small, pictures)))
         entries = iter(self._append(pictures, described, stored))
@@ -144,8 +146,8 @@ class Workshop:
 
     def _small(self, one: _Decoded) -> UInt8[np.ndarray, "S S 3"]:
         if one.picture.serves(self._size):
-            return images.letterbox_image(one.picture.image, self._size)
-        return images.load_letterboxed(one.data, self._size, one.path)
+            return letterbox_image(one.picture.image, self._size)
+        return load_letterboxed(one.data, self._size, one.path)
 
     def _append(
         self, pictures: list[_Decoded], described: list[bytes], stored: list[bytes]
@@ -182,3 +184,23 @@ def staged(place: Path) -> Iterator[Staged]:
                     break
                 look = body[len(head) : len(head) + look_length]
                 yield Staged(sha256.hex(), stored.hex(), height, width, look, path, offset, length)
+
+
+def portable(data: bytes, name: str | None = None) -> bytes:
+    """The bytes of a JPEG or PNG file that every decoder shows as `load_rgb(data)` does.
+
+    A plain RGB JPEG stays as it is; anything with transparency, orientation, other colours or in
+    another format becomes a PNG of the decoded pixels. `ImageError` as of `load_rgb`.
+    """
+    name = name or "picture"
+    with decoded(data, name, least=ENOUGH) as picture:
+        pass
+    return portable_of(data, name, picture)
+
+
+def portable_of(data: bytes, name: str, picture: Decoding) -> bytes:
+    """`portable` of a file that was `decoded`, its turn being over."""
+    # What was converted or turned is a new image of Pillow's, of no format.
+    if picture.image.format == "JPEG":
+        return data
+    return encode_png(rgb.to_array(picture.image) if picture.whole else load_rgb(data, name))

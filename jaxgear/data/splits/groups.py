@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 
 from jaxgear.data.folder.read import Record
-from jaxgear.data.splits import near_duplicates as looks
+from jaxgear.data.splits import near_duplicates
 from jaxgear.errors import UsageError
 
 NEAR_DUPLICATES, FILE, FOLDER = "near-duplicates", "file", "folder"
@@ -56,7 +56,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 def near_duplicate_groups(records: Sequence[Record]) -> list[str]:
     """A group id for each record: equal for equal bytes and for pictures that look alike.
 
-    Alike is `looks.groups`: the same photograph re-encoded, resized or re-framed on white, and the
+    Alike is `near_duplicates.groups`: the same photograph re-encoded, resized or re-framed on white, and the
     same photograph or cut recoloured, whose shape would leak just as well. It is followed
     transitively. The id is the smallest hash in the group, cut to 12 digits. Where all records have
     a group of their own, of a prepared set, that is taken.
@@ -69,7 +69,7 @@ def near_duplicate_groups(records: Sequence[Record]) -> list[str]:
     ids = {
         record.sha256: smallest.setdefault(group, record.sha256[:12])
         for record, group in zip(
-            distinct, looks.groups([r.look for r in distinct]).tolist(), strict=True
+            distinct, near_duplicates.groups([r.look for r in distinct]).tolist(), strict=True
         )
     }
     return [ids[record.sha256] for record in records]

@@ -19,13 +19,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt, UInt8, UInt64
-from PIL import Image
+from jaxtyping import Bool, Float, Int, UInt, UInt64
 
-from jaxgear.data.images import decode as images
-
-# Part of the cache's version: raise it whenever the same picture would get another descriptor.
-VERSION = 6
+from jaxgear.data.images.descriptor import COLUMNS, ROWS
 
 # Chosen on 1,697 catalogue pictures by looking at the pairs on both sides of each limit. No pair of
 # different classes is accepted: their best agreement is 0.72, between jackets of one cut.
@@ -36,9 +32,6 @@ HASH_AGREEMENT = 0.6
 HASH_EDGES = 100
 ASPECT = 0.2  # largest difference of the contents' log aspect ratios
 
-_ROWS, _COLUMNS = 16, 17
-_MARGIN = 220  # a channel below this is content: what a strong JPEG leaves around edges is not
-_SPECKS = 0.01  # of a row or column may be content and it still counts as margin
 _EDGE = 5  # grey levels between neighbouring cells; less is noise of the encoder
 _BLOCK = 4096  # pictures, or pairs of them, that are worked on at a time
 # Views that agree by AGREEMENT share one of the bands with a probability of 1 - 6e-7, views that
@@ -46,45 +39,7 @@ _BLOCK = 4096  # pictures, or pairs of them, that are worked on at a time
 _BANDS, _MINIMA, _LOOKED_AT = 32, 8, 64
 _HASH_BANDS, _SAMPLE = 32, 32
 _NEAR = 32  # of the pictures that share a key, those that one is compared with
-_RGB = np.array([1, 1, 1, 0], np.uint8).view(np.uint32)  # without X, which is not always white
-_SMALL = Image.Resampling.BILINEAR  # antialiased, and without the overshoot that fakes edges
 _Same = Callable[[Int[np.ndarray, " P"], Int[np.ndarray, " P"]], Bool[np.ndarray, " P"]]
-
-
-def describe(rgb: UInt8[np.ndarray, "H W 3"]) -> bytes:
-    """The descriptor: shape of the content and both thumbnails.
-
-    u16 height and width (little endian, of the reduced picture), then u8 [2, 16, 17] grey.
-    """
-    return describe_image(Image.fromarray(rgb))
-
-
-def describe_image(image: Image.Image) -> bytes:
-    """`describe` of a picture in mode RGB."""
-    if (factor := images.reduction(max(image.size), images.ENOUGH)) > 1:
-        image = image.reduce(factor)
-    content = _content(image)
-    in_row = content.sum(axis=1, dtype=np.uint16)  # a reduced picture has at most 255 pixels a side
-    in_column = content.sum(axis=0, dtype=np.uint16)
-    rows = np.flatnonzero(in_row / image.width > _SPECKS)
-    columns = np.flatnonzero(in_column / image.height > _SPECKS)
-    grey = image.convert("L")
-    whole = box = (0, 0, *grey.size)
-    if rows.size and columns.size:
-        box = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
-    frame = grey.resize((_COLUMNS, _ROWS), _SMALL).tobytes()
-    inside = frame if box == whole else grey.resize((_COLUMNS, _ROWS), _SMALL, box=box).tobytes()
-    return np.array([box[3] - box[1], box[2] - box[0]], "<u2").tobytes() + frame + inside
-
-
-def _content(image: Image.Image) -> UInt8[np.ndarray, "H W"]:
-    """1 where a channel is below `_MARGIN`, else 0.
-
-    All channels of a pixel are looked at as one number: half the time of Pillow's darkest channel.
-    """
-    dark = np.frombuffer(image.tobytes("raw", "RGBX"), np.uint8) < _MARGIN
-    content = (dark.view(np.uint32) & _RGB) != 0
-    return content.reshape(image.height, image.width).view(np.uint8)
 
 
 def groups(looks: Sequence[bytes]) -> Int[np.ndarray, " N"]:
@@ -158,7 +113,7 @@ def _read(looks: Sequence[bytes]) -> _Part:
     """What is compared of a block of pictures."""
     size = np.stack([np.frombuffer(look, "<u2", 2) for look in looks]).astype(np.float64)
     views = np.stack([np.frombuffer(look, np.uint8, offset=4) for look in looks])
-    views = views.reshape(-1, 2, _ROWS, _COLUMNS).astype(np.int16)
+    views = views.reshape(-1, 2, ROWS, COLUMNS).astype(np.int16)
     edges = _edges(views)
     bits = (np.diff(views[:, 0], axis=2) > 0).reshape(len(looks), -1)
     rng = np.random.default_rng(0)

@@ -7,10 +7,9 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
 from jaxgear.data.folder.names import split_of
-from jaxgear.data.folder.walk import printable
 from jaxgear.errors import DataError
 from jaxgear.files import from_json, read_regular
-from jaxgear.paths import expanded
+from jaxgear.paths import expanded, printable
 
 _KNOWN = "tensorflow_datasets.core.features."
 

@@ -7,7 +7,7 @@ from matplotlib.ticker import MaxNLocator
 
 from jaxgear.evaluation.plots import fonts
 from jaxgear.evaluation.plots.figures import Figure, describe, top_at_one
-from jaxgear.training.runs import history
+from jaxgear.training import history
 
 # Okabe and Ito (2008), told apart with every kind of colour vision; without yellow, too light here.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#222222")

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from jaxgear.data.folder.read import Folder, Record
-from jaxgear.data.folder.walk import printable
-from jaxgear.data.images.decode import letterbox
+from jaxgear.data.images.letterbox import letterbox
 from jaxgear.evaluation.plots import figures as plots
+from jaxgear.paths import printable
 
 MOST = 24  # pairs
 PIXELS = 240

@@ -20,7 +20,7 @@ from matplotlib.ticker import MaxNLocator
 from jaxgear.evaluation import metrics
 from jaxgear.evaluation.plots import fonts
 from jaxgear.files import write_bytes
-from jaxgear.training.runs import history
+from jaxgear.training import history
 
 TRAIN, VAL, BEST, WRONG = "#1b6ca8", "#d1662b", "#555555", "#b3261e"
 INK, FAINT, GRID, WARNING = "#222222", "#767676", "#dddddd", "#9a5b00"

@@ -10,7 +10,7 @@ import matplotlib
 from jaxgear.evaluation.calibration import Bin
 from jaxgear.evaluation.plots import figures as plots
 from jaxgear.evaluation.plots.figures import Figure
-from jaxgear.training.runs import history
+from jaxgear.training import history
 
 # Small enough to be read at the width of a phone.
 SIZE = (4.2, 3.0)  # inches

@@ -10,10 +10,11 @@ from jaxtyping import Float
 
 from jaxgear.bundle.bundle import Bundle
 from jaxgear.data.dataset import Side
-from jaxgear.data.folder.walk import printable
-from jaxgear.data.images.decode import letterbox, load_rgb
+from jaxgear.data.images.decode import load_rgb
 from jaxgear.data.images.encoded import ImageError
+from jaxgear.data.images.letterbox import letterbox
 from jaxgear.evaluation.plots import figures as plots
+from jaxgear.paths import printable
 from jaxgear.prediction.predict import NONE, Prediction
 
 TESTED = 24  # tiles of test pictures

@@ -9,7 +9,7 @@ from PIL import Image
 
 from jaxgear.bundle.bundle import Bundle
 from jaxgear.data.folder.read import Folder, pixels
-from jaxgear.data.images.decode import letterbox
+from jaxgear.data.images.letterbox import letterbox
 from jaxgear.errors import CheckpointError
 from jaxgear.evaluation import calibration, explain, metrics
 from jaxgear.evaluation.finished import FinishedRun, Picture

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from jaxgear.data.folder.read import Folder
-from jaxgear.data.images.decode import letterbox
+from jaxgear.data.images.letterbox import letterbox
 from jaxgear.evaluation.finished import SIDES, FinishedRun, Picture
 
 GROUPS, MEMBERS = 8, 6  # groups that are shown, and pictures of each

@@ -16,7 +16,7 @@ from jaxgear.evaluation.report import pictures as report_pictures
 from jaxgear.evaluation.report import robustness as report_robustness
 from jaxgear.evaluation.report.findings import Calibration, Findings
 from jaxgear.evaluation.robustness.measure import Beside, Robustness
-from jaxgear.training.runs import history
+from jaxgear.training import history
 
 PAIRS = 10  # most confused pairs that are listed
 

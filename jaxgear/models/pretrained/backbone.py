@@ -17,13 +17,13 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float, UInt8
 from safetensors.numpy import save
 
-from jaxgear.data.folder.walk import printable
 from jaxgear.errors import CheckpointError
 from jaxgear.files import from_json, write_bytes
 from jaxgear.models.pretrained.convert import Converted, checked, convert, graft
 from jaxgear.models.pretrained.preprocess import Preprocess
 from jaxgear.models.pretrained.resnet import ResNet, fold_batch_norm
 from jaxgear.models.pretrained.weights_files import Source, read_weights
+from jaxgear.paths import printable
 
 FORMAT = 1  # of our own .safetensors
 METADATA = "jaxgear"

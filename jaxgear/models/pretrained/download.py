@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from urllib.parse import urljoin, urlsplit
 
-from jaxgear.data.folder.picture_cache import user_cache
+from jaxgear.cache import user_cache
 from jaxgear.errors import CheckpointError
 from jaxgear.models.pretrained.backbone import Backbone, load_backbone, save_backbone
 from jaxgear.models.pretrained.weights_files import manifest_paths

@@ -1,4 +1,4 @@
-"""Silence for Pillow's warnings, from any number of threads at once."""
+"""What threads that decode share: silence for Pillow's warnings, and turns for large images."""
 
 import threading
 import warnings
@@ -6,7 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _lock = threading.Lock()
+
+
 _inside = 0
+
+
 _saved: warnings.catch_warnings | None = None
 
 
@@ -34,3 +38,29 @@ def quiet_pillow() -> Iterator[None]:
             if _inside == 0:
                 _saved.__exit__(None, None, None)
                 _saved = None
+
+
+class Turns:
+    """A semaphore with weights: what runs at the same time weighs at most `limit` together.
+
+    One alone runs whatever it weighs.
+    """
+
+    def __init__(self, limit: int):
+        self._limit, self._running = limit, 0
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def turn(self, weight: int) -> Iterator[None]:
+        """Waits until there is room for `weight`."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._running == 0 or self._running + weight <= self._limit
+            )
+            self._running += weight
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._running -= weight
+                self._changed.notify_all()
