@@ -10,7 +10,7 @@ from typing import Any
 
 import optax
 
-from jaxgear.experiment.recipe import Data, Recipe
+from jaxgear.experiment import Data, Recipe
 from jaxgear.machine import devices
 from jaxgear.models.finetune import groups
 

@@ -13,8 +13,7 @@ import optax
 
 from experiments import scratch
 from jaxgear import cli
-from jaxgear.experiment.config import Positive
-from jaxgear.experiment.recipe import Data, Recipe
+from jaxgear.experiment import Data, Positive, Recipe
 from jaxgear.training import optim
 
 

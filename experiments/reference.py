@@ -8,10 +8,8 @@ from pathlib import Path
 
 import optax
 
-from jaxgear import cli
-from jaxgear.experiment import run as experiment
-from jaxgear.experiment.config import Count, Positive
-from jaxgear.experiment.recipe import Data, Recipe
+from jaxgear import cli, experiment
+from jaxgear.experiment import Count, Data, Positive, Recipe
 from jaxgear.models.reference import ReferenceCNN
 
 

@@ -10,11 +10,9 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated
 
-from jaxgear import cli
-from jaxgear.data.augment.transforms import affine, chain, colour, flip
-from jaxgear.experiment import run as experiment
-from jaxgear.experiment.config import Count, Fraction, Positive, Range
-from jaxgear.experiment.recipe import Data, Make, Recipe
+from jaxgear import cli, experiment
+from jaxgear.data.augment import affine, chain, colour, flip
+from jaxgear.experiment import Count, Data, Fraction, Make, Positive, Range, Recipe
 from jaxgear.machine import devices
 from jaxgear.models.convnet import Conv, ConvNet, GlobalPool, Pool, Residual, SpaceToDepth
 from jaxgear.training import optim, steps

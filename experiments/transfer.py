@@ -15,14 +15,12 @@ from typing import Annotated
 import optax
 
 from experiments import finetune
-from jaxgear import cli
-from jaxgear.data.augment.transforms import affine, chain, colour, flip
-from jaxgear.experiment import run as experiment
-from jaxgear.experiment.config import Count, Fraction, Positive, Range, Share, Size
-from jaxgear.experiment.recipe import Data, Recipe
+from jaxgear import cli, experiment
+from jaxgear.data.augment import affine, chain, colour, flip
+from jaxgear.experiment import Count, Data, Fraction, Positive, Range, Recipe, Share, Size
 from jaxgear.models.features import Frozen
 from jaxgear.models.finetune import Head
-from jaxgear.models.pretrained.download import backbone_of
+from jaxgear.models.pretrained import backbone_of
 from jaxgear.training.steps import smoothed_cross_entropy
 
 

@@ -23,16 +23,16 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from experiments import transfer
-from jaxgear.bundle.bundle import Bundle
+from jaxgear.bundle import Bundle
 from jaxgear.cli import exit_with
-from jaxgear.data.folder.read import pixels
+from jaxgear.data.folder import pixels
 from jaxgear.errors import UsageError
 from jaxgear.evaluation import metrics
 from jaxgear.evaluation.finished import FinishedRun
 from jaxgear.evaluation.own_pictures import only, open_source
 from jaxgear.evaluation.robustness.corruptions import turned
 from jaxgear.paths import path_argument
-from jaxgear.prediction.predict import Predictor, open_folder
+from jaxgear.prediction import Predictor, open_folder
 from scripts import outdoor_test
 
 BASELINE = {

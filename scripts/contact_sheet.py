@@ -15,9 +15,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from jaxgear.cli import exit_with
-from jaxgear.data.composites.cutout import cutout
-from jaxgear.data.folder.walk import list_pictures
-from jaxgear.data.images.decode import load_rgba
+from jaxgear.data.composites import cutout
+from jaxgear.data.folder import list_pictures
+from jaxgear.data.images import load_rgba
 from jaxgear.errors import DataError, UsageError
 from jaxgear.paths import path_argument
 

@@ -17,8 +17,7 @@ from pathlib import Path
 from jaxgear.cli import exit_with
 from jaxgear.errors import CheckpointError, GearError, UsageError
 from jaxgear.files import is_special
-from jaxgear.models.pretrained import download
-from jaxgear.models.pretrained.backbone import load_backbone
+from jaxgear.models.pretrained import download, load_backbone
 from jaxgear.paths import path_argument
 
 

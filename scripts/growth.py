@@ -44,7 +44,7 @@ def measure(batch: int, side: int, pictures: int, depth: int, seconds: float) ->
 
     from experiments import scratch
     from jaxgear.data.batches import Batches
-    from jaxgear.experiment.recipe import Data
+    from jaxgear.experiment import Data
     from jaxgear.machine.compile_cache import keep_compiled
     from jaxgear.models.convnet import Residual
     from jaxgear.training import steps

@@ -33,9 +33,10 @@ def train() -> None:
     import optax
 
     from jaxgear import cli
-    from jaxgear.data.augment.transforms import chain, flip, mixup
+    from jaxgear.data.augment import chain, flip
+    from jaxgear.data.augment.transforms import mixup
+    from jaxgear.experiment import Data, Recipe
     from jaxgear.experiment import run as experiment
-    from jaxgear.experiment.recipe import Data, Recipe
     from jaxgear.files import write_json
     from jaxgear.models.convnet import Conv, ConvNet, Dropout, GlobalPool
     from jaxgear.training import steps

@@ -12,11 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxgear.bundle.bundle import Bundle
+from jaxgear.bundle import Bundle
 from jaxgear.cli import exit_with
-from jaxgear.data.folder.walk import Refused
-from jaxgear.data.images.decode import load_letterboxed
-from jaxgear.data.images.encoded import read_bytes
+from jaxgear.data.folder import Refused
+from jaxgear.data.images import load_letterboxed, read_bytes
 from jaxgear.data.sources import find_pictures
 from jaxgear.errors import CheckpointError, DataError
 from jaxgear.evaluation.finished import FinishedRun

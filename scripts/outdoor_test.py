@@ -18,9 +18,8 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from jaxgear.cli import exit_with
-from jaxgear.data.composites.bank import photographs
-from jaxgear.data.composites.cutout import cutout
-from jaxgear.data.images.decode import load_rgba
+from jaxgear.data.composites import cutout, photographs
+from jaxgear.data.images import load_rgba
 from jaxgear.errors import UsageError
 from jaxgear.evaluation.finished import FinishedRun
 from jaxgear.paths import path_argument

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxgear.bundle.bundle import Bundle
+from jaxgear.bundle import Bundle
 from jaxgear.cli import exit_with
 from jaxgear.commands.report import named_folders
 from jaxgear.evaluation.finished import FinishedRun

@@ -31,12 +31,11 @@ import optax
 from experiments import reference, scratch
 from jaxgear.data.batches import Batches
 from jaxgear.data.dataset import read_source
-from jaxgear.data.folder.read import pixels
-from jaxgear.experiment.recipe import Data
+from jaxgear.data.folder import pixels
+from jaxgear.experiment import Data
 from jaxgear.models.cpu import convolution
 from jaxgear.models.finetune import FineTuned, Head
-from jaxgear.models.pretrained.preprocess import imagenet
-from jaxgear.models.pretrained.resnet import ResNet
+from jaxgear.models.pretrained import ResNet, imagenet
 from jaxgear.training import steps
 
 SIDE, CLASSES = 128, 12

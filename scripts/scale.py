@@ -45,7 +45,7 @@ _TASK = 64  # pictures that a process is given at a time
 
 def draw(arguments: argparse.Namespace) -> dict[str, Any]:
     """Writes pictures 0 to `count` - 1 of the drawn set with seed 0."""
-    from jaxgear.data.synthetic.drawn import CLASSES
+    from jaxgear.data.synthetic import CLASSES
 
     for name in CLASSES:
         (arguments.folder / name).mkdir(parents=True, exist_ok=True)
@@ -74,7 +74,7 @@ def _draw(indices: Sequence[int], folder: Path, side: int) -> None:
 
 def prepare(arguments: argparse.Namespace) -> dict[str, Any]:
     """Our seconds and Pillow's, in turn."""
-    from jaxgear.data.prepare.prepare import prepare
+    from jaxgear.data.prepare.prepared import prepare
 
     paths = sorted(path for path in arguments.folder.glob("*/*") if path.name[0] != ".")
     out = arguments.keep or Path(tempfile.mkdtemp(prefix="scale-"))

@@ -10,10 +10,10 @@ import optax
 import pytest
 from made_runs import SOURCE, row, untrained
 
+from jaxgear import experiment
 from jaxgear.data.dataset import open_dataset
 from jaxgear.errors import DivergedError
 from jaxgear.evaluation.plots import figures as plots
-from jaxgear.experiment import run as experiment
 from jaxgear.experiment.conclusion import HandedOn, conclude
 from jaxgear.experiment.recipe import Recipe
 from jaxgear.models.convnet import Conv, ConvNet, GlobalPool

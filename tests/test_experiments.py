@@ -26,8 +26,8 @@ from jaxgear.evaluation import calibration, metrics
 from jaxgear.experiment.recipe import Data
 from jaxgear.machine import devices
 from jaxgear.models.pretrained.backbone import load_backbone
-from jaxgear.prediction import predict as prediction
-from jaxgear.program.forward import forward, init
+from jaxgear.prediction import predictor as prediction
+from jaxgear.program.apply import forward, init
 from scripts.benchmarks.commands import SHORT
 
 ROOT = Path(__file__).parents[1]

@@ -19,7 +19,7 @@ from jaxgear.models.convnet import Conv, ConvNet, GlobalPool, Pool, Residual, Sp
 from jaxgear.models.finetune import FineTuned, Head, whole_variables
 from jaxgear.models.pretrained.backbone import load_backbone
 from jaxgear.prediction import export
-from jaxgear.prediction.predict import Predictor
+from jaxgear.prediction.predictor import Predictor
 
 RESNET = Path(__file__).parent / "models/golden/resnet18_width2.pth"
 CLASSES = ("axes", "boots", "Ü雪")

@@ -11,18 +11,18 @@ import numpy as np
 import optax
 import pytest
 
+from jaxgear import experiment
 from jaxgear.bundle.bundle import Bundle
 from jaxgear.data.batches import Batches
 from jaxgear.data.dataset import open_dataset
 from jaxgear.errors import UsageError
 from jaxgear.evaluation import explain
 from jaxgear.evaluation.plots import figures as plots
-from jaxgear.experiment import run as experiment
 from jaxgear.experiment.conclusion import HandedOn
 from jaxgear.experiment.diagnosis import diagnosed
 from jaxgear.experiment.recipe import Data, Recipe
-from jaxgear.prediction.predict import Predictor
-from jaxgear.program.forward import forward
+from jaxgear.prediction.predictor import Predictor
+from jaxgear.program.apply import forward
 
 CONFIG = experiment.Config(data="drawn:60", image_size=16, batch_size=8, epochs=2)
 pytestmark = pytest.mark.one_cache

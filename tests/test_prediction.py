@@ -12,10 +12,10 @@ from pictures import encoded, scene, write_set
 from small_bundle import CLASSES, make_bundle
 
 from jaxgear.data.images.decode import load_rgb
-from jaxgear.data.images.letterbox import letterbox
+from jaxgear.data.images.letterboxing import letterbox
 from jaxgear.data.splits.known import KnownPictures
 from jaxgear.errors import DataError
-from jaxgear.prediction import predict as prediction
+from jaxgear.prediction import predictor as prediction
 
 SIZE = 16
 BUNDLE = make_bundle()

@@ -8,7 +8,7 @@ import pytest
 
 from jaxgear.errors import CheckpointError, UsageError
 from jaxgear.models.convnet import Conv, ConvNet, GlobalPool
-from jaxgear.program.forward import forward
+from jaxgear.program.apply import forward
 from jaxgear.program.stablehlo import FIXED_BATCH, LIMIT, Program, deserialize, flat, structured
 
 RNG = np.random.default_rng(0)

@@ -1,1 +1,8 @@
-"""TODO"""
+"""A trained model to hand on: a folder of data, never code.
+
+bundle.py is where to start.
+"""
+
+from jaxgear.bundle.bundle import MAX_SIZE, Bundle
+
+__all__ = ["Bundle", "MAX_SIZE"]

@@ -23,11 +23,11 @@ from jaxtyping import Float
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
-from jaxgear.data.splits.known import KnownPictures
+from jaxgear.data.splits import KnownPictures
 from jaxgear.errors import CheckpointError, UsageError
 from jaxgear.files import from_json, read_regular, write_bytes, write_json
 from jaxgear.paths import printable
-from jaxgear.program.stablehlo import LIMIT, Program, Weights
+from jaxgear.program import LIMIT, Program, Weights
 
 VERSION = 4
 OLDER = 3  # whose network is described in the card (models/spec.py)
@@ -239,7 +239,7 @@ class Bundle:
 def _older(model: Any, size: int) -> tuple[Program, bytes | None]:
     """The programs of a network that an older bundle describes."""
     from jaxgear.models.grad_cam import map_program
-    from jaxgear.program.forward import init
+    from jaxgear.program import init
 
     images = jax.ShapeDtypeStruct((1, size, size, 3), np.uint8)
     try:

@@ -30,10 +30,16 @@ def run(arguments: argparse.Namespace) -> int:
     sheet = arguments.sheet
     if sheet not in (None, STDOUT) and sheet.suffix.lower() != ".png":
         raise UsageError(f"--sheet {sheet}: is drawn as PNG; name it something.png")
+    from jaxgear.data.folder import read_folder
     from jaxgear.data.folder.clean import conflicts
-    from jaxgear.data.folder.read import read_folder
-    from jaxgear.data.splits.assign import missing_classes, twins_across, twins_in_two_classes
-    from jaxgear.data.splits.groups import NEAR_DUPLICATES, groups_of, near_duplicate_groups
+    from jaxgear.data.splits import (
+        NEAR_DUPLICATES,
+        missing_classes,
+        near_duplicate_groups,
+        twins_across,
+        twins_in_two_classes,
+    )
+    from jaxgear.data.splits.groups import groups_of
 
     earlier = _earlier(arguments.since)
     folder = read_folder(arguments.folder, min_classes=1)

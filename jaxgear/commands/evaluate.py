@@ -34,10 +34,10 @@ def run(arguments: argparse.Namespace) -> None:
 def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
     import numpy as np
 
-    from jaxgear.bundle.bundle import Bundle
+    from jaxgear.bundle import Bundle
     from jaxgear.evaluation import metrics
     from jaxgear.evaluation.no_gear import refusal
-    from jaxgear.prediction import predict as prediction
+    from jaxgear.prediction import predictor as prediction
 
     bundle = Bundle.load(arguments.model)
     side = prediction.open_folder(arguments.folder, bundle, arguments.on_bad)

@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Writes the artefact, and a card that says what goes in and what comes out."""
-    from jaxgear.bundle.bundle import Bundle
+    from jaxgear.bundle import Bundle
     from jaxgear.prediction import export
 
     file = arguments.file

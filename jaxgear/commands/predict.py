@@ -54,10 +54,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _predict(arguments: argparse.Namespace, outputs: dict[str, Output]) -> int:
-    from jaxgear.bundle.bundle import Bundle
+    from jaxgear.bundle import Bundle
     from jaxgear.data.sources import find_pictures
     from jaxgear.paths import printable
-    from jaxgear.prediction import predict as prediction
+    from jaxgear.prediction import predictor as prediction
     from jaxgear.prediction.tables import CsvTable, JsonTable
 
     if "--grid" in outputs:

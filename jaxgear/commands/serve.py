@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise UsageError(
             f"serve needs {error.name}: pip install 'jaxgear[serve]' (in a checkout: '.[serve]')"
         ) from error
-    from jaxgear.bundle.bundle import Bundle
+    from jaxgear.bundle import Bundle
     from jaxgear.serving.answer import Classifier
 
     with _listen(arguments.host, arguments.port) as listening:

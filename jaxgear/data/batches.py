@@ -15,7 +15,7 @@ from flax import struct
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Num
 
-from jaxgear.data.folder.lazy import LazyPictures
+from jaxgear.data.folder import LazyPictures
 from jaxgear.machine import devices
 
 

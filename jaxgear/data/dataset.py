@@ -12,17 +12,25 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from jaxgear.cache import user_cache
-from jaxgear.data.folder.clean import OnBad, require_clean
-from jaxgear.data.folder.lazy import LazyPictures
-from jaxgear.data.folder.read import Folder, Record, pixels, read_folder, stored_pictures
-from jaxgear.data.splits.assign import (
+from jaxgear.data.folder import (
+    Folder,
+    LazyPictures,
+    OnBad,
+    Record,
+    pixels,
+    read_folder,
+    require_clean,
+    stored_pictures,
+)
+from jaxgear.data.splits import (
+    NEAR_DUPLICATES,
     missing_classes,
+    near_duplicate_groups,
     split_folder,
     twins_across,
     twins_in_two_classes,
 )
-from jaxgear.data.splits.groups import NEAR_DUPLICATES, near_duplicate_groups
-from jaxgear.data.synthetic.drawn import CLASSES, write_drawn
+from jaxgear.data.synthetic import CLASSES, write_drawn
 from jaxgear.errors import DataError
 from jaxgear.machine.memory import free_memory
 from jaxgear.paths import printable

@@ -12,9 +12,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from jaxgear.data.folder.walk import Refused, list_files
-from jaxgear.data.images import rgb
-from jaxgear.data.images.encoded import ImageError
+from jaxgear.data.folder import Refused, list_files
+from jaxgear.data.images import ImageError, rgb
 from jaxgear.data.images.threads import quiet_pillow
 from jaxgear.errors import DataError
 from jaxgear.paths import expanded, stable_key

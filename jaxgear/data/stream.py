@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from jaxtyping import Int, UInt8
 
 from jaxgear.data.batches import Batch, Batches
-from jaxgear.data.folder.lazy import LazyPictures
+from jaxgear.data.folder import LazyPictures
 from jaxgear.errors import UsageError
 from jaxgear.machine import devices
 

@@ -13,12 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from jaxgear.bundle.bundle import Bundle
+from jaxgear.bundle import Bundle
 from jaxgear.data.batches import in_batches
 from jaxgear.errors import CheckpointError
 from jaxgear.machine.compile_cache import keep_compiled
-from jaxgear.prediction.predict import Predictor
-from jaxgear.program.stablehlo import deserialize, running
+from jaxgear.prediction import Predictor
+from jaxgear.program import deserialize, running
 
 BATCH = 8  # one compiled shape for any number of images
 CELLS = 8  # places a side that occlusion covers, each with a patch of two cells a side

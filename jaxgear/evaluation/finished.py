@@ -8,7 +8,7 @@ from typing import Any
 
 from jaxgear.errors import CheckpointError
 from jaxgear.training import history
-from jaxgear.training.runs.run import read_json
+from jaxgear.training.runs import read_json
 
 SIDES = ("train", "val", "test", "left_out")
 

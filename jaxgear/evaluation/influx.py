@@ -3,10 +3,8 @@
 from collections import Counter
 from typing import Any
 
-from jaxgear.data.folder.clean import require_clean
-from jaxgear.data.folder.read import Folder
-from jaxgear.data.splits.assign import LEFT_OUT, split_folder
-from jaxgear.data.splits.groups import NEAR_DUPLICATES
+from jaxgear.data.folder import Folder, require_clean
+from jaxgear.data.splits import LEFT_OUT, NEAR_DUPLICATES, split_folder
 from jaxgear.evaluation.finished import SIDES, FinishedRun
 
 

@@ -4,10 +4,10 @@ import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 
-from jaxgear.bundle.bundle import Bundle
+from jaxgear.bundle import Bundle
 from jaxgear.data.dataset import default_source, read_source
-from jaxgear.data.folder.read import Folder
-from jaxgear.data.splits.known import KnownPictures
+from jaxgear.data.folder import Folder
+from jaxgear.data.splits import KnownPictures
 from jaxgear.errors import CheckpointError, DataError
 from jaxgear.evaluation.finished import FinishedRun, Picture
 

@@ -12,13 +12,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxgear.bundle.bundle import Bundle
-from jaxgear.data.augment.backgrounds import Bank, empty, scenes
-from jaxgear.data.augment.transforms import Mix, one_of, one_view, stream
+from jaxgear.bundle import Bundle
+from jaxgear.data.augment import Bank, Mix, empty, one_of, one_view, scenes, stream
 from jaxgear.data.batches import Batches
-from jaxgear.data.composites.bank import background_bank
-from jaxgear.data.composites.cutout import with_masks
-from jaxgear.data.composites.pasted import and_pasted, scene_side
+from jaxgear.data.composites import and_pasted, background_bank, scene_side, with_masks
 from jaxgear.data.dataset import Dataset, few, keep_trained_out, open_dataset
 from jaxgear.errors import UsageError
 from jaxgear.experiment.config import Config
@@ -26,10 +23,10 @@ from jaxgear.experiment.diagnosis import diagnosed
 from jaxgear.experiment.recipe import Data, Make, Recipe
 from jaxgear.machine import devices
 from jaxgear.machine.compile_cache import keep_compiled
-from jaxgear.program.stablehlo import flat, structured
+from jaxgear.program import flat, structured
 from jaxgear.training import history, loop, optim, steps
 from jaxgear.training.progress import Progress
-from jaxgear.training.runs.run import read_json
+from jaxgear.training.runs import read_json
 from jaxgear.training.steps import TrainState
 
 SCENES = 400  # backgrounds alone whose features are kept: no gear

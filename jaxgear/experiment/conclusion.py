@@ -10,20 +10,21 @@ import jax
 import numpy as np
 from jaxtyping import Array, PyTree, UInt8
 
-from jaxgear.bundle.bundle import Bundle
-from jaxgear.data.composites.pasted import and_pasted, scene_side
+from jaxgear.bundle import Bundle
+from jaxgear.data.composites import and_pasted, scene_side
 from jaxgear.data.dataset import Dataset, Side, some
-from jaxgear.data.splits.known import KnownPictures
+from jaxgear.data.splits import KnownPictures
 from jaxgear.errors import UsageError
 from jaxgear.evaluation import calibration, metrics
 from jaxgear.evaluation.no_gear import evidence, refusal
 from jaxgear.files import write_json
 from jaxgear.machine import devices
 from jaxgear.models.grad_cam import map_program
-from jaxgear.prediction import predict as prediction
-from jaxgear.program.stablehlo import Program, flat
+from jaxgear.prediction import predictor as prediction
+from jaxgear.program import Program, flat
 from jaxgear.training import history
-from jaxgear.training.runs.run import Run, environment, read_json
+from jaxgear.training.runs import Run, read_json
+from jaxgear.training.runs.run import environment
 
 SHOWN = 256  # training pictures, and backgrounds alone, that tell what is no gear
 

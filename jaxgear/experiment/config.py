@@ -9,10 +9,10 @@ import math
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from jaxgear.bundle.bundle import MAX_SIZE
+from jaxgear.bundle import MAX_SIZE
 from jaxgear.errors import UsageError
 from jaxgear.paths import expanded
-from jaxgear.training.runs.run import read_json
+from jaxgear.training.runs import read_json
 
 PATHS = ("data", "out", "resume", "init_from", "backgrounds", "weights")  # of any config
 LAST_SEED = 2**32 - 1  # of JAX's keys and numpy's generators alike

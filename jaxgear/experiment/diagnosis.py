@@ -18,10 +18,10 @@ from jaxgear.data.batches import Batches
 from jaxgear.errors import GearError, UsageError
 from jaxgear.experiment.recipe import Recipe
 from jaxgear.machine import devices
-from jaxgear.program.forward import forward, init, streams
+from jaxgear.program import forward, init, streams
 from jaxgear.training import optim
 
-PACKAGE = str(Path(__file__).parent)
+PACKAGE = str(Path(__file__).parents[1])
 
 
 @contextlib.contextmanager

@@ -16,8 +16,7 @@ import numpy as np
 import optax
 from jaxtyping import Float
 
-from jaxgear.data.augment.backgrounds import Bank, backgrounds
-from jaxgear.data.augment.transforms import Augment, Mix
+from jaxgear.data.augment import Augment, Bank, Mix, backgrounds
 from jaxgear.machine import devices
 from jaxgear.models.features import Frozen
 from jaxgear.training.steps import Loss, smoothed_cross_entropy

@@ -30,7 +30,7 @@ from jaxgear.experiment.recipe import Make, source_of
 from jaxgear.machine import devices
 from jaxgear.training import history, loop
 from jaxgear.training.progress import Progress
-from jaxgear.training.runs.run import Run
+from jaxgear.training.runs import Run
 
 REDRAW = 15  # seconds between two drawings of the curves, each 0.3: an epoch may take less than one
 

@@ -16,10 +16,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Num
 
-from jaxgear.models.cpu import convolution
-from jaxgear.models.cpu.normalization import BatchNorm
-from jaxgear.models.cpu.pooling import max_pool
-from jaxgear.program.forward import mode
+from jaxgear.models.cpu import BatchNorm, convolution, max_pool
+from jaxgear.program import mode
 
 
 class ConvNet(nn.Module):

@@ -19,11 +19,11 @@ import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
 from jaxgear.cache import user_cache
-from jaxgear.data.composites.pasted import program_sha256
+from jaxgear.data.composites import program_sha256
 from jaxgear.data.dataset import Side
-from jaxgear.data.folder.lazy import LazyPictures
+from jaxgear.data.folder import LazyPictures
 from jaxgear.models.finetune import FineTuned, Head, unit_scale, whole_variables
-from jaxgear.models.pretrained.backbone import Backbone
+from jaxgear.models.pretrained import Backbone
 
 BATCH = 32  # one compiled shape for any number of pictures
 Augment = Callable[[Key[Array, " B"], Float[Array, "B S S C"]], Float[Array, "B S S 3"]]

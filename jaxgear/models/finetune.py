@@ -14,9 +14,7 @@ from flax import traverse_util
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Num, PyTree
 
-from jaxgear.models.pretrained.backbone import Backbone
-from jaxgear.models.pretrained.preprocess import Preprocess
-from jaxgear.models.pretrained.resnet import STAGES, ResNet
+from jaxgear.models.pretrained import STAGES, Backbone, Preprocess, ResNet
 
 FROZEN = STAGES + 1  # `train_from` of a network of which only the head learns
 

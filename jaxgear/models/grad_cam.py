@@ -15,8 +15,7 @@ from jaxtyping import Float, Int, PyTree, UInt8
 
 from jaxgear.errors import UsageError
 from jaxgear.models.finetune import unmirrored
-from jaxgear.program.forward import forward
-from jaxgear.program.stablehlo import export, flat, structured
+from jaxgear.program import export, flat, forward, structured
 
 Place = tuple[tuple[str, ...], int]  # path of a layer, and which call of it
 

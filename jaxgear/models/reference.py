@@ -7,8 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Num
 
-from jaxgear.models.cpu import convolution
-from jaxgear.models.cpu.pooling import max_pool
+from jaxgear.models.cpu import convolution, max_pool
 
 
 class ReferenceCNN(nn.Module):

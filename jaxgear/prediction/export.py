@@ -14,9 +14,9 @@ import jax
 import jax.export
 import jax.numpy as jnp
 
-from jaxgear.bundle.bundle import Bundle
+from jaxgear.bundle import Bundle
 from jaxgear.errors import GearError
-from jaxgear.program.stablehlo import PLATFORMS
+from jaxgear.program import PLATFORMS
 
 
 def export(bundle: Bundle) -> bytearray:

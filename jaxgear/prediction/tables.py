@@ -8,7 +8,7 @@ from typing import Any
 
 from jaxgear.files import Output
 from jaxgear.paths import text_of
-from jaxgear.prediction.predict import Prediction
+from jaxgear.prediction.predictor import Prediction
 
 BEFORE, AFTER = ("path", "class", "probability"), ("score", "refused")
 PREFIX = "class:"  # of the column of a class that would be taken for another column

@@ -66,7 +66,7 @@ class Program:
         Raises:
             UsageError: the network cannot be written as a program; its name and the reason.
         """
-        from jaxgear.program.forward import forward, watched
+        from jaxgear.program.apply import forward, watched
 
         shapes = jax.eval_shape(lambda: variables)
         apply, restore, heads = forward(model), structured(shapes), []

@@ -1,1 +1,4 @@
-"""A local page that classifies pictures: the answer (answer.py), the server (app.py), the page."""
+"""`jaxgear serve`: a local page that classifies pictures.
+
+app.py is where to start: routes and limits. answer.py is what is said of a picture.
+"""

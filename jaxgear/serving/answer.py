@@ -9,12 +9,11 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from jaxgear.bundle.bundle import Bundle
-from jaxgear.data.images.decode import load_letterboxed, load_rgb
-from jaxgear.data.images.letterbox import letterbox
+from jaxgear.bundle import Bundle
+from jaxgear.data.images import letterbox, load_letterboxed, load_rgb
 from jaxgear.errors import CheckpointError
 from jaxgear.evaluation import explain
-from jaxgear.prediction.predict import NONE, Predictor
+from jaxgear.prediction import NONE, Predictor
 
 SHOWN = 320  # pixels of the pictures that are sent back
 

@@ -19,7 +19,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from jaxgear.data.images.encoded import ImageError
+from jaxgear.data.images import ImageError
 from jaxgear.errors import GearError
 from jaxgear.serving.answer import Classifier
 

@@ -15,9 +15,7 @@ def features_resnet50(arguments: argparse.Namespace) -> dict[str, Any]:
     import jax
     import jax.numpy as jnp
 
-    from jaxgear.models.pretrained.backbone import Backbone
-    from jaxgear.models.pretrained.preprocess import imagenet
-    from jaxgear.models.pretrained.resnet import ResNet
+    from jaxgear.models.pretrained import Backbone, ResNet, imagenet
 
     batch = arguments.batch or 32
     images = jnp.asarray(_pictures(batch, arguments.size))
@@ -31,7 +29,7 @@ def train_resnet50(arguments: argparse.Namespace) -> dict[str, Any]:
     """Pictures a second forward and backward, batch statistics included."""
     import jax
 
-    from jaxgear.models.pretrained.resnet import ResNet
+    from jaxgear.models.pretrained import ResNet
 
     batch = arguments.batch or 16
     module = ResNet(50)

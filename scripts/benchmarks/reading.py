@@ -15,7 +15,7 @@ def read_pictures(arguments: argparse.Namespace) -> dict[str, Any]:
     """
     if not arguments.data:
         raise SystemExit("input: --data FOLDER is needed")
-    from jaxgear.data.folder.read import pixels, read_folder
+    from jaxgear.data.folder import pixels, read_folder
 
     seconds = []
     with tempfile.TemporaryDirectory() as cache:

@@ -17,7 +17,7 @@ STEPS = {"cpu": 8}  # an epoch; elsewhere 64
 def train_scratch(arguments: argparse.Namespace) -> dict[str, Any]:
     """Pictures a second of the network that experiments/scratch.py trains, in its precision."""
     from experiments import scratch
-    from jaxgear.experiment.recipe import Data
+    from jaxgear.experiment import Data
 
     made = scratch.recipe(scratch.Config(), Data(counts=(1,) * CLASSES, batch_size=48))
     return _rate(arguments, made.model, arguments.batch or 48)
@@ -27,8 +27,7 @@ def finetune_resnet50(arguments: argparse.Namespace) -> dict[str, Any]:
     """Pictures a second of a ResNet-50 and a head, all of it trained, on the batch's statistics."""
     from jaxgear.machine import devices
     from jaxgear.models.finetune import FineTuned, Head
-    from jaxgear.models.pretrained.preprocess import imagenet
-    from jaxgear.models.pretrained.resnet import ResNet
+    from jaxgear.models.pretrained import ResNet, imagenet
 
     like = imagenet()
     resnet = ResNet(50, dtype=devices.fast_dtype())

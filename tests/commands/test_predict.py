@@ -18,7 +18,7 @@ from small_bundle import CLASSES, make_bundle
 
 from jaxgear import cli
 from jaxgear.bundle.bundle import Bundle
-from jaxgear.prediction import predict as prediction
+from jaxgear.prediction import predictor as prediction
 
 ROOT = Path(__file__).parents[2]
 

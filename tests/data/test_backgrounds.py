@@ -9,7 +9,8 @@ import pytest
 from pictures import encoded, scene, write_set
 from PIL import Image
 
-from jaxgear.data.augment import backgrounds, camera
+from jaxgear.data.augment import camera
+from jaxgear.data.augment import paste as backgrounds
 from jaxgear.data.augment.transforms import affine, chain, colour, erase, flip, one_of
 from jaxgear.data.composites import bank, pasted
 from jaxgear.data.dataset import Side

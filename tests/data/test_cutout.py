@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from jaxgear.data.composites import cutout
+from jaxgear.data.composites import masks as cutout
 from jaxgear.data.dataset import Side
 from jaxgear.data.folder.read import pixels, read_folder
 from jaxgear.data.images.decode import load_rgba

@@ -13,22 +13,22 @@ from pictures import encoded, scene, write_set
 
 from jaxgear.data.folder.clean import conflicts, require_clean
 from jaxgear.data.folder.read import pixels, read_folder
-from jaxgear.data.images import decode as images
+from jaxgear.data.images import decode
 from jaxgear.data.images.decode import load_rgb
-from jaxgear.data.images.letterbox import letterbox
+from jaxgear.data.images.letterboxing import letterbox
 from jaxgear.errors import DataError
 
 
 @pytest.fixture
 def decodes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the pictures that were really decoded, in no particular order."""
-    seen, decoded = [], images.decoded
+    seen, decode_one = [], decode._decode
 
-    def counting(data, name, **options):
+    def counting(data, name, *options):
         seen.append(name)
-        return decoded(data, name, **options)
+        return decode_one(data, name, *options)
 
-    monkeypatch.setattr(images, "decoded", counting)
+    monkeypatch.setattr(decode, "_decode", counting)
     return seen
 
 

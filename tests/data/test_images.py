@@ -23,10 +23,10 @@ from jaxgear.data.folder.clean import require_clean
 from jaxgear.data.folder.picture_cache import shrink
 from jaxgear.data.folder.read import read_folder
 from jaxgear.data.images import decode as images
-from jaxgear.data.images import encoded, kinds, rgb
+from jaxgear.data.images import encoded, rgb
 from jaxgear.data.images.decode import load_letterboxed, load_rgb
 from jaxgear.data.images.encoded import ImageError
-from jaxgear.data.images.letterbox import letterbox
+from jaxgear.data.images.letterboxing import ENOUGH, letterbox
 from jaxgear.errors import DataError, GearError
 
 
@@ -359,7 +359,7 @@ def test_large_pictures_are_as_a_full_filter_makes_them():
     coarse = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8))
     large = coarse.resize((640, 640), Image.Resampling.BICUBIC)
     full = np.asarray(large.resize((128, 128), Image.Resampling.BICUBIC), np.float64)
-    away = images.letterbox(np.asarray(large), 128) - full
+    away = letterbox(np.asarray(large), 128) - full
     assert np.sqrt((away**2).mean()) < 2
 
 
@@ -576,9 +576,9 @@ def test_heic_is_read_where_the_plugin_is_and_else_named():
 
 def test_without_the_plugin_heic_is_named():
     head = b"\0\0\0\x18ftypheix\0\0\0\0mif1heic" + bytes(99)
-    named = kinds.what_it_is(head, ["JPEG", "PNG"])
+    named = encoded.what_it_is(head, ["JPEG", "PNG"])
     assert named.startswith("HEIC (iPhone); pip install 'jaxgear[heic]'")
-    named = kinds.what_it_is(head.replace(b"heix", b"avif"), ["JPEG", "PNG"])
+    named = encoded.what_it_is(head.replace(b"heix", b"avif"), ["JPEG", "PNG"])
     assert named.startswith("AVIF, which this Pillow cannot read")
 
 
@@ -841,7 +841,7 @@ def test_load_letterboxed_is_letterbox_of_load_rgb(shape: tuple[int, int], size:
         encode(Image.fromarray(scene(*shape)[..., 0]), "PNG"),
         encode(Image.fromarray(scene(*shape)), "TIFF", tiffinfo={0x0112: 6}),
     ]
-    if max(shape) < 2 * images.ENOUGH:  # a JPEG that is not decoded smaller
+    if max(shape) < 2 * ENOUGH:  # a JPEG that is not decoded smaller
         files.append(encode(Image.fromarray(scene(*shape)), "JPEG", exif=turned(6)))
     for data in files:
         expected = letterbox(load_rgb(data), size)

@@ -12,7 +12,7 @@ from pictures import scene
 from PIL import Image
 
 from jaxgear.data.images.decode import load_letterboxed, load_rgb
-from jaxgear.data.images.letterbox import letterbox
+from jaxgear.data.images.letterboxing import letterbox
 from jaxgear.data.images.png import decode_png, encode_png
 
 

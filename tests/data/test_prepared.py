@@ -17,11 +17,10 @@ from pictures import encoded, scene, write_set
 
 from jaxgear.data.dataset import open_dataset
 from jaxgear.data.folder.read import pixels, read_folder
-from jaxgear.data.images import decode as images
-from jaxgear.data.images.letterbox import letterbox
-from jaxgear.data.prepare import prepare as prepared
-from jaxgear.data.prepare import versions
-from jaxgear.data.prepare.prepare import prepare
+from jaxgear.data.images import decode
+from jaxgear.data.images.letterboxing import letterbox
+from jaxgear.data.prepare import prepared, versions
+from jaxgear.data.prepare.prepared import prepare
 from jaxgear.data.prepare.workshop import staged
 from jaxgear.data.tfds.read import read_tfds
 from jaxgear.data.tfds.shards import Shard, write_shard
@@ -71,13 +70,13 @@ def same_as_folder(out: Path, root: Path, seed: int = 0) -> None:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the pictures that were decoded on this process."""
     names: list[str] = []
-    real = images.decoded
+    decode_one = decode._decode
 
-    def counting(data, name, **options):
+    def counting(data, name, *options):
         names.append(name)
-        return real(data, name, **options)
+        return decode_one(data, name, *options)
 
-    monkeypatch.setattr(images, "decoded", counting)
+    monkeypatch.setattr(decode, "_decode", counting)
     return names
 
 
@@ -255,7 +254,7 @@ def test_stopped_while_it_writes(tmp_path: Path, decoded: list[str]):
 def test_pictures_of_another_decoder_are_decoded_anew(tmp_path: Path, decoded, monkeypatch):
     root, out = write_set(tmp_path / "data", {"a": 10, "b": 10}), tmp_path / "out"
     quietly(root, out)
-    monkeypatch.setattr(prepared.images, "VERSION", images.VERSION + 1)
+    monkeypatch.setattr(decode, "VERSION", decode.VERSION + 1)
     quietly(root, out)
     assert len(decoded) == 40
     assert not shards(out, "1.0.0").keys() & shards(out, "2.0.0").keys()

@@ -9,7 +9,7 @@ import pytest
 from pictures import write_set
 
 from jaxgear.data.batches import Batches
-from jaxgear.data.composites.cutout import with_masks
+from jaxgear.data.composites.masks import with_masks
 from jaxgear.data.composites.pasted import and_pasted
 from jaxgear.data.dataset import Side
 from jaxgear.data.folder.lazy import LazyPictures

@@ -18,9 +18,9 @@ from PIL import Image
 from jaxgear.data.folder.clean import require_clean
 from jaxgear.data.folder.read import Folder, pixels, read_folder
 from jaxgear.data.images.decode import load_rgb
-from jaxgear.data.images.letterbox import letterbox
+from jaxgear.data.images.letterboxing import letterbox
 from jaxgear.data.prepare.gear_builder import Gear
-from jaxgear.data.prepare.prepare import prepare
+from jaxgear.data.prepare.prepared import prepare
 from jaxgear.data.prepare.workshop import portable
 from jaxgear.data.splits.assign import assign_sides
 from jaxgear.data.splits.groups import near_duplicate_groups
@@ -127,7 +127,7 @@ def test_opening_reads_no_picture(made, monkeypatch):
     folder, _, _, where = made
     for shard in (where / "gear" / "1.0.0").glob("*.array_record-?????-of-?????"):
         shard.write_bytes(bytes(shard.stat().st_size))
-    monkeypatch.setattr("jaxgear.data.images.decode.decoded", None)
+    monkeypatch.setattr("jaxgear.data.images.decode._decode", None)
     got = read_tfds(f"gear@{where}", size=32)
     assert got.fingerprint == folder.fingerprint
     with pytest.raises(DataError, match=r"gear-\w+.array_record-00000-of-00001: damaged"):

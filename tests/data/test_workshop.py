@@ -9,10 +9,10 @@ from pictures import encoded, scene
 
 from jaxgear.data.folder.walk import Refused
 from jaxgear.data.images.decode import load_rgb
-from jaxgear.data.images.letterbox import letterbox
+from jaxgear.data.images.descriptor import describe
+from jaxgear.data.images.letterboxing import letterbox
 from jaxgear.data.prepare import workshop
 from jaxgear.data.prepare.workshop import Staged, Workshop, portable, staged
-from jaxgear.data.splits.near_duplicates import describe
 
 
 @pytest.mark.parametrize("size", [24, None])

@@ -16,7 +16,7 @@ from jaxgear.models.convnet import Conv, ConvNet, GlobalPool
 from jaxgear.models.finetune import FineTuned, Head
 from jaxgear.models.pretrained.resnet import ResNet
 from jaxgear.models.reference import ReferenceCNN
-from jaxgear.prediction.predict import Predictor
+from jaxgear.prediction.predictor import Predictor
 
 RESNET = FineTuned(
     ResNet(depth=18, width=4), Head(3), "RGB", 1 / 255, (0.5,) * 3, (0.2,) * 3, mirror=True

@@ -15,8 +15,8 @@ from jaxgear.models.convnet import Conv, ConvNet, Dense, Dropout, GlobalPool, Po
 from jaxgear.models.finetune import FineTuned, Head
 from jaxgear.models.pretrained.preprocess import Preprocess
 from jaxgear.models.pretrained.resnet import ResNet
-from jaxgear.prediction.predict import Predictor
-from jaxgear.program.forward import init, mode
+from jaxgear.prediction.predictor import Predictor
+from jaxgear.program.apply import init, mode
 
 SIZE = 32
 

@@ -17,7 +17,7 @@ from made_runs import untrained
 from jaxgear import cli
 from jaxgear.bundle.bundle import Bundle
 from jaxgear.data.images.decode import load_rgb
-from jaxgear.data.images.letterbox import letterbox
+from jaxgear.data.images.letterboxing import letterbox
 from jaxgear.evaluation.finished import FinishedRun
 from jaxgear.evaluation.report import render as report
 from jaxgear.evaluation.report.findings import find
@@ -25,11 +25,11 @@ from jaxgear.evaluation.robustness import measure as robustness
 from jaxgear.models.convnet import ConvNet, Dense
 from jaxgear.models.finetune import FineTuned, Head
 from jaxgear.models.pretrained.resnet import ResNet
-from jaxgear.prediction.predict import Predictor
+from jaxgear.prediction.predictor import Predictor
 
 HOSTILE = '"><img src=x onerror=alert(1)>'
 CLASSES = ("<b>boots & Ü雪", "axes", "hardshell_jackets_of_a_long_name")
-CSS = Path(__file__).parents[2] / "jaxgear/evaluation/report.css"
+CSS = Path(__file__).parents[2] / "jaxgear/evaluation/report/report.css"
 
 pytestmark = pytest.mark.one_cache
 

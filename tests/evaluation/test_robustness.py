@@ -12,12 +12,12 @@ from pictures import write_set
 from jaxgear import cli
 from jaxgear.bundle.bundle import Bundle
 from jaxgear.data.images.decode import load_rgb
-from jaxgear.data.images.letterbox import letterbox
+from jaxgear.data.images.letterboxing import letterbox
 from jaxgear.errors import CheckpointError, UsageError
 from jaxgear.evaluation.finished import FinishedRun
 from jaxgear.evaluation.robustness import measure as robustness
 from jaxgear.evaluation.robustness.corruptions import CORRUPTIONS, SEVERITIES, corrupt
-from jaxgear.prediction.predict import Predictor
+from jaxgear.prediction.predictor import Predictor
 from scripts import robustness as script
 
 pytestmark = pytest.mark.one_cache

@@ -10,7 +10,7 @@ from small_bundle import make_bundle
 from jaxgear.data.dataset import Side
 from jaxgear.evaluation.plots import figures as plots
 from jaxgear.evaluation.plots import tiles
-from jaxgear.prediction.predict import Prediction
+from jaxgear.prediction.predictor import Prediction
 
 BUNDLE = make_bundle()
 PROBS = np.array([0.2, 0.1, 0.7], np.float32)

@@ -27,7 +27,7 @@ from mutation import EXTREMES
 from jaxgear.bundle.bundle import MAPS, NETWORK, Bundle
 from jaxgear.errors import CheckpointError
 from jaxgear.evaluation.explain import heat_maps
-from jaxgear.prediction.predict import Predictor
+from jaxgear.prediction.predictor import Predictor
 from jaxgear.program.stablehlo import deserialize
 
 SECONDS = 5  # of the processor, for one program; a sound one takes 0.01 s

@@ -18,9 +18,9 @@ from jaxgear.data.folder.read import read_folder
 from jaxgear.data.images import decode as images
 from jaxgear.data.images import rgb
 from jaxgear.data.images.decode import load_rgb
+from jaxgear.data.images.descriptor import describe
 from jaxgear.data.images.encoded import ImageError
-from jaxgear.data.images.letterbox import letterbox
-from jaxgear.data.splits.near_duplicates import describe
+from jaxgear.data.images.letterboxing import letterbox
 
 PIXELS = scene(3, 20, 28)
 EXIF = Image.Exif()

@@ -12,7 +12,7 @@ import pytest
 from flax import traverse_util
 from random_weights import pictures
 
-from jaxgear.data.augment.backgrounds import backgrounds
+from jaxgear.data.augment.paste import backgrounds
 from jaxgear.data.augment.transforms import affine, flip
 from jaxgear.data.batches import Batches
 from jaxgear.data.dataset import Side

@@ -9,9 +9,9 @@ from pictures import write_set
 
 from jaxgear.bundle.bundle import Bundle
 from jaxgear.data.images.decode import load_rgb
-from jaxgear.data.images.letterbox import letterbox
+from jaxgear.data.images.letterboxing import letterbox
 from jaxgear.evaluation.finished import FinishedRun
-from jaxgear.prediction.predict import Predictor
+from jaxgear.prediction.predictor import Predictor
 from scripts import ablation
 
 WEIGHTS = Path(__file__).parents[1] / "models/golden/resnet18_width2.pth"

@@ -10,10 +10,10 @@ from sklearn.metrics import roc_auc_score
 
 from jaxgear.bundle.bundle import Bundle
 from jaxgear.data.images.decode import load_rgb
-from jaxgear.data.images.letterbox import letterbox
+from jaxgear.data.images.letterboxing import letterbox
 from jaxgear.evaluation.finished import FinishedRun
 from jaxgear.evaluation.no_gear import refusal
-from jaxgear.prediction.predict import Predictor
+from jaxgear.prediction.predictor import Predictor
 from scripts import not_gear
 
 pytestmark = pytest.mark.one_cache

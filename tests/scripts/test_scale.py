@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxgear.data.prepare.prepare import prepare
+from jaxgear.data.prepare.prepared import prepare
 from jaxgear.data.synthetic.drawn import write_drawn
 from scripts import scale
 

@@ -28,7 +28,7 @@ import uvicorn
 from small_bundle import make_bundle
 
 from jaxgear import cli
-from jaxgear.data.images.letterbox import letterbox
+from jaxgear.data.images.letterboxing import letterbox
 from jaxgear.errors import GearError
 from jaxgear.serving import app
 from jaxgear.serving.answer import Classifier

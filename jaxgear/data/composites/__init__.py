@@ -1,1 +1,19 @@
-"""TODO"""
+"""Objects cut out of catalogue images, and backgrounds to put them on.
+
+masks.py makes the cut-outs, bank.py the backgrounds; pasted.py is where to start: splits with
+pasted images, for validation and for the threshold of no gear.
+"""
+
+from jaxgear.data.composites.bank import background_bank, photographs
+from jaxgear.data.composites.masks import cutout, with_masks
+from jaxgear.data.composites.pasted import and_pasted, program_sha256, scene_side
+
+__all__ = [
+    "and_pasted",
+    "background_bank",
+    "cutout",
+    "photographs",
+    "program_sha256",
+    "scene_side",
+    "with_masks",
+]

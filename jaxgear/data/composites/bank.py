@@ -14,9 +14,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from jaxgear.data.folder.walk import Refused
-from jaxgear.data.images.decode import load_rgb
-from jaxgear.data.images.encoded import read_bytes
+from jaxgear.data.folder import Refused
+from jaxgear.data.images import load_rgb, read_bytes
 from jaxgear.data.sources import find_pictures
 from jaxgear.errors import DataError
 

@@ -15,12 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import UInt8
 
-from jaxgear.data.augment.backgrounds import Bank, backgrounds, scenes
-from jaxgear.data.augment.transforms import Augment
-from jaxgear.data.composites.cutout import VERSION, with_masks
+from jaxgear.data.augment import Augment, Bank, backgrounds, scenes
+from jaxgear.data.composites.masks import VERSION, with_masks
 from jaxgear.data.dataset import Side
-from jaxgear.data.folder.lazy import LazyPictures
-from jaxgear.data.folder.read import Folder, Record
+from jaxgear.data.folder import Folder, LazyPictures, Record
 
 BATCH = 32
 KEPT = 2 * (os.cpu_count() or 1)  # batches of views: each thread of a stream may be in another

@@ -1,1 +1,40 @@
-"""TODO"""
+"""A folder of photographs to checked records: paths in, `Folder` out.
+
+read.py is where to start. walk.py lists files by class and split; picture_cache.py keeps decoded
+images between runs; clean.py decides about files that cannot be used; lazy.py has images on demand.
+"""
+
+from jaxgear.data.folder.clean import OnBad, require_clean
+from jaxgear.data.folder.lazy import LazyPictures
+from jaxgear.data.folder.picture_cache import MaskCache, PictureCache
+from jaxgear.data.folder.read import (
+    Folder,
+    Record,
+    assemble,
+    class_names,
+    fingerprint,
+    pixels,
+    read_folder,
+    stored_pictures,
+)
+from jaxgear.data.folder.walk import Listing, Refused, list_files, list_pictures
+
+__all__ = [
+    "Folder",
+    "LazyPictures",
+    "Listing",
+    "MaskCache",
+    "OnBad",
+    "PictureCache",
+    "Record",
+    "Refused",
+    "assemble",
+    "class_names",
+    "fingerprint",
+    "list_files",
+    "list_pictures",
+    "pixels",
+    "read_folder",
+    "require_clean",
+    "stored_pictures",
+]

@@ -14,10 +14,15 @@ import PIL
 from jaxtyping import UInt8
 
 from jaxgear.cache import CacheChoice, Entries
-from jaxgear.data.images import decode, descriptor
-from jaxgear.data.images.decode import decoded, load_letterboxed
-from jaxgear.data.images.descriptor import describe_image
-from jaxgear.data.images.letterbox import ENOUGH, letterbox_image
+from jaxgear.data.images import (
+    ENOUGH,
+    decode,
+    decoded,
+    describe_image,
+    descriptor,
+    letterbox_image,
+    load_letterboxed,
+)
 
 _HEADER = struct.Struct("<8s32sIII")  # magic, sha256 of the file, height, width, len(look)
 _MAGIC, _MASK_MAGIC = b"jaxgear1", b"jaxgearm"

@@ -21,8 +21,7 @@ from jaxgear.cache import CacheChoice
 from jaxgear.data.folder.lazy import LazyPictures, empty_pictures
 from jaxgear.data.folder.picture_cache import PictureCache, shrink
 from jaxgear.data.folder.walk import Candidate, Listing, Refused, list_pictures
-from jaxgear.data.images.decode import load_letterboxed, load_rgb
-from jaxgear.data.images.encoded import ImageError, read_bytes
+from jaxgear.data.images import ImageError, load_letterboxed, load_rgb, read_bytes
 from jaxgear.errors import DataError
 from jaxgear.paths import expanded, stable_key
 

@@ -18,7 +18,7 @@ from PIL import Image, UnidentifiedImageError, features
 
 from jaxgear.data.images import jpeg, rgb
 from jaxgear.data.images.encoded import ImageError, check_whole, read_bytes, what_it_is
-from jaxgear.data.images.letterbox import ENOUGH, letterbox_image, reduction
+from jaxgear.data.images.letterboxing import ENOUGH, letterbox_image, reduction
 from jaxgear.data.images.png import decode_png
 from jaxgear.data.images.threads import Turns, quiet_pillow
 from jaxgear.errors import GearError

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from jaxgear.data.images.letterbox import ENOUGH, reduction
+from jaxgear.data.images.letterboxing import ENOUGH, reduction
 
 ROWS, COLUMNS = 16, 17
 

@@ -8,7 +8,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
 from jaxgear.data.dataset import open_dataset
-from jaxgear.data.folder.read import Record
+from jaxgear.data.folder import Record
 from jaxgear.data.prepare.workshop import portable
 from jaxgear.data.tfds.shards import NAME
 

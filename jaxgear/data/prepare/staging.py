@@ -16,7 +16,7 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
-from jaxgear.data.folder.walk import Refused
+from jaxgear.data.folder import Refused
 from jaxgear.data.prepare.workshop import Staged, Workshop
 from jaxgear.errors import DataError
 

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from jaxgear.data.dataset import Dataset
-from jaxgear.data.folder.read import Record
+from jaxgear.data.folder import Record
 from jaxgear.data.prepare.gear_builder import serialize, write_info
 from jaxgear.data.prepare.staging import processes
 from jaxgear.data.prepare.workshop import Picture
-from jaxgear.data.splits.groups import NEAR_DUPLICATES
+from jaxgear.data.splits import NEAR_DUPLICATES
 from jaxgear.data.tfds.read import TfdsFolder, read_tfds
 from jaxgear.data.tfds.sets import newest_version
 from jaxgear.data.tfds.shards import (

@@ -17,13 +17,20 @@ import numpy as np
 from isal import isal_zlib
 from jaxtyping import UInt8
 
-from jaxgear.data.folder.walk import Refused
-from jaxgear.data.images import rgb
-from jaxgear.data.images.decode import Decoding, decoded, load_letterboxed, load_rgb
-from jaxgear.data.images.descriptor import describe_image
-from jaxgear.data.images.encoded import ImageError, read_bytes
-from jaxgear.data.images.letterbox import ENOUGH, letterbox_image
-from jaxgear.data.images.png import encode_png
+from jaxgear.data.folder import Refused
+from jaxgear.data.images import (
+    ENOUGH,
+    Decoding,
+    ImageError,
+    decoded,
+    describe_image,
+    encode_png,
+    letterbox_image,
+    load_letterboxed,
+    load_rgb,
+    read_bytes,
+    rgb,
+)
 from jaxgear.data.images.threads import quiet_pillow
 from jaxgear.errors import DataError
 

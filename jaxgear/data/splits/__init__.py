@@ -1,1 +1,26 @@
-"""TODO"""
+"""Records to train, validation and test splits that no near-duplicate straddles.
+
+assign.py is where to start. near_duplicates.py finds images that look alike; groups.py makes groups
+of them; known.py is what a bundle keeps, to know the images of its data again.
+"""
+
+from jaxgear.data.splits.assign import (
+    LEFT_OUT,
+    missing_classes,
+    split_folder,
+    twins_across,
+    twins_in_two_classes,
+)
+from jaxgear.data.splits.groups import NEAR_DUPLICATES, near_duplicate_groups
+from jaxgear.data.splits.known import KnownPictures
+
+__all__ = [
+    "KnownPictures",
+    "LEFT_OUT",
+    "NEAR_DUPLICATES",
+    "missing_classes",
+    "near_duplicate_groups",
+    "split_folder",
+    "twins_across",
+    "twins_in_two_classes",
+]

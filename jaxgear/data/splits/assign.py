@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from difflib import get_close_matches
 
-from jaxgear.data.folder.read import Folder, Record
+from jaxgear.data.folder import Folder, Record
 from jaxgear.data.splits.groups import FILE, NEAR_DUPLICATES, groups_of
 from jaxgear.errors import DataError, UsageError
 

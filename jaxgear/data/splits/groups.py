@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from jaxgear.data.folder.read import Record
+from jaxgear.data.folder import Record
 from jaxgear.data.splits import near_duplicates
 from jaxgear.errors import UsageError
 

@@ -14,10 +14,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from jaxgear.cache import CacheChoice
-from jaxgear.data.folder.picture_cache import PictureCache
-from jaxgear.data.folder.read import Folder, Record, fingerprint
-from jaxgear.data.folder.walk import Refused
-from jaxgear.data.images.encoded import ImageError
+from jaxgear.data.folder import Folder, PictureCache, Record, Refused, fingerprint
+from jaxgear.data.images import ImageError
 from jaxgear.data.tfds.sets import bytes_of, first_line, newest, open_set, side_of, sources_of
 from jaxgear.data.tfds.shards import FEATURES, Shard, read_shards
 from jaxgear.errors import DataError

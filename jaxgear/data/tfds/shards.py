@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxgear.data.folder.read import Record
+from jaxgear.data.folder import Record
 from jaxgear.errors import DataError
 from jaxgear.files import read_regular
 

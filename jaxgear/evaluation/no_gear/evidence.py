@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxgear.data.batches import in_batches
-from jaxgear.program.stablehlo import Program, Weights
+from jaxgear.program import Program, Weights
 
 BATCH = 64
 # In units of the scaled values' variance. Between 0.5 and 3 nothing changes (results/README.md).

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxgear.bundle.bundle import Bundle
+from jaxgear.bundle import Bundle
 
 # Of pasted validation pictures, by the choice of a bundle's threshold. Plain ones are nearly all
 # above it, so that a share of both would refuse twice as many of the pasted ones.

@@ -1,1 +1,4 @@
-"""TODO"""
+"""Figures: rows, predictions or runs in, PNG out. The only users of matplotlib.
+
+figures.py is where to start: curves and grids. tiles.py makes the pictures of a grid.
+"""

@@ -5,8 +5,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from jaxgear.data.folder.read import Folder, Record
-from jaxgear.data.images.letterbox import letterbox
+from jaxgear.data.folder import Folder, Record
+from jaxgear.data.images import letterbox
 from jaxgear.evaluation.plots import figures as plots
 from jaxgear.paths import printable
 

@@ -8,14 +8,12 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from jaxgear.bundle.bundle import Bundle
+from jaxgear.bundle import Bundle
 from jaxgear.data.dataset import Side
-from jaxgear.data.images.decode import load_rgb
-from jaxgear.data.images.encoded import ImageError
-from jaxgear.data.images.letterbox import letterbox
+from jaxgear.data.images import ImageError, letterbox, load_rgb
 from jaxgear.evaluation.plots import figures as plots
 from jaxgear.paths import printable
-from jaxgear.prediction.predict import NONE, Prediction
+from jaxgear.prediction import NONE, Prediction
 
 TESTED = 24  # tiles of test pictures
 MOST = 40  # tiles of new pictures: more than that nobody looks at on one page

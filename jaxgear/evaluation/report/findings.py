@@ -7,16 +7,16 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
-from jaxgear.bundle.bundle import Bundle
-from jaxgear.data.folder.read import Folder, pixels
-from jaxgear.data.images.letterbox import letterbox
+from jaxgear.bundle import Bundle
+from jaxgear.data.folder import Folder, pixels
+from jaxgear.data.images import letterbox
 from jaxgear.errors import CheckpointError
 from jaxgear.evaluation import calibration, explain, metrics
 from jaxgear.evaluation.finished import FinishedRun, Picture
 from jaxgear.evaluation.no_gear import refusal
 from jaxgear.evaluation.own_pictures import only, open_source, said_of, trained_on_test
 from jaxgear.evaluation.report.near_duplicates import THUMBNAIL, Twins, find_twins
-from jaxgear.prediction.predict import NONE, Predictor
+from jaxgear.prediction import NONE, Predictor
 
 TOP_LOSSES = 24
 TOP_REFUSED = 12

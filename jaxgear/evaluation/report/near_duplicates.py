@@ -6,8 +6,8 @@ import dataclasses
 import numpy as np
 from jaxtyping import UInt8
 
-from jaxgear.data.folder.read import Folder
-from jaxgear.data.images.letterbox import letterbox
+from jaxgear.data.folder import Folder
+from jaxgear.data.images import letterbox
 from jaxgear.evaluation.finished import SIDES, FinishedRun, Picture
 
 GROUPS, MEMBERS = 8, 6  # groups that are shown, and pictures of each

@@ -18,7 +18,11 @@ text = html.escape
 
 def document(title: str, sections: Mapping[str, tuple[str, str]], head: str) -> str:
     """A page: `head` (HTML) under the title, then sections as {id: (heading, HTML)}."""
-    css = resources.files("jaxgear.evaluation").joinpath("report.css").read_text(encoding="utf-8")
+    css = (
+        resources.files("jaxgear.evaluation.report")
+        .joinpath("report.css")
+        .read_text(encoding="utf-8")
+    )
     links = "".join(
         f'<li><a href="#{key}">{text(name)}</a></li>' for key, (name, _) in sections.items()
     )

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from jaxgear.bundle.bundle import Bundle
-from jaxgear.data.folder.read import pixels
+from jaxgear.bundle import Bundle
+from jaxgear.data.folder import pixels
 from jaxgear.errors import CheckpointError, UsageError
 from jaxgear.evaluation import metrics
 from jaxgear.evaluation.finished import FinishedRun
@@ -20,8 +20,8 @@ from jaxgear.evaluation.no_gear import refusal
 from jaxgear.evaluation.own_pictures import only, open_source
 from jaxgear.evaluation.robustness.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from jaxgear.files import write_json
-from jaxgear.prediction.predict import Predictor, open_folder
-from jaxgear.training.runs.run import read_json
+from jaxgear.prediction import Predictor, open_folder
+from jaxgear.training.runs import read_json
 
 FILE = "robustness.json"
 CLEAN = "clean"

@@ -1,1 +1,12 @@
-"""TODO"""
+"""ResNets with pretrained weights: a file of PyTorch, Keras or our own in, a `Backbone` out.
+
+backbone.py is where to start. resnet.py is the network; convert.py and tables.py rename weights;
+weights_files.py and torch_zip.py read files; download.py fetches them.
+"""
+
+from jaxgear.models.pretrained.backbone import Backbone, load_backbone
+from jaxgear.models.pretrained.download import backbone_of
+from jaxgear.models.pretrained.preprocess import Preprocess, imagenet
+from jaxgear.models.pretrained.resnet import STAGES, ResNet
+
+__all__ = ["Backbone", "Preprocess", "ResNet", "STAGES", "backbone_of", "imagenet", "load_backbone"]

@@ -15,9 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxgear.models.cpu import convolution
-from jaxgear.models.cpu.normalization import BatchNorm
-from jaxgear.models.cpu.pooling import max_pool
+from jaxgear.models.cpu import BatchNorm, convolution, max_pool
 
 # Depth: whether its units are bottlenecks, and units in each stage (table 1 of the paper).
 DEPTHS: dict[int, tuple[bool, tuple[int, ...]]] = {

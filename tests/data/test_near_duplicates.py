@@ -8,8 +8,9 @@ import pytest
 from PIL import Image, ImageDraw
 from scipy import sparse
 
+from jaxgear.data.images.descriptor import describe, describe_image
 from jaxgear.data.splits import near_duplicates as looks
-from jaxgear.data.splits.near_duplicates import describe, groups
+from jaxgear.data.splits.near_duplicates import groups
 
 
 def catalogue(seed: int, colour: tuple[int, int, int] = (30, 60, 160)) -> np.ndarray:
@@ -170,7 +171,7 @@ def test_the_descriptor_is_as_described(size: tuple[int, int]):
         seen.paste(image)
         seen.putalpha(0)
         for shown in (image, seen.convert("RGB")):
-            assert looks.describe_image(shown) == plainly_described(shown)
+            assert describe_image(shown) == plainly_described(shown)
 
 
 def partition(numbers: np.ndarray) -> set[frozenset[int]]:

@@ -17,13 +17,19 @@ from types import ModuleType
 import PIL
 
 from jaxgear.data.dataset import split
-from jaxgear.data.folder.clean import OnBad
-from jaxgear.data.folder.read import Folder, assemble, class_names
-from jaxgear.data.folder.walk import Listing, Refused, list_pictures
+from jaxgear.data.folder import (
+    Folder,
+    Listing,
+    OnBad,
+    Refused,
+    assemble,
+    class_names,
+    list_pictures,
+)
 from jaxgear.data.images import decode, descriptor
 from jaxgear.data.prepare.staging import stage
 from jaxgear.data.prepare.workshop import Picture, Staged, staged
-from jaxgear.data.splits.groups import NEAR_DUPLICATES
+from jaxgear.data.splits import NEAR_DUPLICATES
 from jaxgear.data.tfds.shards import NAME, UNFINISHED
 from jaxgear.errors import DataError, UsageError
 

@@ -15,11 +15,8 @@ from jaxtyping import Bool, Int, UInt8
 
 from jaxgear.cache import CacheChoice
 from jaxgear.data.dataset import Side
-from jaxgear.data.folder.lazy import LazyPictures
-from jaxgear.data.folder.picture_cache import MaskCache
-from jaxgear.data.folder.read import Folder
-from jaxgear.data.images.decode import load_rgba
-from jaxgear.data.images.letterbox import letterbox
+from jaxgear.data.folder import Folder, LazyPictures, MaskCache
+from jaxgear.data.images import letterbox, load_rgba
 
 VERSION = 1  # of the rule: raise it whenever a picture would get another mask
 

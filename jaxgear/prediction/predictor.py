@@ -16,18 +16,14 @@ import jax
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from jaxgear.bundle.bundle import Bundle
+from jaxgear.bundle import Bundle
 from jaxgear.data.dataset import Side, few
-from jaxgear.data.folder.clean import OnBad, require_clean
-from jaxgear.data.folder.read import pixels, read_folder
-from jaxgear.data.folder.walk import Refused
-from jaxgear.data.images.decode import load_letterboxed
-from jaxgear.data.images.encoded import ImageError, read_bytes
-from jaxgear.data.images.letterbox import letterbox
+from jaxgear.data.folder import OnBad, Refused, pixels, read_folder, require_clean
+from jaxgear.data.images import ImageError, letterbox, load_letterboxed, read_bytes
 from jaxgear.data.sources import InMemory, find_pictures, to_rgb
 from jaxgear.errors import CheckpointError, DataError
 from jaxgear.machine.compile_cache import keep_compiled
-from jaxgear.program.stablehlo import running
+from jaxgear.program import running
 
 NONE = "none"  # what a refused picture shows
 
