@@ -4,6 +4,8 @@ Raise them with a message that names the file or flag and says what to do; `cli.
 line and exits with `exit_code` (a traceback only with `--debug`).
 """
 
+from jaxgear.text import printable
+
 
 class GearError(Exception):
     """Base of every error that jaxgear reports in one line."""
@@ -33,3 +35,9 @@ class CheckpointError(GearError):
     """A checkpoint, bundle or weights file that is missing, damaged or does not fit."""
 
     exit_code = 5
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its kind: for a line of ours."""
+    text = (str(error) or type(error).__name__).strip().partition("\n")[0][:300]
+    return printable(text)

@@ -98,7 +98,7 @@ def to_json(value: Any) -> str:
     return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def read_regular(path: Path, limit: int) -> bytes:
+def read_regular(path: str | os.PathLike[str], limit: int) -> bytes:
     """A file whole; OSError if it is a pipe or folder, or has more than `limit` bytes."""
     # O_NONBLOCK: opening a pipe without a writer would otherwise wait for ever.
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
@@ -107,8 +107,10 @@ def read_regular(path: Path, limit: int) -> bytes:
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "not a regular file")
         if status.st_size > limit:
-            raise OSError(errno.EFBIG, f"larger than {limit >> 20} MB")
-        return file.read(limit)
+            size = f"{-(-status.st_size // 2**20)} MB"
+            raise OSError(errno.EFBIG, f"{size} is over the limit of {limit >> 20} MB")
+        # A limit would be allocated each time.
+        return file.read(status.st_size + 1)
 
 
 def from_json(content: str | bytes) -> Any:

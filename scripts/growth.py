@@ -125,14 +125,14 @@ def main() -> None:
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
     """The plot of a table."""
     from jaxgear.evaluation.plots import figures as plots
-    from jaxgear.evaluation.plots import growth as plots_growth
+    from scripts.benchmarks import plot_growth
 
     panels = []
     for name in VARIED:
         own = [row for row in rows if row["varied"] == name]
         times, formula = fit(name, own)
         panels.append(
-            plots_growth.Panel(
+            plot_growth.Panel(
                 name=AXES[name],
                 values=[row[name] for row in own],
                 measured=[row["image_ms"] for row in own],
@@ -142,7 +142,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
                 logarithmic=name == "pictures",
             )
         )
-    plots.save(plots_growth.growth(panels), path)
+    plots.save(plot_growth.growth(panels), path)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from jaxgear.bundle import Bundle
 from jaxgear.cli import exit_with
@@ -19,10 +20,76 @@ from jaxgear.data.images import load_letterboxed, read_bytes
 from jaxgear.data.sources import find_pictures
 from jaxgear.errors import CheckpointError, DataError
 from jaxgear.evaluation.finished import FinishedRun
-from jaxgear.evaluation.no_gear import evidence, refusal
+from jaxgear.evaluation.no_gear import evidence
 from jaxgear.paths import path_argument
 
 ACCEPTED = 0.95  # of the pictures on which thresholds are chosen
+
+
+def energy(logits: Float[np.ndarray, "N K"]) -> Float[np.ndarray, " N"]:
+    """log sum exp of the logits, the negative energy (Liu et al. 2020)."""
+    z = logits.astype(np.float64)
+    most = z.max(axis=1)
+    return most + np.log(np.exp(z - most[:, None]).sum(axis=1))
+
+
+def largest_less_mean(logits: Float[np.ndarray, "N K"]) -> Float[np.ndarray, " N"]:
+    """The largest logit less their mean: what training on backgrounds alone with equal targets
+    makes small where there is no gear (`backgrounds.empty`).
+    """
+    return (logits.max(axis=1) - logits.mean(axis=1)).astype(np.float64)
+
+
+def mean_logit(logits: Float[np.ndarray, "N K"]) -> Float[np.ndarray, " N"]:
+    """The mean logit: what evidence.py added to all of them."""
+    return logits.mean(axis=1).astype(np.float64)
+
+
+def confidence(logits: Float[np.ndarray, "N K"]) -> Float[np.ndarray, " N"]:
+    """Log-probability of the likeliest class (Hendrycks & Gimpel 2017, up to the logarithm)."""
+    return logits.max(axis=1) - energy(logits)
+
+
+def mahalanobis(
+    features: Float[np.ndarray, "N D"],
+    known: Float[np.ndarray, "M D"],
+    labels: Int[np.ndarray, " M"],
+) -> Float[np.ndarray, " N"]:
+    """Minus the distance to the nearest class mean of `known` features, under the covariance within
+    classes (Lee et al. 2018), shrunk by a tenth to a multiple of the identity.
+    """
+    known = known.astype(np.float64)
+    names, place = np.unique(labels, return_inverse=True)
+    means = np.stack([known[place == i].mean(axis=0) for i in range(len(names))])
+    within = known - means[place]
+    covariance = within.T @ within / len(known)
+    size = np.trace(covariance) / len(covariance)
+    precision = np.linalg.inv(0.9 * covariance + 0.1 * size * np.eye(len(covariance)))
+    apart = features.astype(np.float64)[:, None] - means  # [N, K, D]
+    return -np.einsum("nkd,de,nke->nk", apart, precision, apart, optimize=True).min(axis=1)
+
+
+def nearest(
+    features: Float[np.ndarray, "N D"], known: Float[np.ndarray, "M D"], k: int = 5
+) -> Float[np.ndarray, " N"]:
+    """Minus the distance to the k-th nearest of `known`, features scaled to length 1 (Sun et al.
+    2022).
+    """
+    a, b = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (features, known))
+    return -np.sqrt(np.maximum(2 - 2 * np.partition(a @ b.T, -k, axis=1)[:, -k], 0))
+
+
+def threshold(scores: Float[np.ndarray, " N"], accepted: float = ACCEPTED) -> float:
+    """The largest threshold by which the share `accepted` of the scores is at or above it."""
+    place = int(np.floor((1 - accepted) * len(scores)))
+    return float(np.sort(scores)[place])
+
+
+def auroc(gear: Float[np.ndarray, " N"], other: Float[np.ndarray, " M"]) -> float:
+    """The chance that a picture of gear has a higher score than another; ties count half."""
+    below = np.searchsorted(np.sort(other), gear, side="left")
+    up_to = np.searchsorted(np.sort(other), gear, side="right")
+    return float((below + up_to).sum() / (2 * len(gear) * len(other)))
 
 
 def network(bundle: Bundle) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
@@ -66,19 +133,19 @@ def compare(
     rest = read(find_pictures([other]))
     scores = {
         "largest logit": lambda f, z: bundle.score(z),
-        "largest less mean logit": lambda f, z: refusal.largest_less_mean(z),
-        "mean logit": lambda f, z: refusal.evidence(z),
-        "confidence": lambda f, z: refusal.confidence(z / bundle.temperature),
-        "energy": lambda f, z: refusal.energy(z),
-        "Mahalanobis": lambda f, z: refusal.mahalanobis(f, known, labels),
-        "5th nearest feature": lambda f, z: refusal.nearest(f, known),
+        "largest less mean logit": lambda f, z: largest_less_mean(z),
+        "mean logit": lambda f, z: mean_logit(z),
+        "confidence": lambda f, z: confidence(z / bundle.temperature),
+        "energy": lambda f, z: energy(z),
+        "Mahalanobis": lambda f, z: mahalanobis(f, known, labels),
+        "5th nearest feature": lambda f, z: nearest(f, known),
     }
     found = {}
     for name, score in scores.items():
-        least = refusal.threshold(score(*val), ACCEPTED)
+        least = threshold(score(*val), ACCEPTED)
         inside, outside = score(*test), score(*rest)
         found[name] = (
-            refusal.auroc(inside, outside),
+            auroc(inside, outside),
             float((inside >= least).mean()),
             float((outside < least).mean()),
         )

@@ -24,10 +24,10 @@ from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
 from jaxgear.data.splits import KnownPictures
-from jaxgear.errors import CheckpointError, UsageError
+from jaxgear.errors import CheckpointError, UsageError, first_line
 from jaxgear.files import from_json, read_regular, write_bytes, write_json
-from jaxgear.paths import printable
 from jaxgear.program import LIMIT, Program, Weights
+from jaxgear.text import printable
 
 VERSION = 4
 OLDER = 3  # whose network is described in the card (models/spec.py)
@@ -282,8 +282,3 @@ def _classes(names: Any) -> tuple[str, ...]:
     if any(name != printable(name) or not name for name in names):
         raise ValueError("a class without a name, or with control characters in it")
     return tuple(names)
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, for a line of ours."""
-    return printable(str(error).strip().partition("\n")[0][:300])

@@ -124,7 +124,7 @@ def _paths(pairs: list) -> list[list[str]]:
 
 def _print(found: dict[str, Any]) -> None:
     """The findings for people; names are of strangers, and do not move the cursor."""
-    from jaxgear.paths import printable
+    from jaxgear.text import printable
 
     print(f"{found['pictures']} pictures in {len(found['classes'])} classes")
     for name, count in found["classes"].items():

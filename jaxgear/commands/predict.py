@@ -56,9 +56,9 @@ def run(arguments: argparse.Namespace) -> int:
 def _predict(arguments: argparse.Namespace, outputs: dict[str, Output]) -> int:
     from jaxgear.bundle import Bundle
     from jaxgear.data.sources import find_pictures
-    from jaxgear.paths import printable
     from jaxgear.prediction import predictor as prediction
     from jaxgear.prediction.tables import CsvTable, JsonTable
+    from jaxgear.text import printable
 
     if "--grid" in outputs:
         from jaxgear.evaluation.plots import figures as plots

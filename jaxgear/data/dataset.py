@@ -22,6 +22,7 @@ from jaxgear.data.folder import (
     require_clean,
     stored_pictures,
 )
+from jaxgear.data.folder.names import SPLITS
 from jaxgear.data.splits import (
     NEAR_DUPLICATES,
     missing_classes,
@@ -33,11 +34,10 @@ from jaxgear.data.splits import (
 from jaxgear.data.synthetic import CLASSES, write_drawn
 from jaxgear.errors import DataError
 from jaxgear.machine.memory import free_memory
-from jaxgear.paths import printable
+from jaxgear.text import printable
 
 PHOTOGRAPHS = Path("data/gear_images")  # where scripts/get_gear.py puts them
 DRAWN = 600  # pictures of the drawn set, when there are no photographs: under three minutes
-SIDES = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -236,7 +236,7 @@ def split(
     left_out = counts.get("left_out", 0)
     say(
         f"{len(groups)} pictures, {len(folder.classes)} classes, {len(set(groups))} groups: "
-        + ", ".join(f"{counts[side]} {side}" for side in SIDES)
+        + ", ".join(f"{counts[side]} {side}" for side in SPLITS)
         + (f", {left_out} left out (near-duplicates of another side's)" if left_out else "")
     )
     return dataset

@@ -16,7 +16,8 @@ from jaxgear.data.folder import Refused, list_files
 from jaxgear.data.images import ImageError, rgb
 from jaxgear.data.images.threads import quiet_pillow
 from jaxgear.errors import DataError
-from jaxgear.paths import expanded, stable_key
+from jaxgear.paths import expanded
+from jaxgear.text import stable_key
 
 _PATTERN = re.compile(r"[*?\[]")
 

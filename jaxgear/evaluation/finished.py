@@ -10,11 +10,9 @@ from jaxgear.errors import CheckpointError
 from jaxgear.training import history
 from jaxgear.training.runs import read_json
 
-SIDES = ("train", "val", "test", "left_out")
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Picture:
+class SplitRow:
     """A line of `splits.json`."""
 
     path: str  # relative to the data folder
@@ -34,7 +32,7 @@ class FinishedRun:
     source: str  # the experiment file as run
     fingerprint: str  # of the pictures
     classes: tuple[str, ...]
-    pictures: tuple[Picture, ...]
+    pictures: tuple[SplitRow, ...]
     rows: tuple[history.Row, ...]  # at least one
     test: dict[str, Any] | None  # test.json; None for a run that was interrupted before it
 
@@ -55,7 +53,7 @@ class FinishedRun:
                 raise CheckpointError(f"{path}: no epoch of this run is finished yet")
             pictures = tuple(
                 # Interned: a thousand runs on the same pictures have each name once.
-                Picture(
+                SplitRow(
                     *(sys.intern(p[key]) for key in ("path", "sha256", "class", "group", "side"))
                 )
                 for p in splits["pictures"]
@@ -79,6 +77,6 @@ class FinishedRun:
         """The epoch of lowest validation loss."""
         return history.best(self.rows)
 
-    def side(self, name: str) -> tuple[Picture, ...]:
+    def side(self, name: str) -> tuple[SplitRow, ...]:
         """The pictures of one side."""
         return tuple(picture for picture in self.pictures if picture.side == name)

@@ -5,7 +5,8 @@ from typing import Any
 
 from jaxgear.data.folder import Folder, require_clean
 from jaxgear.data.splits import LEFT_OUT, NEAR_DUPLICATES, split_folder
-from jaxgear.evaluation.finished import SIDES, FinishedRun
+from jaxgear.data.splits.known import SIDES
+from jaxgear.evaluation.finished import FinishedRun
 
 
 def since(run: FinishedRun, folder: Folder) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from jaxgear.data.dataset import default_source, read_source
 from jaxgear.data.folder import Folder
 from jaxgear.data.splits import KnownPictures
 from jaxgear.errors import CheckpointError, DataError
-from jaxgear.evaluation.finished import FinishedRun, Picture
+from jaxgear.evaluation.finished import FinishedRun, SplitRow
 
 
 def open_source(run: FinishedRun, source: str | None, size: int) -> Folder:
@@ -31,7 +31,7 @@ def open_source(run: FinishedRun, source: str | None, size: int) -> Folder:
 
 
 def only(
-    folder: Folder, run: FinishedRun, pictures: Sequence[Picture], source: str | None = None
+    folder: Folder, run: FinishedRun, pictures: Sequence[SplitRow], source: str | None = None
 ) -> Folder:
     """`folder` with the records of `pictures` alone, in their order.
 

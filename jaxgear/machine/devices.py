@@ -19,7 +19,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, PyTree
 
-from jaxgear.errors import GearError, UsageError
+from jaxgear.errors import GearError, UsageError, first_line
 
 AXIS = "data"
 PATIENCE = 60  # seconds for the hosts to come together
@@ -58,7 +58,7 @@ def join(hosts: int, host_id: int, coordinator: str) -> None:
     except (RuntimeError, ValueError) as error:
         where = f"--coordinator {coordinator}" if hosts else "--hosts 0"
         raise UsageError(
-            f"{where}: the hosts did not come together ({_first_line(error)})"
+            f"{where}: the hosts did not come together ({first_line(error)})"
         ) from error
     finally:
         signal.signal(signal.SIGTERM, before)  # JAX takes it for a preemption notice
@@ -214,9 +214,5 @@ def lost_host(error: BaseException | None, run: object = "RUN") -> GearError | N
         return None
     return GearError(
         "another host ended or cannot be reached; what was saved is whole, start all hosts again "
-        f"with --resume {run} ({_first_line(error)})"
+        f"with --resume {run} ({first_line(error)})"
     )
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).partition("\n")[0][:200]

@@ -10,7 +10,6 @@ import functools
 import hashlib
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
-from jaxgear.cache import user_cache
+from jaxgear.cache import Entries
 from jaxgear.data.composites import program_sha256
 from jaxgear.data.dataset import Side
 from jaxgear.data.folder import LazyPictures
@@ -138,44 +137,24 @@ def _recipe(augment: Augment | None, shape: tuple[int, ...]) -> str:
 
 
 class _Store:
-    """Entries of one backbone, size and recipe: float32 bytes and their sha256, a file each."""
+    """Features of one backbone, size and recipe, in the user's cache folder."""
 
     def __init__(self, backbone: Backbone, size: int, recipe: str):
         self._magic = json.dumps(
             [backbone.sha256, backbone.preprocess.to_json(), size, recipe, backbone.module.depth]
         ).encode()
         name = hashlib.sha256(self._magic).hexdigest()[:16]
-        cache = user_cache()
-        self._folder: Path | None = None if cache is None else cache / "features" / name
+        self._entries = Entries("user", f"features/{name}", None)
 
     def get(self, sha256: str, view: int) -> Float[np.ndarray, " D"] | None:
-        if self._folder is None:
+        body, head = self._entries.read(f"{sha256}.{view}"), self._head(sha256, view)
+        if body is None or not body.startswith(head):
             return None
-        try:
-            content = self._path(sha256, view).read_bytes()
-        except OSError:
-            return None
-        if self._check(sha256, view, content[32:]) != content[:32]:
-            return None
-        return np.frombuffer(content, np.float32, offset=32)
+        return np.frombuffer(body, np.float32, offset=len(head))
 
     def put(self, sha256: str, view: int, entry: Float[np.ndarray, " D"]) -> None:
-        """Whole or not at all; without a writable cache the features are just not kept."""
-        if self._folder is None:
-            return
-        body = entry.astype(np.float32).tobytes()
-        path = self._path(sha256, view)
-        new = path.with_name(f".{path.name}")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            new.write_bytes(self._check(sha256, view, body) + body)
-            new.replace(path)
-        except OSError:
-            self._folder = None
+        head = self._head(sha256, view)
+        self._entries.write(f"{sha256}.{view}", head + entry.astype(np.float32).tobytes())
 
-    def _check(self, sha256: str, view: int, body: bytes) -> bytes:
-        return hashlib.sha256(self._magic + f"{sha256}/{view}".encode() + body).digest()
-
-    def _path(self, sha256: str, view: int) -> Path:
-        assert self._folder is not None
-        return self._folder / sha256[:2] / f"{sha256}.{view}"
+    def _head(self, sha256: str, view: int) -> bytes:
+        return hashlib.sha256(self._magic + f"{sha256}/{view}".encode()).digest()

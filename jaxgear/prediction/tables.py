@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxgear.files import Output
-from jaxgear.paths import text_of
 from jaxgear.prediction.predictor import Prediction
+from jaxgear.text import text_of
 
 BEFORE, AFTER = ("path", "class", "probability"), ("score", "refused")
 PREFIX = "class:"  # of the column of a class that would be taken for another column

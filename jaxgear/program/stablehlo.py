@@ -18,8 +18,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PyTree, UInt8
 
 from jaxgear.errors import CheckpointError, UsageError
-from jaxgear.paths import printable
 from jaxgear.program.checks import calls, check_header
+from jaxgear.text import printable
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 LIMIT = 2**24  # bytes; a ResNet-152 takes 0.5 MB

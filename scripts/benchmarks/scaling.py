@@ -81,7 +81,7 @@ def _run(module: str, *words: Any) -> dict[str, float]:
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
     """A panel a phase: time a picture, the fit of the whole time, and memory."""
     from jaxgear.evaluation.plots import figures as plots
-    from jaxgear.evaluation.plots import growth as plots_growth
+    from scripts.benchmarks import plot_growth
 
     panels = []
     for phase, name in PHASES.items():
@@ -90,7 +90,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
         times = np.array([row["seconds"] for row in own])
         b, a = np.polyfit(n, times, 1, w=1 / times)
         panels.append(
-            plots_growth.Panel(
+            plot_growth.Panel(
                 name=name,
                 values=[row["pictures"] for row in own],
                 measured=list(1000 * times / n),
@@ -100,4 +100,4 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
                 logarithmic=True,
             )
         )
-    plots.save(plots_growth.growth(panels), path)
+    plots.save(plot_growth.growth(panels), path)

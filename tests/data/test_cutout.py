@@ -4,8 +4,6 @@ import io
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 from jaxgear.data.composites import masks as cutout
@@ -88,32 +86,6 @@ def test_a_photograph_with_its_own_background_is_all_object():
     scene[..., 3] = 255
     assert cutout.cutout(scene).min() == 255
     assert cutout.cutout(np.full((40, 50, 4), 255, np.uint8)).min() == 255  # and so is nothing
-
-
-@settings(deadline=None, max_examples=60)
-@given(st.integers(0, 2**32 - 1), st.floats(0.2, 0.8))
-def test_components_are_those_of_a_flood(seed, share):
-    inside = np.random.default_rng(seed).random((13, 17)) < share
-    labels, count = cutout._components(inside)
-    assert (labels > 0).tolist() == inside.tolist()
-    assert set(labels[inside]) == set(range(1, count + 1))
-    for number in range(1, count + 1):
-        part = labels == number
-        seed_pixel = np.zeros_like(inside)
-        seed_pixel[tuple(np.argwhere(part)[0])] = True
-        slow = seed_pixel
-        while True:  # by four neighbours, a pixel at a time
-            wider = slow.copy()
-            wider[1:] |= slow[:-1]
-            wider[:-1] |= slow[1:]
-            wider[:, 1:] |= slow[:, :-1]
-            wider[:, :-1] |= slow[:, 1:]
-            wider &= inside
-            if (wider == slow).all():
-                break
-            slow = wider
-        np.testing.assert_array_equal(part, slow)
-        np.testing.assert_array_equal(cutout._flooded(inside, seed_pixel), slow)
 
 
 def test_masks_lie_on_their_letterboxed_pixels_and_are_kept(tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ from pictures import encoded, scene, write_set
 from jaxgear.data import dataset
 from jaxgear.data.dataset import open_dataset
 from jaxgear.data.folder.lazy import LazyPictures
+from jaxgear.data.folder.names import SPLITS
 from jaxgear.data.synthetic.drawn import CLASSES
 from jaxgear.errors import DataError
 
@@ -46,7 +47,7 @@ def test_sides_hold_the_pictures_of_their_records(tmp_path, said):
     (tmp_path / "run/model").mkdir(parents=True)
     (tmp_path / "run/model/bundle.json").touch()
     total = 0
-    for name in dataset.SIDES:
+    for name in SPLITS:
         side = found.test_side(tmp_path / "run") if name == "test" else found.side(name)
         assert side.images.shape == (len(side.records), 16, 16, 3)
         assert [r.label for r in side.records] == list(side.labels)

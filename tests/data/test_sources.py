@@ -13,7 +13,7 @@ from jaxgear.data.folder.walk import Refused
 from jaxgear.data.images.encoded import ImageError
 from jaxgear.data.sources import find_pictures, to_rgb
 from jaxgear.errors import DataError
-from jaxgear.paths import printable
+from jaxgear.text import printable
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from pictures import encoded, scene
 from jaxgear.data.folder.clean import require_clean
 from jaxgear.data.folder.read import read_folder
 from jaxgear.errors import DataError
-from jaxgear.paths import printable, text_of
+from jaxgear.text import printable, text_of
 
 PICTURES = [encoded(scene(k, 12, 16), kind) for k, kind in enumerate(("PNG", "JPEG", "WEBP"))]
 CONTENTS = [*PICTURES, PICTURES[1][:100], b"", b"<html>", b"words"]

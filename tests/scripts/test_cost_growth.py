@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from jaxgear.evaluation.plots import growth as plots_growth
 from scripts import growth
+from scripts.benchmarks import plot_growth
 
 
 def rows(cost, peak=2.0):
@@ -46,9 +46,9 @@ def test_the_fit_finds_what_the_times_are_made_of(name, formula):
 
 def test_the_plot_shows_every_point(tmp_path, monkeypatch):
     drawn = []
-    real = plots_growth.growth
+    real = plot_growth.growth
     monkeypatch.setattr(
-        plots_growth, "growth", lambda panels: drawn.append(real(panels)) or drawn[0]
+        plot_growth, "growth", lambda panels: drawn.append(real(panels)) or drawn[0]
     )
     table = list(rows(exact))
     growth.draw(table, tmp_path / "growth.png")

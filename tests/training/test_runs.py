@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from test_checkpoints import data_file, flip_a_byte, leaves, make_state, row
 
+from jaxgear import lock
 from jaxgear.data.dataset import keep_trained_out, open_dataset
 from jaxgear.data.folder.read import fingerprint
 from jaxgear.errors import CheckpointError, UsageError
 from jaxgear.training import history
-from jaxgear.training.runs import checkpoints, lock
+from jaxgear.training.runs import checkpoints
 from jaxgear.training.runs.run import Run
 
 Space = namedtuple("Space", "free")

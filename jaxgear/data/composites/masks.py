@@ -11,7 +11,8 @@ white is background; enclosed white is background where it is large and as pure 
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Bool, Int, UInt8
+from jaxtyping import Bool, UInt8
+from scipy import ndimage
 
 from jaxgear.cache import CacheChoice
 from jaxgear.data.dataset import Side
@@ -26,6 +27,7 @@ HOLE = 0.0008  # of the picture's area: smaller enclosed white is a highlight
 RING = 6  # pixels that JPEG's rings reach from an edge; they are at most NEAR_WHITE[1] deep
 EDGE = 70  # how far below white the object is beside a ring
 ISLAND = 0.0006  # likewise: a smaller object is a ring of a JPEG, or dust
+_SQUARE = np.ones((3, 3), bool)
 LEAK = 0.004  # of the area of the frame that a mask must keep at least, else there is none
 
 
@@ -85,13 +87,13 @@ def _background(
     padded = np.pad(white, 1, constant_values=True)
     # A white object whose outline is broken for a pixel or two stays whole: what is reached only
     # through such a gap is not background.
-    wide = _eroded(padded)
+    wide = ndimage.binary_erosion(padded, _SQUARE, border_value=1)
     seed = np.zeros_like(padded)
     seed[0] = seed[-1] = seed[:, 0] = seed[:, -1] = True
-    inner = _flooded(wide, seed & wide)
-    ground = _dilated(inner) & padded
+    inner = ndimage.binary_propagation(seed & wide, mask=wide)
+    ground = ndimage.binary_dilation(inner, _SQUARE) & padded
     ground = ground[1:-1, 1:-1]
-    labels, count = _components(white & ~ground)
+    labels, count = ndimage.label(white & ~ground)
     flat = labels.ravel()
     area = np.bincount(flat, minlength=count + 1)
     depth = below.ravel().astype(np.float64)
@@ -104,8 +106,8 @@ def _background(
     # The rings of a JPEG beside a dark edge are background; a white object has no such edge.
     ring = (below <= NEAR_WHITE[1]) & (_highest(below, RING) >= EDGE)
     for _ in range(RING):
-        ground = ground | (_dilated(ground) & ring)
-    labels, count = _components(~ground)
+        ground = ground | (ndimage.binary_dilation(ground, _SQUARE) & ring)
+    labels, count = ndimage.label(~ground)
     island = np.bincount(labels.ravel(), minlength=count + 1) < ISLAND * white.size
     return ground | island[labels]
 
@@ -115,78 +117,11 @@ def _soft(
 ) -> UInt8[np.ndarray, "H W"]:
     """Opacity: at the edge, how far a pixel is from white for how far the object beside it is."""
     share = np.clip(1.1 * below / np.maximum(_highest(below, 2), 1), 0, 1)
-    edge = _dilated(_dilated(ground)) & ~ground
+    edge = ndimage.binary_dilation(ground, _SQUARE, iterations=2) & ~ground
     opacity = np.where(ground, 0, np.where(edge, share, 1))
     return np.round(255 * opacity).astype(np.uint8)
 
 
 def _highest(values: UInt8[np.ndarray, "H W"], reach: int) -> UInt8[np.ndarray, "H W"]:
     """The largest value within `reach` pixels in both directions."""
-    for axis in (0, 1):
-        width = [(reach, reach) if axis == here else (0, 0) for here in (0, 1)]
-        windows = np.lib.stride_tricks.sliding_window_view(
-            np.pad(values, width), 2 * reach + 1, axis=axis
-        )
-        values = windows.max(axis=-1)
-    return values
-
-
-def _eroded(mask: Bool[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
-    return ~_dilated(~mask)
-
-
-def _dilated(mask: Bool[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
-    """3 x 3."""
-    out = mask.copy()
-    out[1:] |= mask[:-1]
-    out[:-1] |= mask[1:]
-    rows = out.copy()
-    out[:, 1:] |= rows[:, :-1]
-    out[:, :-1] |= rows[:, 1:]
-    return out
-
-
-def _flooded(
-    inside: Bool[np.ndarray, "H W"], seed: Bool[np.ndarray, "H W"]
-) -> Bool[np.ndarray, "H W"]:
-    """Everything of `inside` that is connected to `seed`.
-
-    A run of pixels along a row or a column is reached as a whole, so that a few passes do what a
-    dilation a pixel at a time takes hundreds for.
-    """
-    runs = [_runs(inside), _runs(inside.T)]
-    reached = seed
-    while True:
-        before = reached.sum()
-        for number, turned in ((0, False), (1, True)):
-            here = reached.T if turned else reached
-            hit = np.zeros(runs[number].max() + 1, bool)
-            hit[runs[number][here]] = True
-            hit[0] = False
-            here = hit[runs[number]]
-            reached = here.T if turned else here
-        if reached.sum() == before:
-            return reached
-
-
-def _components(inside: Bool[np.ndarray, "H W"]) -> tuple[Int[np.ndarray, "H W"], int]:
-    """Connected parts (by four neighbours) numbered from 1, 0 outside; and how many there are."""
-    rows, columns = _runs(inside), _runs(inside.T).T
-    least = np.arange(rows.max() + 1)  # of each run of a row: the least run it is connected with
-    while True:
-        before = least.copy()
-        across = np.full(columns.max() + 1, len(least))
-        np.minimum.at(across, columns[inside], least[rows[inside]])
-        np.minimum.at(least, rows[inside], across[columns[inside]])
-        least = least[least]
-        if (least == before).all():
-            break
-    names, numbered = np.unique(least[1:], return_inverse=True)
-    return np.concatenate([[0], numbered + 1])[rows], len(names)
-
-
-def _runs(inside: Bool[np.ndarray, "H W"]) -> Int[np.ndarray, "H W"]:
-    """Runs of True along each row, numbered from 1; 0 where False."""
-    starts = inside.copy()
-    starts[:, 1:] &= ~inside[:, :-1]
-    return np.where(inside, np.cumsum(starts.ravel()).reshape(inside.shape), 0)
+    return ndimage.maximum_filter(values, 2 * reach + 1, mode="constant")

@@ -4,18 +4,16 @@ from collections import defaultdict
 from dataclasses import replace
 from typing import Literal
 
+from jaxgear.data.folder.names import SPLITS
 from jaxgear.data.folder.read import Folder, fingerprint
 from jaxgear.data.folder.walk import Refused
 from jaxgear.errors import DataError
-from jaxgear.paths import printable, stable_key
+from jaxgear.text import printable, stable_key
 
 OnBad = Literal["stop", "skip"]
 
 
 _LISTED = 20
-
-
-_RANK = {"test": 2, "val": 1}  # a copy on two sides stays where it is evaluated
 
 
 def conflicts(folder: Folder) -> tuple[Refused, ...]:
@@ -29,7 +27,7 @@ def conflicts(folder: Folder) -> tuple[Refused, ...]:
         copies[record.sha256].append(record)
     found = []
     for same in copies.values():
-        best = max(same, key=lambda record: _RANK.get(record.side or "", 0))
+        best = max(same, key=lambda record: SPLITS.index(record.side or "train"))
         for record in same:
             other = next((o for o in same if o.label != record.label), None)
             where = "in another class"

@@ -4,6 +4,9 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
+SPLITS = ("train", "val", "test")
+LEFT_OUT = "left_out"  # of all splits
+
 _SPLIT_WORDS = {
     **dict.fromkeys(("train", "training", "trn", "tr"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "validate", "dev", "development"), "val"),

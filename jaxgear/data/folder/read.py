@@ -23,7 +23,8 @@ from jaxgear.data.folder.picture_cache import PictureCache, shrink
 from jaxgear.data.folder.walk import Candidate, Listing, Refused, list_pictures
 from jaxgear.data.images import ImageError, load_letterboxed, load_rgb, read_bytes
 from jaxgear.errors import DataError
-from jaxgear.paths import expanded, stable_key
+from jaxgear.paths import expanded
+from jaxgear.text import stable_key
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jaxgear.data.folder.names import PICTURE_NAME, left_by_system, split_of, splits_in_names
 from jaxgear.errors import DataError
-from jaxgear.paths import printable, stable_key, text_of
+from jaxgear.text import printable, stable_key, text_of
 
 
 @dataclass(frozen=True)

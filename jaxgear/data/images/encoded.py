@@ -4,13 +4,13 @@ import codecs
 import errno
 import os
 import re
-import stat
 from collections.abc import Sequence
 from pathlib import Path
 
 from jaxgear.data.images import jpeg
 from jaxgear.data.images.png import END
 from jaxgear.errors import DataError, GearError
+from jaxgear.files import read_regular
 
 MAX_BYTES = 512 * 2**20
 MAX_EXIF = 64  # segments of a JPEG, which Pillow joins in quadratic time; cameras write one or two
@@ -30,18 +30,7 @@ class ImageError(DataError):
 def read_bytes(path: str | os.PathLike[str], name: str) -> bytes:
     """Reads a regular file whole; `ImageError` for anything else. Never blocks on a pipe."""
     try:
-        # O_NONBLOCK: opening a named pipe without a writer would otherwise wait for ever. The type
-        # is then asked of what was opened, so nothing can be swapped in between.
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-        with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor, not a path
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise ImageError(name, "not a regular file")
-            if status.st_size > MAX_BYTES:
-                size = f"{-(-status.st_size // 2**20)} MB"
-                raise ImageError(name, f"{size} is over the limit of {MAX_BYTES >> 20} MB")
-            # A limit of MAX_BYTES would be allocated each time.
-            return file.read(status.st_size + 1)
+        return read_regular(path, MAX_BYTES)
     except IsADirectoryError:
         raise ImageError(name, "a folder, not a picture") from None
     except FileNotFoundError:
@@ -50,6 +39,8 @@ def read_bytes(path: str | os.PathLike[str], name: str) -> bytes:
     except OSError as error:
         if error.errno in _OF_THE_MACHINE:
             raise GearError(f"{name}: cannot be opened ({error.strerror}), as any other") from error
+        if error.errno in (errno.EINVAL, errno.EFBIG):  # as `read_regular` says
+            raise ImageError(name, error.strerror) from None
         raise ImageError(name, f"cannot be read: {error.strerror}") from None
 
 

@@ -5,11 +5,10 @@ side they are. What the version before has, and what a run that was killed has l
 is. `versions` then writes the shards.
 """
 
-import contextlib
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
@@ -28,15 +27,11 @@ from jaxgear.data.folder import (
 )
 from jaxgear.data.images import decode, descriptor
 from jaxgear.data.prepare.staging import stage
-from jaxgear.data.prepare.workshop import Picture, Staged, staged
+from jaxgear.data.prepare.workshop import Staged, ToStore, staged
 from jaxgear.data.splits import NEAR_DUPLICATES
 from jaxgear.data.tfds.shards import NAME, UNFINISHED
 from jaxgear.errors import DataError, UsageError
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
+from jaxgear.lock import Lock
 
 Tick = Callable[[int, int], None]  # told how many pictures are done, and of how many
 
@@ -79,7 +74,7 @@ def prepare(
     class_names(root, listing)
     try:
         base.mkdir(parents=True, exist_ok=True)
-        with _alone(base):
+        with _locked(base):
             chosen = {"size": size, "seed": seed, "group_by": group_by}
             before = _versions().last(base, chosen) if any(base.glob("[0-9]*")) else None
             recipe = (
@@ -114,7 +109,7 @@ def prepare(
 def _decode(
     root: Path,
     listing: Listing,
-    known: dict[str, Picture],
+    known: dict[str, ToStore],
     place: Path,
     size: int | None,
     workers: int,
@@ -143,19 +138,13 @@ def _versions() -> ModuleType:
     return versions
 
 
-def _of_staged(one: Staged) -> Picture:
-    return Picture(one.height, one.width, one.look, one.stored, one.length, one.read)
+def _of_staged(one: Staged) -> ToStore:
+    return ToStore(one.height, one.width, one.look, one.stored, one.length, one.read)
 
 
-@contextlib.contextmanager
-def _alone(base: Path) -> Iterator[None]:
-    """While no other process writes there; without flock (Windows) nobody finds out."""
-    if fcntl is None:
-        yield
-        return
-    with (base / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DataError(f"{base}: another process is writing there; wait for it") from None
-        yield
+def _locked(base: Path) -> Lock:
+    """While it is held no other process writes there."""
+    try:
+        return Lock(base / ".lock")
+    except UsageError as error:
+        raise DataError(str(error)) from None

@@ -18,7 +18,7 @@ from jaxgear.data.dataset import Dataset
 from jaxgear.data.folder import Record
 from jaxgear.data.prepare.gear_builder import serialize, write_info
 from jaxgear.data.prepare.staging import processes
-from jaxgear.data.prepare.workshop import Picture
+from jaxgear.data.prepare.workshop import ToStore
 from jaxgear.data.splits import NEAR_DUPLICATES
 from jaxgear.data.tfds.read import TfdsFolder, read_tfds
 from jaxgear.data.tfds.sets import newest_version
@@ -64,7 +64,7 @@ def last(base: Path, chosen: dict[str, Any]) -> TfdsFolder | None:
     return before
 
 
-def pictures_of(before: TfdsFolder) -> dict[str, Picture]:
+def pictures_of(before: TfdsFolder) -> dict[str, ToStore]:
     """Its pictures, by sha256 (hex) of the files that they came from."""
     found = {}
     for shard in before.shards:
@@ -72,7 +72,7 @@ def pictures_of(before: TfdsFolder) -> dict[str, Picture]:
         for record, stored in zip(shard.records, shard.stored, strict=True):
             read = partial(before.read, record)
             size = record.height, record.width
-            found[record.sha256] = Picture(*size, record.look, stored, length, read)
+            found[record.sha256] = ToStore(*size, record.look, stored, length, read)
     return found
 
 
@@ -80,7 +80,7 @@ def write_version(
     base: Path,
     before: TfdsFolder | None,
     dataset: Dataset,
-    pictures: dict[str, Picture],
+    pictures: dict[str, ToStore],
     metadata: dict[str, Any],
     workers: int = 1,
 ) -> tuple[Path, str]:
@@ -131,7 +131,7 @@ def write_version(
 
 
 def _write_shards(
-    folder: Path, kept: list[Shard], new: list[Record], pictures: dict[str, Picture], workers: int
+    folder: Path, kept: list[Shard], new: list[Record], pictures: dict[str, ToStore], workers: int
 ) -> list[Shard]:
     """All shards of a version, those that are kept first in each split."""
     shards: list[Shard] = []
@@ -169,7 +169,7 @@ def _write(job: _Job) -> tuple[str, str]:
     return write_shard(shard, rows)
 
 
-def _parts(records: Iterable[Record], pictures: dict[str, Picture]) -> Iterator[list[Record]]:
+def _parts(records: Iterable[Record], pictures: dict[str, ToStore]) -> Iterator[list[Record]]:
     """Records of one shard each."""
     part, size = [], 0
     for record in records:

@@ -68,7 +68,7 @@ class Staged:
 
 
 @dataclass(frozen=True)
-class Picture:
+class ToStore:
     """What is known of a picture, and how the bytes to store are had."""
 
     height: int

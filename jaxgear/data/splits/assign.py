@@ -12,12 +12,11 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 
 from jaxgear.data.folder import Folder, Record
+from jaxgear.data.folder.names import LEFT_OUT, SPLITS
 from jaxgear.data.splits.groups import FILE, NEAR_DUPLICATES, groups_of
 from jaxgear.errors import DataError, UsageError
 
-LEFT_OUT = "left_out"
 _NAMED = 10  # classes in an error
-_RANK = {"test": 2, "val": 1, "train": 0, LEFT_OUT: -1}
 
 
 def split_folder(
@@ -67,7 +66,7 @@ def assign_sides(
     """
     if not all(f > 0 for f in fractions) or not math.isclose(sum(fractions), 1, abs_tol=1e-6):
         raise UsageError(f"fractions {fractions}: train, val and test must be positive with sum 1")
-    share = dict(zip(("train", "val", "test"), fractions, strict=True))
+    share = dict(zip(SPLITS, fractions, strict=True))
     given = {record.side for record in folder.records} - {None}
     if given and "train" not in given:
         raise DataError(f"{folder.root}: has the sides {', '.join(sorted(given))} but no train")
@@ -104,7 +103,7 @@ def missing_classes(folder: Folder) -> dict[str, list[str]]:
     present = {(record.side, record.label) for record in folder.records}
     return {
         side: [n for label, n in enumerate(folder.classes) if (side, label) not in present]
-        for side in ("train", "val", "test")
+        for side in SPLITS
         if any(side == given for given, _ in present)
     }
 
@@ -127,7 +126,9 @@ def twins_across(
     """
     best: dict[str, int] = {}
     for index, (group, side) in enumerate(zip(groups, sides, strict=True)):
-        if side != LEFT_OUT and _RANK[side] > _RANK[sides[best.setdefault(group, index)]]:
+        if side == LEFT_OUT:
+            continue
+        if SPLITS.index(side) > SPLITS.index(sides[best.setdefault(group, index)]):
             best[group] = index
     return [
         (record, records[best[group]])

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import UInt8, UInt64
 
-SIDES = ("train", "val", "test", "left_out")
+from jaxgear.data.folder.names import LEFT_OUT, SPLITS
+
+SIDES = (*SPLITS, LEFT_OUT)
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,10 +16,10 @@ from typing import Any
 from jaxgear.cache import CacheChoice
 from jaxgear.data.folder import Folder, PictureCache, Record, Refused, fingerprint
 from jaxgear.data.images import ImageError
-from jaxgear.data.tfds.sets import bytes_of, first_line, newest, open_set, side_of, sources_of
+from jaxgear.data.tfds.sets import bytes_of, newest, open_set, side_of, sources_of
 from jaxgear.data.tfds.shards import FEATURES, Shard, read_shards
-from jaxgear.errors import DataError
-from jaxgear.paths import printable, stable_key
+from jaxgear.errors import DataError, first_line
+from jaxgear.text import printable, stable_key
 
 
 @dataclass(frozen=True)

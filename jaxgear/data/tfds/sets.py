@@ -7,9 +7,10 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
 from jaxgear.data.folder.names import split_of
-from jaxgear.errors import DataError
+from jaxgear.errors import DataError, first_line
 from jaxgear.files import from_json, read_regular
-from jaxgear.paths import expanded, printable
+from jaxgear.paths import expanded
+from jaxgear.text import printable
 
 _KNOWN = "tensorflow_datasets.core.features."
 
@@ -112,7 +113,3 @@ def bytes_of(rows: Any, index: int, feature: str) -> bytes:
     """
     example = tf_example_pb2.Example.FromString(rows.data_source[index])
     return example.features.feature[feature].bytes_list.value[0]
-
-
-def first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).strip().splitlines()[0]

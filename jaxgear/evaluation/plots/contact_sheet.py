@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from jaxgear.data.folder import Folder, Record
 from jaxgear.data.images import letterbox
 from jaxgear.evaluation.plots import figures as plots
-from jaxgear.paths import printable
+from jaxgear.text import printable
 
 MOST = 24  # pairs
 PIXELS = 240

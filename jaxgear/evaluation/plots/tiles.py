@@ -12,8 +12,8 @@ from jaxgear.bundle import Bundle
 from jaxgear.data.dataset import Side
 from jaxgear.data.images import ImageError, letterbox, load_rgb
 from jaxgear.evaluation.plots import figures as plots
-from jaxgear.paths import printable
 from jaxgear.prediction import NONE, Prediction
+from jaxgear.text import printable
 
 TESTED = 24  # tiles of test pictures
 MOST = 40  # tiles of new pictures: more than that nobody looks at on one page

@@ -12,7 +12,7 @@ from jaxgear.data.folder import Folder, pixels
 from jaxgear.data.images import letterbox
 from jaxgear.errors import CheckpointError
 from jaxgear.evaluation import calibration, explain, metrics
-from jaxgear.evaluation.finished import FinishedRun, Picture
+from jaxgear.evaluation.finished import FinishedRun, SplitRow
 from jaxgear.evaluation.no_gear import refusal
 from jaxgear.evaluation.own_pictures import only, open_source, said_of, trained_on_test
 from jaxgear.evaluation.report.near_duplicates import THUMBNAIL, Twins, find_twins
@@ -26,7 +26,7 @@ TOP_REFUSED = 12
 class Shown:
     """A picture with what the network makes of it."""
 
-    picture: Picture
+    picture: SplitRow
     predicted: str  # the likeliest class
     prob: float  # of that class, calibrated
     label_prob: float  # of the labelled class
@@ -125,7 +125,7 @@ class _Show:
         self,
         bundle: Bundle,
         folder: Folder,
-        pictures: tuple[Picture, ...],
+        pictures: tuple[SplitRow, ...],
         images: UInt8[np.ndarray, "N S S 3"],
         logits: Float[np.ndarray, "N K"],
         labels: Int[np.ndarray, " N"],

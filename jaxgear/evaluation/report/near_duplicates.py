@@ -8,7 +8,7 @@ from jaxtyping import UInt8
 
 from jaxgear.data.folder import Folder
 from jaxgear.data.images import letterbox
-from jaxgear.evaluation.finished import SIDES, FinishedRun, Picture
+from jaxgear.evaluation.finished import SIDES, FinishedRun, SplitRow
 
 GROUPS, MEMBERS = 8, 6  # groups that are shown, and pictures of each
 THUMBNAIL = 192  # pixels
@@ -21,13 +21,13 @@ class Twins:
     groups: int  # with more than one picture
     pictures: dict[str, int]  # in such groups, by side
     straddling: int  # groups with pictures on two of train, val and test: 0, or the split is wrong
-    examples: list[list[tuple[Picture, UInt8[np.ndarray, "T T 3"]]]]
+    examples: list[list[tuple[SplitRow, UInt8[np.ndarray, "T T 3"]]]]
 
 
 def find_twins(run: FinishedRun, folder: Folder) -> Twins:
     """Those that `splits.json` lists; examples are of pictures that are still in `folder`."""
     records = {record.sha256: record for record in folder.records}
-    members: dict[str, list[Picture]] = collections.defaultdict(list)
+    members: dict[str, list[SplitRow]] = collections.defaultdict(list)
     for picture in run.pictures:
         members[picture.group].append(picture)
     groups = [found for found in members.values() if len(found) > 1]
@@ -50,7 +50,7 @@ def find_twins(run: FinishedRun, folder: Folder) -> Twins:
     )
 
 
-def _telling(group: list[Picture]) -> tuple:
+def _telling(group: list[SplitRow]) -> tuple:
     """Sorts groups that are tested on ahead, and among them those that were cut, and large ones."""
     sides = {picture.side for picture in group}
     return not sides & {"val", "test"}, -len(sides), -len(group), group[0].path

@@ -23,7 +23,7 @@ from jaxgear.models.pretrained.convert import Converted, checked, convert, graft
 from jaxgear.models.pretrained.preprocess import Preprocess
 from jaxgear.models.pretrained.resnet import ResNet, fold_batch_norm
 from jaxgear.models.pretrained.weights_files import Source, read_weights
-from jaxgear.paths import printable
+from jaxgear.text import printable
 
 FORMAT = 1  # of our own .safetensors
 METADATA = "jaxgear"

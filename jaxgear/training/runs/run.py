@@ -20,11 +20,11 @@ from typing import Any
 from jaxgear.data.dataset import Dataset, changed_pictures, few
 from jaxgear.errors import CheckpointError, UsageError
 from jaxgear.files import write_json, write_text
+from jaxgear.lock import Lock
 from jaxgear.machine import devices
 from jaxgear.training import history
 from jaxgear.training.environment import environment
 from jaxgear.training.runs.checkpoints import Checkpoints
-from jaxgear.training.runs.lock import Lock
 from jaxgear.training.steps import TrainState
 
 

@@ -1,4 +1,4 @@
-"""One run, one writer: a file in the run folder that its process holds locked."""
+"""One folder, one writer: a file in it that its process holds locked."""
 
 import contextlib
 import json
@@ -62,6 +62,12 @@ class Lock:
         text = json.dumps({"pid": os.getpid(), "host": socket.gethostname()})
         os.pwrite(file, text.encode(), 0)
         return file
+
+    def __enter__(self) -> "Lock":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.release()
 
     def release(self) -> None:
         """Removes the file and lets go of it."""
