@@ -150,12 +150,12 @@ class Dataset:
         }
 
 
-def keep_trained_out(splits: dict[str, Any], dataset: Dataset) -> Dataset:
+def keep_trained_out(recorded: dict[str, Any], dataset: Dataset) -> Dataset:
     """`dataset`, of which nothing that `splits.json` has as trained on is validated or tested on.
 
     An edited picture is another one to the split, and may have come to another side.
     """
-    trained = {row["path"] for row in splits["pictures"] if row["side"] == "train"}
+    trained = {row["path"] for row in recorded["pictures"] if row["side"] == "train"}
     sides = tuple(
         "left_out" if side in ("val", "test") and record.path in trained else side
         for record, side in zip(dataset.folder.records, dataset.sides, strict=True)
@@ -163,11 +163,11 @@ def keep_trained_out(splits: dict[str, Any], dataset: Dataset) -> Dataset:
     return replace(dataset, sides=sides)
 
 
-def changed_pictures(splits: dict[str, Any], dataset: Dataset) -> list[str]:
+def changed_pictures(recorded: dict[str, Any], dataset: Dataset) -> list[str]:
     """What `dataset` has different from the set that `splits.json` describes, a line a picture."""
-    if splits["fingerprint"] == dataset.folder.fingerprint:
+    if recorded["fingerprint"] == dataset.folder.fingerprint:
         return []
-    before = {row["path"]: (row["sha256"], row["class"]) for row in splits["pictures"]}
+    before = {row["path"]: (row["sha256"], row["class"]) for row in recorded["pictures"]}
     now = {r.path: (r.sha256, dataset.classes[r.label]) for r in dataset.folder.records}
     return [
         f"{path} ({'added' if path not in before else 'removed' if path not in now else 'edited'})"
@@ -202,10 +202,10 @@ def open_dataset(
                 "`python -m scripts.get_gear` gets the photographs"
             )
     folder = read_source(source, size)
-    return split(folder, size=size, seed=seed, on_bad=on_bad, group_by=group_by, say=say)
+    return split_dataset(folder, size=size, seed=seed, on_bad=on_bad, group_by=group_by, say=say)
 
 
-def split(
+def split_dataset(
     folder: Folder,
     *,
     size: int,

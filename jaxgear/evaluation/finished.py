@@ -45,7 +45,7 @@ class FinishedRun:
         """
         path = Path(path)
         config = read_json(path / "config.json")
-        splits = read_json(path / "splits.json")
+        recorded = read_json(path / "splits.json")
         table = path / "history.csv"
         try:
             rows = history.from_csv(table.read_text(encoding="utf-8")) if table.exists() else []
@@ -56,15 +56,15 @@ class FinishedRun:
                 SplitRow(
                     *(sys.intern(p[key]) for key in ("path", "sha256", "class", "group", "side"))
                 )
-                for p in splits["pictures"]
+                for p in recorded["pictures"]
             )
             return cls(
                 path=path,
                 config=dict(config),
                 environment=dict(read_json(path / "environment.json")),
                 source=(path / "experiment.py").read_text(encoding="utf-8"),
-                fingerprint=str(splits["fingerprint"]),
-                classes=tuple(splits["classes"]),
+                fingerprint=str(recorded["fingerprint"]),
+                classes=tuple(recorded["classes"]),
                 pictures=pictures,
                 rows=tuple(rows),
                 test=read_json(path / "test.json") if (path / "test.json").exists() else None,

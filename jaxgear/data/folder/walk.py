@@ -101,15 +101,15 @@ def _sides(root: Path, folders: list[str]) -> dict[str, str]:
                 )
         return named
     # A class may be called `train`: it has pictures of its own.
-    splits = [
+    mixed = [
         name
         for name in named
         if inside[name][0] and not any(PICTURE_NAME.search(file) for file in inside[name][1])
     ]
-    if splits:
-        other = next(name for name in folders if name not in splits)
+    if mixed:
+        other = next(name for name in folders if name not in mixed)
         raise DataError(
-            f"{root}: holds sides ({', '.join(splits)}) beside another folder ({other}); move the "
+            f"{root}: holds sides ({', '.join(mixed)}) beside another folder ({other}); move the "
             "class folders into the sides (train, val, test), or rename the classes"
         )
     for name in folders:

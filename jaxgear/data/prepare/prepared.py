@@ -15,7 +15,7 @@ from types import ModuleType
 
 import PIL
 
-from jaxgear.data.dataset import split
+from jaxgear.data.dataset import split_dataset
 from jaxgear.data.folder import (
     Folder,
     Listing,
@@ -91,7 +91,7 @@ def prepare(
                 loading = aside.submit(_versions)
                 cores = workers or os.cpu_count()
                 folder = _decode(root, listing, known, place, size, cores, tick)
-            dataset = split(
+            dataset = split_dataset(
                 folder, size=size or 128, seed=seed, on_bad=on_bad, group_by=group_by, say=say
             )
             metadata = {"recipe": recipe, **chosen}

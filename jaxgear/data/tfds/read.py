@@ -16,7 +16,7 @@ from typing import Any
 from jaxgear.cache import CacheChoice
 from jaxgear.data.folder import Folder, PictureCache, Record, Refused, fingerprint
 from jaxgear.data.images import ImageError
-from jaxgear.data.tfds.sets import bytes_of, newest, open_set, side_of, sources_of
+from jaxgear.data.tfds.sets import bytes_of, newest, open_set, our_split, sources_of
 from jaxgear.data.tfds.shards import FEATURES, Shard, read_shards
 from jaxgear.errors import DataError, first_line
 from jaxgear.text import printable, stable_key
@@ -145,7 +145,7 @@ def _by_tables(folder: TfdsFolder, size: int) -> TfdsFolder:
 def _by_decoding(folder: TfdsFolder, label: str, store: PictureCache) -> TfdsFolder:
     """A set of others, or by `gear_builder.Gear`: every picture is decoded."""
     ours = all(set(rows.dataset_info.features) == FEATURES for rows in folder.sources.values())
-    sided = {side_of(split) for split in folder.sources} != {"train"}
+    has_splits = {our_split(split) for split in folder.sources} != {"train"}
 
     def check(place: tuple[str, int]) -> tuple[Record, tuple[str, int], str] | Refused:
         split, index = place
@@ -161,7 +161,7 @@ def _by_decoding(folder: TfdsFolder, label: str, store: PictureCache) -> TfdsFol
             path=path,
             sha256=row["sha256"].decode() if ours else sha256,
             label=int(row[label]),
-            side=side_of(split) if sided else None,
+            side=our_split(split) if has_splits else None,
             height=entry.height,
             width=entry.width,
             look=entry.look,

@@ -15,8 +15,8 @@ from jaxgear.text import printable
 _KNOWN = "tensorflow_datasets.core.features."
 
 
-def side_of(split: str) -> str | None:
-    """The side that a split of a set is; None if it is none."""
+def our_split(split: str) -> str | None:
+    """Our name of a split of a set; None for one that is none of ours."""
     return split if split == "left_out" else split_of(split) or None
 
 
@@ -85,7 +85,7 @@ def sources_of(builder: tfds.core.DatasetBuilder, image: str) -> dict[str, Any]:
         return {
             split: builder.as_data_source(split, decoders=decoders)
             for split in sorted(builder.info.splits)
-            if side_of(split)
+            if our_split(split)
         }
     except NotImplementedError:
         raise DataError(
