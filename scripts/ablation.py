@@ -5,7 +5,7 @@
     python -m scripts.ablation --out DIR --table
 
 Trains experiments/transfer.py with each change to `BASELINE`, and measures it on its validation
-side, as it is and pasted on photographs of ALL that no training sees (scripts/outdoor_test.py), and
+split, as it is and pasted on photographs of ALL that no training sees (scripts/outdoor_test.py), and
 on WILD, pictures by class. A row is appended to DIR/ablation.csv for each; one that is there is not
 made again. Runs end with their test on catalogue pictures, as all do; nothing here reads it.
 """
@@ -73,9 +73,9 @@ def train(name: str, seed: int, given: argparse.Namespace) -> Path:
 
 
 def composites(run: FinishedRun, given: argparse.Namespace) -> Path:
-    """The validation side of a run, pasted; runs of the same side share the folder."""
-    side = sorted(picture.sha256 for picture in run.side("val"))
-    out = given.out / "composites" / hashlib.sha256("".join(side).encode()).hexdigest()[:16]
+    """The validation split of a run, pasted; runs of the same split share the folder."""
+    split = sorted(picture.sha256 for picture in run.split("val"))
+    out = given.out / "composites" / hashlib.sha256("".join(split).encode()).hexdigest()[:16]
     if not out.exists():
         out.parent.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=given.out) as scratch:  # whole, or not there
@@ -94,13 +94,13 @@ def measure(path: Path, scales: tuple[float, ...], given: argparse.Namespace) ->
         logits = viewed(predictor, images, scales) if scales else predictor.logits(images)
         return metrics.summarise(logits, labels, bundle.classes, bundle.temperature)
 
-    val = run.side("val")
+    val = run.split("val")
     folder = only(open_source(run, str(given.data), bundle.size), run, val)
     labels = np.array([bundle.classes.index(picture.name) for picture in val], np.int32)
     found = [score(pixels(folder, bundle.size), labels)]
     for root in (composites(run, given), given.wild):
-        side = open_folder(root, bundle, "stop")
-        found.append(score(side.images, side.labels))
+        split = open_folder(root, bundle, "stop")
+        found.append(score(split.images, split.labels))
     recall = np.mean([row["recall"] for row in found[-1]["per_class"].values() if row["n"]])
     return dict(zip(FIGURES, [*(one["accuracy"] for one in found), float(recall)], strict=True))
 

@@ -2,8 +2,8 @@
 
     python -m scripts.not_gear RUN --data FOLDER --gear DIR... --not-gear SCENES
 
-Thresholds are chosen on the validation side of the run and the folders of `--choose`; figures are
-of the test side, the folders of `--gear`, and SCENES.
+Thresholds are chosen on the validation split of the run and the folders of `--choose`; figures are
+of the test split, the folders of `--gear`, and SCENES.
 """
 
 import argparse
@@ -123,13 +123,13 @@ def compare(
         pictures = [load_letterboxed(read_bytes(f, str(f)), bundle.size, str(f)) for f in files]
         return both(np.stack(pictures))
 
-    def side(name: str) -> list[Path | Refused]:
-        return [root / picture.path for picture in finished.side(name)]
+    def split(name: str) -> list[Path | Refused]:
+        return [root / picture.path for picture in finished.split(name)]
 
-    known, _ = read(side("train"))
-    labels = np.array([bundle.classes.index(p.name) for p in finished.side("train")], np.int32)
-    val = read(side("val") + (find_pictures(choose) if choose else []))
-    test = read(side("test") + (find_pictures(gear) if gear else []))
+    known, _ = read(split("train"))
+    labels = np.array([bundle.classes.index(p.name) for p in finished.split("train")], np.int32)
+    val = read(split("val") + (find_pictures(choose) if choose else []))
+    test = read(split("test") + (find_pictures(gear) if gear else []))
     rest = read(find_pictures([other]))
     scores = {
         "largest logit": lambda f, z: bundle.score(z),

@@ -2,7 +2,7 @@
 
     python -m scripts.robustness RUN... --data FOLDER --set composite=DIR --set wild=DIR --csv FILE
 
-Clean and corrupted pictures are those of each run's own test side, letterboxed as its network sees
+Clean and corrupted pictures are those of each run's own test split, letterboxed as its network sees
 them (`evaluation/robustness/corruptions.py`; the row is the mean of five severities); a set is a folder of
 pictures by class. `python -m jaxgear report RUN --robustness` has it by severity.
 """
@@ -32,7 +32,7 @@ def column(run: Path, data: str, sets: dict[str, Path], severities: list[int]) -
     rows = {}
     for name, score in measure.sets(sets).items():
         rows[name] = score.accuracy
-        if sentence := known_pictures(score.by_side):
+        if sentence := known_pictures(score.by_split):
             print(f"note: {run}: {name}: {sentence}", file=sys.stderr)
         if name != CLEAN:
             rows[f"{name}, macro-F1"] = score.macro_f1

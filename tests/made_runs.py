@@ -31,10 +31,10 @@ def write_run(
 ) -> Path:
     """Figures alone: no pictures and no model. `accuracy` None: never tested."""
     path.mkdir(parents=True)
-    sides = {"train": "a", "val": "b", "test": test_pictures or f"c{seed}"}
+    splits = {"train": "a", "val": "b", "test": test_pictures or f"c{seed}"}
     pictures = [
-        {"path": f"axes/{sha}.jpg", "sha256": sha, "class": "axes", "group": sha, "side": side}
-        for side, sha in sides.items()
+        {"path": f"axes/{sha}.jpg", "sha256": sha, "class": "axes", "group": sha, "side": split}
+        for split, sha in splits.items()
     ]
     splits = {"fingerprint": fingerprint, "classes": ["axes"], "pictures": pictures}
     files = {
@@ -56,7 +56,7 @@ def untrained(out: Path, data: str, *, size: int = 32, model=None, **config) -> 
     """A whole run of a network that was never trained: every file, the bundle among them."""
     dataset = open_dataset(data, size=size, seed=0, say=lambda line: None)
     model = model or ConvNet([Conv(4, strides=2), Conv(8), GlobalPool()], len(dataset.classes))
-    images = dataset.side("val").images[:1]
+    images = dataset.split("val").images[:1]
     variables = jax.jit(lambda key: model.init(key, images, train=False))(jax.random.key(0))
     config = {"data": data, "seed": 0, "image_size": size, "on_bad": "stop"} | config
     with Run.create(out, "scratch", config, dataset, SOURCE) as run:

@@ -15,7 +15,7 @@ CLASSES = ("axes", "boots", "hardshell_jackets")
 
 
 def make_bundle(model=None, variables=None, size=16, classes=CLASSES, known=None, temperature=0.5):
-    """`known`: sha256 (hex) -> side of the pictures that it says it was made with."""
+    """`known`: sha256 (hex) -> split of the pictures that it says it was made with."""
     model = model or ConvNet([Conv(4), GlobalPool()], classes=len(classes))
     if variables is None:
         images = np.zeros((1, size, size, 3), np.uint8)

@@ -61,7 +61,7 @@ def test_loads_what_was_saved_from_bundle_or_run(bundle, folder):
         twin = Bundle.load(path)
         for name in ("classes", "size", "temperature", "fingerprint", "versions", "about"):
             assert getattr(twin, name) == getattr(bundle, name)
-        assert [twin.side_of(c * 32) for c in ("0a", "0b", "0c")] == ["train", "test", None]
+        assert [twin.split_of(c * 32) for c in ("0a", "0b", "0c")] == ["train", "test", None]
         np.testing.assert_array_equal(
             twin.program.logits(twin.weights, IMAGES), bundle.program.logits(bundle.weights, IMAGES)
         )
@@ -79,7 +79,7 @@ def test_a_bundle_of_the_version_before_gives_the_same_logits_and_maps():
     np.testing.assert_allclose(
         explain.heat_maps(bundle, images), np.load(OLDER / "maps.npy"), atol=1e-4
     )
-    assert bundle.side_of("0a" * 32) == "train"
+    assert bundle.split_of("0a" * 32) == "train"
 
 
 @pytest.mark.parametrize(

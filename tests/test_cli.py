@@ -213,10 +213,10 @@ def test_prepare_writes_a_set_that_can_be_read(tmp_path, capsys):
     said = []
     read = open_dataset(f"tfds:gear@{tmp_path / 'tfds'}", size=16, seed=9, say=said.append)
     direct = open_dataset(str(folder), size=16, seed=0, say=said.append)
-    assert sorted(read.sides) == sorted(direct.sides)  # its own, whatever the seed of the run
-    for side in ("train", "val"):
-        np.testing.assert_array_equal(read.side(side).images, direct.side(side).images)
-        np.testing.assert_array_equal(read.side(side).labels, direct.side(side).labels)
+    assert sorted(read.splits) == sorted(direct.splits)  # its own, whatever the seed of the run
+    for split in ("train", "val"):
+        np.testing.assert_array_equal(read.split(split).images, direct.split(split).images)
+        np.testing.assert_array_equal(read.split(split).labels, direct.split(split).labels)
 
 
 def test_home_and_variables_in_flags_of_commands(tmp_path, capsys, monkeypatch):

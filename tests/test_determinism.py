@@ -22,8 +22,8 @@ from jaxgear.training.progress import Progress
 
 def fingerprint(root, seed):
     dataset = open_dataset(root, size=16, seed=seed, say=lambda line: None)
-    side = {name: dataset.side(name) for name in ("train", "val")}
-    train, val = (Batches(s.images, s.labels, 8, seed, s.names) for s in side.values())
+    split = {name: dataset.split(name) for name in ("train", "val")}
+    train, val = (Batches(s.images, s.labels, 8, seed, s.names) for s in split.values())
     model = ConvNet([Conv(4), Dropout(0.2), GlobalPool()], classes=2)
     tx = optax.adam(1e-2)
     state = steps.init_state(model, tx, train.images[:1], seed=seed, average=True)
@@ -35,11 +35,11 @@ def fingerprint(root, seed):
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves((state.params, state.averaged, state.model_state)):
         digest.update(np.asarray(leaf).tobytes())
-    sides = sorted(
-        (r.path, r.sha256, group, side)
-        for r, group, side in zip(dataset.folder.records, dataset.groups, dataset.sides)
+    splits = sorted(
+        (r.path, r.sha256, group, split)
+        for r, group, split in zip(dataset.folder.records, dataset.groups, dataset.splits)
     )
-    digest.update(json.dumps(sides).encode())
+    digest.update(json.dumps(splits).encode())
     return digest.hexdigest(), row.train_loss, row.val_loss
 
 root, *seeds = sys.argv[1:]

@@ -63,7 +63,7 @@ def test_divergence_names_files_and_leaves_what_was_good(dataset, tmp_path):
     message = str(diverged.value)
     assert f"step {2 * steps_an_epoch + 4} (epoch 3)" in message
     named = message.rpartition("of that batch: ")[2].split(", ")
-    assert set(named) <= set(dataset.side("train").names)
+    assert set(named) <= set(dataset.split("train").names)
     assert len(named) == 8
     rows = history.from_csv((folder / "history.csv").read_text())
     assert [row.epoch for row in rows] == [1, 2]
@@ -153,10 +153,10 @@ def test_a_result_is_kept_for_its_own_epoch_alone(dataset, tmp_path, monkeypatch
     first = json.loads((folder / "test.json").read_text())
     assert first["epoch"] == 2
     looks = []
-    real = type(dataset).test_side
-    monkeypatch.setattr(type(dataset), "test_side", lambda *a: looks.append(1) or real(*a))
+    real = type(dataset).test_split
+    monkeypatch.setattr(type(dataset), "test_split", lambda *a: looks.append(1) or real(*a))
     model = ConvNet([Conv(4), GlobalPool()], classes=len(dataset.classes))
-    images = dataset.side("val").images[:1]
+    images = dataset.split("val").images[:1]
     variables = jax.jit(lambda key: model.init(key, images, train=False))(jax.random.key(1))
 
     def resume():

@@ -89,19 +89,19 @@ def test_last_line_is_the_run_and_its_test_accuracy(finished):
     assert sum(line.startswith("epoch ") for line in printed.splitlines()) == 3
 
 
-def test_no_group_is_on_two_sides_and_all_pictures_are_listed(finished):
+def test_no_group_is_on_two_splits_and_all_pictures_are_listed(finished):
     folder, _ = finished
     pictures = json.loads((folder / "splits.json").read_text())["pictures"]
     assert len(pictures) == 120
-    sides = {}
+    splits = {}
     for picture in pictures:
         if picture["side"] != "left_out":
-            sides.setdefault(picture["group"], set()).add(picture["side"])
-    assert all(len(found) == 1 for found in sides.values())
-    assert set().union(*sides.values()) == {"train", "val", "test"}
+            splits.setdefault(picture["group"], set()).add(picture["side"])
+    assert all(len(found) == 1 for found in splits.values())
+    assert set().union(*splits.values()) == {"train", "val", "test"}
 
 
-def test_evaluate_on_the_test_side_gives_test_json(finished, tmp_path):
+def test_evaluate_on_the_test_split_gives_test_json(finished, tmp_path):
     """The bundle on copies of the test pictures: the same numbers at any batch size."""
 
     folder, _ = finished
@@ -341,17 +341,17 @@ def test_transfer_is_a_run_like_any_other(finetune, tmp_path):
     found = json.loads((folder / "test.json").read_text())
     bundle = Bundle.load(folder)
     dataset = open_dataset("drawn:120", size=32, seed=0, say=lambda line: None)
-    test = dataset.test_side(folder)
+    test = dataset.test_split(folder)
     predictor = prediction.Predictor(bundle)
     logits = predictor.logits(test.images)
     summary = metrics.summarise(logits, test.labels, dataset.classes, bundle.temperature)
     for name in ("loss", "ece", "temperature"):
         assert summary[name] == pytest.approx(found[name], rel=1e-4)
-    val = dataset.side("val")
+    val = dataset.split("val")
     temperature = calibration.fit_temperature(predictor.logits(val.images), val.labels)
     assert bundle.temperature == pytest.approx(temperature, rel=1e-3)
-    known = [bundle.side_of(record.sha256) for record in dataset.folder.records]
-    assert known == list(dataset.sides)
+    known = [bundle.split_of(record.sha256) for record in dataset.folder.records]
+    assert known == list(dataset.splits)
     stem = bundle.weights["params/backbone/conv1/kernel"]
     np.testing.assert_array_equal(
         stem, load_backbone(WEIGHTS).variables["params"]["conv1"]["kernel"]
@@ -379,7 +379,7 @@ def test_with_backgrounds_a_bundle_knows_what_is_no_gear(module, flags, tmp_path
     assert np.isfinite(bundle.accept_from)
     assert bundle.accepted_shares()["pasted"] == pytest.approx(0.95, abs=1e-6)
     found = json.loads((folder / "test.json").read_text())
-    test = open_dataset("drawn:120", size=32, seed=0, say=lambda line: None).test_side(folder)
+    test = open_dataset("drawn:120", size=32, seed=0, say=lambda line: None).test_split(folder)
     scores = bundle.score(prediction.Predictor(bundle).logits(test.images))
     assert found["accepted"] == pytest.approx((scores >= bundle.accept_from).mean(), abs=0.06)
 

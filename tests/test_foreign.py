@@ -79,7 +79,7 @@ def hand_on(names, tmp_path_factory, cache):
         patch.setattr(plots, "grid", lambda *_: None)
         patch.setattr(plots, "save", lambda figure, path: path.touch())
         dataset = open_dataset(CONFIG.data, size=16, seed=0, say=lambda line: None)
-        images = dataset.side("val").images[:]
+        images = dataset.split("val").images[:]
         np.save(folder / "images.npy", images)
         for number, name in enumerate(names):
             _, path = run(foreign.NETWORKS[name], folder / str(number), epochs=1)

@@ -65,8 +65,8 @@ def test_every_file_has_its_prediction_in_order(files, batch_size, compiled):
         3: "text, not a picture",
         9: "no such file",
     }
-    assert [i for i, one in enumerate(found) if one.side] == [5]
-    assert (found[5].side, found[5].sha256) == ("train", known)
+    assert [i for i, one in enumerate(found) if one.split] == [5]
+    assert (found[5].split, found[5].sha256) == ("train", known)
     good = [one for one in found if not one.error]
     for one in good:
         np.testing.assert_array_equal(one.image, letterbox(load_rgb(one.path), SIZE))
@@ -75,7 +75,7 @@ def test_every_file_has_its_prediction_in_order(files, batch_size, compiled):
 
 
 def test_one_picture_in_every_form_has_one_prediction(files):
-    """As a path, its bytes, an open file, pixels and Pillow's; those of a file know their side."""
+    """As a path, its bytes, an open file, pixels and Pillow's; those of a file know their split."""
     data = files[5].read_bytes()
     known = hashlib.sha256(data).hexdigest()
     bundle = dataclasses.replace(BUNDLE, pictures=KnownPictures.of([known], ["train"]))
@@ -83,7 +83,7 @@ def test_one_picture_in_every_form_has_one_prediction(files):
     with PIL.Image.open(files[5]) as image, files[5].open("rb") as file:
         found = list(prediction.predict(bundle, [data, file, load_rgb(data), image]))
     assert [one.path for one in found] == [f"<picture {number}>" for number in (1, 2, 3, 4)]
-    assert [one.side for one in found] == ["train", "train", None, None]
+    assert [one.split for one in found] == ["train", "train", None, None]
     for one in found:
         np.testing.assert_array_equal(one.image, expected.image)
         np.testing.assert_allclose(one.probs, expected.probs, rtol=1e-5)
@@ -123,8 +123,10 @@ def test_a_folder_is_labelled_in_the_order_of_the_model(tmp_path, capsys):
     """A class that the folder lacks is said; one that the model does not know is an error."""
     bundle = make_bundle()
     write_set(tmp_path / "set", {"hardshell_jackets": 2, "boots": 1})
-    side = prediction.open_folder(tmp_path / "set", bundle, "stop")
-    assert [CLASSES[label] for label in side.labels] == [r.path.split("/")[0] for r in side.records]
+    split = prediction.open_folder(tmp_path / "set", bundle, "stop")
+    assert [CLASSES[label] for label in split.labels] == [
+        r.path.split("/")[0] for r in split.records
+    ]
     assert "no pictures of class axes" in capsys.readouterr().err
     write_set(tmp_path / "set", {"gloves": 1}, start=9)
     with pytest.raises(DataError, match="set/gloves: the model knows no class 'gloves'"):

@@ -5,7 +5,7 @@
     model/network.stablehlo      the network as a program, without its weights (program/stablehlo.py)
     model/maps.stablehlo         where it looked, as a program (models/grad_cam.py), if it has one
     model/weights.safetensors    params/..., batch_stats/... and other collections
-    model/pictures.safetensors   hash and side of every picture of the data set (data/splits/known.py)
+    model/pictures.safetensors   hash and split of every picture of the data set (data/splits/known.py)
 
 `Bundle.load` takes that folder, or the run folder around it. Nothing in it is Python or pickled.
 """
@@ -48,7 +48,7 @@ class Bundle:
     size: int  # pictures are letterboxed to size x size (data/images/decode.py)
     temperature: float  # of the softmax; fitted on validation (evaluation/calibration.py)
     fingerprint: str  # of the data set
-    pictures: KnownPictures  # of the data set, all sides
+    pictures: KnownPictures  # of the data set, all splits
     versions: dict[str, str]  # of the software that trained it
     about: dict[str, Any]  # epoch, validation figures: for people
     accept_from: float | None = None  # least `score` of a picture of gear; None: all are accepted
@@ -101,9 +101,9 @@ class Bundle:
             for kind, scores in self.gear_scores.items()
         }
 
-    def side_of(self, sha256: str) -> str | None:
-        """The side (train, val, test, left_out) that a file with this sha256 (hex) was on."""
-        return self.pictures.side_of(sha256)
+    def split_of(self, sha256: str) -> str | None:
+        """The split (train, val, test, left_out) that a file with this sha256 (hex) was on."""
+        return self.pictures.split_of(sha256)
 
     def save(self, folder: Path) -> None:
         """Writes the files, each complete or not at all; the card, which holds the hashes, last."""

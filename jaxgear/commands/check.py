@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--group-by",
         default="near-duplicates",
-        help="what would stay on one side: near-duplicates, file, folder or a pattern in names",
+        help="what would stay in one split: near-duplicates, file, folder or a pattern in names",
     )
     parser.add_argument(
         "--since", type=Path, metavar="RUN", help="what has changed since that run was trained"
@@ -52,17 +52,17 @@ def run(arguments: argparse.Namespace) -> int:
         groups.setdefault(group, []).append(record.path)
     clashing = conflicts(folder)
     missing = missing_classes(folder)
-    given = [record.side or "train" for record in folder.records]
+    given = [record.split or "train" for record in folder.records]
     counts = dict.fromkeys(folder.classes, 0)
     for record in folder.records:
         counts[folder.classes[record.label]] += 1
-    sides = [side for r in folder.records for side in (r.height, r.width)]
+    lengths = [length for r in folder.records for length in (r.height, r.width)]
     found = {
         "folder": str(arguments.folder),
         "pictures": len(folder.records),
         "classes": counts,
-        "smallest_side": min(sides, default=None),
-        "largest_side": max(sides, default=None),
+        "smallest_side": min(lengths, default=None),
+        "largest_side": max(lengths, default=None),
         "refused": [{"path": r.path, "reason": r.reason} for r in folder.refused],
         "conflicts": [{"path": r.path, "reason": r.reason} for r in clashing],
         "ignored": list(folder.ignored),
@@ -89,11 +89,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _hindrance(folder: Any, groups: list[str]) -> str | None:
     """Why a training run could not split a folder, or None."""
-    from jaxgear.data.splits.assign import assign_sides
+    from jaxgear.data.splits.assign import assign_splits
     from jaxgear.errors import DataError
 
     try:
-        assign_sides(folder, groups, seed=0)
+        assign_splits(folder, groups, seed=0)
     except DataError as error:
         return str(error)
     return None
@@ -135,9 +135,9 @@ def _print(found: dict[str, Any]) -> None:
         print(f"{title}: {len(found[title])}")
         for row in found[title]:
             print(f"  {printable(row['path'])}: {row['reason']}")
-    for side, names in found["missing"].items():
+    for split, names in found["missing"].items():
         if names:
-            print(f"warning: no {side} pictures of {', '.join(names)}")
+            print(f"warning: no {split} pictures of {', '.join(names)}")
     if found["cannot_be_split"]:
         print(f"training would stop: {found['cannot_be_split']}")
     print(f"ignored (hidden or system files): {len(found['ignored'])}")

@@ -40,10 +40,10 @@ def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
     from jaxgear.prediction import predictor as prediction
 
     bundle = Bundle.load(arguments.model)
-    side = prediction.open_folder(arguments.folder, bundle, arguments.on_bad)
-    batch_size = min(arguments.batch_size, len(side.labels))
-    logits = prediction.Predictor(bundle, batch_size).logits(side.images)
-    summary = metrics.summarise(logits, side.labels, bundle.classes, bundle.temperature)
+    split = prediction.open_folder(arguments.folder, bundle, arguments.on_bad)
+    batch_size = min(arguments.batch_size, len(split.labels))
+    logits = prediction.Predictor(bundle, batch_size).logits(split.images)
+    summary = metrics.summarise(logits, split.labels, bundle.classes, bundle.temperature)
     summary["epoch"] = bundle.about.get("epoch")
     taken_for = np.sum(summary["confusion"], axis=0)
     for (name, row), count in zip(summary["per_class"].items(), taken_for, strict=True):
@@ -60,8 +60,8 @@ def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
         f"loss {summary['loss']:.4f}  macro-F1 {summary['macro_f1']:.4f}  "
         f"calibration error {summary['ece']:.4f}  n {summary['n']}"
     )
-    sides = [bundle.side_of(record.sha256) for record in side.records]
-    summary["by_side"] = metrics.by_side(logits, side.labels, bundle.classes, sides)
+    splits = [bundle.split_of(record.sha256) for record in split.records]
+    summary["by_side"] = metrics.by_split(logits, split.labels, bundle.classes, splits)
     if sentence := metrics.known_pictures(summary["by_side"]):
         print(f"note: {arguments.folder}: {sentence}", file=sys.stderr)
     summary |= refusal.acceptance(bundle, logits)
@@ -76,7 +76,7 @@ def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
             if one.error is None
         ]
         refused = sum(one.refused for one in others)
-        known = sum(one.side is not None for one in others)
+        known = sum(one.split is not None for one in others)
         if known:
             print(
                 f"note: {arguments.not_gear}: {known} of {len(others)} are in the data of this "

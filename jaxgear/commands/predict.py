@@ -70,7 +70,7 @@ def _predict(arguments: argparse.Namespace, outputs: dict[str, Output]) -> int:
         bundle = bundle.accepting(arguments.accept)
     kinds = {"--csv": CsvTable, "--json": JsonTable}
     tables = [kind(outputs[f], bundle.classes) for f, kind in kinds.items() if f in outputs]
-    shown, sides, unreadable, refused = [], Counter(), 0, 0
+    shown, splits, unreadable, refused = [], Counter(), 0, 0
     for one in prediction.predict_files(bundle, files, arguments.batch_size):
         path = printable(one.path)
         if one.probs is None:
@@ -79,7 +79,7 @@ def _predict(arguments: argparse.Namespace, outputs: dict[str, Output]) -> int:
         else:
             sure = one.score if one.refused else one.probs.max()
             print(f"{path}\t{one.name(bundle.classes)}\t{sure:.4f}", flush=True)
-            sides[one.side] += 1
+            splits[one.split] += 1
             refused += one.refused
         for table in tables:
             table.add(one)
@@ -94,10 +94,10 @@ def _predict(arguments: argparse.Namespace, outputs: dict[str, Output]) -> int:
             f"note: {refused} of {len(files)} are taken for no gear: {promise(bundle)}; "
             "--accept SHARE changes it"
         )
-    del sides[None]
-    if sides:
-        counts = ", ".join(f"{count} {side}" for side, count in sides.items())
-        _say(f"note: {sides.total()} of {len(files)} are in the data of this model ({counts})")
+    del splits[None]
+    if splits:
+        counts = ", ".join(f"{count} {split}" for split, count in splits.items())
+        _say(f"note: {splits.total()} of {len(files)} are in the data of this model ({counts})")
     if "--grid" in outputs:
         outputs["--grid"].write(
             plots.png(tiles.prediction_grid(bundle, shown, len(files)), dpi=160)

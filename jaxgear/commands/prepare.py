@@ -27,13 +27,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--group-by",
         default="near-duplicates",
-        help="what stays on one side: near-duplicates, file, folder or a pattern in names",
+        help="what stays in one split: near-duplicates, file, folder or a pattern in names",
     )
     parser.add_argument("--on-bad", choices=["stop", "skip"], default="stop")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Writes the set; the sides are those that a run with the same seed would have."""
+    """Writes the set; the splits are those that a run with the same seed would have."""
     for flag in ("size", "workers"):
         value = getattr(arguments, flag)
         if value is not None and not 1 <= value <= 4096:

@@ -1,4 +1,4 @@
-"""One side of the set (train, validation or test) as batches on the device.
+"""One split of the set (train, validation or test) as batches on the device.
 
 The pictures (or features of them) are moved to the device once, as uint8; a batch is a gather
 there. Which pictures form batch i of epoch e is a pure function of (seed, epoch), so a resumed run
@@ -26,7 +26,7 @@ class Batch(struct.PyTreeNode):
     image: Num[Array, "B ..."]  # pictures [B, S, S, 3], RGB 0 to 255, or features of them
     label: Int[Array, " B"]
     weight: Float[Array, " B"]  # 1 for a picture, 0 for padding
-    index: Int[Array, " B"]  # position in its side, names the picture
+    index: Int[Array, " B"]  # position in its split, names the picture
     epoch: Int[Array, ""]
 
 

@@ -1,4 +1,4 @@
-"""A set to train on: checked pictures, their groups and sides, and their pixels."""
+"""A set to train on: checked pictures, their groups and splits, and their pixels."""
 
 import contextlib
 import tempfile
@@ -41,8 +41,8 @@ DRAWN = 600  # pictures of the drawn set, when there are no photographs: under t
 
 
 @dataclass(frozen=True)
-class Side:
-    """The pictures of one side."""
+class Split:
+    """The pictures of one split."""
 
     # RGB, letterboxed on white; C = 4: and the mask. LazyPictures: made when asked for.
     images: UInt8[np.ndarray, "N S S C"] | LazyPictures
@@ -55,19 +55,21 @@ class Side:
         return tuple(record.path for record in self.records)
 
 
-def some(side: Side, count: int) -> Side:
-    """At most `count` pictures of a side, from all over it."""
-    rows = np.unique(np.linspace(0, len(side.labels) - 1, min(count, len(side.labels))).astype(int))
-    return Side(side.images[rows], side.labels[rows], tuple(side.records[row] for row in rows))
+def some(split: Split, count: int) -> Split:
+    """At most `count` pictures of a split, from all over it."""
+    rows = np.unique(
+        np.linspace(0, len(split.labels) - 1, min(count, len(split.labels))).astype(int)
+    )
+    return Split(split.images[rows], split.labels[rows], tuple(split.records[row] for row in rows))
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A folder whose pictures were grouped and given sides; pixels at `size`."""
+    """A folder whose pictures were grouped and given splits; pixels at `size`."""
 
     folder: Folder
     groups: tuple[str, ...]  # of each record: near-duplicates share one
-    sides: tuple[str, ...]  # of each record: train, val, test or left_out
+    splits: tuple[str, ...]  # of each record: train, val, test or left_out
     size: int
     stored: bool = False  # pixels stay where they are until they are asked for
 
@@ -75,44 +77,44 @@ class Dataset:
     def classes(self) -> tuple[str, ...]:
         return self.folder.classes
 
-    def side(self, name: str) -> Side:
-        """The records of one side, with their pixels (from the cache, or decoded again).
+    def split(self, name: str) -> Split:
+        """The records of one split, with their pixels (from the cache, or decoded again).
 
-        Not of the test side: that is `test_side`, when there is a model to test.
+        Not of the test split: that is `test_split`, when there is a model to test.
         """
         if name not in ("train", "val"):
-            raise ValueError(f"side {name!r} is not for training or choosing")
-        return self._side(name)
+            raise ValueError(f"split {name!r} is not for training or choosing")
+        return self._split(name)
 
-    def test_side(self, run: Path) -> Side:
-        """The test side, once the model in the run folder `run` is fixed: its bundle is written.
+    def test_split(self, run: Path) -> Split:
+        """The test split, once the model in the run folder `run` is fixed: its bundle is written.
 
         Raises:
             ValueError: there is no bundle in `run` yet.
         """
         if not (run / "model" / "bundle.json").is_file():
             raise ValueError(f"{run}: test pictures are for a finished model, and there is none")
-        return self._side("test")
+        return self._split("test")
 
-    def _side(self, name: str) -> Side:
+    def _split(self, name: str) -> Split:
         records = tuple(
-            r for r, side in zip(self.folder.records, self.sides, strict=True) if side == name
+            r for r, split in zip(self.folder.records, self.splits, strict=True) if split == name
         )
         labels = np.array([record.label for record in records], np.int32)
         folder = replace(self.folder, records=records)
         images = (stored_pictures if self.stored else pixels)(folder, self.size)
-        return Side(images, labels, records)
+        return Split(images, labels, records)
 
     def training_counts(self) -> tuple[int, ...]:
         """Training pictures of each class."""
         counts = [0] * len(self.classes)
-        for record, side in zip(self.folder.records, self.sides, strict=True):
-            counts[record.label] += side == "train"
+        for record, split in zip(self.folder.records, self.splits, strict=True):
+            counts[record.label] += split == "train"
         return tuple(counts)
 
     def counts(self) -> dict[str, int]:
-        """Pictures on each side."""
-        return dict(Counter(self.sides))
+        """Pictures in each split."""
+        return dict(Counter(self.splits))
 
     def streamed(
         self, always: bool, say: Callable[[str], None] = print, channels: int = 3
@@ -132,7 +134,7 @@ class Dataset:
         return replace(self, stored=True)
 
     def describe(self) -> dict[str, Any]:
-        """The content of a run's `splits.json`: every picture, its group and its side."""
+        """The content of a run's `splits.json`: every picture, its group and its split."""
         folder = self.folder
         return {
             "fingerprint": folder.fingerprint,
@@ -143,9 +145,11 @@ class Dataset:
                     "sha256": record.sha256,
                     "class": folder.classes[record.label],
                     "group": group,
-                    "side": side,
+                    "side": split,
                 }
-                for record, group, side in zip(folder.records, self.groups, self.sides, strict=True)
+                for record, group, split in zip(
+                    folder.records, self.groups, self.splits, strict=True
+                )
             ],
         }
 
@@ -153,14 +157,14 @@ class Dataset:
 def keep_trained_out(recorded: dict[str, Any], dataset: Dataset) -> Dataset:
     """`dataset`, of which nothing that `splits.json` has as trained on is validated or tested on.
 
-    An edited picture is another one to the split, and may have come to another side.
+    An edited picture is another one to the split, and may have come to another split.
     """
     trained = {row["path"] for row in recorded["pictures"] if row["side"] == "train"}
-    sides = tuple(
-        "left_out" if side in ("val", "test") and record.path in trained else side
-        for record, side in zip(dataset.folder.records, dataset.sides, strict=True)
+    splits = tuple(
+        "left_out" if split in ("val", "test") and record.path in trained else split
+        for record, split in zip(dataset.folder.records, dataset.splits, strict=True)
     )
-    return replace(dataset, sides=sides)
+    return replace(dataset, splits=splits)
 
 
 def changed_pictures(recorded: dict[str, Any], dataset: Dataset) -> list[str]:
@@ -214,30 +218,30 @@ def split_dataset(
     group_by: str = NEAR_DUPLICATES,
     say: Callable[[str], None],
 ) -> Dataset:
-    """Groups and sides of a folder that was read; the second half of `open_dataset`."""
+    """Groups and splits of a folder that was read; the second half of `open_dataset`."""
     folder = require_clean(folder, on_bad)
     for name, what in (("ignored", "hidden or system files"), ("refused", "unusable pictures")):
         if found := getattr(folder, name):
             say(f"{len(found)} {what} left out: {few(str(getattr(f, 'path', f)) for f in found)}")
-    groups, sides = split_folder(folder, seed=seed, group_by=group_by)
-    for side, names in missing_classes(folder).items():
+    groups, splits = split_folder(folder, seed=seed, group_by=group_by)
+    for split, names in missing_classes(folder).items():
         if names:
-            say(f"warning: no {side} pictures of {few(names)}")
+            say(f"warning: no {split} pictures of {few(names)}")
     near = groups if group_by == NEAR_DUPLICATES else near_duplicate_groups(folder.records)
     for where, pairs in (
-        ("on two sides", twins_across(folder.records, near, sides)),
+        ("in two splits", twins_across(folder.records, near, splits)),
         ("in two classes", twins_in_two_classes(folder.records, near)),
     ):
         if pairs:
             named = few(f"{a.path} and {b.path}" for a, b in pairs)
             say(f"warning: near-duplicates {where}: {named}; `jaxgear check --sheet` shows them")
-    dataset = Dataset(folder, tuple(groups), tuple(sides), size)
+    dataset = Dataset(folder, tuple(groups), tuple(splits), size)
     counts = dataset.counts()
     left_out = counts.get("left_out", 0)
     say(
         f"{len(groups)} pictures, {len(folder.classes)} classes, {len(set(groups))} groups: "
-        + ", ".join(f"{counts[side]} {side}" for side in SPLITS)
-        + (f", {left_out} left out (near-duplicates of another side's)" if left_out else "")
+        + ", ".join(f"{counts[split]} {split}" for split in SPLITS)
+        + (f", {left_out} left out (near-duplicates of another split's)" if left_out else "")
     )
     return dataset
 

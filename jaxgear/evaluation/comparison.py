@@ -171,7 +171,7 @@ def _changed_lines(first: Group, group: Group) -> tuple[str, ...]:
 
 
 def _tested_on(run: FinishedRun) -> tuple[str, ...]:
-    return tuple(sorted(picture.sha256 for picture in run.side("test")))
+    return tuple(sorted(picture.sha256 for picture in run.split("test")))
 
 
 def _pairs(first: Group, group: Group) -> dict[str, Spread]:

@@ -19,7 +19,7 @@ class SplitRow:
     sha256: str
     name: str  # of its class
     group: str  # near-duplicates share one
-    side: str  # one of SIDES
+    split: str  # one of ALL
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +77,6 @@ class FinishedRun:
         """The epoch of lowest validation loss."""
         return history.best(self.rows)
 
-    def side(self, name: str) -> tuple[SplitRow, ...]:
-        """The pictures of one side."""
-        return tuple(picture for picture in self.pictures if picture.side == name)
+    def split(self, name: str) -> tuple[SplitRow, ...]:
+        """The pictures of one split."""
+        return tuple(picture for picture in self.pictures if picture.split == name)

@@ -4,18 +4,18 @@ from collections import Counter
 from typing import Any
 
 from jaxgear.data.folder import Folder, require_clean
+from jaxgear.data.folder.names import ALL
 from jaxgear.data.splits import LEFT_OUT, NEAR_DUPLICATES, split_folder
-from jaxgear.data.splits.known import SIDES
 from jaxgear.evaluation.finished import FinishedRun
 
 
 def since(run: FinishedRun, folder: Folder) -> dict[str, Any]:
-    """The balance of classes and sides before and now, with the seed of the run.
+    """The balance of classes and splits before and now, with the seed of the run.
 
     Keys: `run`, `pictures` {before, now, added, removed}; `classes`, a row each {before, now,
-    added}; `sides` {before, now}; `moved`, paths of old pictures that are on another side now;
+    added}; `splits` {before, now}; `moved`, paths of old pictures that are in another split now;
     `left_out`, paths of old ones that a new twin keeps out; `only_new`, whether `folder` holds none
-    of the old ones where they were: then they are taken to stay, `now` is with them, and the sides
+    of the old ones where they were: then they are taken to stay, `now` is with them, and the splits
     of the new ones are not known yet (None). Unusable pictures do not count.
 
     Raises:
@@ -26,9 +26,9 @@ def since(run: FinishedRun, folder: Folder) -> dict[str, Any]:
     if old.isdisjoint((record.path, record.sha256) for record in folder.records):
         return _beside(run, folder)
     group_by = run.config.get("group_by", NEAR_DUPLICATES)  # runs of before had no other
-    _, sides = split_folder(folder, seed=int(run.config["seed"]), group_by=group_by)
-    old = {(picture.path, picture.sha256): picture.side for picture in run.pictures}
-    now = {(r.path, r.sha256): side for r, side in zip(folder.records, sides, strict=True)}
+    _, splits = split_folder(folder, seed=int(run.config["seed"]), group_by=group_by)
+    old = {(picture.path, picture.sha256): picture.split for picture in run.pictures}
+    now = {(r.path, r.sha256): split for r, split in zip(folder.records, splits, strict=True)}
     stayed = [key for key in now if key in old and old[key] != LEFT_OUT]
     names = [folder.classes[record.label] for record in folder.records]
     before, after = Counter(picture.name for picture in run.pictures), Counter(names)
@@ -51,10 +51,10 @@ def since(run: FinishedRun, folder: Folder) -> dict[str, Any]:
         },
         "sides": {
             name: {
-                "before": sum(side == name for side in old.values()),
-                "now": sum(side == name for side in now.values()),
+                "before": sum(split == name for split in old.values()),
+                "now": sum(split == name for split in now.values()),
             }
-            for name in SIDES
+            for name in ALL
         },
         "moved": [key[0] for key in stayed if now[key] not in (old[key], LEFT_OUT)],
         "left_out": [key[0] for key in stayed if now[key] == LEFT_OUT],
@@ -69,7 +69,7 @@ def _beside(run: FinishedRun, folder: Folder) -> dict[str, Any]:
     added = Counter(
         folder.classes[record.label] for record in folder.records if record.sha256 not in known
     )
-    sides = Counter(picture.side for picture in run.pictures)
+    splits = Counter(picture.split for picture in run.pictures)
     return {
         "run": str(run.path),
         "pictures": {
@@ -82,7 +82,7 @@ def _beside(run: FinishedRun, folder: Folder) -> dict[str, Any]:
             name: {"before": before[name], "now": before[name] + added[name], "added": added[name]}
             for name in sorted(before | added)
         },
-        "sides": {name: {"before": sides[name], "now": None} for name in SIDES},
+        "sides": {name: {"before": splits[name], "now": None} for name in ALL},
         "moved": [],
         "left_out": [],
         "only_new": True,
@@ -103,13 +103,13 @@ def lines(found: dict[str, Any]) -> list[str]:
     if found["only_new"]:
         text.append(
             "none of the old pictures is in this folder: they are taken to stay where they are, "
-            "and the new ones to come to them; put both in one folder to see their sides"
+            "and the new ones to come to them; put both in one folder to see their splits"
         )
         return text
-    sides = (f"{name} {row['before']} -> {row['now']}" for name, row in found["sides"].items())
-    text.append(f"sides with the seed of that run: {', '.join(sides)}")
+    splits = (f"{name} {row['before']} -> {row['now']}" for name, row in found["sides"].items())
+    text.append(f"splits with the seed of that run: {', '.join(splits)}")
     text.append(
-        f"  {len(found['moved'])} old pictures are on another side now, {len(found['left_out'])} "
+        f"  {len(found['moved'])} old pictures are in another split now, {len(found['left_out'])} "
         "are left out because of a new twin"
     )
     return text

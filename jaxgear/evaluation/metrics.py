@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 
 from jaxgear.evaluation.calibration import expected_calibration_error, log_softmax
 
-NEW = "new"  # a side for pictures that are not of the model's data
+NEW = "new"  # a split for pictures that are not of the model's data
 WORDS = {
     "train": "trained on",
     "val": "validated on",
@@ -17,7 +17,7 @@ WORDS = {
     "left_out": "left out",
     NEW: "new",
 }
-OF_A_SIDE = ("accuracy", "n", "interval95", "macro_f1")
+OF_A_SPLIT = ("accuracy", "n", "interval95", "macro_f1")
 
 
 def confusion_matrix(
@@ -103,31 +103,33 @@ def summarise(
     }
 
 
-def by_side(
+def by_split(
     logits: Float[np.ndarray, "N K"],
     labels: Int[np.ndarray, " N"],
     classes: Sequence[str],
-    sides: Sequence[str | None],
+    splits: Sequence[str | None],
 ) -> dict[str, dict[str, Any]]:
-    """`accuracy, n, interval95, macro_f1` of the pictures on each side of the model's data,
-    and of the `NEW` ones, whose side is None; of those sides alone that have pictures.
+    """`accuracy, n, interval95, macro_f1` of the pictures in each split of the model's data,
+    and of the `NEW` ones, whose split is None; of those splits alone that have pictures.
     """
-    names = np.array([side or NEW for side in sides], object)
+    names = np.array([split or NEW for split in splits], object)
     found = {}
     for name in WORDS:
         if (rows := names == name).any():
             summary = summarise(logits[rows], labels[rows], classes, 1.0)
-            found[name] = {key: summary[key] for key in OF_A_SIDE}
+            found[name] = {key: summary[key] for key in OF_A_SPLIT}
     return found
 
 
-def known_pictures(sides: Mapping[str, Mapping[str, Any]]) -> str | None:
+def known_pictures(splits: Mapping[str, Mapping[str, Any]]) -> str | None:
     """A sentence about `by_side` where a model was made with some of the pictures, else None."""
-    total = sum(found["n"] for found in sides.values())
-    if (known := total - sides.get(NEW, {"n": 0})["n"]) == 0:
+    total = sum(found["n"] for found in splits.values())
+    if (known := total - splits.get(NEW, {"n": 0})["n"]) == 0:
         return None
-    parts = (f"{f['n']} {WORDS[name]} {f['accuracy']:.4f}" for name, f in sides.items())
-    return f"{known} of {total} are in the data of this model; accuracy by side: {', '.join(parts)}"
+    parts = (f"{f['n']} {WORDS[name]} {f['accuracy']:.4f}" for name, f in splits.items())
+    return (
+        f"{known} of {total} are in the data of this model; accuracy by split: {', '.join(parts)}"
+    )
 
 
 def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:

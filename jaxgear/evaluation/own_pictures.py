@@ -57,17 +57,17 @@ def trained_on_test(run: FinishedRun) -> dict[str, int | None]:
     """How many test pictures of a run were trained on, by whom: by the run itself, or by the model
     that `--init-from` took its weights from (None: that is not there any more). Empty: none were.
     """
-    test = {picture.sha256 for picture in run.side("test")}
+    test = {picture.sha256 for picture in run.split("test")}
     found: dict[str, int | None] = {}
-    if own := len(test & {picture.sha256 for picture in run.side("train")}):
+    if own := len(test & {picture.sha256 for picture in run.split("train")}):
         found[str(run.path)] = own
     if before := run.config.get("init_from"):
         try:
-            sides = map(_known(before).side_of, test)
+            splits = map(_known(before).split_of, test)
         except CheckpointError:
             found[before] = None
         else:
-            found |= {before: count} if (count := sum(side == "train" for side in sides)) else {}
+            found |= {before: count} if (count := sum(split == "train" for split in splits)) else {}
     return found
 
 
@@ -82,7 +82,7 @@ def said_of(run: FinishedRun, trained: Mapping[str, int | None]) -> list[str]:
         f"{run.path}: its weights come from {by}, which is not there: whether that was trained on "
         "its test pictures is not known"
         if count is None
-        else f"{run.path}: {count} of its {len(run.side('test'))} test pictures were trained on by "
+        else f"{run.path}: {count} of its {len(run.split('test'))} test pictures were trained on by "
         f"{by}: its test figures are too good"
         for by, count in trained.items()
     ]

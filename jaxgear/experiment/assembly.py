@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxgear.bundle import Bundle
 from jaxgear.data.augment import Bank, Mix, empty, one_of, one_view, scenes, stream
 from jaxgear.data.batches import Batches
-from jaxgear.data.composites import and_pasted, background_bank, scene_side, with_masks
+from jaxgear.data.composites import and_pasted, background_bank, scene_split, with_masks
 from jaxgear.data.dataset import Dataset, few, keep_trained_out, open_dataset
 from jaxgear.errors import UsageError
 from jaxgear.experiment.config import Config
@@ -123,10 +123,10 @@ def _batches(
     and validation images are there twice: as they are, and pasted. Both are made when they are due,
     or, where the set is not `stored`, all at once.
     """
-    train, batches = dataset.side("train"), Batches
+    train, batches = dataset.split("train"), Batches
     if bank is not None:
         train = with_masks(train, dataset.folder)
-    val = and_pasted(dataset.side("val"), dataset.folder, bank)
+    val = and_pasted(dataset.split("val"), dataset.folder, bank)
     images = train.images, val.images
     if recipe.features is not None:
         images = recipe.features.train(train), recipe.features.plain(val)
@@ -135,8 +135,8 @@ def _batches(
 
         batches = Stream
     train, val = (
-        batches(of, side.labels, config.batch_size, config.seed, side.names)
-        for of, side in zip(images, (train, val), strict=True)
+        batches(of, split.labels, config.batch_size, config.seed, split.names)
+        for of, split in zip(images, (train, val), strict=True)
     )
     return train, val
 
@@ -147,7 +147,7 @@ def _mix(recipe: Recipe, bank: Bank | None, size: int) -> Mix | None:
         return recipe.mix
     alone = scenes(bank)
     if recipe.features is not None:
-        alone = one_of(recipe.features.plain(scene_side(bank, size, SCENES)))
+        alone = one_of(recipe.features.plain(scene_split(bank, size, SCENES)))
     outliers = empty(alone, recipe.outliers)
     if recipe.mix is None:
         return outliers

@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Array, PyTree, UInt8
 
 from jaxgear.bundle import Bundle
-from jaxgear.data.composites import and_pasted, scene_side
-from jaxgear.data.dataset import Dataset, Side, some
+from jaxgear.data.composites import and_pasted, scene_split
+from jaxgear.data.dataset import Dataset, Split, some
 from jaxgear.data.splits import KnownPictures
 from jaxgear.errors import UsageError
 from jaxgear.evaluation import calibration, metrics
@@ -69,7 +69,7 @@ def conclude(
     dataset: Dataset,
     handed_on: HandedOn,
     variables: PyTree,
-    features_of: Callable[[Side], np.ndarray] | None = None,
+    features_of: Callable[[Split], np.ndarray] | None = None,
     bank: UInt8[Array, "M T T 3"] | None = None,
     share: float = 1.0,
 ) -> Path:
@@ -102,14 +102,14 @@ def conclude(
         run, row, dataset, handed_on, flat(variables), features_of, bank, share
     )
     bundle.save(run.path / "model")
-    test = dataset.test_side(run.path)
+    test = dataset.test_split(run.path)
     logits = logits_of(test)
     summary = before
     if summary is None:
         summary = metrics.summarise(logits, test.labels, dataset.classes, bundle.temperature)
         summary |= {"epoch": row.epoch} | refusal.acceptance(bundle, logits)
-        sides = [bundle.side_of(record.sha256) for record in test.records]
-        summary["by_side"] = metrics.by_side(logits, test.labels, dataset.classes, sides)
+        splits = [bundle.split_of(record.sha256) for record in test.records]
+        summary["by_side"] = metrics.by_split(logits, test.labels, dataset.classes, splits)
         write_json(run.path / "test.json", summary)  # before figures, which may fail
     caption = (
         f"test accuracy {summary['accuracy']:.4f} ({summary['n']} pictures), epoch {row.epoch}"
@@ -125,20 +125,20 @@ def _bundle(
     dataset: Dataset,
     handed_on: HandedOn,
     weights: dict[str, Any],
-    features_of: Callable[[Side], np.ndarray] | None,
+    features_of: Callable[[Split], np.ndarray] | None,
     bank: UInt8[Array, "M T T 3"] | None,
     share: float,
-) -> tuple[Bundle, Callable[[Side], np.ndarray]]:
+) -> tuple[Bundle, Callable[[Split], np.ndarray]]:
     """The bundle, calibrated on validation, and the quickest way from pictures to its logits."""
     program, head = handed_on.program, handed_on.program.head
-    val = and_pasted(dataset.side("val"), dataset.folder, bank)
+    val = and_pasted(dataset.split("val"), dataset.folder, bank)
     if bank is not None and head is not None:
         if features_of is None:
             of_images = evidence.features_of(program, weights)
-            features_of = lambda side: of_images(side.images)  # noqa: E731
-        gear = and_pasted(some(dataset.side("train"), SHOWN), dataset.folder, bank)
-        scenes = scene_side(bank, dataset.size, SHOWN)
-        known = [features_of(side) for side in (gear, scenes, val)]
+            features_of = lambda split: of_images(split.images)  # noqa: E731
+        gear = and_pasted(some(dataset.split("train"), SHOWN), dataset.folder, bank)
+        scenes = scene_split(bank, dataset.size, SHOWN)
+        known = [features_of(split) for split in (gear, scenes, val)]
         weights = evidence.with_evidence(weights, head, *known, share)
     bundle = Bundle(
         program=program,
@@ -148,7 +148,7 @@ def _bundle(
         temperature=1.0,
         fingerprint=dataset.folder.fingerprint,
         pictures=KnownPictures.of(
-            (record.sha256 for record in dataset.folder.records), dataset.sides
+            (record.sha256 for record in dataset.folder.records), dataset.splits
         ),
         versions=environment()["versions"],
         about={"run": run.path.name} | _finite(dataclasses.asdict(row)),
@@ -157,9 +157,9 @@ def _bundle(
     )
     if features_of is None:
         predictor = prediction.Predictor(bundle)
-        logits_of = lambda side: predictor.logits(side.images)  # noqa: E731
+        logits_of = lambda split: predictor.logits(split.images)  # noqa: E731
     else:
-        logits_of = lambda side: evidence.logits_of(weights, head, features_of(side))  # noqa: E731
+        logits_of = lambda split: evidence.logits_of(weights, head, features_of(split))  # noqa: E731
     logits = logits_of(val)
     bundle = dataclasses.replace(
         bundle, temperature=calibration.fit_temperature(logits, val.labels)

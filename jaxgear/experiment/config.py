@@ -67,7 +67,7 @@ class Config:
     on_bad: Literal["stop", "skip"] = "stop"
     """What to do about unusable pictures: stop with a list, or train without them."""
     group_by: str = "near-duplicates"
-    """What stays on one side of the split: near-duplicates, each file, each folder, or pictures in
+    """What stays in one split: near-duplicates, each file, each folder, or pictures in
     whose paths a regular expression finds the same."""
     seed: Annotated[int, Range(0, LAST_SEED, high_too=True)] = 0
     """Decides the split, the order, the first weights and every augmentation."""

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from jaxgear.cache import Entries
 from jaxgear.data.composites import program_sha256
-from jaxgear.data.dataset import Side
+from jaxgear.data.dataset import Split
 from jaxgear.data.folder import LazyPictures
 from jaxgear.models.finetune import FineTuned, Head, unit_scale, whole_variables
 from jaxgear.models.pretrained import Backbone
@@ -38,18 +38,18 @@ class Frozen:
     augment: Augment | None = None  # makes the others; a function of key and image alone
     mirror: bool = False  # predict from each image and its mirror image
 
-    def train(self, side: Side) -> Float[np.ndarray, "N V D"]:
-        """Features to train on, of a side with masks where `augment` wants them."""
-        return compute_features(self.backbone, side, self.views, self.augment)
+    def train(self, split: Split) -> Float[np.ndarray, "N V D"]:
+        """Features to train on, of a split with masks where `augment` wants them."""
+        return compute_features(self.backbone, split, self.views, self.augment)
 
-    def plain(self, side: Side) -> Float[np.ndarray, "N D"]:
+    def plain(self, split: Split) -> Float[np.ndarray, "N D"]:
         """Features of the images as they are."""
-        return compute_features(self.backbone, side)[:, 0]
+        return compute_features(self.backbone, split)[:, 0]
 
-    def tested(self, side: Side) -> Float[np.ndarray, "N D"]:
+    def tested(self, split: Split) -> Float[np.ndarray, "N D"]:
         """What the dense layer of `network` takes: scaled, and the mean of both with `mirror`."""
-        sides = [side, mirrored(side)] if self.mirror else [side]
-        return np.mean([unit_scale(self.plain(one)) for one in sides], axis=0)
+        splits = [split, mirrored(split)] if self.mirror else [split]
+        return np.mean([unit_scale(self.plain(one)) for one in splits], axis=0)
 
     def network(self, head: Head, **fields: Any) -> FineTuned:
         """The whole network with that head, from images to logits; see `FineTuned`."""
@@ -62,7 +62,7 @@ class Frozen:
 
 def compute_features(
     backbone: Backbone,
-    side: Side,
+    split: Split,
     views: int = 1,
     augment: Augment | None = None,
     progress: Progress = lambda done, total: None,
@@ -71,12 +71,12 @@ def compute_features(
 
     Args:
         backbone: runs in evaluation mode, its normalisation folded into the convolutions.
-        side: pictures, letterboxed, and their records, of which sha256 is the key of a picture's
+        split: images, letterboxed, and their records, of which sha256 is the key of a picture's
             entries and the seed of its views. With masks, where `augment` wants them.
         augment: makes views 1 and on.
         progress: called with the number of views done and in all.
     """
-    images, sha256 = side.images, [record.sha256 for record in side.records]
+    images, sha256 = split.images, [record.sha256 for record in split.records]
     plain = _Store(backbone, images.shape[1], "")
     # The program of the views is only made where there are views.
     recipe = _recipe(augment, images.shape) if views > 1 else ""
@@ -104,16 +104,16 @@ def compute_features(
     return np.stack(flat).reshape(len(images), views, -1)
 
 
-def mirrored(side: Side) -> Side:
-    """The mirror images of a side, whose features have entries of their own."""
+def mirrored(split: Split) -> Split:
+    """The mirror images of a split, whose features have entries of their own."""
     records = tuple(
         dataclasses.replace(
             record, sha256=hashlib.sha256(f"{record.sha256} mirrored".encode()).hexdigest()
         )
-        for record in side.records
+        for record in split.records
     )
-    images = LazyPictures(side.images.shape, lambda row: side.images[row][:, ::-1])
-    return Side(images, side.labels, records)
+    images = LazyPictures(split.images.shape, lambda row: split.images[row][:, ::-1])
+    return Split(images, split.labels, records)
 
 
 @functools.partial(jax.jit, static_argnames="augment")

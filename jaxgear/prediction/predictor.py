@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from jaxgear.bundle import Bundle
-from jaxgear.data.dataset import Side, few
+from jaxgear.data.dataset import Split, few
 from jaxgear.data.folder import OnBad, Refused, pixels, read_folder, require_clean
 from jaxgear.data.images import ImageError, letterbox, load_letterboxed, read_bytes
 from jaxgear.data.sources import InMemory, find_pictures, to_rgb
@@ -36,7 +36,7 @@ class Prediction:
     image: UInt8[np.ndarray, "S S 3"] | None = None  # as the network saw it
     probs: Float[np.ndarray, " K"] | None = None  # calibrated, in the order of the bundle's classes
     sha256: str | None = None  # of the file, hex
-    side: str | None = None  # of the data set that the file was on: train, val, test, left_out
+    split: str | None = None  # of the data set that the file was on: train, val, test, left_out
     error: str | None = None  # why it could not be read
     score: float | None = None  # how much it looks like gear (`Bundle.score`)
     refused: bool = False  # its score is too low: none of the classes
@@ -150,7 +150,7 @@ def _read(bundle: Bundle, file: Path | Refused | InMemory) -> Prediction:
     except ImageError as error:
         return Prediction(path, error=error.reason)
     sha256 = hashlib.sha256(data).hexdigest()
-    return Prediction(path, image, None, sha256, bundle.side_of(sha256))
+    return Prediction(path, image, None, sha256, bundle.split_of(sha256))
 
 
 def _finish(bundle: Bundle, chunk: list[Prediction], logits: jax.Array) -> Iterator[Prediction]:
@@ -164,7 +164,7 @@ def _finish(bundle: Bundle, chunk: list[Prediction], logits: jax.Array) -> Itera
             yield replace(one, probs=probs, score=float(score), refused=bundle.refuses(score))
 
 
-def open_folder(root: Path, bundle: Bundle, on_bad: OnBad) -> Side:
+def open_folder(root: Path, bundle: Bundle, on_bad: OnBad) -> Split:
     """All pictures of a folder, labelled in the order of the bundle's classes.
 
     Raises:
@@ -181,4 +181,4 @@ def open_folder(root: Path, bundle: Bundle, on_bad: OnBad) -> Side:
         print(f"warning: {root} has no pictures of class {few(absent)}", file=sys.stderr)
     order = np.array([bundle.classes.index(name) for name in folder.classes], np.int32)
     labels = order[[record.label for record in folder.records]]
-    return Side(pixels(folder, bundle.size), labels, folder.records)
+    return Split(pixels(folder, bundle.size), labels, folder.records)

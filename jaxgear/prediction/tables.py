@@ -72,7 +72,7 @@ class JsonTable:
 
 
 def as_json(one: Prediction, classes: Sequence[str]) -> dict[str, Any]:
-    """A picture that was read: class (`none` where it is refused), probabilities, score, hash, side
+    """A picture that was read: class (`none` where it is refused), probabilities, score, hash, split
     of the model's data.
     """
     best = int(one.probs.argmax())
@@ -85,5 +85,5 @@ def as_json(one: Prediction, classes: Sequence[str]) -> dict[str, Any]:
         "score": round(one.score, 6),
         "refused": one.refused,
         "sha256": one.sha256,
-        "side": one.side,
+        "side": one.split,
     }

@@ -53,7 +53,7 @@ class Classifier:
                 {"name": self.bundle.classes[i], "probability": round(float(probs[i]), 6)}
                 for i in order
             ],
-            "side": self.bundle.side_of(hashlib.sha256(data).hexdigest()),
+            "side": self.bundle.split_of(hashlib.sha256(data).hexdigest()),
             "picture": _data_url(letterbox(image, SHOWN)),
             "overlay": None if overlay is None else _data_url(overlay),
         }

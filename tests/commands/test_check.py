@@ -33,7 +33,7 @@ def twin(seed: int) -> bytes:
 
 
 def test_twins_are_warned_of_and_drawn(tmp_path, capsys):
-    """The same photograph twice in a class, in two classes, and on two sides."""
+    """The same photograph twice in a class, in two classes, and in two splits."""
     root = write_set(tmp_path / "set", {"train/axes": 5, "train/boots": 5, "test/axes": 2})
     (root / "test/boots").mkdir()
     (root / "train/axes/same.jpg").write_bytes(twin(0))
@@ -47,7 +47,7 @@ def test_twins_are_warned_of_and_drawn(tmp_path, capsys):
     assert found["alike_on_two_sides"] == [["train/boots/00007.png", "test/boots/late.jpg"]]
     assert [line for line in printed if line.startswith("warning")] == [
         "warning: near-duplicates in two classes: train/boots/00006.png and train/axes/wrong.jpg",
-        "warning: near-duplicates on two sides: train/boots/00007.png and test/boots/late.jpg",
+        "warning: near-duplicates in two splits: train/boots/00007.png and test/boots/late.jpg",
     ]
     with PIL.Image.open(tmp_path / "a.png") as picture:
         assert picture.format == "PNG"
@@ -126,13 +126,13 @@ def test_mistakes_are_one_line(flags, code, word, tmp_path, capsys, monkeypatch)
     assert [path.name for path in Path().iterdir()] == ["set"]
 
 
-def test_an_influx_of_300_keeps_every_old_side(tmp_path, capsys):
+def test_an_influx_of_300_keeps_every_old_split(tmp_path, capsys):
     """What was trained on, tested on and validated on stays so; the balance is told."""
     root = write_set(tmp_path / "set", {"axes": 60, "boots": 40})
     dataset = open_dataset(str(root), size=16, seed=5, say=lambda line: None)
     with Run.create(tmp_path, "scratch", {"seed": 5}, dataset, __file__) as run:
         (run.path / "history.csv").write_text(history.to_csv([row(1, 1.0)]))
-    before = dict(zip((r.path for r in dataset.folder.records), dataset.sides, strict=True))
+    before = dict(zip((r.path for r in dataset.folder.records), dataset.splits, strict=True))
     write_set(root, {"axes": 50, "boots": 200, "gloves": 50}, start=1000)
     (root / "axes/twin.jpg").write_bytes(twin(3))
     (root / "axes/00009.png").unlink()
@@ -147,7 +147,7 @@ def test_an_influx_of_300_keeps_every_old_side(tmp_path, capsys):
     assert found["moved"] == []
     assert set(found["left_out"]) <= {"axes/00003.png"}
     grown = open_dataset(str(root), size=16, seed=5, say=lambda line: None)
-    after = dict(zip((r.path for r in grown.folder.records), grown.sides, strict=True))
+    after = dict(zip((r.path for r in grown.folder.records), grown.splits, strict=True))
     for path in before.keys() & after.keys() - {"axes/00003.png"}:
         assert after[path] == before[path]
     for name, count in grown.counts().items():
@@ -155,7 +155,7 @@ def test_an_influx_of_300_keeps_every_old_side(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "100 pictures then, 400 now (301 added, 1 removed" in printed
     assert "boots                        40  40.0%  ->   240  60.0%" in printed
-    assert "0 old pictures are on another side now" in printed
+    assert "0 old pictures are in another split now" in printed
 
 
 @pytest.fixture
@@ -181,7 +181,7 @@ def test_new_pictures_alone_come_to_the_old_ones(trained, tmp_path, counts, caps
     for name, before in (("axes", 20), ("boots", 10)):
         more = counts.get(name, 0)
         assert found["classes"][name] == {"before": before, "now": before + more, "added": more}
-    assert all(side["now"] is None for side in found["sides"].values())
+    assert all(split["now"] is None for split in found["sides"].values())
     assert "taken to stay where they are" in capsys.readouterr().out
 
 

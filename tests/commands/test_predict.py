@@ -279,18 +279,18 @@ def test_evaluate_counts_what_is_refused(strict, capsys):
 
 
 def test_evaluate_says_which_pictures_the_model_knows(here, capsys):
-    """Figures of each side add up to those of all; FOLDER has sides of its own or not."""
+    """Figures of each split add up to those of all; FOLDER has splits of its own or not."""
     root = write_set(here / "set", {"axes": 4, "boots": 3})
     paths = sorted(root.rglob("*.png"))
-    sides = ["train", "train", "train", "val", "test", None, None]
+    splits = ["train", "train", "train", "val", "test", None, None]
     known = {
-        hashlib.sha256(p.read_bytes()).hexdigest(): s for p, s in zip(paths, sides, strict=True)
+        hashlib.sha256(p.read_bytes()).hexdigest(): s for p, s in zip(paths, splits, strict=True)
     }
     make_bundle(known={k: s for k, s in known.items() if s}).save(here / "run/model")
     assert call("evaluate", "run", "set", "--json", "a.json") == 0
     printed = capsys.readouterr()
     note = next(line for line in printed.err.splitlines() if line.startswith("note: set: "))
-    assert note.startswith("note: set: 5 of 7 are in the data of this model; accuracy by side: 3 ")
+    assert note.startswith("note: set: 5 of 7 are in the data of this model; accuracy by split: 3 ")
     found = json.loads(Path("a.json").read_text())
     assert {name: one["n"] for name, one in found["by_side"].items()} == {
         "train": 3, "val": 1, "test": 1, "new": 2

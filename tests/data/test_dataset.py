@@ -27,7 +27,7 @@ def test_without_data_it_draws_and_says_how_to_get_photographs(tmp_path, monkeyp
     monkeypatch.setattr(dataset, "DRAWN", 60)
     found = open_dataset("", size=16, seed=0, say=said.append)
     assert found.classes == tuple(sorted(CLASSES))
-    assert len(found.sides) == 60
+    assert len(found.splits) == 60
     assert "60 drawn pictures" in said[0]
     assert "python -m scripts.get_gear" in said[0]
     assert list(tmp_path.iterdir()) == []
@@ -41,32 +41,32 @@ def test_photographs_are_taken_where_they_are(tmp_path, monkeypatch, said):
     assert len(said) == 1  # the counts alone
 
 
-def test_sides_hold_the_pictures_of_their_records(tmp_path, said):
+def test_splits_hold_the_pictures_of_their_records(tmp_path, said):
     write_set(tmp_path / "set", {"axes": 12, "boots": 12})
     found = open_dataset(str(tmp_path / "set"), size=16, seed=3, say=said.append)
     (tmp_path / "run/model").mkdir(parents=True)
     (tmp_path / "run/model/bundle.json").touch()
     total = 0
     for name in SPLITS:
-        side = found.test_side(tmp_path / "run") if name == "test" else found.side(name)
-        assert side.images.shape == (len(side.records), 16, 16, 3)
-        assert [r.label for r in side.records] == list(side.labels)
-        assert found.counts()[name] == len(side.records)
-        total += len(side.records)
+        split = found.test_split(tmp_path / "run") if name == "test" else found.split(name)
+        assert split.images.shape == (len(split.records), 16, 16, 3)
+        assert [r.label for r in split.records] == list(split.labels)
+        assert found.counts()[name] == len(split.records)
+        total += len(split.records)
     assert total == 24 - found.counts().get("left_out", 0)
     other = open_dataset(str(tmp_path / "set"), size=16, seed=4, say=said.append)
-    assert other.sides != found.sides
+    assert other.splits != found.splits
 
 
-def test_the_test_side_is_closed_until_there_is_a_model(tmp_path, said):
+def test_the_test_split_is_closed_until_there_is_a_model(tmp_path, said):
     """No other way leads there, and nothing but `conclude` goes it."""
     write_set(tmp_path / "set", {"axes": 12, "boots": 12})
     found = open_dataset(str(tmp_path / "set"), size=16, seed=3, say=said.append)
     for name in ("test", "left_out", "x"):
         with pytest.raises(ValueError, match="not for training or choosing"):
-            found.side(name)
+            found.split(name)
     with pytest.raises(ValueError, match="there is none"):
-        found.test_side(tmp_path / "run")
+        found.test_split(tmp_path / "run")
     root = Path(dataset.__file__).parents[2]
     users = [
         (path.stem, function.name)
@@ -75,12 +75,12 @@ def test_the_test_side_is_closed_until_there_is_a_model(tmp_path, said):
         for function in ast.walk(ast.parse(path.read_text()))
         if isinstance(function, ast.FunctionDef)
         for node in ast.walk(function)
-        if isinstance(node, ast.Attribute) and node.attr in ("test_side", "_side")
+        if isinstance(node, ast.Attribute) and node.attr in ("test_split", "_split")
     ]
     assert sorted(set(users)) == [
         ("conclusion", "conclude"),
         ("dataset", "side"),
-        ("dataset", "test_side"),
+        ("dataset", "test_split"),
     ]
 
 
@@ -91,12 +91,12 @@ def test_skipped_and_hidden_files_are_said(tmp_path, said):
     with pytest.raises(DataError, match=r"axes/page\.jpg"):
         open_dataset(str(tmp_path / "set"), size=16, seed=0, say=said.append)
     found = open_dataset(str(tmp_path / "set"), size=16, seed=0, on_bad="skip", say=said.append)
-    assert len(found.sides) == 16
+    assert len(found.splits) == 16
     assert any("axes/page.jpg" in line for line in said)
     assert any(".hidden" in line for line in said)
 
 
-def test_twins_on_a_folder_s_own_sides_are_warned_of(tmp_path, said):
+def test_twins_on_a_folder_s_own_splits_are_warned_of(tmp_path, said):
     write_set(tmp_path / "set/train", {"axes": 8, "boots": 8})
     for name in ("axes", "boots"):
         (tmp_path / "set/test" / name).mkdir(parents=True)
@@ -145,10 +145,10 @@ def test_a_set_of_more_than_half_of_the_free_memory_is_streamed(
     forced = found.streamed(True, said.append)
     assert "(--stream)" in said[-1]
     for name in ("train", "val"):
-        side, same = found.side(name), forced.side(name)
+        split, same = found.split(name), forced.split(name)
         assert isinstance(same.images, LazyPictures)
-        np.testing.assert_array_equal(same.images[:], side.images)
-        np.testing.assert_array_equal(same.labels, side.labels)
+        np.testing.assert_array_equal(same.images[:], split.images)
+        np.testing.assert_array_equal(same.labels, split.labels)
 
 
 def test_many_twins_are_a_line_with_the_first_few(tmp_path, said):
@@ -194,5 +194,5 @@ def test_frames_of_one_object_are_split_by_file_where_that_is_asked_for(tmp_path
     with pytest.raises(DataError, match="axes has 20 pictures to split in 1 groups"):
         open_dataset(str(tmp_path), size=16, seed=0, say=said.append)
     found = open_dataset(str(tmp_path), size=16, seed=0, group_by="file", say=said.append)
-    assert set(found.sides) == {"train", "val", "test"}
-    assert "warning: near-duplicates on two sides: " in said[0]
+    assert set(found.splits) == {"train", "val", "test"}
+    assert "warning: near-duplicates in two splits: " in said[0]

@@ -60,7 +60,7 @@ def test_records(tmp_path: Path):
     found = read_folder(root)
     assert found.root == root
     assert found.classes == ("axes", "boots")
-    assert [(r.path, r.label, r.side) for r in found.records] == [
+    assert [(r.path, r.label, r.split) for r in found.records] == [
         ("axes/00002.png", 0, None),
         ("boots/00000.png", 1, None),
         ("boots/00001.png", 1, None),
@@ -83,9 +83,9 @@ def test_pixels_are_the_letterboxed_pictures_in_record_order(tmp_path: Path):
         assert np.array_equal(pixels(found, size, cache=None), expected)
 
 
-def test_sides_are_kept(tmp_path: Path):
+def test_splits_are_kept(tmp_path: Path):
     root = write_set(tmp_path, {"train/a": 2, "train/b": 2, "valid/a": 1, "test/b": 1})
-    assert [r.side for r in read_folder(root).records] == ["test"] + ["train"] * 4 + ["val"]
+    assert [r.split for r in read_folder(root).records] == ["test"] + ["train"] * 4 + ["val"]
 
 
 def test_second_start_decodes_nothing(tmp_path: Path, decodes: list):
@@ -205,7 +205,7 @@ def test_same_bytes_in_one_class_are_no_conflict(tmp_path: Path):
     assert conflicts(read_folder(root)) == ()
 
 
-def test_same_bytes_on_two_sides_stay_on_the_evaluated_one(tmp_path: Path):
+def test_same_bytes_on_two_splits_stay_on_the_evaluated_one(tmp_path: Path):
     root = write_set(tmp_path, {"train/a": 2, "train/b": 2, "val/a": 1, "test/a": 1})
     shutil.copy(root / "test/a/00005.png", root / "train/a/t.png")
     shutil.copy(root / "test/a/00005.png", root / "val/a/t.png")

@@ -30,7 +30,7 @@ def other_version(seed: int, way: int) -> bytes:
     ][way]
 
 
-def own_side(seed: int, sha256: str) -> str:
+def own_split(seed: int, sha256: str) -> str:
     """The rule, written anew: a hash of seed and picture, and two thresholds."""
     digest = hashlib.sha256(f"{seed}:{sha256}".encode()).digest()
     place = int.from_bytes(digest[:8], "big") / 2**64
@@ -65,36 +65,36 @@ def test_no_version_of_a_test_picture_is_ever_trained_on(examples, tmp_path):
                     path = root / name / f"{which}-{number}-{pick}.jpg"
                     path.write_bytes(other_version(which, pick % 5))
             dataset = open_dataset(str(root), size=16, seed=seed, say=lambda line: None)
-            check_sides(dataset, seed)
+            check_splits(dataset, seed)
         shutil.rmtree(root)
 
     check()
 
 
-def check_sides(dataset, seed: int) -> None:
-    """The claims for one stage. Where each picture is on its own side, or left out, none has moved
+def check_splits(dataset, seed: int) -> None:
+    """The claims for one stage. Where each picture is on its own split, or left out, none has moved
     to another since the stage before.
     """
     records = dataset.folder.records
-    sides = {r.path: side for r, side in zip(records, dataset.sides, strict=True)}
+    splits = {r.path: split for r, split in zip(records, dataset.splits, strict=True)}
     of_photograph = defaultdict(set)
-    for path, side in sides.items():
-        if side != "left_out":
-            of_photograph[path.split("/")[1].split("-")[0]].add(side)
+    for path, split in splits.items():
+        if split != "left_out":
+            of_photograph[path.split("/")[1].split("-")[0]].add(split)
     mixed = {name: found for name, found in of_photograph.items() if len(found) > 1}
     # Only where a version was not recognised (`looks.groups` misses one now and then) can it be
-    # elsewhere; what was recognised is on one side, always.
+    # elsewhere; what was recognised is in one split, always.
     groups = defaultdict(set)
     for record, group in zip(records, dataset.groups, strict=True):
         groups[record.path.split("/")[1].split("-")[0]].add(group)
     assert all(len(groups[name]) > 1 for name in mixed)
     assert len(mixed) <= 1
-    assert set(sides.values()) >= {"train", "val", "test"}
+    assert set(splits.values()) >= {"train", "val", "test"}
     for label in range(len(dataset.classes)):
-        mine = [r for r in records if r.label == label and sides[r.path] != "left_out"]
-        moved = [r for r in mine if sides[r.path] != own_side(seed, r.sha256)]
-        # Only what fills a side on which the class has nothing may be elsewhere.
+        mine = [r for r in records if r.label == label and splits[r.path] != "left_out"]
+        moved = [r for r in mine if splits[r.path] != own_split(seed, r.sha256)]
+        # Only what fills a split on which the class has nothing may be elsewhere.
         assert len({dataset.groups[records.index(r)] for r in moved}) <= 2
         if moved:
-            staying = {sides[r.path] for r in mine} - {sides[r.path] for r in moved}
+            staying = {splits[r.path] for r in mine} - {splits[r.path] for r in moved}
             assert len(staying) < 3

@@ -7,27 +7,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxgear.data.splits.known import SIDES, KnownPictures
+from jaxgear.data.folder.names import ALL
+from jaxgear.data.splits.known import KnownPictures
 
 
 def sha(number):
     return hashlib.sha256(str(number).encode()).hexdigest()
 
 
-@given(st.dictionaries(st.integers(0, 1000), st.sampled_from(SIDES), max_size=40))
+@given(st.dictionaries(st.integers(0, 1000), st.sampled_from(ALL), max_size=40))
 def test_agrees_with_a_dictionary(pictures):
     known = KnownPictures.of(map(sha, pictures), pictures.values())
     twin = KnownPictures.from_arrays(known.to_arrays())
     for table in (known, twin):
         assert len(table) == len(pictures)
         for number in range(50):
-            assert table.side_of(sha(number)) == pictures.get(number)
+            assert table.split_of(sha(number)) == pictures.get(number)
 
 
 def test_of_copies_the_trained_one_counts():
-    for sides in (["test", "train"], ["train", "test"], ["left_out", "train"]):
-        known = KnownPictures.of([sha(1), sha(1)], sides)
-        assert (len(known), known.side_of(sha(1))) == (1, "train")
+    for splits in (["test", "train"], ["train", "test"], ["left_out", "train"]):
+        known = KnownPictures.of([sha(1), sha(1)], splits)
+        assert (len(known), known.split_of(sha(1))) == (1, "train")
 
 
 @pytest.mark.parametrize(

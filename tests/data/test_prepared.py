@@ -47,7 +47,11 @@ def same_as_folder(out: Path, root: Path, seed: int = 0) -> None:
     ours = open_dataset(f"tfds:gear@{out}", size=24, seed=99, say=lambda line: None)
     folder = open_dataset(str(root), size=24, seed=seed, say=lambda line: None)
     assert ours.folder.fingerprint == folder.folder.fingerprint
-    assert (ours.classes, ours.sides, ours.groups) == (folder.classes, folder.sides, folder.groups)
+    assert (ours.classes, ours.splits, ours.groups) == (
+        folder.classes,
+        folder.splits,
+        folder.groups,
+    )
     plain = [(r.path, r.sha256, r.label, r.height, r.width, r.look) for r in folder.folder.records]
     assert plain == [
         (r.path, r.sha256, r.label, r.height, r.width, r.look) for r in ours.folder.records
@@ -55,7 +59,7 @@ def same_as_folder(out: Path, root: Path, seed: int = 0) -> None:
     assert np.array_equal(pixels(ours.folder, 24, cache=None), pixels(folder.folder, 24))
     builder = tfds.builder_from_directory(ours.folder.root)
     counts = {name: split.num_examples for name, split in builder.info.splits.items()}
-    assert counts == Counter(folder.sides)
+    assert counts == Counter(folder.splits)
     by_path = {r.path: r for r in folder.folder.records}
     for split in counts:
         for row in builder.as_data_source(split):
@@ -88,10 +92,10 @@ def test_a_run_on_the_set_sees_what_one_on_the_folder_sees(tmp_path: Path):
         quietly(root, tmp_path / f"{size}", size=size, seed=3)
         ours = open_dataset(f"tfds:gear@{tmp_path / f'{size}'}", size=24, seed=9, say=print)
         folder = open_dataset(str(root), size=24, seed=3, say=print)
-        assert ours.sides == folder.sides
-        assert "left_out" in ours.sides
-        for side in ("train", "val"):
-            assert np.array_equal(ours.side(side).images, folder.side(side).images)
+        assert ours.splits == folder.splits
+        assert "left_out" in ours.splits
+        for split in ("train", "val"):
+            assert np.array_equal(ours.split(split).images, folder.split(split).images)
     same_as_folder(tmp_path / "24", root, seed=3)
 
 

@@ -1,4 +1,4 @@
-"""Groups hold what looks alike and nothing else; sides are stable, grouped and complete."""
+"""Groups hold what looks alike and nothing else; splits are stable, grouped and complete."""
 
 import hashlib
 from collections import Counter
@@ -12,17 +12,17 @@ from hypothesis import strategies as st
 from pictures import encoded, scene, write_set
 
 from jaxgear.data.folder.read import Folder, Record, read_folder
-from jaxgear.data.splits.assign import assign_sides, missing_classes, split_folder, twins_across
+from jaxgear.data.splits.assign import assign_splits, missing_classes, split_folder, twins_across
 from jaxgear.data.splits.groups import near_duplicate_groups
 from jaxgear.errors import DataError, UsageError
 
 
 def made_up(
-    counts: list[int], start: int = 0, side: str | None = None, classes: int | None = None
+    counts: list[int], start: int = 0, split: str | None = None, classes: int | None = None
 ) -> list[Record]:
     """So many records of each class; `start` sets apart the pictures of two calls."""
     return [
-        Record(f"{label}/{i}", _sha(label, i), label, side, 1, 1, b"")
+        Record(f"{label}/{i}", _sha(label, i), label, split, 1, 1, b"")
         for label, count in enumerate(counts)
         for i in range(start, start + count)
     ]
@@ -52,12 +52,12 @@ def paired(records: list[Record], share: float) -> list[str]:
     return groups
 
 
-def sides_of(records: list[Record], groups: list[str], seed: int = 0) -> dict[str, str]:
-    sides = assign_sides(as_folder(records), groups, seed=seed)
-    return {record.path: side for record, side in zip(records, sides, strict=True)}
+def splits_of(records: list[Record], groups: list[str], seed: int = 0) -> dict[str, str]:
+    splits = assign_splits(as_folder(records), groups, seed=seed)
+    return {record.path: split for record, split in zip(records, splits, strict=True)}
 
 
-# --- sides
+# --- splits
 
 
 @settings(max_examples=40, deadline=None)
@@ -70,13 +70,13 @@ def sides_of(records: list[Record], groups: list[str], seed: int = 0) -> dict[st
 def test_growth_never_moves_a_picture(counts: list[int], more: int, seed: int, share: float):
     old = made_up(counts)
     grown = old + made_up([more] * len(counts), start=1000)
-    before = sides_of(old, paired(old, share), seed)
-    after = sides_of(grown, paired(grown, share), seed)
-    for path, side in before.items():
-        if "left_out" not in (side, after[path]):
-            assert after[path] == side
+    before = splits_of(old, paired(old, share), seed)
+    after = splits_of(grown, paired(grown, share), seed)
+    for path, split in before.items():
+        if "left_out" not in (split, after[path]):
+            assert after[path] == split
         if share == 0:
-            assert after[path] == side
+            assert after[path] == split
 
 
 @settings(max_examples=40, deadline=None)
@@ -85,7 +85,7 @@ def test_growth_never_moves_a_picture(counts: list[int], more: int, seed: int, s
     st.integers(0, 2**31),
     st.sampled_from([0.0, 0.3, 0.9]),
 )
-def test_no_group_is_on_two_sides_and_every_class_is_on_three(
+def test_no_group_is_on_two_splits_and_every_class_is_on_three(
     counts: list[int], seed: int, share: float
 ):
     records = made_up(counts)
@@ -94,35 +94,35 @@ def test_no_group_is_on_two_sides_and_every_class_is_on_three(
                 for k in range(len(counts))]  # fmt: skip
     if min(distinct) < 3:
         with pytest.raises(DataError, match="at least 3 are needed"):
-            sides_of(records, groups, seed)
+            splits_of(records, groups, seed)
         return
-    sides = sides_of(records, groups, seed)
+    splits = splits_of(records, groups, seed)
     seen: dict[str, set] = {}
     for record, group in zip(records, groups, strict=True):
-        seen.setdefault(group, set()).add(sides[record.path])
+        seen.setdefault(group, set()).add(splits[record.path])
     assert all(len(kinds - {"left_out"}) == 1 for kinds in seen.values())
     for label in range(len(counts)):
-        present = {sides[r.path] for r in records if r.label == label}
+        present = {splits[r.path] for r in records if r.label == label}
         assert present >= {"train", "val", "test"}
-    assert twins_across(records, groups, list(sides.values())) == []
+    assert twins_across(records, groups, list(splits.values())) == []
 
 
-def test_of_twins_on_two_sides_the_evaluated_one_is_kept():
+def test_of_twins_on_two_splits_the_evaluated_one_is_kept():
     records = made_up([300, 300])
     groups = [f"{record.label}/{i // 2}" for i, record in enumerate(records)]
-    single, grouped = sides_of(records, alone(records)), sides_of(records, groups)
+    single, grouped = splits_of(records, alone(records)), splits_of(records, groups)
     assert {p for p, s in single.items() if s == "test"} == {
         p for p, s in grouped.items() if s == "test"
     }
-    assert all(grouped[path] in (side, "left_out") for path, side in single.items())
-    lost = sum(side == "left_out" for side in grouped.values())
+    assert all(grouped[path] in (split, "left_out") for path, split in single.items())
+    lost = sum(split == "left_out" for split in grouped.values())
     assert 0 < lost < 300
 
 
-def test_a_larger_group_keeps_its_commonest_side():
+def test_a_larger_group_keeps_its_commonest_split():
     records = made_up([90, 90])
     groups = [f"{r.label}/{i % 30}" for i, r in enumerate(records)]  # three in a group
-    single, grouped = sides_of(records, alone(records)), sides_of(records, groups)
+    single, grouped = splits_of(records, alone(records)), splits_of(records, groups)
     by_group: dict[str, list] = {}
     for record, group in zip(records, groups, strict=True):
         by_group.setdefault(group, []).append(record.path)
@@ -133,7 +133,7 @@ def test_a_larger_group_keeps_its_commonest_side():
         if count == 2:
             mixed += 1
             assert [grouped[path] for path in paths] == [
-                side if side == common else "left_out" for side in own
+                split if split == common else "left_out" for split in own
             ]
     assert mixed > 10
 
@@ -141,39 +141,39 @@ def test_a_larger_group_keeps_its_commonest_side():
 def test_fractions_hold_in_each_class():
     records = made_up([4000, 4000])
     for fractions in ((0.7, 0.15, 0.15), (0.8, 0.05, 0.15)):
-        sides = assign_sides(as_folder(records), alone(records), seed=3, fractions=fractions)
+        splits = assign_splits(as_folder(records), alone(records), seed=3, fractions=fractions)
         for label in (0, 1):
-            own = [s for s, r in zip(sides, records, strict=True) if r.label == label]
-            for side, fraction in zip(("train", "val", "test"), fractions, strict=True):
-                assert own.count(side) / 4000 == pytest.approx(fraction, abs=0.025)
+            own = [s for s, r in zip(splits, records, strict=True) if r.label == label]
+            for split, fraction in zip(("train", "val", "test"), fractions, strict=True):
+                assert own.count(split) / 4000 == pytest.approx(fraction, abs=0.025)
 
 
 def test_a_pure_function_of_content_and_seed():
     records = made_up([80, 90])
-    sides = sides_of(records, alone(records), seed=5)
+    splits = splits_of(records, alone(records), seed=5)
     order = np.random.default_rng(0).permutation(len(records))
     shuffled = [records[i] for i in order]
-    assert sides_of(shuffled, alone(shuffled), seed=5) == sides
+    assert splits_of(shuffled, alone(shuffled), seed=5) == splits
     renamed = [Record(f"elsewhere/{r.path}", *list(vars(r).values())[1:]) for r in records]
-    assert list(sides_of(renamed, alone(renamed), seed=5).values()) == list(sides.values())
-    other = sides_of(records, alone(records), seed=6)
-    moved = sum(sides[path] != other[path] for path in sides)
+    assert list(splits_of(renamed, alone(renamed), seed=5).values()) == list(splits.values())
+    other = splits_of(records, alone(records), seed=6)
+    moved = sum(splits[path] != other[path] for path in splits)
     assert moved > 40  # 46 % are expected to
 
 
 @pytest.mark.parametrize("count", [3, 4, 8])
 @pytest.mark.parametrize("seed", range(12))
-def test_tiny_classes_are_on_every_side(count: int, seed: int):
+def test_tiny_classes_are_on_every_split(count: int, seed: int):
     records = made_up([count, count])
-    sides = sides_of(records, alone(records), seed)
-    natural = sides_of(records + made_up([200, 200], 1000), alone(records) + alone(
+    splits = splits_of(records, alone(records), seed)
+    natural = splits_of(records + made_up([200, 200], 1000), alone(records) + alone(
         made_up([200, 200], 1000)), seed)  # fmt: skip
     for label in (0, 1):
         mine = [r.path for r in records if r.label == label]
-        assert {sides[path] for path in mine} == {"train", "val", "test"}
-        moved = sum(sides[path] != natural[path] for path in mine)
+        assert {splits[path] for path in mine} == {"train", "val", "test"}
+        moved = sum(splits[path] != natural[path] for path in mine)
         full = len({natural[path] for path in mine}) == 3
-        assert moved <= (0 if full else 2), "only what fills a side may move"
+        assert moved <= (0 if full else 2), "only what fills a split may move"
 
 
 def test_a_class_too_small_is_named_with_what_it_needs():
@@ -181,88 +181,88 @@ def test_a_class_too_small_is_named_with_what_it_needs():
     with pytest.raises(
         DataError, match=r"class1 has 2 pictures to split in 2 groups, .*at least 3"
     ):
-        sides_of(records, alone(records))
+        splits_of(records, alone(records))
     same = made_up([10, 5])
     groups = [r.sha256 if r.label == 0 else "one" for r in same]
     with pytest.raises(DataError, match=r"class1 has 5 .* in 1 groups.* alike .*--group-by file"):
-        sides_of(same, groups)
+        splits_of(same, groups)
 
 
-def test_twins_in_two_small_classes_are_an_error_not_an_empty_side():
+def test_twins_in_two_small_classes_are_an_error_not_an_empty_split():
     records = made_up([3, 3])
     groups = ["a", "b", "c", "a", "b", "c"]
     for seed in range(20):
         try:
-            sides = sides_of(records, groups, seed)
+            splits = splits_of(records, groups, seed)
         except DataError as error:
             assert "class class" in str(error)  # noqa: PT017 - either outcome is right
         else:
             for label in (0, 1):
-                assert len({sides[r.path] for r in records if r.label == label}) >= 3
+                assert len({splits[r.path] for r in records if r.label == label}) >= 3
 
 
 @pytest.mark.parametrize("fractions", [(0.7, 0.3, 0.0), (0.7, 0.2, 0.2), (1.2, -0.1, -0.1)])
 def test_fractions_that_cannot_be(fractions: tuple):
     records = made_up([10, 10])
     with pytest.raises(UsageError, match="fractions"):
-        assign_sides(as_folder(records), alone(records), seed=0, fractions=fractions)
+        assign_splits(as_folder(records), alone(records), seed=0, fractions=fractions)
 
 
-def test_given_sides_are_kept():
+def test_given_splits_are_kept():
     records = [
         record
-        for k, side in enumerate(("train", "val", "test"))
-        for record in made_up([4, 4], 10 * k, side)
+        for k, split in enumerate(("train", "val", "test"))
+        for record in made_up([4, 4], 10 * k, split)
     ]
-    sides = assign_sides(as_folder(records), alone(records), seed=0)
-    assert sides == [record.side for record in records]
+    splits = assign_splits(as_folder(records), alone(records), seed=0)
+    assert splits == [record.split for record in records]
 
 
-def test_a_missing_validation_side_is_taken_from_train():
+def test_a_missing_validation_split_is_taken_from_train():
     records = made_up([400, 400], 0, "train") + made_up([50, 50], 1000, "test")
     groups = paired(records, 0.05)
-    sides = assign_sides(as_folder(records), groups, seed=0)
-    test = [s for s, r in zip(sides, records, strict=True) if r.side == "test"]
+    splits = assign_splits(as_folder(records), groups, seed=0)
+    test = [s for s, r in zip(splits, records, strict=True) if r.split == "test"]
     assert test == ["test"] * 100
-    train = [s for s, r in zip(sides, records, strict=True) if r.side == "train"]
+    train = [s for s, r in zip(splits, records, strict=True) if r.split == "train"]
     assert set(train) == {"train", "val", "left_out"}
     assert train.count("val") / 800 == pytest.approx(0.15 / 0.85, abs=0.05)
     seen: dict[str, set] = {}
-    for record, group, side in zip(records, groups, sides, strict=True):
-        if record.side == "train":
-            seen.setdefault(group, set()).add(side)
+    for record, group, split in zip(records, groups, splits, strict=True):
+        if record.split == "train":
+            seen.setdefault(group, set()).add(split)
     assert all(len(kinds - {"left_out"}) == 1 for kinds in seen.values())
     grown = records + made_up([30, 30], 2000, "train")
-    again = assign_sides(as_folder(grown), alone(grown), seed=0)[: len(records)]
-    assert again == assign_sides(as_folder(records), alone(records), seed=0)
+    again = assign_splits(as_folder(grown), alone(grown), seed=0)[: len(records)]
+    assert again == assign_splits(as_folder(records), alone(records), seed=0)
 
 
 def test_only_train_given_is_split_as_if_nothing_were():
-    records, free = made_up([60, 60], side="train"), made_up([60, 60])
-    assert assign_sides(as_folder(records), alone(records), seed=1) == assign_sides(
+    records, free = made_up([60, 60], split="train"), made_up([60, 60])
+    assert assign_splits(as_folder(records), alone(records), seed=1) == assign_splits(
         as_folder(free), alone(free), seed=1
     )
 
 
-def test_sides_without_train_are_refused():
-    records = made_up([5, 5], side="test")
-    with pytest.raises(DataError, match=r"has the sides test but no train"):
-        assign_sides(as_folder(records), alone(records), seed=0)
+def test_splits_without_train_are_refused():
+    records = made_up([5, 5], split="test")
+    with pytest.raises(DataError, match=r"has the splits test but no train"):
+        assign_splits(as_folder(records), alone(records), seed=0)
 
 
-def sided(**labels: list[int]) -> Folder:
-    """A folder with sides, of which each has pictures of these classes."""
+def splitted(**labels: list[int]) -> Folder:
+    """A folder with splits, of which each has pictures of these classes."""
     records = [
-        r for side, own in labels.items() for r in made_up([4] * 9, 0, side) if r.label in own
+        r for split, own in labels.items() for r in made_up([4] * 9, 0, split) if r.label in own
     ]
     names = ("axes", "boots", "axe", "tents")
     return Folder(Path("data"), names, tuple(records), (), (), "")
 
 
 def test_classes_without_training_pictures_are_an_error_by_name():
-    folder = sided(train=[0, 1], val=[0, 1], test=[1, 2, 3])
+    folder = splitted(train=[0, 1], val=[0, 1], test=[1, 2, 3])
     with pytest.raises(DataError, match=r"no training pictures of axe \(is it axes\?\), tents$"):
-        assign_sides(folder, alone(list(folder.records)), seed=0)
+        assign_splits(folder, alone(list(folder.records)), seed=0)
     assert missing_classes(folder) == {
         "train": ["axe", "tents"],
         "val": ["axe", "tents"],
@@ -271,46 +271,46 @@ def test_classes_without_training_pictures_are_an_error_by_name():
 
 
 def test_a_class_for_validation_alone_is_an_error_too():
-    folder = sided(train=[0, 1, 2], val=[3])
+    folder = splitted(train=[0, 1, 2], val=[3])
     with pytest.raises(DataError, match="no training pictures of tents"):
-        assign_sides(folder, alone(list(folder.records)), seed=0)
+        assign_splits(folder, alone(list(folder.records)), seed=0)
 
 
-def test_without_sides_of_its_own_a_folder_misses_no_class():
+def test_without_splits_of_its_own_a_folder_misses_no_class():
     assert missing_classes(as_folder(made_up([3, 3]))) == {}
 
 
 @pytest.mark.parametrize("by", ["folder", r"object(\d+)"])
 def test_groups_that_are_named_stay_whole(by: str):
-    """Of 30 frames of each object none is left out, and each is on one side."""
+    """Of 30 frames of each object none is left out, and each is in one split."""
     records = [
         replace(r, path=f"{r.label}/object{i // 30}/{i}.jpg")
         for i, r in enumerate(made_up([600, 600]))
     ]
-    groups, sides = split_folder(as_folder(records), seed=0, group_by=by)
+    groups, splits = split_folder(as_folder(records), seed=0, group_by=by)
     assert len(set(groups)) == 40
-    assert "left_out" not in sides
+    assert "left_out" not in splits
     found: dict[str, set] = {}
-    for group, side in zip(groups, sides, strict=True):
-        found.setdefault(group, set()).add(side)
+    for group, split in zip(groups, splits, strict=True):
+        found.setdefault(group, set()).add(split)
     assert all(len(on) == 1 for on in found.values())
-    assert set(sides) == {"train", "val", "test"}
+    assert set(splits) == {"train", "val", "test"}
 
 
 def test_by_file_the_split_is_that_of_pictures_that_do_not_look_alike():
     records = made_up([50, 50])
-    _, sides = split_folder(as_folder(records), seed=3, group_by="file")
-    assert sides == assign_sides(as_folder(records), alone(records), seed=3)
+    _, splits = split_folder(as_folder(records), seed=3, group_by="file")
+    assert splits == assign_splits(as_folder(records), alone(records), seed=3)
 
 
-def test_twins_across_given_sides_are_reported():
+def test_twins_across_given_splits_are_reported():
     records = made_up([3], 0, "train") + made_up([2], 10, "val") + made_up([2], 20, "test")
-    sides = [record.side for record in records]
+    splits = [record.split for record in records]
     groups = ["a", "b", "c", "b", "d", "a", "b"]
-    pairs = twins_across(records, groups, sides)
+    pairs = twins_across(records, groups, splits)
     assert [(a.path, b.path) for a, b in pairs] == [("0/0", "0/20"), ("0/1", "0/21"),
                                                      ("0/10", "0/21")]  # fmt: skip
-    left = ["left_out" if side == "train" else side for side in sides]
+    left = ["left_out" if split == "train" else split for split in splits]
     assert [(a.path, b.path) for a, b in twins_across(records, groups, left)] == [("0/10", "0/21")]
 
 
@@ -357,6 +357,6 @@ def test_catalogue(shared: Path):
         labels.setdefault(group, set()).add(record.label)
     assert all(len(seen) == 1 for seen in labels.values()), "no group holds two classes"
     assert 0.75 < len(labels) / len(groups) < 0.9
-    sides = assign_sides(found, groups, seed=0)
-    assert sides.count("left_out") / len(sides) < 0.13
-    assert sides.count("test") / len(sides) == pytest.approx(0.15, abs=0.03)
+    splits = assign_splits(found, groups, seed=0)
+    assert splits.count("left_out") / len(splits) < 0.13
+    assert splits.count("test") / len(splits) == pytest.approx(0.15, abs=0.03)

@@ -22,7 +22,7 @@ from jaxgear.data.images.letterboxing import letterbox
 from jaxgear.data.prepare.gear_builder import Gear
 from jaxgear.data.prepare.prepared import prepare
 from jaxgear.data.prepare.workshop import portable
-from jaxgear.data.splits.assign import assign_sides
+from jaxgear.data.splits.assign import assign_splits
 from jaxgear.data.splits.groups import near_duplicate_groups
 from jaxgear.data.tfds.read import read_tfds
 from jaxgear.errors import DataError
@@ -52,17 +52,17 @@ def varied_set(root: Path) -> Path:
 
 @pytest.fixture
 def made(tmp_path: Path) -> tuple[Folder, list[str], list[str], Path]:
-    """A folder, its groups and sides, and where its TFDS set is."""
+    """A folder, its groups and splits, and where its TFDS set is."""
     folder = require_clean(read_folder(varied_set(tmp_path / "data"), size=32))
     groups = near_duplicate_groups(folder.records)
-    sides = assign_sides(folder, groups, seed=1)
-    assert set(sides) == {"train", "val", "test", "left_out"}
+    splits = assign_splits(folder, groups, seed=1)
+    assert set(splits) == {"train", "val", "test", "left_out"}
     prepare(tmp_path / "data", tmp_path / "tfds", seed=1, workers=1, say=lambda line: None)
-    return folder, groups, sides, tmp_path / "tfds"
+    return folder, groups, splits, tmp_path / "tfds"
 
 
 def test_the_same_numbers_as_from_the_folder(made):
-    folder, groups, sides, where = made
+    folder, groups, splits, where = made
     got = read_tfds(f"gear@{where}", size=32)
     assert got.classes == folder.classes
     assert got.fingerprint == folder.fingerprint
@@ -71,10 +71,10 @@ def test_the_same_numbers_as_from_the_folder(made):
         (r.path, r.sha256, r.label) for r in folder.records
     ]
     assert [r.look for r in got.records] == [r.look for r in folder.records]
-    assert [r.side for r in got.records] == sides
+    assert [r.split for r in got.records] == splits
     assert near_duplicate_groups([replace(r, group=None) for r in got.records]) == groups
     assert near_duplicate_groups(got.records) == [r.group for r in got.records] == groups
-    assert assign_sides(got, groups, seed=99) == sides
+    assert assign_splits(got, groups, seed=99) == splits
     for size in (32, 20):
         for cache in ("user", None):
             assert np.array_equal(pixels(got, size, cache=cache), pixels(folder, size))
@@ -83,10 +83,10 @@ def test_the_same_numbers_as_from_the_folder(made):
 
 
 def test_named_splits_and_features_for_others(made):
-    folder, groups, sides, where = made
+    folder, groups, splits, where = made
     builder = tfds.builder_from_directory(where / "gear" / "1.0.0")
     counts = {name: split.num_examples for name, split in builder.info.splits.items()}
-    assert counts == Counter(sides)
+    assert counts == Counter(splits)
     assert builder.info.features["label"].names == list(folder.classes)
     rows = list(builder.as_data_source("test"))
     by_path = {r.path: (r, group) for r, group in zip(folder.records, groups, strict=True)}
@@ -201,7 +201,7 @@ def test_any_image_classification_set(tmp_path: Path):
     got = read_tfds(f"flowers@{where}", size=24)
     assert got.classes == ("tulip", "rose")
     assert got.ignored == ("split unlabelled",)
-    assert Counter(r.side for r in got.records) == {"train": 9, "val": 6, "test": 6}
+    assert Counter(r.split for r in got.records) == {"train": 9, "val": 6, "test": 6}
     assert got.records[0].path == "test/0000000"
     images = pixels(got, 24)
     assert images.shape == (21, 24, 24, 3)
@@ -214,17 +214,17 @@ def test_any_image_classification_set(tmp_path: Path):
 
 def test_a_set_with_a_training_split_only_is_split_like_a_folder(tmp_path: Path):
     got = read_tfds(f"flowers@{flowers(tmp_path, {'train': 40})}", size=16)
-    assert {r.side for r in got.records} == {None}
+    assert {r.split for r in got.records} == {None}
     groups = near_duplicate_groups(got.records)
-    sides = assign_sides(got, groups, seed=0)
-    assert set(sides) >= {"train", "val", "test"}
+    splits = assign_splits(got, groups, seed=0)
+    assert set(splits) >= {"train", "val", "test"}
 
 
 def test_a_set_without_validation_takes_it_from_train(tmp_path: Path):
     got = read_tfds(f"flowers@{flowers(tmp_path, {'train': 40, 'test': 10})}", size=16)
-    sides = assign_sides(got, near_duplicate_groups(got.records), seed=0)
-    assert Counter(sides)["test"] == 10
-    assert Counter(sides)["val"] > 0
+    splits = assign_splits(got, near_duplicate_groups(got.records), seed=0)
+    assert Counter(splits)["test"] == 10
+    assert Counter(splits)["val"] > 0
 
 
 def test_pictures_that_cannot_be_decoded_are_refused(tmp_path: Path, monkeypatch):

@@ -22,7 +22,7 @@ def fill(root: Path, *paths: str) -> Path:
 
 
 def found(root: Path) -> list[tuple[str, str, str | None]]:
-    return [(c.path, c.name, c.side) for c in list_pictures(root).candidates]
+    return [(c.path, c.name, c.split) for c in list_pictures(root).candidates]
 
 
 def test_class_folders_sorted_and_descended_into(tmp_path: Path):
@@ -40,7 +40,7 @@ def test_numbers_are_class_names_sorted_as_strings(tmp_path: Path):
     assert [name for _, name, _ in found(tmp_path)] == ["10", "2"]
 
 
-def test_sides_and_their_other_names(tmp_path: Path):
+def test_splits_and_their_other_names(tmp_path: Path):
     fill(tmp_path, "train/a/1", "valid/a/2", "validation/a/3", "val/b/4", "test/b/5", "notes.txt")
     assert found(tmp_path) == [
         ("test/b/5", "b", "test"),
@@ -64,9 +64,9 @@ def test_sides_and_their_other_names(tmp_path: Path):
         ("x_train", "X Validation", "tests"),
     ],
 )
-def test_sides_in_other_spellings(tmp_path: Path, train: str, val: str, test: str):
+def test_splits_in_other_spellings(tmp_path: Path, train: str, val: str, test: str):
     fill(tmp_path, f"{train}/a/1", f"{val}/a/2", f"{test}/b/3", f"{train}/labels.csv")
-    assert {(c.name, c.side) for c in list_pictures(tmp_path).candidates} == {
+    assert {(c.name, c.split) for c in list_pictures(tmp_path).candidates} == {
         ("a", "train"),
         ("a", "val"),
         ("b", "test"),
@@ -76,7 +76,7 @@ def test_sides_in_other_spellings(tmp_path: Path, train: str, val: str, test: st
 @pytest.mark.parametrize("name", ["trainval", "train_val", "TrainValid"])
 def test_pictures_for_training_and_validation_are_trained_on(tmp_path: Path, name: str):
     fill(tmp_path, f"{name}/a/1", "test/a/2")
-    assert {path: side for path, _, side in found(tmp_path)} == {
+    assert {path: split for path, _, split in found(tmp_path)} == {
         f"{name}/a/1": "train",
         "test/a/2": "test",
     }
@@ -96,10 +96,10 @@ def test_one_class_may_be_called_train(tmp_path: Path):
 @pytest.mark.parametrize(
     ("paths", "message"),
     [
-        (["train/a/1", "test/a/2", "boots/3"], r"sides \(test, train\) beside .* \(boots\)"),
-        (["Training/a/1", "boots/3.jpg"], r"sides \(Training\) beside another folder \(boots\)"),
-        (["train/a/1", "train/x.csv", "boots/3"], r"sides \(train\) beside another folder"),
-        (["train/a/1", "query/a/2", "gallery/a/3"], r"sides \(train\) beside .* \(gallery\)"),
+        (["train/a/1", "test/a/2", "boots/3"], r"splits \(test, train\) beside .* \(boots\)"),
+        (["Training/a/1", "boots/3.jpg"], r"splits \(Training\) beside another folder \(boots\)"),
+        (["train/a/1", "train/x.csv", "boots/3"], r"splits \(train\) beside another folder"),
+        (["train/a/1", "query/a/2", "gallery/a/3"], r"splits \(train\) beside .* \(gallery\)"),
         (["train/a/1", "test/2.jpg"], r"test: a split without class folders"),
         (["train/1.jpg", "test/2.jpg"], r"a split without class folders"),
         (["train/a/1", "eval/a/2"], r"eval: which split is that\? Name it train, val or test"),
@@ -162,7 +162,7 @@ def test_an_empty_class_folder_is_refused_and_no_class(tmp_path: Path, empty: st
     assert [(r.path, r.reason) for r in listing.refused] == [("gloves", reason), ("tents", reason)]
 
 
-def test_an_empty_class_folder_of_one_side_is_refused(tmp_path: Path):
+def test_an_empty_class_folder_of_one_split_is_refused(tmp_path: Path):
     fill(tmp_path, "train/boots/a.jpg", "train/axes/a.jpg", "test/boots/a.jpg")
     (tmp_path / "test/axes").mkdir()
     listing = list_pictures(tmp_path)
@@ -207,7 +207,7 @@ def test_names_that_differ_in_case_alone(tmp_path: Path, names: tuple[str, str])
         list_pictures(tmp_path)
 
 
-def test_case_is_compared_across_sides(tmp_path: Path):
+def test_case_is_compared_across_splits(tmp_path: Path):
     fill(tmp_path, "train/Boots/1", "train/axes/1", "test/boots/2", "test/axes/2")
     with pytest.raises(DataError, match="Boots and boots differ"):
         list_pictures(tmp_path)

@@ -9,7 +9,7 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
 from small_bundle import make_bundle
 
-from jaxgear.data.dataset import Side, some
+from jaxgear.data.dataset import Split, some
 from jaxgear.data.folder.read import Record
 from jaxgear.evaluation.no_gear import evidence, refusal
 from jaxgear.models.convnet import Conv, ConvNet, GlobalPool
@@ -28,11 +28,11 @@ NETWORKS = {
 }
 
 
-def side(count, seed, bright):
+def split(count, seed, bright):
     images = np.random.default_rng(seed).integers(0, 256, (count, 32, 32, 3), np.uint8)
     images[:, 8:24, 8:24, 0] = bright
     records = tuple(Record(f"{i}.png", f"{i:064x}", 0, None, 32, 32, b"") for i in range(count))
-    return Side(images, np.zeros(count, np.int32), records)
+    return Split(images, np.zeros(count, np.int32), records)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -45,7 +45,7 @@ def test_probabilities_stay_and_what_logits_share_tells_gear(name):
     assert bundle.program.head == head
     features = evidence.features_of(bundle.program, bundle.weights)
     gear, other, held_out, new = (
-        side(*a) for a in ((70, 0, 20), (40, 1, 240), (20, 2, 20), (30, 3, 240))
+        split(*a) for a in ((70, 0, 20), (40, 1, 240), (20, 2, 20), (30, 3, 240))
     )
     weights = evidence.with_evidence(
         bundle.weights, head, *(features(one.images) for one in (gear, other, held_out))
@@ -101,8 +101,8 @@ def test_other_outputs_are_left_alone():
     assert make_bundle(Scaled(), size=8).program.head is None
 
 
-def test_some_pictures_of_a_side():
-    whole = side(10, 0, 0)
+def test_some_pictures_of_a_split():
+    whole = split(10, 0, 0)
     few = some(whole, 4)
     assert [record.path for record in few.records] == ["0.png", "3.png", "6.png", "9.png"]
     np.testing.assert_array_equal(few.images, whole.images[[0, 3, 6, 9]])

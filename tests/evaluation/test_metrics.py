@@ -62,7 +62,7 @@ def test_wilson_interval_covers_what_it_says(n):
     """Exact, by sums over the binomial distribution: for each true share p, the probability that
     the interval has p in it. Over all p it is 0.95 on average; it is least where p is within a
     few hundredths of 0 or 1 (Brown, Cai and DasGupta 2001, section 3), and 0.92 where five
-    pictures or more are expected on both sides.
+    pictures or more are expected on both splits.
     """
     counts = np.arange(n + 1)
     low, high = np.array([metrics.wilson_interval(int(k), n) for k in counts]).T

@@ -166,7 +166,7 @@ def test_largest_losses_are_of_pictures_that_were_not_trained_on(run, data):
     misses = find(finished).misses
     losses = [miss.loss for miss in misses]
     assert losses == sorted(losses, reverse=True)
-    others = {*finished.side("val"), *finished.side("test")}
+    others = {*finished.split("val"), *finished.split("test")}
     assert {miss.picture for miss in misses} == others  # so few that all are shown
     bundle = Bundle.load(run)
     image = letterbox(load_rgb(data / misses[0].picture.path), bundle.size)
@@ -181,12 +181,12 @@ def test_largest_losses_are_of_pictures_that_were_not_trained_on(run, data):
     assert (misses[0].image != misses[0].overlay).any()
 
 
-def test_twins_are_counted_on_the_sides_that_the_run_gave_them(run):
+def test_twins_are_counted_on_the_splits_that_the_run_gave_them(run):
     finished = FinishedRun.read(run)
     twins = find(finished).twins
     assert (twins.groups, twins.straddling) == (12, 0)
     assert sum(twins.pictures.values()) == 24
-    assert twins.pictures["left_out"] == len(finished.side("left_out")) > 0
+    assert twins.pictures["left_out"] == len(finished.split("left_out")) > 0
     for members in twins.examples:
         names = sorted(Path(picture.path).stem for picture, _ in members)
         assert names[1] == f"twin{names[0]}"
@@ -194,12 +194,12 @@ def test_twins_are_counted_on_the_sides_that_the_run_gave_them(run):
 
 @pytest.fixture(scope="module")
 def strict(run, cache, tmp_path_factory):
-    """The run, with a model that takes some pictures for no gear; and those of its test side."""
+    """The run, with a model that takes some pictures for no gear; and those of its test split."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAXGEAR_CACHE", str(cache))
         folder = Path(shutil.copytree(run, tmp_path_factory.mktemp("strict") / "run"))
         bundle = Bundle.load(run)
-        root, test = Path(FinishedRun.read(run).config["data"]), FinishedRun.read(run).side("test")
+        root, test = Path(FinishedRun.read(run).config["data"]), FinishedRun.read(run).split("test")
         images = np.stack([letterbox(load_rgb(root / one.path), bundle.size) for one in test])
         scores = bundle.score(Predictor(bundle).logits(images))
         least = float(np.sort(scores)[3])
@@ -247,7 +247,7 @@ def test_pictures_that_moved_are_found_by_flag_and_hash(run, data, tmp_path, cap
     assert "data/gone" in line
     assert "--data FOLDER" in line
     assert find(FinishedRun.read(copy), str(there)).summary == expected
-    tested = FinishedRun.read(run).side("test")[0]
+    tested = FinishedRun.read(run).split("test")[0]
     shutil.rmtree(there)
     shutil.copytree(data, there)
     (there / tested.path).unlink()

@@ -50,7 +50,7 @@ def test_accuracies_are_those_of_the_pictures_one_by_one(run, whole):
     finished, bundle = FinishedRun.read(run), Bundle.load(run)
     measure = robustness.Measure(finished, bundle)
     found, n = measure.corruptions([1, 3, 5])
-    pictures = sorted(finished.side("test"), key=lambda one: one.sha256)
+    pictures = sorted(finished.split("test"), key=lambda one: one.sha256)
     assert n == len(pictures) >= 4
     root = whole[0].parents[1] / "photos"
     images = np.stack([letterbox(load_rgb(root / one.path), bundle.size) for one in pictures])
@@ -107,7 +107,7 @@ def test_a_folder_of_pictures_that_were_trained_on_is_said(run, whole, capsys):
     """In a line, in what is kept, and on the page."""
     assert call("report", run, "--set", f"same={whole[0].parents[1] / 'photos'}") == 0
     (line,) = (one for one in capsys.readouterr().err.splitlines() if one.startswith("note"))
-    assert line.startswith("note: same: 38 of 38 are in the data of this model; accuracy by side")
+    assert line.startswith("note: same: 38 of 38 are in the data of this model; accuracy by split")
     found = json.loads((run / "robustness.json").read_text())["sets"]
     counts = {name: one["n"] for name, one in found["same"]["by_side"].items()}
     assert sum(counts.values()) == 38
@@ -148,7 +148,7 @@ def test_another_run_stands_beside_it(run, tmp_path):
         picture["sha256"] = picture["sha256"][::-1]
     (other / "splits.json").write_text(json.dumps(splits))
     assert call("report", run, "--beside", other) == 0
-    assert "The test side of reference" in (run / "report.html").read_text()
+    assert "The test split of reference" in (run / "report.html").read_text()
 
 
 def test_what_is_of_another_model_or_damaged_is_not_shown(run):

@@ -7,7 +7,7 @@ import pytest
 from pictures import encoded, scene
 from small_bundle import make_bundle
 
-from jaxgear.data.dataset import Side
+from jaxgear.data.dataset import Split
 from jaxgear.evaluation.plots import figures as plots
 from jaxgear.evaluation.plots import tiles
 from jaxgear.prediction.predictor import Prediction
@@ -59,8 +59,8 @@ def test_of_nothing_there_is_no_grid():
 
 
 @pytest.mark.parametrize(("side", "words"), [("train", "training data"), ("test", "test data")])
-def test_a_picture_of_the_data_set_is_marked(picture, side, words):
-    marked = tiles.prediction_grid(BUNDLE, [prediction(picture, side=side)]).axes[0]
+def test_a_picture_of_the_data_set_is_marked(picture, split, words):
+    marked = tiles.prediction_grid(BUNDLE, [prediction(picture, split=split)]).axes[0]
     assert any(words in text for text in texts(marked))
 
 
@@ -83,8 +83,8 @@ def test_of_many_the_first_are_shown_and_the_title_says_so(picture):
 def test_test_pictures_that_are_refused_say_so():
     """Wrong ones first and marked; a low score is said of right and wrong ones alike."""
     logits = np.array([[4, 0, 0], [0, 3, 0], [0, 0, 1], [1, 0, 0]], np.float32)
-    side = Side(np.zeros((4, 16, 16, 3), np.uint8), np.array([0, 0, 2, 1], np.int32), ())
-    shown = tiles.test_tiles(dataclasses.replace(BUNDLE, accept_from=2.0), side, logits)
+    split = Split(np.zeros((4, 16, 16, 3), np.uint8), np.array([0, 0, 2, 1], np.int32), ())
+    shown = tiles.test_tiles(dataclasses.replace(BUNDLE, accept_from=2.0), split, logits)
     assert [(one.title, one.detail.rpartition(" ")[0]) for one in shown[:2]] == [
         ("axes", "taken for boots"), ("boots", "taken for axes")
     ]  # fmt: skip
@@ -92,7 +92,7 @@ def test_test_pictures_that_are_refused_say_so():
     assert not any(one.detail for one in shown[2:])
     assert [one.wrong for one in shown] == [True, True, False, False]
     assert ["refused" in one.warning for one in shown] == [False, True, False, True]
-    assert not any(one.warning for one in tiles.test_tiles(BUNDLE, side, logits))
+    assert not any(one.warning for one in tiles.test_tiles(BUNDLE, split, logits))
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 13])

@@ -47,7 +47,7 @@ def test_a_row_is_what_the_run_says_of_its_pictures_and_is_made_once(tmp_path, m
     (other,) = (tmp_path / "out/runs/regularised-head-3").iterdir()
     changed = {k for k, v in FinishedRun.read(other).config.items() if v != finished.config[k]}
     assert changed == {"weight_decay", "dropout", "out"}
-    val = finished.side("val")
+    val = finished.split("val")
     predictor = Predictor(bundle)
 
     def right(files, names):

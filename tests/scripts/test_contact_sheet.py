@@ -37,8 +37,8 @@ def test_a_page_shows_pictures_of_all_classes_and_their_objects(folder, tmp_path
     cells = pixels[:CELL].reshape(CELL, 2 * ACROSS, CELL, 3).swapaxes(0, 1)
     for place, colour in enumerate([(255, 0, 0), (0, 128, 0)] * 3):  # axes and boots in turn
         there, alone = cells[2 * place : 2 * place + 2]
-        for side in (there, alone):
-            assert (side[60, 60] == colour).all()
+        for split in (there, alone):
+            assert (split[60, 60] == colour).all()
         assert (there[110, 60] == 255).all()  # white there, magenta behind the object alone
         assert (alone[110, 60] == MAGENTA).all()
     assert (pixels[CELL:] == 255).all()  # six pictures are one row

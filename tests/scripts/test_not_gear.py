@@ -44,7 +44,7 @@ def logits(bundle, files):
 
 
 def test_figures_are_those_of_the_pictures(run, monkeypatch, capsys):
-    """Thresholds from the validation side and --choose; figures of the test side and --gear."""
+    """Thresholds from the validation split and --choose; figures of the test split and --gear."""
     root = run.parents[1]
     words = [run, "--gear", root / "more", "--choose", root / "choose"]
     assert call(monkeypatch, *words, "--not-gear", root / "scenes") == 0
@@ -55,9 +55,12 @@ def test_figures_are_those_of_the_pictures(run, monkeypatch, capsys):
     assert all(0 <= figure <= 1 for figures in found.values() for figure in figures)
 
     finished, bundle = FinishedRun.read(run), Bundle.load(run)
-    side = lambda name: [root / "photos" / one.path for one in finished.side(name)]  # noqa: E731
-    known = side("val") + sorted((root / "choose").iterdir())
-    gear, rest = side("test") + sorted((root / "more").iterdir()), list((root / "scenes").iterdir())
+    split = lambda name: [root / "photos" / one.path for one in finished.split(name)]  # noqa: E731
+    known = split("val") + sorted((root / "choose").iterdir())
+    gear, rest = (
+        split("test") + sorted((root / "more").iterdir()),
+        list((root / "scenes").iterdir()),
+    )
     for name, score in {
         "largest less mean logit": lambda z: z.max(axis=1) - z.mean(axis=1),
         "largest logit": lambda z: z.max(axis=1),

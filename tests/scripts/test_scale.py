@@ -46,5 +46,5 @@ def test_streamed_and_in_memory_do_the_same_work_with_backgrounds(tmp_path, monk
     prepare(drawn, out, size=32)
     words = [out, "--size", 32, "--seconds", 1, "--backgrounds", "drawn"]
     trained = run(monkeypatch, capsys, "train", *words)
-    assert 70 < trained["pictures"] < 100  # the training side of 120
+    assert 70 < trained["pictures"] < 100  # the training split of 120
     assert trained["rounds"] >= 3

@@ -105,13 +105,13 @@ def test_other_pictures_are_refused_by_name_or_recorded(tmp_path, dataset):
 
 def test_an_edited_training_picture_is_never_tested_on(dataset):
     described = dataset.describe()
-    index = dataset.sides.index("train")
-    moved = list(dataset.sides)
+    index = dataset.splits.index("train")
+    moved = list(dataset.splits)
     moved[index] = "test"  # what another hash may decide
-    changed = replace(edited(dataset, index), sides=tuple(moved))
+    changed = replace(edited(dataset, index), splits=tuple(moved))
     kept = keep_trained_out(described, changed)
-    assert kept.sides[index] == "left_out"
-    assert [a for a, b in zip(kept.sides, dataset.sides, strict=True) if a != b] == ["left_out"]
+    assert kept.splits[index] == "left_out"
+    assert [a for a, b in zip(kept.splits, dataset.splits, strict=True) if a != b] == ["left_out"]
 
 
 def test_an_interrupted_epoch_goes_on_where_it_was(tmp_path, dataset):

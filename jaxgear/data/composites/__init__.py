@@ -6,7 +6,7 @@ pasted images, for validation and for the threshold of no gear.
 
 from jaxgear.data.composites.bank import background_bank, photographs
 from jaxgear.data.composites.masks import cutout, with_masks
-from jaxgear.data.composites.pasted import and_pasted, program_sha256, scene_side
+from jaxgear.data.composites.pasted import and_pasted, program_sha256, scene_split
 
 __all__ = [
     "and_pasted",
@@ -14,6 +14,6 @@ __all__ = [
     "cutout",
     "photographs",
     "program_sha256",
-    "scene_side",
+    "scene_split",
     "with_masks",
 ]

@@ -15,7 +15,7 @@ from jaxtyping import Bool, UInt8
 from scipy import ndimage
 
 from jaxgear.cache import CacheChoice
-from jaxgear.data.dataset import Side
+from jaxgear.data.dataset import Split
 from jaxgear.data.folder import Folder, LazyPictures, MaskCache
 from jaxgear.data.images import letterbox, load_rgba
 
@@ -52,25 +52,25 @@ def cutout(rgba: UInt8[np.ndarray, "H W 4"]) -> UInt8[np.ndarray, "H W"]:
     return _soft(ground, below)
 
 
-def with_masks(side: Side, folder: Folder, *, cache: CacheChoice = "user") -> Side:
-    """`side` with the mask of each picture as a fourth channel, made when it is asked for.
+def with_masks(split: Split, folder: Folder, *, cache: CacheChoice = "user") -> Split:
+    """`split` with the mask of each picture as a fourth channel, made when it is asked for.
 
     Masks are letterboxed as their pixels are; the cache keeps them, as one takes longer to make
     than a picture to decode.
     """
-    size = side.images.shape[1]
+    size = split.images.shape[1]
     store = MaskCache(cache, size, VERSION, outside=folder.root)
 
     def one(row: int) -> UInt8[np.ndarray, "S S 4"]:
-        record = side.records[row]
+        record = split.records[row]
         key = folder.cache_key(record)
         mask = store.get(key)
         if mask is None:
             mask = letterboxed(cutout(load_rgba(folder.read(record), record.path)), size)
             store.put(key, mask)
-        return np.dstack([side.images[row], mask])
+        return np.dstack([split.images[row], mask])
 
-    return replace(side, images=LazyPictures((len(side.records), size, size, 4), one))
+    return replace(split, images=LazyPictures((len(split.records), size, size, 4), one))
 
 
 def letterboxed(mask: UInt8[np.ndarray, "H W"], size: int) -> UInt8[np.ndarray, "S S"]:

@@ -1,4 +1,4 @@
-"""Sides with pasted pictures in them: to validate on, and to know what is no gear.
+"""Splits with pasted pictures in them: to validate on, and to know what is no gear.
 
 The views of an epoch are made inside the training step (backgrounds.py); these are the same each
 time that they are asked for.
@@ -17,29 +17,29 @@ from jaxtyping import UInt8
 
 from jaxgear.data.augment import Augment, Bank, backgrounds, scenes
 from jaxgear.data.composites.masks import VERSION, with_masks
-from jaxgear.data.dataset import Side
+from jaxgear.data.dataset import Split
 from jaxgear.data.folder import Folder, LazyPictures, Record
 
 BATCH = 32
 KEPT = 2 * (os.cpu_count() or 1)  # batches of views: each thread of a stream may be in another
 
 
-def and_pasted(side: Side, folder: Folder, bank: Bank | None) -> Side:
-    """`side`, followed by each of its pictures once more, on a background, made when it is asked
-    for. Without a bank: `side`.
+def and_pasted(split: Split, folder: Folder, bank: Bank | None) -> Split:
+    """`split`, followed by each of its pictures once more, on a background, made when it is asked
+    for. Without a bank: `split`.
 
     A pasted picture's sha256 is of what it is made of: no picture is read for it.
     """
     if bank is None:
-        return side
-    count = len(side.records)
-    masked = with_masks(side, folder).images
+        return split
+    count = len(split.records)
+    masked = with_masks(split, folder).images
     augment = backgrounds(bank, probability=1.0)
     pasted = views(augment, masked)
     shape = jax.ShapeDtypeStruct((BATCH, *masked.shape[1:]), np.uint8)
     program = _view.trace(augment, jax.random.split(jax.random.key(0), BATCH), shape)
     recipe = hashlib.sha256(f"{VERSION} {program_sha256(program)} {count}".encode())
-    for record in side.records:  # objects of others are in a view as well
+    for record in split.records:  # objects of others are in a view as well
         recipe.update(record.sha256.encode())
     records = tuple(
         replace(
@@ -47,26 +47,26 @@ def and_pasted(side: Side, folder: Folder, bank: Bank | None) -> Side:
             path=f"{record.path} (pasted)",
             sha256=_sha256(recipe.digest() + number.to_bytes(8, "little")),
         )
-        for number, record in enumerate(side.records)
+        for number, record in enumerate(split.records)
     )
-    return Side(
+    return Split(
         LazyPictures(
             (2 * count, *pasted.shape[1:]),
-            lambda row: side.images[row] if row < count else pasted[row - count],
+            lambda row: split.images[row] if row < count else pasted[row - count],
         ),
-        np.concatenate([side.labels, side.labels]),
-        side.records + records,
+        np.concatenate([split.labels, split.labels]),
+        split.records + records,
     )
 
 
-def scene_side(bank: Bank, size: int, count: int, seed: int = 0) -> Side:
+def scene_split(bank: Bank, size: int, count: int, seed: int = 0) -> Split:
     """`count` pictures of backgrounds alone; their label, 0, means nothing."""
     images = views(scenes(bank), np.zeros((count, size, size, 3), np.uint8), seed)[:]
     records = tuple(
         Record(f"scene {number}", _sha256(image.tobytes()), 0, None, size, size, b"")
         for number, image in enumerate(images)
     )
-    return Side(images, np.zeros(count, np.int32), records)
+    return Split(images, np.zeros(count, np.int32), records)
 
 
 def views(

@@ -20,19 +20,19 @@ def conflicts(folder: Folder) -> tuple[Refused, ...]:
     """Byte-identical copies that contradict each other, as the records to drop and why.
 
     Copies in two classes: all of them, as nobody knows which class is right. Copies on two of the
-    folder's own sides: all but those on the side that is evaluated (test, then val).
+    folder's own splits: all but those on the split that is evaluated (test, then val).
     """
     copies = defaultdict(list)
     for record in folder.records:
         copies[record.sha256].append(record)
     found = []
     for same in copies.values():
-        best = max(same, key=lambda record: SPLITS.index(record.side or "train"))
+        best = max(same, key=lambda record: SPLITS.index(record.split or "train"))
         for record in same:
             other = next((o for o in same if o.label != record.label), None)
             where = "in another class"
-            if other is None and record.side != best.side:
-                other, where = best, "on another side"
+            if other is None and record.split != best.split:
+                other, where = best, "in another split"
             if other is not None:
                 found.append(
                     Refused(record.path, f"same bytes as {printable(other.path)}, {where}")

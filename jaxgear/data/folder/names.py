@@ -5,7 +5,8 @@ import unicodedata
 from collections.abc import Iterable
 
 SPLITS = ("train", "val", "test")
-LEFT_OUT = "left_out"  # of all splits
+LEFT_OUT = "left_out"
+ALL = (*SPLITS, LEFT_OUT)
 
 _SPLIT_WORDS = {
     **dict.fromkeys(("train", "training", "trn", "tr"), "train"),

@@ -34,7 +34,7 @@ class Record:
     path: str  # POSIX, relative to the data folder, spelt as on disk
     sha256: str  # of the file's bytes, hex
     label: int  # index into `Folder.classes`
-    side: str | None  # "train", "val" or "test" where the folder has sides, else None
+    split: str | None  # "train", "val" or "test" where the folder has splits, else None
     height: int
     width: int
     look: bytes  # descriptor for near-duplicates (`looks.describe`)
@@ -126,7 +126,7 @@ def assemble(
         else:
             sha256, *rest = result
             label = labels[candidate.name]
-            records.append(Record(candidate.path, sha256, label, candidate.side, *rest))
+            records.append(Record(candidate.path, sha256, label, candidate.split, *rest))
     return Folder(
         root=root,
         classes=classes,

@@ -1,4 +1,4 @@
-"""Which files of a data folder are meant as pictures, of which class and side; opens none."""
+"""Which files of a data folder are meant as pictures, of which class and split; opens none."""
 
 import contextlib
 import os
@@ -26,7 +26,7 @@ class Candidate:
 
     path: str  # POSIX, relative to the data folder
     name: str  # of its class, NFC
-    side: str | None  # "train", "val", "test", or None where the folder has no sides
+    split: str | None  # "train", "val", "test", or None where the folder has no splits
 
 
 @dataclass
@@ -40,10 +40,10 @@ class Listing:
 
 
 def list_pictures(root: Path) -> Listing:
-    """Walks `root/<class>/**`, or `root/{train,val,test}/<class>/**` whose sides are then kept.
+    """Walks `root/<class>/**`, or `root/{train,val,test}/<class>/**` whose splits are then kept.
 
     A class is a first-level folder; folders below it are only descended into. Other spellings of
-    the sides are taken too (`names.split_of`). An empty class folder is refused, and no class.
+    the splits are taken too (`names.split_of`). An empty class folder is refused, and no class.
     Symbolic links are followed, each real folder once a class, so loops end. Everything is in
     `stable_key` order.
 
@@ -53,13 +53,13 @@ def list_pictures(root: Path) -> Listing:
     """
     listing = Listing()
     folders = _class_folders(root, "", listing)
-    sides = _sides(root, folders)
+    splits = _splits(root, folders)
     for folder in folders:
-        if not sides:
+        if not splits:
             _walk_class(root, folder, folder, None, listing)
             continue
         for name in _class_folders(root, folder + "/", listing):
-            _walk_class(root, f"{folder}/{name}", name, sides[folder], listing)
+            _walk_class(root, f"{folder}/{name}", name, splits[folder], listing)
     _check_names(root, listing)
     listing.candidates.sort(key=lambda candidate: stable_key(candidate.path))
     listing.refused.sort(key=lambda refused: stable_key(refused.path))
@@ -81,18 +81,18 @@ def list_files(folder: Path) -> tuple[list[str], list[Refused]]:
     return files, sorted(listing.refused, key=lambda refused: stable_key(refused.path))
 
 
-def _sides(root: Path, folders: list[str]) -> dict[str, str]:
-    """The side of each of the first-level `folders`; empty where they are classes.
+def _splits(root: Path, folders: list[str]) -> dict[str, str]:
+    """The split of each of the first-level `folders`; empty where they are classes.
 
     Raises:
         DataError: some are named like splits, and which pictures are of which split is not clear.
     """
     inside = {name: _names_in(root / name) for name in folders}
-    named = {name: side for name in folders if (side := split_of(name)) is not None}
+    named = {name: split for name in folders if (split := split_of(name)) is not None}
     if named and len(named) == len(folders):
-        for name, side in named.items():
+        for name, split in named.items():
             classes, files = inside[name]
-            if not side:
+            if not split:
                 raise DataError(f"{root / name}: which split is that? Name it train, val or test")
             if files and not classes:
                 raise DataError(
@@ -109,11 +109,11 @@ def _sides(root: Path, folders: list[str]) -> dict[str, str]:
     if mixed:
         other = next(name for name in folders if name not in mixed)
         raise DataError(
-            f"{root}: holds sides ({', '.join(mixed)}) beside another folder ({other}); move the "
-            "class folders into the sides (train, val, test), or rename the classes"
+            f"{root}: holds splits ({', '.join(mixed)}) beside another folder ({other}); move the "
+            "class folders into the splits (train, val, test), or rename the classes"
         )
     for name in folders:
-        within = {side: below for below in inside[name][0] if (side := split_of(below))}
+        within = {split: below for below in inside[name][0] if (split := split_of(below))}
         if "train" in within and len(within) > 1:
             raise DataError(
                 f"{root / name}: holds the splits {', '.join(sorted(within.values()))}; expected "
@@ -153,11 +153,11 @@ def _class_folders(root: Path, prefix: str, listing: Listing) -> list[str]:
     return names
 
 
-def _walk_class(root: Path, folder: str, name: str, side: str | None, listing: Listing) -> None:
+def _walk_class(root: Path, folder: str, name: str, split: str | None, listing: Listing) -> None:
     name = unicodedata.normalize("NFC", name)
     before, ignored = len(listing.candidates) + len(listing.refused), len(listing.ignored)
     for path in _files_below(root, folder, {_identity(root)}, listing):
-        listing.candidates.append(Candidate(path, name, side))
+        listing.candidates.append(Candidate(path, name, split))
     if len(listing.candidates) + len(listing.refused) == before:
         if folder in listing.ignored[ignored:]:  # it leads back to the root: told once
             listing.ignored.remove(folder)

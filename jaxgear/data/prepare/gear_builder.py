@@ -1,4 +1,4 @@
-"""The TFDS side of writing: what a prepared set holds, and a builder for people who use TFDS."""
+"""The TFDS half of writing: what a prepared set holds, and a builder for people who use TFDS."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ FORMAT = "array_record"  # the one that TFDS reads and writes without TensorFlow
 
 _DESCRIPTION = """Photographs checked, grouped by likeness and split by jaxgear: no two pictures \
 that look alike are on two of train, val and test. The split left_out has near-duplicates of \
-pictures of other sides."""
+pictures of other splits."""
 _CITATION = """@misc{jaxgear,
   title = {jaxgear: photographs of outdoor gear, classified with JAX},
   note = {pictures checked, grouped and split by `python -m jaxgear prepare`},
@@ -121,12 +121,14 @@ class Gear(tfds.core.GeneratorBasedBuilder):
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
         dataset = open_dataset(str(dl_manager.manual_dir), size=32, seed=0, say=lambda line: None)
         self.info.features["label"].names = list(dataset.classes)
-        return {side: self._generate_examples(dataset, side) for side in sorted(set(dataset.sides))}
+        return {
+            split: self._generate_examples(dataset, split) for split in sorted(set(dataset.splits))
+        }
 
-    def _generate_examples(self, dataset: Any, side: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        rows = zip(dataset.folder.records, dataset.groups, dataset.sides, strict=True)
+    def _generate_examples(self, dataset: Any, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        rows = zip(dataset.folder.records, dataset.groups, dataset.splits, strict=True)
         for record, group, own in rows:
-            if own == side:
+            if own == split:
                 data = portable(dataset.folder.read(record), record.path)
                 yield (
                     record.path,

@@ -1,7 +1,7 @@
 """A folder of pictures, checked and split, as a TensorFlow Datasets set that grows with it.
 
 Pictures are decoded once in their life: by a process each (`staging`), before it is known on which
-side they are. What the version before has, and what a run that was killed has left, is taken as it
+split they are. What the version before has, and what a run that was killed has left, is taken as it
 is. `versions` then writes the shards.
 """
 

@@ -94,9 +94,9 @@ def write_version(
             is not worth sending to others.
     """
     records = {
-        record.path: replace(record, side=side, group=group)
-        for record, side, group in zip(
-            dataset.folder.records, dataset.sides, dataset.groups, strict=True
+        record.path: replace(record, split=split, group=group)
+        for record, split, group in zip(
+            dataset.folder.records, dataset.splits, dataset.groups, strict=True
         )
     }
     same = before is not None and before.metadata["recipe"] == metadata["recipe"]
@@ -136,10 +136,10 @@ def _write_shards(
     """All shards of a version, those that are kept first in each split."""
     shards: list[Shard] = []
     jobs: list[_Job] = []
-    for split in sorted({shard.split for shard in kept} | {str(r.side) for r in new}):
+    for split in sorted({shard.split for shard in kept} | {str(r.split) for r in new}):
         old = [shard for shard in kept if shard.split == split]
         # By hash: in an order that has nothing to do with classes, for those who read in order.
-        own = sorted((r for r in new if r.side == split), key=lambda r: (r.sha256, r.path))
+        own = sorted((r for r in new if r.split == split), key=lambda r: (r.sha256, r.path))
         parts = list(_parts(own, pictures))
         count = len(old) + len(parts)
         for index, shard in enumerate(old):
@@ -199,7 +199,7 @@ def _changes(before: TfdsFolder | None, records: dict[str, Record]) -> str:
         "added": len(records) - len(both),
         "gone": len(old) - len(both),
         "edited": sum(a.sha256 != b.sha256 for a, b in both),
-        "on another side": sum(a.sha256 == b.sha256 and a.side != b.side for a, b in both),
+        "in another split": sum(a.sha256 == b.sha256 and a.split != b.split for a, b in both),
     }
     return "; pictures " + ", ".join(f"{count} {what}" for what, count in counts.items() if count)
 

@@ -1,8 +1,8 @@
-"""A train/validation/test split in which no group of pictures straddles two sides.
+"""A train/validation/test split in which no group of pictures straddles two parts.
 
 The split is a pure function of the pictures' hashes and a seed and has no memory: a picture's own
-side is a threshold on a hash of (seed, its bytes), so pictures that are added later never move an
-old one to another side.
+split is a threshold on a hash of (seed, its bytes), so pictures that are added later never move an
+old one to another split.
 """
 
 import hashlib
@@ -22,13 +22,13 @@ _NAMED = 10  # classes in an error
 def split_folder(
     folder: Folder, *, seed: int, group_by: str = NEAR_DUPLICATES
 ) -> tuple[list[str], list[str]]:
-    """The group and the side of each record (`groups_of`, `assign_sides`)."""
+    """The group and the split of each record (`groups_of`, `assign_splits`)."""
     groups = groups_of(folder.records, group_by)
     whole = group_by not in (NEAR_DUPLICATES, FILE)
-    return groups, assign_sides(folder, groups, seed=seed, whole=whole)
+    return groups, assign_splits(folder, groups, seed=seed, whole=whole)
 
 
-def assign_sides(
+def assign_splits(
     folder: Folder,
     groups: Sequence[str],
     *,
@@ -36,17 +36,17 @@ def assign_sides(
     fractions: tuple[float, float, float] = (0.70, 0.15, 0.15),
     whole: bool = False,
 ) -> list[str]:
-    """A side for each record: "train", "val", "test" or "left_out".
+    """A split for each record: "train", "val", "test" or "left_out".
 
-    Where the members of a group have different sides of their own, those on the commonest side
+    Where the members of a group have different splits of their own, those in the commonest split
     (of equals, the first of test, val, train) keep theirs and the others are left out: no near-twin
     of a test picture is trained on. The price of having no memory is that of nearly half of the
     pairs of twins one is left out; a new twin may make an old picture left out, but never moves it
-    to another side.
+    to another split.
 
     Classes are stratified in expectation only, as each picture is drawn by itself. A class with a
-    side that came out empty gets it filled with the groups whose hash is nearest to the threshold;
-    only in such a tiny class may a picture change sides when the class grows.
+    split that came out empty gets it filled with the groups whose hash is nearest to the threshold;
+    only in such a tiny class may a picture change splits when the class grows.
 
     Sides that the folder itself has are kept. Where it has "train" but no "val" or no "test", the
     missing ones are taken from "train" in the same way.
@@ -56,29 +56,29 @@ def assign_sides(
         groups: of each record (`groups_of`).
         seed: another seed, another split.
         fractions: of train, val and test; positive, sum 1.
-        whole: a group's side is drawn by its name, so that none of its members is left out. For
+        whole: a group's split is drawn by its name, so that none of its members is left out. For
             large groups: of 30 frames of an object nearly a third would be.
 
     Raises:
-        DataError: a class with fewer groups than sides to fill; sides without "train", or without
+        DataError: a class with fewer groups than splits to fill; splits without "train", or without
             training pictures of a class.
         UsageError: fractions that are not as above.
     """
     if not all(f > 0 for f in fractions) or not math.isclose(sum(fractions), 1, abs_tol=1e-6):
         raise UsageError(f"fractions {fractions}: train, val and test must be positive with sum 1")
     share = dict(zip(SPLITS, fractions, strict=True))
-    given = {record.side for record in folder.records} - {None}
+    given = {record.split for record in folder.records} - {None}
     if given and "train" not in given:
-        raise DataError(f"{folder.root}: has the sides {', '.join(sorted(given))} but no train")
+        raise DataError(f"{folder.root}: has the splits {', '.join(sorted(given))} but no train")
     if names := missing_classes(folder).get("train"):
         raise DataError(f"{folder.root}: no training pictures of {untrained(folder, names)}")
-    fill = [side for side in ("test", "val", "train") if side not in given or side == "train"]
-    sides = [record.side or "train" for record in folder.records]
-    pool = [index for index, side in enumerate(sides) if side == "train"]
+    fill = [split for split in ("test", "val", "train") if split not in given or split == "train"]
+    splits = [record.split or "train" for record in folder.records]
+    pool = [index for index, split in enumerate(splits) if split == "train"]
     if fill == ["train"]:
-        return sides
-    total = sum(share[side] for side in fill)
-    edges = [sum(share[side] for side in fill[: k + 1]) / total for k in range(len(fill) - 1)]
+        return splits
+    total = sum(share[split] for split in fill)
+    edges = [sum(share[split] for split in fill[: k + 1]) / total for k in range(len(fill) - 1)]
 
     position = {i: _position(seed, groups[i] if whole else folder.records[i].sha256) for i in pool}
     own = {i: sum(position[i] >= edge for edge in edges) for i in pool}  # index into `fill`
@@ -90,21 +90,21 @@ def assign_sides(
     first: dict[str, float] = {}
     for i in kept:
         first[groups[i]] = min(position[i], first.get(groups[i], 1.0))
-    placed = _fill_empty_sides(folder, [(i, groups[i]) for i in kept], first, natural, len(fill))
+    placed = _fill_empty_splits(folder, [(i, groups[i]) for i in kept], first, natural, len(fill))
     for i in pool:
-        sides[i] = LEFT_OUT
+        splits[i] = LEFT_OUT
     for i in kept:
-        sides[i] = fill[placed[groups[i]]]
-    return sides
+        splits[i] = fill[placed[groups[i]]]
+    return splits
 
 
 def missing_classes(folder: Folder) -> dict[str, list[str]]:
-    """For each of the sides that the folder itself has, the classes without a picture there."""
-    present = {(record.side, record.label) for record in folder.records}
+    """For each of the splits that the folder itself has, the classes without a picture there."""
+    present = {(record.split, record.label) for record in folder.records}
     return {
-        side: [n for label, n in enumerate(folder.classes) if (side, label) not in present]
-        for side in SPLITS
-        if any(side == given for given, _ in present)
+        split: [n for label, n in enumerate(folder.classes) if (split, label) not in present]
+        for split in SPLITS
+        if any(split == given for given, _ in present)
     }
 
 
@@ -118,22 +118,22 @@ def untrained(folder: Folder, names: Sequence[str]) -> str:
 
 
 def twins_across(
-    records: Sequence[Record], groups: Sequence[str], sides: Sequence[str]
+    records: Sequence[Record], groups: Sequence[str], splits: Sequence[str]
 ) -> list[tuple[Record, Record]]:
-    """Near-duplicates that a folder's own sides keep apart, as (in train or val, evaluated twin).
+    """Near-duplicates that a folder's own splits keep apart, as (in train or val, evaluated twin).
 
-    One pair for each picture that has a twin on a later side of train, val, test.
+    One pair for each picture that has a twin in a later split of train, val, test.
     """
     best: dict[str, int] = {}
-    for index, (group, side) in enumerate(zip(groups, sides, strict=True)):
-        if side == LEFT_OUT:
+    for index, (group, split) in enumerate(zip(groups, splits, strict=True)):
+        if split == LEFT_OUT:
             continue
-        if SPLITS.index(side) > SPLITS.index(sides[best.setdefault(group, index)]):
+        if SPLITS.index(split) > SPLITS.index(splits[best.setdefault(group, index)]):
             best[group] = index
     return [
         (record, records[best[group]])
-        for record, group, side in zip(records, groups, sides, strict=True)
-        if side != LEFT_OUT and side != sides[best[group]]
+        for record, group, split in zip(records, groups, splits, strict=True)
+        if split != LEFT_OUT and split != splits[best[group]]
     ]
 
 
@@ -151,17 +151,17 @@ def twins_in_two_classes(
     return [(record, other) for record, other in pairs if record.label != other.label]
 
 
-def _fill_empty_sides(
+def _fill_empty_splits(
     folder: Folder,
     kept: list[tuple[int, str]],
     first: dict[str, float],
     natural: dict[str, int],
     count: int,
 ) -> dict[str, int]:
-    """Sides by group (0 to count - 1) such that each class is on every one of `count` sides.
+    """Splits by group (0 to count - 1) such that each class is in every one of `count` splits.
 
-    Sorted by hash, the groups of a class lie on the sides in order, so an empty side is filled by
-    moving the boundary next to it by one; classes that are on every side stay as they are.
+    Sorted by hash, the groups of a class lie in the splits in order, so an empty split is filled by
+    moving the boundary next to it by one; classes that are in every split stay as they are.
     """
     of_class = defaultdict(set)
     for i, group in kept:
@@ -173,19 +173,19 @@ def _fill_empty_sides(
             pictures = sum(record.label == label for record in folder.records)
             raise DataError(
                 f"{folder.root}: class {name} has {pictures} pictures to split in {len(found)} "
-                f"groups, and at least {count} groups are needed, one for each side (pictures that "
+                f"groups, and at least {count} groups are needed, one for each split (pictures that "
                 "look alike are one group, unless --group-by says otherwise); add other pictures, "
                 "or put them in train, val and test folders, or group by something else: "
                 "--group-by file, folder, or a pattern in names"
             )
         start = 0
-        for side in range(count):
-            boundary = sum(natural[group] <= side for group in found)
-            after = count - 1 - side  # sides still to be filled, with at least one group each
+        for split in range(count):
+            boundary = sum(natural[group] <= split for group in found)
+            after = count - 1 - split  # splits still to be filled, with at least one group each
             stop = min(max(boundary, start + 1), len(found) - after)
             for group in found[start:stop]:
-                if side != natural[group]:
-                    placed[group] = side
+                if split != natural[group]:
+                    placed[group] = split
             start = stop
     for label, name in enumerate(folder.classes):
         if len({placed[group] for group in of_class[label]}) < count:
@@ -196,9 +196,9 @@ def _fill_empty_sides(
     return placed
 
 
-def _commonest(sides: list[int]) -> int:
+def _commonest(splits: list[int]) -> int:
     """The most frequent of indices into test, val, train; of equals the smallest."""
-    return max(sorted(set(sides)), key=sides.count)
+    return max(sorted(set(splits)), key=splits.count)
 
 
 def _position(seed: int, sha256: str) -> float:

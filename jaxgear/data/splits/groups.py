@@ -1,4 +1,4 @@
-"""Groups of pictures that must not be on two sides of a split."""
+"""Groups of pictures that must not be in two splits."""
 
 import re
 from collections.abc import Sequence

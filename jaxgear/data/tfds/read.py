@@ -71,10 +71,10 @@ def read_tfds(
 ) -> TfdsFolder:
     """Reads a prepared set like a folder.
 
-    Sets by `prepare` give the records (path, sha256, label, side, group) and the fingerprint of the
+    Sets by `prepare` give the records (path, sha256, label, split, group) and the fingerprint of the
     folder that they were made from, and no picture of them is decoded now. Of other image
     classification sets each picture is decoded once, checked and cached; the splits train, test and
-    validation are sides; if there is only train, the records have none and are split like a
+    validation are splits; if there is only train, the records have none and are split like a
     folder's. Their paths are `<split>/<index>`.
 
     Args:
@@ -161,7 +161,7 @@ def _by_decoding(folder: TfdsFolder, label: str, store: PictureCache) -> TfdsFol
             path=path,
             sha256=row["sha256"].decode() if ours else sha256,
             label=int(row[label]),
-            side=our_split(split) if has_splits else None,
+            split=our_split(split) if has_splits else None,
             height=entry.height,
             width=entry.width,
             look=entry.look,

@@ -79,7 +79,7 @@ def _check_features(root: Path) -> None:
 
 
 def sources_of(builder: tfds.core.DatasetBuilder, image: str) -> dict[str, Any]:
-    """The rows of each split that is a side, with pictures left encoded."""
+    """The rows of each split that is one of ours, with pictures left encoded."""
     decoders = {image: tfds.decode.SkipDecoding()}
     try:
         return {

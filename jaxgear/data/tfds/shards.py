@@ -35,7 +35,7 @@ class Shard:
     """One array_record file."""
 
     path: Path
-    split: str  # also the side of its records
+    split: str  # also the split of its records
     records: tuple[Record, ...]
     stored: tuple[str, ...]  # sha256 (hex) of the bytes of each picture in it
     sums: tuple[str, str]  # sha256 (hex) of the shard and of its table
@@ -162,7 +162,7 @@ def _rows(
             path=path,
             sha256=sha256,
             label=number,
-            side=split,
+            split=split,
             height=height,
             width=breadth,
             look=looks[row * width : (row + 1) * width],

@@ -15,9 +15,9 @@ PIXELS = 240
 
 
 def pairs(folder: Folder, groups: Sequence[str]) -> list[tuple[Record, Record]]:
-    """Two pictures of each group of several: of different classes or sides where it has them.
+    """Two pictures of each group of several: of different classes or splits where it has them.
 
-    Pairs of different classes come first, then those of different sides, then the rest.
+    Pairs of different classes come first, then those of different splits, then the rest.
     """
     members = defaultdict(list)
     for record, group in zip(folder.records, groups, strict=True):
@@ -30,7 +30,7 @@ def pairs(folder: Folder, groups: Sequence[str]) -> list[tuple[Record, Record]]:
 
 
 def _differ(a: Record, b: Record) -> tuple[bool, bool]:
-    return a.label != b.label, a.side != b.side
+    return a.label != b.label, a.split != b.split
 
 
 def contact_sheet(folder: Folder, groups: Sequence[str]) -> plots.Figure | None:
@@ -48,8 +48,8 @@ def contact_sheet(folder: Folder, groups: Sequence[str]) -> plots.Figure | None:
         images = list(pool.map(lambda one: letterbox(folder.load(one), PIXELS), records))
     tiles = []
     for number, (record, image) in enumerate(zip(records, images, strict=True)):
-        classes, sides = _differ(*shown[number // 2])
-        warning = "another class" if classes else "another side" if sides else ""
+        classes, splits = _differ(*shown[number // 2])
+        warning = "another class" if classes else "another split" if splits else ""
         name = printable(record.path)
         label = folder.classes[record.label]
         tiles.append(plots.Tile(image, f"{number // 2 + 1}", label, name, warning, bool(warning)))

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxgear.bundle import Bundle
-from jaxgear.data.dataset import Side
+from jaxgear.data.dataset import Split
 from jaxgear.data.images import ImageError, letterbox, load_rgb
 from jaxgear.evaluation.plots import figures as plots
 from jaxgear.prediction import NONE, Prediction
@@ -70,37 +70,37 @@ def _tile(one: Prediction, classes: Sequence[str]) -> plots.Tile:
     best, *others = np.argsort(-one.probs, kind="stable")
     if one.refused:
         title, second = NONE, f"no gear; most like {_words(classes[best])}"
-        return plots.Tile(image, title, second, name, _SEEN.get(one.side, ""))
+        return plots.Tile(image, title, second, name, _SEEN.get(one.split, ""))
     second = f"then {_words(classes[others[0]])} {one.probs[others[0]]:.2f}" if others else ""
     return plots.Tile(
         image,
         f"{_words(classes[best])} {one.probs[best]:.2f}",
         second,
         name,
-        _SEEN.get(one.side, ""),
+        _SEEN.get(one.split, ""),
     )
 
 
-def test_tiles(bundle: Bundle, side: Side, logits: Float[np.ndarray, "N K"]) -> list[plots.Tile]:
+def test_tiles(bundle: Bundle, split: Split, logits: Float[np.ndarray, "N K"]) -> list[plots.Tile]:
     """Wrong pictures first, most confident ahead, then right ones of every class in turn. Those
     that the model takes for no gear say so below.
     """
     probs, scores = bundle.probs(logits), bundle.score(logits)
     predicted, sure = probs.argmax(axis=1), probs.max(axis=1)
-    wrong = np.flatnonzero(predicted != side.labels)
+    wrong = np.flatnonzero(predicted != split.labels)
     wrong = wrong[np.argsort(-sure[wrong])][: TESTED // 2]
-    right = np.flatnonzero(predicted == side.labels)
-    right = right[np.argsort(side.labels[right], kind="stable")]
-    of_class = side.labels[right]
+    right = np.flatnonzero(predicted == split.labels)
+    right = right[np.argsort(split.labels[right], kind="stable")]
+    of_class = split.labels[right]
     place = np.arange(len(right)) - np.searchsorted(of_class, of_class)  # within its class
     right = right[np.lexsort((of_class, place))][: TESTED - len(wrong)]
     names = [_words(name) for name in bundle.classes]
     return [
         plots.Tile(
-            side.images[i],
-            *_verdict(names[side.labels[i]], names[predicted[i]], sure[i]),
+            split.images[i],
+            *_verdict(names[split.labels[i]], names[predicted[i]], sure[i]),
             warning=_REFUSED if bundle.refuses(scores[i]) else "",
-            wrong=bool(predicted[i] != side.labels[i]),
+            wrong=bool(predicted[i] != split.labels[i]),
         )
         for i in (*wrong, *right)
     ]

@@ -63,7 +63,7 @@ class Refusals:
 
 @dataclasses.dataclass(frozen=True)
 class Calibration:
-    """Of the test side: bins and expected calibration error without and with the temperature."""
+    """Of the test split: bins and expected calibration error without and with the temperature."""
 
     temperature: float
     before: list[calibration.Bin]
@@ -86,7 +86,7 @@ class Findings:
 
 
 def find(run: FinishedRun, source: str | None = None) -> Findings:
-    """Predicts the validation and test sides of `splits.json` with the run's bundle.
+    """Predicts the validation and test splits of `splits.json` with the run's bundle.
 
     `source` overrides where the run's config says that the pictures are.
 
@@ -96,7 +96,7 @@ def find(run: FinishedRun, source: str | None = None) -> Findings:
     """
     bundle = Bundle.load(run.path)
     folder = open_source(run, source, bundle.size)
-    val, test = run.side("val"), run.side("test")
+    val, test = run.split("val"), run.split("test")
     pictures = val + test
     used = only(folder, run, pictures, source)
     images = pixels(used, bundle.size)

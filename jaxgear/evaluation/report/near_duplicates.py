@@ -1,4 +1,4 @@
-"""Near-duplicates among the pictures of a finished run, and on which sides the split put them."""
+"""Near-duplicates among the pictures of a finished run, and in which splits the split put them."""
 
 import collections
 import dataclasses
@@ -7,8 +7,9 @@ import numpy as np
 from jaxtyping import UInt8
 
 from jaxgear.data.folder import Folder
+from jaxgear.data.folder.names import ALL
 from jaxgear.data.images import letterbox
-from jaxgear.evaluation.finished import SIDES, FinishedRun, SplitRow
+from jaxgear.evaluation.finished import FinishedRun, SplitRow
 
 GROUPS, MEMBERS = 8, 6  # groups that are shown, and pictures of each
 THUMBNAIL = 192  # pixels
@@ -16,10 +17,10 @@ THUMBNAIL = 192  # pixels
 
 @dataclasses.dataclass(frozen=True)
 class Twins:
-    """Near-duplicates, and on which sides the split put them."""
+    """Near-duplicates, and in which splits the split put them."""
 
     groups: int  # with more than one picture
-    pictures: dict[str, int]  # in such groups, by side
+    pictures: dict[str, int]  # in such groups, by split
     straddling: int  # groups with pictures on two of train, val and test: 0, or the split is wrong
     examples: list[list[tuple[SplitRow, UInt8[np.ndarray, "T T 3"]]]]
 
@@ -32,8 +33,8 @@ def find_twins(run: FinishedRun, folder: Folder) -> Twins:
         members[picture.group].append(picture)
     groups = [found for found in members.values() if len(found) > 1]
     groups.sort(key=_telling)
-    sides = collections.Counter(picture.side for found in groups for picture in found)
-    kept = [{picture.side for picture in found} - {"left_out"} for found in groups]
+    splits = collections.Counter(picture.split for found in groups for picture in found)
+    kept = [{picture.split for picture in found} - {"left_out"} for found in groups]
     examples = [
         [
             (picture, letterbox(folder.load(records[picture.sha256]), THUMBNAIL))
@@ -44,7 +45,7 @@ def find_twins(run: FinishedRun, folder: Folder) -> Twins:
     ]
     return Twins(
         groups=len(groups),
-        pictures={side: sides[side] for side in SIDES},
+        pictures={split: splits[split] for split in ALL},
         straddling=sum(len(found) > 1 for found in kept),
         examples=[shown for shown in examples if shown],
     )
@@ -52,5 +53,5 @@ def find_twins(run: FinishedRun, folder: Folder) -> Twins:
 
 def _telling(group: list[SplitRow]) -> tuple:
     """Sorts groups that are tested on ahead, and among them those that were cut, and large ones."""
-    sides = {picture.side for picture in group}
-    return not sides & {"val", "test"}, -len(sides), -len(group), group[0].path
+    splits = {picture.split for picture in group}
+    return not splits & {"val", "test"}, -len(splits), -len(group), group[0].path

@@ -2,13 +2,14 @@
 
 from collections import Counter
 
-from jaxgear.evaluation.finished import SIDES, FinishedRun
+from jaxgear.data.folder.names import ALL
+from jaxgear.evaluation.finished import FinishedRun
 from jaxgear.evaluation.no_gear.refusal import ACCEPTS_ALL
 from jaxgear.evaluation.report import page
 from jaxgear.evaluation.report.findings import Findings, Shown
 from jaxgear.evaluation.report.near_duplicates import Twins
 
-_SIDE_NAMES = {"train": "training", "val": "validation", "test": "test", "left_out": "left out"}
+_SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test", "left_out": "left out"}
 
 
 def losses(found: Findings) -> str:
@@ -65,40 +66,40 @@ def _cards(shown: list[Shown]) -> str:
         cards += (
             f'<li><figure><div class="row">{images}</div><figcaption>'
             f"<strong{' class=amiss' if wrong or one.refused else ''}>{page.text(verdict)}</strong>"
-            f"{page.text(picture.path)} ({_SIDE_NAMES[picture.side]}, loss {one.loss:.2f})"
+            f"{page.text(picture.path)} ({_SPLIT_NAMES[picture.split]}, loss {one.loss:.2f})"
             "</figcaption></figure></li>\n"
         )
     return f'<ul class="cards">{cards}</ul>'
 
 
-def sides(run: FinishedRun, twins: Twins) -> str:
-    """How many pictures are on which side, and how near-duplicates were kept apart."""
-    counts = Counter((picture.name, picture.side) for picture in run.pictures)
-    rows = [[name, *(str(counts[name, side]) for side in SIDES)] for name in run.classes]
-    totals = Counter(picture.side for picture in run.pictures)
-    rows.append(["all", *(str(totals[side]) for side in SIDES)])
+def splits(run: FinishedRun, twins: Twins) -> str:
+    """How many pictures are in which split, and how near-duplicates were kept apart."""
+    counts = Counter((picture.name, picture.split) for picture in run.pictures)
+    rows = [[name, *(str(counts[name, split]) for split in ALL)] for name in run.classes]
+    totals = Counter(picture.split for picture in run.pictures)
+    rows.append(["all", *(str(totals[split]) for split in ALL)])
     parts = [
-        page.table("Pictures by class and side", ["class", *_SIDE_NAMES.values()], rows),
+        page.table("Pictures by class and split", ["class", *_SPLIT_NAMES.values()], rows),
         "<h3>Near-duplicates</h3>",
     ]
     if not twins.groups:
         return "".join(parts) + page.paragraph("No two pictures look alike.")
-    shown = ", ".join(f"{twins.pictures[side]} {_SIDE_NAMES[side]}" for side in SIDES)
+    shown = ", ".join(f"{twins.pictures[split]} {_SPLIT_NAMES[split]}" for split in ALL)
     parts.append(
         page.paragraph(
             f"{twins.groups} groups of pictures that look alike (the same photograph resized, "
             f"re-encoded or recoloured) hold {sum(twins.pictures.values())} pictures: {shown}. "
             + (
-                "All that are used of a group are on one side; the others are left out."
+                "All that are used of a group are in one split; the others are left out."
                 if not twins.straddling
-                else f"Of {twins.straddling} groups there are pictures on several sides: the "
-                "folder's own sides put them there, and the test is easier for it."
+                else f"Of {twins.straddling} groups there are pictures in several splits: the "
+                "folder's own splits put them there, and the test is easier for it."
             )
         )
     )
     for members in twins.examples:
         cells = "".join(
-            page.figure(page.picture(image, p.path), f"{_SIDE_NAMES[p.side]}: {p.path}")
+            page.figure(page.picture(image, p.path), f"{_SPLIT_NAMES[p.split]}: {p.path}")
             for p, image in members
         )
         parts.append(f'<div class="row group">{cells}</div>')

@@ -36,7 +36,7 @@ def render(
         "calibration": ("Calibration", _calibration(found.calibration, found.summary["n"])),
         "no-gear": ("No gear", report_pictures.refusals(found)),
         "robustness": ("Robustness", report_robustness.section(robustness, beside)),
-        "data": ("Pictures and their split", report_pictures.sides(run, found.twins)),
+        "data": ("Pictures and their split", report_pictures.splits(run, found.twins)),
         "setup": ("Config and environment", _setup(run)),
     }
     return page.document(run.path.resolve().name, sections, _head(run, found))
@@ -53,7 +53,7 @@ def _head(run: FinishedRun, found: Findings) -> str:
             ("Test loss (nats)", f"{summary['loss']:.3f}"),
             ("Test pictures", f"{summary['n']:,}"),
             *([("Refused as no gear", f"{found.refusals.n:,}")] if found.refusals else []),
-            ("Training pictures", f"{len(run.side('train')):,}"),
+            ("Training pictures", f"{len(run.split('train')):,}"),
             ("Best epoch", f"{run.best.epoch} of {len(run.rows)}"),
         ]
     )
@@ -105,7 +105,7 @@ def _classes(found: Findings) -> str:
         if found.refusals:
             rows[-1].append(str(found.refusals.by_class[name]))
     table = page.table(
-        "Precision, recall and F1 on the test side",
+        "Precision, recall and F1 on the test split",
         ["class", "precision", "recall", "95 % interval of recall", "F1", "pictures"]
         + ["refused"] * bool(found.refusals),
         rows,
@@ -188,7 +188,7 @@ def _calibration(found: Calibration, n: int) -> str:
     )
     return (
         page.paragraph(
-            "Probabilities are softmax(logits / T) with T fitted on the validation side. The "
+            "Probabilities are softmax(logits / T) with T fitted on the validation split. The "
             f"expected calibration error (15 bins) is over {n} test pictures: with few, much of it "
             "is chance."
         )

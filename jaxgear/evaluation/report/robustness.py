@@ -1,4 +1,4 @@
-"""The section of a report about pictures that are worse than those of the test side."""
+"""The section of a report about pictures that are worse than those of the test split."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ def section(found: Robustness | None, beside: Sequence[Beside]) -> str:
     """Tables of what was measured, other runs in columns of their own."""
     if found is None:
         return page.paragraph(
-            "Not measured. With --robustness the report corrupts the pictures of the test side and "
+            "Not measured. With --robustness the report corrupts the pictures of the test split and "
             "predicts them anew; --set NAME=FOLDER tests on a folder of pictures by class."
         )
     parts = [_sets(found, beside)]
@@ -21,7 +21,7 @@ def section(found: Robustness | None, beside: Sequence[Beside]) -> str:
         if not one.same_test:
             parts.append(
                 page.paragraph(
-                    f"The test side of {one.name}, and so what was corrupted, is other pictures "
+                    f"The test split of {one.name}, and so what was corrupted, is other pictures "
                     "than this run's."
                 )
             )
@@ -31,7 +31,7 @@ def section(found: Robustness | None, beside: Sequence[Beside]) -> str:
 def _sets(found: Robustness, beside: Sequence[Beside]) -> str:
     rows = [
         [
-            "test side" if name == CLEAN else name,
+            "test split" if name == CLEAN else name,
             str(score.n),
             *(f"{x:.3f}" for x in (score.accuracy, score.macro_f1, score.accepted)),
             *(_cell(one.found.sets[name].accuracy if name in one.found.sets else None)
@@ -43,7 +43,7 @@ def _sets(found: Robustness, beside: Sequence[Beside]) -> str:
     known = "".join(
         page.paragraph(f"Of {name}, {sentence}.")
         for name, score in found.sets.items()
-        if (sentence := metrics.known_pictures(score.by_side))
+        if (sentence := metrics.known_pictures(score.by_split))
     )
     return page.table("As they are", header + [one.name for one in beside], rows) + known
 

@@ -36,7 +36,7 @@ class Score:
     accepted: float  # the share that is taken for gear
     n: int  # pictures
     # Of named folders, as `metrics.by_side`: some may be of the model's own data.
-    by_side: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    by_split: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,10 +45,10 @@ class Robustness:
 
     epoch: int | None
     fingerprint: str
-    sets: dict[str, Score]  # `CLEAN`, the run's own test side, and named folders
+    sets: dict[str, Score]  # `CLEAN`, the run's own test split, and named folders
     corruptions: dict[str, list[float]]  # accuracy at each of `severities`; may be empty
     severities: list[int]
-    n: int  # pictures of the test side that were corrupted
+    n: int  # pictures of the test split that were corrupted
 
     def mean(self, name: str) -> float:
         """Accuracy under a corruption, over its severities."""
@@ -88,7 +88,7 @@ class Beside:
 
     name: str
     found: Robustness
-    same_test: bool  # its test side has the same pictures
+    same_test: bool  # its test split has the same pictures
 
     @classmethod
     def read(cls, path: Path, run: FinishedRun) -> "Beside":
@@ -102,7 +102,7 @@ class Beside:
             raise UsageError(
                 f"--beside {path}: nothing is measured of it yet; first report {path} --robustness"
             )
-        ours, theirs = ({one.sha256 for one in each.side("test")} for each in (run, other))
+        ours, theirs = ({one.sha256 for one in each.split("test")} for each in (run, other))
         return cls(path.resolve().name, found, ours == theirs)
 
 
@@ -131,7 +131,7 @@ def measured(
     measure = Measure(run, bundle, source)
     sets = (kept.sets if kept else {}) | measure.sets(folders or {})
     for name, score in sets.items():
-        if sentence := metrics.known_pictures(score.by_side):
+        if sentence := metrics.known_pictures(score.by_split):
             say(f"note: {name}: {sentence}")
     corruptions, n = (kept.corruptions, kept.n) if kept else ({}, 0)
     if corrupted:
@@ -147,12 +147,12 @@ def measured(
 
 
 class Measure:
-    """A run's model, and its own test side as the network sees it."""
+    """A run's model, and its own test split as the network sees it."""
 
     def __init__(self, run: FinishedRun, bundle: Bundle, source: str | None = None):
         self.bundle = bundle
         self._predictor = Predictor(bundle)
-        pictures = run.side("test")
+        pictures = run.split("test")
         folder = open_source(run, source, bundle.size)
         self._images = pixels(only(folder, run, pictures, source), bundle.size)
         self._labels = np.array([bundle.classes.index(one.name) for one in pictures], np.int32)
@@ -160,16 +160,16 @@ class Measure:
         self._order = np.argsort([one.sha256 for one in pictures], kind="stable")
 
     def sets(self, folders: Mapping[str, Path]) -> dict[str, Score]:
-        """The test side as it is, and folders of pictures by class.
+        """The test split as it is, and folders of pictures by class.
 
         Raises:
             DataError: a folder with a class that the model does not know, or with bad pictures.
         """
         found = {CLEAN: self._score(self._images, self._labels)}
         for name, folder in folders.items():
-            side = open_folder(folder, self.bundle, "stop")
-            known = [self.bundle.side_of(record.sha256) for record in side.records]
-            found[name] = self._score(side.images, side.labels, known)
+            split = open_folder(folder, self.bundle, "stop")
+            known = [self.bundle.split_of(record.sha256) for record in split.records]
+            found[name] = self._score(split.images, split.labels, known)
         return found
 
     def corruptions(
@@ -179,7 +179,7 @@ class Measure:
         say: Callable[[str], None] = lambda line: None,
     ) -> tuple[dict[str, list[float]], int]:
         """Accuracy at each severity of each corruption of evaluation/robustness/corruptions.py, and of how
-        many pictures: the test side, or `limit` of it.
+        many pictures: the test split, or `limit` of it.
         """
         rows = self._order[:limit]
         images, labels = self._images[rows], self._labels[rows]
@@ -199,12 +199,12 @@ class Measure:
         self,
         images: UInt8[np.ndarray, "N S S 3"],
         labels: Int[np.ndarray, " N"],
-        sides: Sequence[str | None] = (),
+        splits: Sequence[str | None] = (),
     ) -> Score:
         logits: Float[np.ndarray, "N K"] = self._predictor.logits(images)
         found: dict[str, Any] = metrics.summarise(
             logits, labels, self.bundle.classes, self.bundle.temperature
         )
         accepted = refusal.acceptance(self.bundle, logits)["accepted"]
-        apart = metrics.by_side(logits, labels, self.bundle.classes, sides) if sides else {}
+        apart = metrics.by_split(logits, labels, self.bundle.classes, splits) if splits else {}
         return Score(found["accuracy"], found["macro_f1"], accepted, len(labels), apart)

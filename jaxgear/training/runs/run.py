@@ -1,7 +1,7 @@
 """A run folder: what it holds, how it is made, and how it is opened again.
 
     config.json, environment.json, experiment.py    what was run, on what
-    splits.json                                     every picture, its group and its side
+    splits.json                                     every picture, its group and its split
     history.csv                                     one row an epoch
     checkpoints/, model/                            newest and best states; the best, to hand on
 
@@ -34,7 +34,7 @@ class Run:
     Of several hosts the first writes, and all others read what it wrote: they share the folder,
     and call the same methods in the same order.
 
-    `rows` is the history so far; `tested` tells whether the test side was looked at before, and
+    `rows` is the history so far; `tested` tells whether the test split was looked at before, and
     `trained` whether there was an epoch since.
     """
 
@@ -252,7 +252,7 @@ def _resumption(
             "new length, epochs that are done had the rates of the old one"
         )
         if tested:
-            notes.append("the test side was looked at before: the next figure is a second look")
+            notes.append("the test split was looked at before: the next figure is a second look")
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
     changed = {key: [stored.get(key), v] for key, v in config.items() if stored.get(key) != v}
