@@ -2,7 +2,7 @@
 
     python -m experiments.optimizers --data FOLDER --optimizer adamw
 
-results/README.md, "Optimizers", has what came of it.
+results/README.md, "Optimizers, each at its own best rate", has the figures.
 """
 
 import dataclasses

@@ -49,7 +49,7 @@ def recipe(config: Config, data: Data) -> Recipe:
         handed_on=model,  # tested in float32
         epochs=config.epochs,
         rate=optim.warmup_cosine(peak_lr, data.steps(config.epochs), config.warmup),
-        # Others want another --peak-lr (optimizers.py has them whole, results/README.md figures):
+        # Others want another --peak-lr (optimizers.py has them all, results/README.md the figures):
         # AdamW 0.006: lambda rate: optax.adamw(rate, weight_decay=0.05, mask=optim.kernels)
         # SGD 0.01: optax.sgd(rate, momentum=0.9, nesterov=True); Lion 0.001: optax.lion(rate)
         optimizer=lambda rate: optim.muon(

@@ -29,7 +29,7 @@ def user_cache() -> Path | None:
 
 
 class Entries:
-    """One checked file an entry, named by a hash (hex). Safe for many threads and processes at once."""
+    """One checked file an entry, named by a hash (hex). Safe for many threads and processes."""
 
     def __init__(self, choice: CacheChoice, place: str, outside: Path | None):
         """`outside`: a data folder; a cache inside it is not used, as nothing is written there."""

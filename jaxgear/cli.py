@@ -21,13 +21,34 @@ from jaxgear.commands import check, compare, evaluate, export, predict, prepare,
 from jaxgear.errors import GearError, UsageError
 from jaxgear.paths import expanded
 
+EPILOG = """\
+python -m jaxgear COMMAND --help shows the flags of a command, python -m experiments.scratch --help
+those of an experiment. An error is one line on stderr; --debug shows a traceback.
+
+exit codes:
+  0 done; 2 usage or config; 3 training diverged; 4 data; 5 checkpoint, bundle or weights;
+  130 Ctrl-C; 143 SIGTERM; 1 anything else
+
+environment variables:
+  JAXGEAR_CACHE                  folder for decoded images, features, weights and compiled programs,
+                                 which may be deleted (default: ~/.cache/jaxgear; XDG_CACHE_HOME)
+  JAX_COMPILATION_CACHE_DIR      another folder for compiled programs
+  HF_ENDPOINT                    where weights named as on Hugging Face come from
+  GLIBC_TUNABLES, XLA_FLAGS      experiments add glibc.malloc.hugetlb=1 (Linux) and a flag of XLA's
+                                 CPU compiler where you set none; glibc.malloc.hugetlb=0: no
+"""
 COMMANDS = (check, evaluate, predict, report, compare, export, serve, prepare)
 C = TypeVar("C")
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Entry point of `jaxgear`."""
-    parser = argparse.ArgumentParser(prog="jaxgear", description="Classify photographs of gear.")
+    parser = argparse.ArgumentParser(
+        prog="jaxgear",
+        description="Classify photographs of gear.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--debug", action="store_true", help="show a traceback on errors")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 

@@ -2,18 +2,20 @@
 
     python -m scripts.bench features-resnet50 --size 128 --seconds 20
     python -m scripts.bench reach --data FOLDER --accuracy 0.90
-    python -m scripts.bench train-reference --pairs 5 --peer 'python torch_peer.py train-reference'
+    python -m scripts.bench train-reference --seconds 8 --pairs 5 \\
+        --peer 'TORCH/bin/python scripts/benchmarks/torch_steps.py train-reference --seconds 8'
 
-Tasks, each the same work as the peer's of that name:
+Peers are scripts/benchmarks/torch_*.py; they say what TORCH is. Tasks, each the same work as that
+of its name in scripts/benchmarks/torch_steps.py, or in the file that is named:
 
     features-resnet50   features of a frozen ResNet-50, uint8 pictures in, batch 32
     train-resnet50      forward and backward pass of ResNet-50, batch 16
     train-reference     one optimizer step of a small CNN as others use on these pictures, batch 50
     train-scratch       whole epochs of the network of experiments/scratch.py, batch 48: what a GPU
-                        does; its peer, and the next one's, is scripts/benchmarks/torch_train.py
+                        does; its peer, and that of the next and of reach, is torch_train.py
     finetune-resnet50   whole epochs of a ResNet-50 with a head, all of it trained, batch 64
     predict             `jaxgear predict RUN` as a whole process, decoding included; its peer is
-                        scripts/benchmarks/torch_predict.py
+                        torch_predict.py
     reach               wall seconds from the first command to a test accuracy, everything included:
                         imports, checking and splitting the pictures with an empty cache,
                         compilation, training, the test

@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# Lint and format: what people call before a commit, and CI before the tests.
+# Lint, format and spelling: what people call before a commit, and CI before the slow tests.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
 "$python" -m ruff check .
 "$python" -m ruff format --check .
+git ls-files -z -- '*.py' '*.md' '*.sh' '*.yaml' '*.toml' '*.css' '*.js' '*.html' .ci |
+  xargs -0 "$python" -m codespell_lib --toml pyproject.toml

@@ -1,4 +1,4 @@
-"""Imports point down the table of README, and importing jaxgear costs nothing."""
+"""Imports point down the table below, and importing jaxgear costs nothing."""
 
 import ast
 import graphlib

@@ -33,8 +33,8 @@ def test_the_five_lines_for_a_notebook(tmp_path, monkeypatch):
 
 
 def test_a_layer_and_an_optimizer_of_ones_own_train():
-    """The two blocks of "Change it", in a recipe that is trained for an epoch."""
-    blocks = README.read_text().split("## Change it")[1].split("```python\n")[1:3]
+    """The blocks of "Change the network" and "Change the optimizer", in a recipe that learns."""
+    blocks = README.read_text().split("### 4. Change the network")[1].split("```python\n")[1:3]
     names = {}
     exec("from jaxgear.models.convnet import *\nfrom jaxgear.training import optim", names)
     names |= {"nn": nn, "optax": optax, "data": Data((10, 6), batch_size=8)}

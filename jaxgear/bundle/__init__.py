@@ -5,4 +5,4 @@ bundle.py is where to start.
 
 from jaxgear.bundle.bundle import MAX_SIZE, Bundle
 
-__all__ = ["Bundle", "MAX_SIZE"]
+__all__ = ["MAX_SIZE", "Bundle"]

@@ -2,10 +2,10 @@
 
     model/bundle.json            version, ordered classes, preprocessing, temperature,
                                  fingerprint of the data, versions of the software
-    model/network.stablehlo      the network as a program, without its weights (program/stablehlo.py)
+    model/network.stablehlo      the network as a program without weights (program/stablehlo.py)
     model/maps.stablehlo         where it looked, as a program (models/grad_cam.py), if it has one
     model/weights.safetensors    params/..., batch_stats/... and other collections
-    model/pictures.safetensors   hash and split of every picture of the data set (data/splits/known.py)
+    model/pictures.safetensors   hash and split of every image of the data (data/splits/known.py)
 
 `Bundle.load` takes that folder, or the run folder around it. Nothing in it is Python or pickled.
 """

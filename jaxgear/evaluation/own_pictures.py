@@ -82,7 +82,7 @@ def said_of(run: FinishedRun, trained: Mapping[str, int | None]) -> list[str]:
         f"{run.path}: its weights come from {by}, which is not there: whether that was trained on "
         "its test pictures is not known"
         if count is None
-        else f"{run.path}: {count} of its {len(run.split('test'))} test pictures were trained on by "
-        f"{by}: its test figures are too good"
+        else f"{run.path}: {count} of its {len(run.split('test'))} test pictures were trained on "
+        f"by {by}: its test figures are too good"
         for by, count in trained.items()
     ]

@@ -178,7 +178,7 @@ def open_data(config: Config) -> Dataset:
 
 
 def open_backgrounds(config: Config) -> Bank | None:
-    """What `--backgrounds` names, on the device (data/composites/bank.py); None for no backgrounds."""
+    """What `--backgrounds` names, on the device (composites/bank.py); None for no backgrounds."""
     if not config.backgrounds:
         return None
     folder = None if config.backgrounds == "drawn" else Path(config.backgrounds)

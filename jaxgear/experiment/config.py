@@ -78,7 +78,8 @@ class Config:
     microbatch: int = 0
     """Sum the gradient of a batch over parts of so many pictures, in the memory of one part."""
     stream: bool = False
-    """Decode pictures when their turn comes, also where all would fit in memory."""
+    """Decode pictures when their turn comes, also where all would fit in memory. A set that would
+    take more than half of the free memory streams anyway. The batches are the same to the bit."""
     hosts: int = 1
     """Train on so many processes, each with its devices; 0: as Slurm, Open MPI or Kubernetes say.
     All see the same --data and --out."""
@@ -90,7 +91,8 @@ class Config:
     """Stop after this many epochs without a lower validation loss."""
     backgrounds: str = ""
     """Paste objects on other backgrounds: on photographs of this folder (the half of them that is
-    not kept for tests), or on `drawn` ones alone. Empty: do not."""
+    not kept for tests), or on `drawn` ones alone. The model then also says `none`, where it sees
+    no gear. Empty: do not."""
     paste: Share = 0.6
     """With --backgrounds: probability of a training picture, or view of one, to be pasted."""
 

@@ -2,7 +2,13 @@
 
 A recipe names a network, an optimizer with its rate, augmentation and loss. Making one reads no
 image and trains nothing, so a test, a benchmark or a notebook can take it apart, or change a field
-with `dataclasses.replace`. `jaxgear.experiment.run` trains it.
+with `dataclasses.replace`. `jaxgear.experiment` trains it.
+
+The network is any Flax Linen module; one of Flax NNX goes through `nnx.bridge.to_linen`. A layer
+that behaves otherwise in training takes `train`, `deterministic` or `use_running_average`. The
+network is handed on as a program (StableHLO), so commands need none of your code. The optimizer is
+any optax expression: 57 optimizers and wrappers are tested to resume to the bit. What cannot be
+trained or handed on is named before the first step.
 """
 
 import inspect

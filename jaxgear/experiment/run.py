@@ -6,7 +6,12 @@
                 break
         return run.finish()
 
-See experiments/scratch.py. What is trained is put together in experiment/assembly.py.
+See experiments/scratch.py. What is trained is put together in assembly.py.
+
+Ctrl-C and SIGTERM save the state after the last finished step. Whatever ends a run, `--resume` goes
+on from what is whole on disk, on the CPU to the same bits. A damaged checkpoint is named, and
+passed over by `--from-epoch` alone. Changed images are refused by name, or recorded
+(`--allow-data-change`). The test split is opened once, for a model that is fixed.
 """
 
 import contextlib

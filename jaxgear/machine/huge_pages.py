@@ -3,7 +3,8 @@
 XLA asks for its outputs and temporaries anew in each step, and glibc takes them from the system and
 gives them back: a step of a small network spends a fifth of its time in page faults, of 4 KiB each.
 glibc can ask for huge pages (`glibc.malloc.hugetlb`, glibc 2.35), but is told so only as the
-process starts, so a program that wants them is started once more.
+process starts, so a program that wants them is started once more. A value of yours is kept
+(`GLIBC_TUNABLES=glibc.malloc.hugetlb=0`: no huge pages).
 """
 
 import os

@@ -1,7 +1,8 @@
 """What XLA is told before a program starts it.
 
 `xla_cpu_flatten_after_fusion` gives each fusion of a CPU program a computation of its own: a step
-of ResNet-50 takes 5 % less time, of other networks as long as before (results/speed.md).
+of ResNet-50 takes 5 % less time, of other networks as long as before (results/README.md, "Batch
+normalisation and XLA's fusions").
 """
 
 import os

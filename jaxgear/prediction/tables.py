@@ -72,8 +72,8 @@ class JsonTable:
 
 
 def as_json(one: Prediction, classes: Sequence[str]) -> dict[str, Any]:
-    """A picture that was read: class (`none` where it is refused), probabilities, score, hash, split
-    of the model's data.
+    """A picture that was read: class (`none` where it is refused), probabilities, score, hash,
+    split of the model's data.
     """
     best = int(one.probs.argmax())
     probs = [round(float(p), 6) for p in one.probs]

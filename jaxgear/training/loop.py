@@ -123,7 +123,7 @@ def steps_a_program(train: Batches) -> int:
     """How many steps to compile into one program.
 
     An accelerator is done with a step of a small network before Python has sent the next. CPUs run
-    operations inside a loop on one core (results/speed.md).
+    operations inside a loop on one core (results/README.md, "Epochs as one compiled loop").
     """
     fits = train.resident and jax.default_backend() != "cpu"
     return min(STRETCH, len(train)) if fits else 1

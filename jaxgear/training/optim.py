@@ -133,7 +133,7 @@ def muon(
     A kernel [kh, kw, Cin, Cout] is a matrix to Cout. All other parameters, the head among them, are
     left to Adam with Nesterov's momentum, as its authors advise; `weight_decay` is that of the
     kernels. The same updates as optax's but for rounding, on a CPU in a fifth of its time
-    (results/speed.md).
+    (results/README.md, "Muon on Gram matrices").
     """
 
     def labels(params: PyTree) -> PyTree:

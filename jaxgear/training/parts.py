@@ -11,7 +11,7 @@ from jaxgear.data.batches import Batch
 
 # What XLA writes between two layers comes back from memory where a batch is large, and from the
 # cache where parts of it go through the network one after the other. Measured best on the reference
-# CNN among 2, 5, 10, 25 and 50 pictures of 128 px (results/speed.md).
+# CNN among 2, 5, 10, 25 and 50 images of 128 px (results/README.md, "Parts of a batch").
 PART_BYTES = 1 << 20  # of input, float32
 MOST = 12  # parts: each is compiled
 

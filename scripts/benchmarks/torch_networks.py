@@ -1,4 +1,4 @@
-"""Layers of jaxgear's networks in PyTorch, for the peers beside this file."""
+"""jaxgear's networks in PyTorch, for the peers beside this file."""
 
 import torch
 import torch.nn.functional as F
@@ -47,6 +47,61 @@ class GlobalPool(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.cat([x.mean((2, 3)), x.amax((2, 3))], dim=1)
+
+
+class ReferenceCNN(nn.Module):
+    """The CNN of published solutions, for 128 px (experiments/reference.py): 0.16 M weights.
+
+    conv24-pool, conv24-pool, conv24, conv24 (one shared kernel), conv48-pool, dropout, dense.
+    """
+
+    def __init__(self, classes: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 24, 3, padding=1)
+        self.conv2 = nn.Conv2d(24, 24, 3, padding=1)
+        self.conv3 = nn.Conv2d(24, 48, 3, padding=1)
+        self.drop = nn.Dropout2d(0.5)
+        self.head = nn.Linear(16 * 16 * 48, classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.relu(F.max_pool2d(self.conv1(x), 2))
+        x = F.relu(F.max_pool2d(self.conv2(x), 2))
+        x = F.relu(self.conv2(F.relu(self.conv2(x))))
+        x = F.relu(F.max_pool2d(self.conv3(x), 2))
+        x = F.dropout(self.drop(x), training=self.training)
+        return self.head(x.flatten(1))
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions around which the input is added."""
+
+    def __init__(self, inputs: int, width: int, stride: int):
+        super().__init__()
+        outputs = 4 * width
+        self.body = nn.Sequential(
+            *(nn.Conv2d(inputs, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()),
+            *(nn.Conv2d(width, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()),
+            *(nn.Conv2d(width, outputs, 1, bias=False), nn.BatchNorm2d(outputs)),
+        )
+        self.skip = nn.Identity()
+        if inputs != outputs or stride > 1:
+            conv = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+            self.skip = nn.Sequential(conv, nn.BatchNorm2d(outputs))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.relu(self.body(x) + self.skip(x))
+
+
+def resnet50_features() -> nn.Sequential:
+    """ResNet-50 up to its pooled features [B, 2048], with random weights; needs no torchvision."""
+    layers = [nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU()]
+    layers.append(nn.MaxPool2d(3, 2, 1))
+    inputs = 64
+    for stage, (depth, width) in enumerate(zip((3, 4, 6, 3), (64, 128, 256, 512), strict=True)):
+        for block in range(depth):
+            layers.append(Bottleneck(inputs, width, 2 if stage and not block else 1))
+            inputs = 4 * width
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
 def scratch(classes: int, size: int) -> nn.Sequential:

@@ -1,11 +1,12 @@
 """The peer of `python -m jaxgear predict`: the same network and pictures, by PyTorch.
 
-    /path/to/torch/bin/python scripts/benchmarks/torch_predict.py RUN FOLDER --csv FILE
+    TORCH/bin/python scripts/benchmarks/torch_predict.py RUN FOLDER --csv FILE
+
+TORCH is an environment of its own, never jaxgear's: `pip install torch==2.13.0 numpy pillow`.
 
 Reads the weights of a run of experiments/scratch.py and does what a script around torchvision does:
 a DataLoader with two worker processes, Resize (bicubic), Pad, ToTensor, Normalize, batches of 64.
-Needs torch, numpy and Pillow. The last line is JSON with the seconds from the first import on, and
-how many images a second that is.
+The last line is JSON: the seconds from the first import on, and how many images a second that is.
 """
 
 import time

@@ -900,7 +900,7 @@ def test_what_is_kept_of_a_picture_does_not_depend_on_how_it_came(longer: int, s
 
 
 def test_reduced_pixels_are_close_to_those_of_the_whole_picture(shared: Path):
-    """On photographs; 1.9 grey levels on average (results/scale.md)."""
+    """On photographs; 1.9 grey levels on average (results/README.md, "Preparing sets")."""
     away = []
     for path in sorted((shared / "data/gear").glob("*/*.jpg"))[::40]:
         data = path.read_bytes()

@@ -289,7 +289,7 @@ def test_what_cannot_be_added_to(tmp_path: Path):
         quietly(root, tmp_path / "whole")
     with (out / "gear" / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(DataError, match="in use by process .* wait for it"):
+        with pytest.raises(DataError, match=r"in use by process .* wait for it"):
             quietly(root, out, seed=3)
     (tmp_path / "file").write_text("x")
     with pytest.raises(DataError, match="file: cannot be written"):

@@ -1,4 +1,4 @@
-"""Transforms of training images on the device: keys and images in, images out, float32 [B, S, S, C].
+"""Transforms of training images on the device: keys and images in, float32 [B, S, S, C] out.
 
 transforms.py is where to start: what an augmentation is, and how they are chained. paste.py puts
 objects on backgrounds; camera.py adds what a camera does to a scene.

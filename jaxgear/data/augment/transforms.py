@@ -1,9 +1,9 @@
 """Augmentation on the device: (keys, images) -> images, whole batches, inside the compiled step.
 
 Images are float32 [B, S, S, 3], RGB, 0 to 255, or [B, S, S, 4] with the mask of the object
-(data/composites/cutout.py) as a fourth channel, which moves with it; keys are one per example, so that the
-view of a picture is a pure function of (seed, epoch, index). Every function here returns such an
-augmentation:
+(data/composites/masks.py) as a fourth channel, which moves with it. Keys are one per example, so
+that the view of an image is a pure function of (seed, epoch, index). Every function here returns
+such an augmentation:
 
     augment = chain(flip(), affine(rotate=15, scale=0.25), colour())
 

@@ -92,7 +92,7 @@ class PictureCache:
 
 
 class MaskCache:
-    """Masks of cut-outs (data/composites/cutout.py) letterboxed at one size, by the hash of the picture."""
+    """Masks of cut-outs (data/composites/masks.py), letterboxed at one size, by image hash."""
 
     def __init__(self, choice: CacheChoice, size: int, version: int, outside: Path | None = None):
         """`version` of the rule by which masks are made; `outside` as of `PictureCache`."""

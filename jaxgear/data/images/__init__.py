@@ -11,8 +11,8 @@ from jaxgear.data.images.letterboxing import ENOUGH, letterbox, letterbox_image
 from jaxgear.data.images.png import encode_png
 
 __all__ = [
-    "Decoding",
     "ENOUGH",
+    "Decoding",
     "ImageError",
     "decoded",
     "describe_image",

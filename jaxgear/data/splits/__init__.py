@@ -15,9 +15,9 @@ from jaxgear.data.splits.groups import NEAR_DUPLICATES, near_duplicate_groups
 from jaxgear.data.splits.known import KnownPictures
 
 __all__ = [
-    "KnownPictures",
     "LEFT_OUT",
     "NEAR_DUPLICATES",
+    "KnownPictures",
     "missing_classes",
     "near_duplicate_groups",
     "split_folder",

@@ -71,8 +71,8 @@ def read_tfds(
 ) -> TfdsFolder:
     """Reads a prepared set like a folder.
 
-    Sets by `prepare` give the records (path, sha256, label, split, group) and the fingerprint of the
-    folder that they were made from, and no picture of them is decoded now. Of other image
+    Sets by `prepare` give the records (path, sha256, label, split, group) and the fingerprint of
+    the folder that they were made from, and no picture of them is decoded now. Of other image
     classification sets each picture is decoded once, checked and cached; the splits train, test and
     validation are splits; if there is only train, the records have none and are split like a
     folder's. Their paths are `<split>/<index>`.

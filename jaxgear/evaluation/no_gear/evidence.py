@@ -18,7 +18,8 @@ from jaxgear.data.batches import in_batches
 from jaxgear.program import Program, Weights
 
 BATCH = 64
-# In units of the scaled values' variance. Between 0.5 and 3 nothing changes (results/README.md).
+# In units of the scaled values' variance. Between 0.5 and 3 nothing changes (results/README.md,
+# "The weight of the evidence").
 SHRINK = 1.0
 
 Features = Float[np.ndarray, "N D"]  # what the last layer takes

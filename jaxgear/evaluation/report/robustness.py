@@ -11,8 +11,8 @@ def section(found: Robustness | None, beside: Sequence[Beside]) -> str:
     """Tables of what was measured, other runs in columns of their own."""
     if found is None:
         return page.paragraph(
-            "Not measured. With --robustness the report corrupts the pictures of the test split and "
-            "predicts them anew; --set NAME=FOLDER tests on a folder of pictures by class."
+            "Not measured. With --robustness the report corrupts the pictures of the test split "
+            "and predicts them anew; --set NAME=FOLDER tests on a folder of pictures by class."
         )
     parts = [_sets(found, beside)]
     if found.corruptions:

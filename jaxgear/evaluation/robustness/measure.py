@@ -178,8 +178,8 @@ class Measure:
         limit: int | None = None,
         say: Callable[[str], None] = lambda line: None,
     ) -> tuple[dict[str, list[float]], int]:
-        """Accuracy at each severity of each corruption of evaluation/robustness/corruptions.py, and of how
-        many pictures: the test split, or `limit` of it.
+        """Accuracy at each severity of each corruption of corruptions.py, and of how many
+        images: the test split, or `limit` of it.
         """
         rows = self._order[:limit]
         images, labels = self._images[rows], self._labels[rows]

@@ -28,7 +28,7 @@ NO_PADS = ((0, 0), (0, 0))
 # by a third for a 3x3 window, in products of twice the width both ways.
 THIN, FOLD = 4, 2
 # Bytes of the gathered columns of one block, for the cores together; 3 and 9 MiB are as quick
-# (results/speed.md).
+# (results/README.md, "Kernel gradients on small maps").
 BLOCK_BYTES = 5 << 20
 
 

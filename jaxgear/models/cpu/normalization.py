@@ -1,7 +1,7 @@
 """Batch normalisation with fewer passes over memory, and a gradient that is written out.
 
 On a CPU much of a ResNet's training step is passes over maps that do not fit in its caches
-(results/speed.md).
+(results/README.md, "Batch normalisation and XLA's fusions").
 """
 
 import functools

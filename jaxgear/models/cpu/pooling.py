@@ -3,7 +3,7 @@
 XLA's gradient of a windowed maximum searches every window again. Here the forward pass keeps
 which value was the largest, one byte for each window, and the gradient is a sum of as many shifted
 copies as a window has places, which the compiler makes into one pass over memory (figures in
-results/speed.md).
+results/README.md, "Convolution and pooling on a CPU").
 """
 
 import functools

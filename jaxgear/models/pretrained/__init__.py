@@ -9,4 +9,4 @@ from jaxgear.models.pretrained.download import backbone_of
 from jaxgear.models.pretrained.preprocess import Preprocess, imagenet
 from jaxgear.models.pretrained.resnet import STAGES, ResNet
 
-__all__ = ["Backbone", "Preprocess", "ResNet", "STAGES", "backbone_of", "imagenet", "load_backbone"]
+__all__ = ["STAGES", "Backbone", "Preprocess", "ResNet", "backbone_of", "imagenet", "load_backbone"]

@@ -1,0 +1,41 @@
+"""The files for clusters start experiments with flags that those have."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import yaml
+
+from experiments import scratch
+from jaxgear import cli
+
+CLUSTER = Path(__file__).parents[2] / "scripts" / "cluster"
+
+
+def test_slurm_starts_the_experiment_on_every_node(tmp_path):
+    """With an `srun` that prints what it was told."""
+    srun = tmp_path / "srun"
+    srun.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    srun.chmod(0o755)
+    env = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHON": "python"}
+    command = ["bash", CLUSTER / "slurm.sh", "--data", "tfds:gear@SET", "--out", "a b"]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=env)
+    python, flag, module, *flags = done.stdout.splitlines()
+    assert (python, flag, module) == ("python", "-m", "experiments.scratch")
+    config = cli.parse(scratch.Config, flags)
+    assert (config.hosts, config.data, config.out) == (0, "tfds:gear@SET", "a b")
+
+
+def test_kubernetes_starts_as_many_hosts_as_there_are_pods():
+    service, job = yaml.safe_load_all((CLUSTER / "job.yaml").read_text())
+    spec = job["spec"]["template"]["spec"]
+    assert service["metadata"]["name"] == spec["subdomain"]
+    assert service["spec"]["selector"]["job-name"] == job["metadata"]["name"]
+    (line,) = spec["containers"][0]["args"]
+    assert line.startswith("exec python -m experiments.scratch ")
+    flags = line.replace("$JOB_COMPLETION_INDEX", "3").split()[4:]
+    config = cli.parse(scratch.Config, flags)
+    assert config.hosts == job["spec"]["completions"] == job["spec"]["parallelism"]
+    assert config.host_id == 3
+    first = config.coordinator.partition(":")[0]
+    assert first == f"{job['metadata']['name']}-0.{spec['subdomain']}"
