@@ -6,8 +6,8 @@
 
 Trains experiments/transfer.py with each change to `BASELINE`, and measures it on its validation
 split, as it is and pasted on photographs of ALL that no training sees (scripts/outdoor_test.py),
-and on WILD, pictures by class. A row is appended to DIR/ablation.csv for each; one that is there is not
-made again. Runs end with their test on catalogue pictures, as all do; nothing here reads it.
+and on WILD, pictures by class. A row is appended to DIR/ablation.csv for each; one that is there is
+not made again. Runs end with their test on catalogue pictures, as all do; nothing here reads it.
 """
 
 import argparse

@@ -3,8 +3,8 @@
     python -m scripts.robustness RUN... --data FOLDER --set composite=DIR --set wild=DIR --csv FILE
 
 Clean and corrupted pictures are those of each run's own test split, letterboxed as its network sees
-them (`evaluation/robustness/corruptions.py`; the row is the mean of five severities); a set is a folder
-of pictures by class. `python -m jaxgear report RUN --robustness` has it by severity.
+them (`evaluation/robustness/corruptions.py`; the row is the mean of five severities); a set is a
+folder of pictures by class. `python -m jaxgear report RUN --robustness` has it by severity.
 """
 
 import argparse

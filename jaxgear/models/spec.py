@@ -1,7 +1,7 @@
 """Networks of older bundles, which were written as JSON: version 3 of bundle.json.
 
-Newer ones hold a program (program/stablehlo.py). Only the modules named here can be built, with fields
-of plain values, so that a bundle from a stranger builds networks and nothing else.
+Newer ones hold a program (program/stablehlo.py). Only the modules named here can be built, with
+fields of plain values, so that a bundle from a stranger builds networks and nothing else.
 """
 
 import dataclasses

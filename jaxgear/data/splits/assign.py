@@ -174,8 +174,8 @@ def _fill_empty_splits(
             raise DataError(
                 f"{folder.root}: class {name} has {pictures} pictures to split in {len(found)} "
                 f"groups, and at least {count} groups are needed, one for each split (pictures "
-                "that look alike are one group, unless --group-by says otherwise); add other pictures, "
-                "or put them in train, val and test folders, or group by something else: "
+                "that look alike are one group, unless --group-by says otherwise); add other "
+                "pictures, or put them in train, val and test folders, or group by something else: "
                 "--group-by file, folder, or a pattern in names"
             )
         start = 0

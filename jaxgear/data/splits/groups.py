@@ -57,9 +57,9 @@ def near_duplicate_groups(records: Sequence[Record]) -> list[str]:
     """A group id for each record: equal for equal bytes and for pictures that look alike.
 
     Alike is `near_duplicates.groups`: the same photograph re-encoded, resized or re-framed on
-    white, and the same photograph or cut recoloured, whose shape would leak just as well. It is followed
-    transitively. The id is the smallest hash in the group, cut to 12 digits. Where all records have
-    a group of their own, of a prepared set, that is taken.
+    white, and the same photograph or cut recoloured, whose shape would leak just as well. It is
+    followed transitively. The id is the smallest hash in the group, cut to 12 digits. Where all
+    records have a group of their own, of a prepared set, that is taken.
     """
     given = [record.group for record in records if record.group is not None]
     if len(given) == len(records):
