@@ -35,7 +35,7 @@ def energy(logits: Float[np.ndarray, "N K"]) -> Float[np.ndarray, " N"]:
 
 def largest_less_mean(logits: Float[np.ndarray, "N K"]) -> Float[np.ndarray, " N"]:
     """The largest logit less their mean: what training on backgrounds alone with equal targets
-    makes small where there is no gear (`backgrounds.empty`).
+    makes small where there is no gear (`paste.outlier_exposure`).
     """
     return (logits.max(axis=1) - logits.mean(axis=1)).astype(np.float64)
 

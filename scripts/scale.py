@@ -4,8 +4,8 @@
     python -m scripts.scale prepare DRAWN --size 128 --rounds 3
     python -m scripts.scale open OUT --size 128
 
-draw      writes the drawn set on all cores: those of data/synthetic/drawn.py, about 200 a second and
-          core at 160 pixels; those that are there already are left
+draw      writes the drawn set on all cores (data/synthetic/drawn.py), about 200 a second and core
+          at 160 pixels; those that are there already are left
 prepare   seconds of `jaxgear prepare --size S`, everything included (processes that start, hashes,
           groups, shards) but the imports of this process, against Pillow alone decoding and
           resizing the same files on as many processes, in turn (A B C A B C ...), and against

@@ -58,12 +58,17 @@ def folder(bundle, tmp_path):
 
 def test_loads_what_was_saved_from_bundle_or_run(bundle, folder):
     for path in (folder, folder.parent):
-        twin = Bundle.load(path)
+        near_duplicate = Bundle.load(path)
         for name in ("classes", "size", "temperature", "fingerprint", "versions", "about"):
-            assert getattr(twin, name) == getattr(bundle, name)
-        assert [twin.split_of(c * 32) for c in ("0a", "0b", "0c")] == ["train", "test", None]
+            assert getattr(near_duplicate, name) == getattr(bundle, name)
+        assert [near_duplicate.split_of(c * 32) for c in ("0a", "0b", "0c")] == [
+            "train",
+            "test",
+            None,
+        ]
         np.testing.assert_array_equal(
-            twin.program.logits(twin.weights, IMAGES), bundle.program.logits(bundle.weights, IMAGES)
+            near_duplicate.program.logits(near_duplicate.weights, IMAGES),
+            bundle.program.logits(bundle.weights, IMAGES),
         )
 
 

@@ -198,8 +198,8 @@ def test_checkpoints_move_between_one_device_and_eight(tmp_path):
                           text=True, env=os.environ | flags)  # fmt: skip
     assert done.returncode == 0, done.stderr
     with Checkpoints(tmp_path / "eight") as checkpoints:
-        twin = checkpoints.restore(make_state(width=8, seed=4), 1)
-    for a, b in zip(leaves(twin), leaves(state), strict=True):
+        near_duplicate = checkpoints.restore(make_state(width=8, seed=4), 1)
+    for a, b in zip(leaves(near_duplicate), leaves(state), strict=True):
         np.testing.assert_array_equal(a, b)
 
 

@@ -36,8 +36,8 @@ def run(arguments: argparse.Namespace) -> int:
         NEAR_DUPLICATES,
         missing_classes,
         near_duplicate_groups,
-        twins_across,
-        twins_in_two_classes,
+        near_duplicates_across,
+        near_duplicates_in_two_classes,
     )
     from jaxgear.data.splits.groups import groups_of
 
@@ -69,8 +69,8 @@ def run(arguments: argparse.Namespace) -> int:
         "missing": missing,
         "cannot_be_split": _hindrance(folder, kept_together),
         "duplicate_groups": [paths for paths in groups.values() if len(paths) > 1],
-        "alike_in_two_classes": _paths(twins_in_two_classes(folder.records, group_of)),
-        "alike_on_two_sides": _paths(twins_across(folder.records, group_of, given)),
+        "alike_in_two_classes": _paths(near_duplicates_in_two_classes(folder.records, group_of)),
+        "alike_on_two_sides": _paths(near_duplicates_across(folder.records, group_of, given)),
         "fingerprint": folder.fingerprint,
     }
     if earlier is not None:

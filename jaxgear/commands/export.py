@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Writes the artefact, and a card that says what goes in and what comes out."""
+    """Writes the artefact, and a card that describes its input and output."""
     from jaxgear.bundle import Bundle
     from jaxgear.prediction import export
 

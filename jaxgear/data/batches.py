@@ -31,7 +31,7 @@ class Batch(struct.PyTreeNode):
 
 
 @no_type_check
-class Stretch(struct.PyTreeNode):
+class Chunk(struct.PyTreeNode):
     """Which pictures form each of some batches of an epoch, `count` of them."""
 
     index: Int[Array, "T B"]
@@ -92,14 +92,14 @@ class Batches:
         """
         return self._in_order(self._order(epoch), epoch, first)
 
-    def stretches(self, epoch: int, first: int, most: int) -> Iterator[Stretch]:
+    def chunks(self, epoch: int, first: int, most: int) -> Iterator[Chunk]:
         """The batches of `shuffled`, by up to `most`, for a program that makes them (`take`)."""
         order = self._order(epoch)
         for start in range(first, len(self), most):
             rows = [self._rows(order, step) for step in range(start, start + most)]
             index, weight = map(np.stack, zip(*rows, strict=True))
             count = min(most, len(self) - start)
-            yield Stretch(index, weight, np.int32(epoch), np.int32(count))
+            yield Chunk(index, weight, np.int32(epoch), np.int32(count))
 
     def ordered(self) -> Iterator[Batch]:
         """Every picture once, in the order of the set."""

@@ -27,9 +27,9 @@ from jaxgear.data.splits import (
     NEAR_DUPLICATES,
     missing_classes,
     near_duplicate_groups,
+    near_duplicates_across,
+    near_duplicates_in_two_classes,
     split_folder,
-    twins_across,
-    twins_in_two_classes,
 )
 from jaxgear.data.synthetic import CLASSES, write_drawn
 from jaxgear.errors import DataError
@@ -229,8 +229,8 @@ def split_dataset(
             say(f"warning: no {split} pictures of {few(names)}")
     near = groups if group_by == NEAR_DUPLICATES else near_duplicate_groups(folder.records)
     for where, pairs in (
-        ("in two splits", twins_across(folder.records, near, splits)),
-        ("in two classes", twins_in_two_classes(folder.records, near)),
+        ("in two splits", near_duplicates_across(folder.records, near, splits)),
+        ("in two classes", near_duplicates_in_two_classes(folder.records, near)),
     ):
         if pairs:
             named = few(f"{a.path} and {b.path}" for a, b in pairs)

@@ -13,10 +13,10 @@ def since(run: FinishedRun, folder: Folder) -> dict[str, Any]:
     """The balance of classes and splits before and now, with the seed of the run.
 
     Keys: `run`, `pictures` {before, now, added, removed}; `classes`, a row each {before, now,
-    added}; `splits` {before, now}; `moved`, paths of old pictures that are in another split now;
-    `left_out`, paths of old ones that a new twin keeps out; `only_new`, whether `folder` holds none
-    of the old ones where they were: then they are taken to stay, `now` is with them, and the splits
-    of the new ones are not known yet (None). Unusable pictures do not count.
+    added}; `sides` {before, now}, by split; `moved`, paths of old images that are in another split
+    now; `left_out`, paths of old ones that a new near-duplicate keeps out; `only_new`, whether
+    `folder` holds none of the old ones where they were. Then they are taken to stay, `now` is with
+    them, and the splits of the new ones are not known yet (None). Unusable pictures do not count.
 
     Raises:
         DataError: a class that is too small to be split.
@@ -110,6 +110,6 @@ def lines(found: dict[str, Any]) -> list[str]:
     text.append(f"splits with the seed of that run: {', '.join(splits)}")
     text.append(
         f"  {len(found['moved'])} old pictures are in another split now, {len(found['left_out'])} "
-        "are left out because of a new twin"
+        "are left out because of a new near-duplicate"
     )
     return text

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxgear.bundle import Bundle
-from jaxgear.data.augment import Bank, Mix, empty, one_of, one_view, scenes, stream
+from jaxgear.data.augment import Bank, Mix, one_of, one_view, outlier_exposure, scenes, stream
 from jaxgear.data.batches import Batches
 from jaxgear.data.composites import and_pasted, background_bank, scene_split, with_masks
 from jaxgear.data.dataset import Dataset, few, keep_trained_out, open_dataset
@@ -148,7 +148,7 @@ def _mix(recipe: Recipe, bank: Bank | None, size: int) -> Mix | None:
     alone = scenes(bank)
     if recipe.features is not None:
         alone = one_of(recipe.features.plain(scene_split(bank, size, SCENES)))
-    outliers = empty(alone, recipe.outliers)
+    outliers = outlier_exposure(alone, recipe.outliers)
     if recipe.mix is None:
         return outliers
     return lambda keys, *batch: outliers(stream(keys, 2), *recipe.mix(keys, *batch))

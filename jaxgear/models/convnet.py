@@ -131,7 +131,7 @@ class GlobalPool(nn.Module):
 
 
 class Dense(nn.Module):
-    """A fully connected layer and ReLU, flattening what comes: [B, ...] -> [B, features]."""
+    """A fully connected layer and ReLU, of the flattened input: [B, ...] -> [B, features]."""
 
     features: int
 

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from jaxgear.data.batches import Batch, Batches, Stretch
+from jaxgear.data.batches import Batch, Batches, Chunk
 from jaxgear.errors import DivergedError
 from jaxgear.machine import devices
 from jaxgear.machine.compile_cache import keep_compiled
@@ -24,7 +24,7 @@ from jaxgear.training.signals import deferred_signals
 
 AGREE = 4  # steps after which several hosts ask each other whether to stop
 # Steps in one program, at most: a signal waits for them, and the bar moves after them.
-STRETCH = 32
+CHUNK = 32
 
 
 def epochs(
@@ -113,7 +113,7 @@ class Sent:
     count: int
     metrics: steps.Metrics  # [], or one of each step
     grad_norm: Float[Array, "..."]
-    pictures: Batch | Stretch
+    pictures: Batch | Chunk
 
 
 Run = Callable[[steps.TrainState, int, int], Iterator[Sent]]
@@ -126,7 +126,7 @@ def steps_a_program(train: Batches) -> int:
     operations inside a loop on one core (results/README.md, "Epochs as one compiled loop").
     """
     fits = train.resident and jax.default_backend() != "cpu"
-    return min(STRETCH, len(train)) if fits else 1
+    return min(CHUNK, len(train)) if fits else 1
 
 
 def _compile_training(
@@ -138,8 +138,8 @@ def _compile_training(
         whole = devices.replicated(mesh)
         shardings = (jax.tree.map(lambda leaf: leaf.sharding, state), whole, whole)
     if most > 1:
-        step, of = functools.partial(steps.train_stretch, step, mesh), train.stretches(1, 0, most)
-        given = lambda stretch: (train.images, train.labels, stretch)  # noqa: E731
+        step, of = functools.partial(steps.train_chunk, step, mesh), train.chunks(1, 0, most)
+        given = lambda chunk: (train.images, train.labels, chunk)  # noqa: E731
     else:
         of, given = train.ordered(), lambda batch: (batch,)
     step = jax.jit(step, donate_argnums=0, out_shardings=shardings)
@@ -147,7 +147,7 @@ def _compile_training(
 
     def run(state, epoch, first):
         done = int(state.step)
-        each = train.stretches(epoch, first, most) if most > 1 else train.shuffled(epoch, first)
+        each = train.chunks(epoch, first, most) if most > 1 else train.shuffled(epoch, first)
         for pictures in each:
             state, *sums = program(state, *given(pictures))
             count = int(pictures.count) if most > 1 else 1

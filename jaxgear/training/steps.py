@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Key, Num, PyTree
 
-from jaxgear.data.batches import Batch, Stretch, take
+from jaxgear.data.batches import Batch, Chunk, take
 from jaxgear.machine import devices
 from jaxgear.program import forward, init, streams
 from jaxgear.training import optim, parts
@@ -253,29 +253,29 @@ def _moved(averaged: PyTree, now: PyTree, decay: float, step: Int[Array, ""]) ->
     return jax.tree.map(move, averaged, now)
 
 
-def train_stretch(
+def train_chunk(
     step: Callable[[TrainState, Batch], tuple[TrainState, Metrics, Float[Array, ""]]],
     mesh: Mesh,
     state: TrainState,
     images: Num[Array, "N ..."],
     labels: Int[Array, " N"],
-    stretch: Stretch,
+    chunk: Chunk,
 ) -> tuple[TrainState, Metrics, Float[Array, " T"]]:
-    """`step` on each batch of a stretch in turn, taken from all pictures: one program for many.
+    """`step` on each batch of a chunk in turn, taken from all images: one program for many steps.
 
-    What each step returns lies in rows 0 to `stretch.count`, of which there may be any number up to
-    T: the program is the same for the rest of an epoch.
+    Only the first `chunk.count` rows of what is returned are valid. The count may be anything up to
+    T, so that the rest of an epoch runs the same program.
     """
 
     def one(number: Int[Array, ""], carry: PyTree) -> PyTree:
         state, rows = carry
-        index, weight = stretch.index[number], stretch.weight[number]
-        state, *found = step(state, take(mesh, images, labels, index, weight, stretch.epoch))
+        index, weight = chunk.index[number], chunk.weight[number]
+        state, *found = step(state, take(mesh, images, labels, index, weight, chunk.epoch))
         return state, jax.tree.map(lambda row, value: row.at[number].set(value), rows, found)
 
-    zeros = jnp.zeros(len(stretch.index), jnp.float32)
+    zeros = jnp.zeros(len(chunk.index), jnp.float32)
     rows = [Metrics(zeros, zeros, zeros), zeros]
-    state, (metrics, norms) = jax.lax.fori_loop(0, stretch.count, one, (state, rows))
+    state, (metrics, norms) = jax.lax.fori_loop(0, chunk.count, one, (state, rows))
     return state, metrics, norms
 
 

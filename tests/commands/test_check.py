@@ -1,4 +1,4 @@
-"""`jaxgear check`: what is said of twins, of an influx, and of names that are no names."""
+"""`jaxgear check`: what it says of near-duplicates, of an influx, and of names that are none."""
 
 import json
 import shutil
@@ -26,7 +26,7 @@ def call(*arguments):
     return stop.value.code
 
 
-def twin(seed: int) -> bytes:
+def near_duplicate(seed: int) -> bytes:
     """Of `scene(seed)`: smaller and re-encoded."""
     pixels = np.asarray(PIL.Image.fromarray(scene(seed)).resize((48, 36)))
     return encoded(pixels, "JPEG", quality=80)
@@ -36,9 +36,9 @@ def test_twins_are_warned_of_and_drawn(tmp_path, capsys):
     """The same photograph twice in a class, in two classes, and in two splits."""
     root = write_set(tmp_path / "set", {"train/axes": 5, "train/boots": 5, "test/axes": 2})
     (root / "test/boots").mkdir()
-    (root / "train/axes/same.jpg").write_bytes(twin(0))
-    (root / "train/axes/wrong.jpg").write_bytes(twin(6))
-    (root / "test/boots/late.jpg").write_bytes(twin(7))
+    (root / "train/axes/same.jpg").write_bytes(near_duplicate(0))
+    (root / "train/axes/wrong.jpg").write_bytes(near_duplicate(6))
+    (root / "test/boots/late.jpg").write_bytes(near_duplicate(7))
     assert call("check", root, "--sheet", tmp_path / "a.png", "--json", tmp_path / "a.json") == 0
     printed = capsys.readouterr().out.splitlines()
     found = json.loads((tmp_path / "a.json").read_text())
@@ -57,8 +57,8 @@ def test_twins_are_warned_of_and_drawn(tmp_path, capsys):
 def test_the_sheet_shows_pairs_that_contradict_first(tmp_path):
     root = write_set(tmp_path, {"axes": 30, "boots": 3})
     for seed in range(30):
-        (root / "axes" / f"{seed}.jpg").write_bytes(twin(seed))
-    (root / "axes" / "wrong.jpg").write_bytes(twin(31))
+        (root / "axes" / f"{seed}.jpg").write_bytes(near_duplicate(seed))
+    (root / "axes" / "wrong.jpg").write_bytes(near_duplicate(31))
     folder = read_folder(root)
     groups = near_duplicate_groups(folder.records)
     found = contact_sheet.pairs(folder, groups)
@@ -119,7 +119,7 @@ def test_without_twins_there_is_no_sheet(tmp_path, capsys):
 def test_mistakes_are_one_line(flags, code, word, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_set(Path("set"), {"axes": 2, "boots": 1})
-    Path("set/boots/twin.jpg").write_bytes(twin(0))
+    Path("set/boots/near-duplicate.jpg").write_bytes(near_duplicate(0))
     assert call("check", "set", *flags) == code
     (line,) = capsys.readouterr().err.splitlines()
     assert word in line
@@ -134,7 +134,7 @@ def test_an_influx_of_300_keeps_every_old_split(tmp_path, capsys):
         (run.path / "history.csv").write_text(history.to_csv([row(1, 1.0)]))
     before = dict(zip((r.path for r in dataset.folder.records), dataset.splits, strict=True))
     write_set(root, {"axes": 50, "boots": 200, "gloves": 50}, start=1000)
-    (root / "axes/twin.jpg").write_bytes(twin(3))
+    (root / "axes/near-duplicate.jpg").write_bytes(near_duplicate(3))
     (root / "axes/00009.png").unlink()
     assert call("check", root, "--since", run.path, "--json", tmp_path / "a.json") == 0
     found = json.loads((tmp_path / "a.json").read_text())["since"]
@@ -188,7 +188,7 @@ def test_new_pictures_alone_come_to_the_old_ones(trained, tmp_path, counts, caps
 def test_names_cannot_move_the_cursor(tmp_path, capsys):
     root = write_set(tmp_path / "set", {"axes": 2, "boots": 2})
     (root / "axes" / "a\x1b[2J\n.jpg").write_bytes(b"<html>")
-    (root / "axes" / "b\x1b[2J.jpg").write_bytes(twin(0))
+    (root / "axes" / "b\x1b[2J.jpg").write_bytes(near_duplicate(0))
     assert call("check", root) == 4
     printed = capsys.readouterr()
     assert "\x1b" not in printed.out + printed.err

@@ -43,7 +43,7 @@ def blue():
 def test_without_a_bank_only_the_mask_goes(images, keys):
     found = backgrounds.backgrounds(None)(keys, images)
     np.testing.assert_array_equal(found, images[..., :3])
-    assert backgrounds.empty(backgrounds.scenes(None)) is None
+    assert backgrounds.outlier_exposure(backgrounds.scenes(None)) is None
 
 
 def test_pictures_that_are_not_pasted_stay(images, keys, blue):
@@ -109,7 +109,7 @@ def test_masks_move_with_pictures(images, keys):
 
 def test_empty_scenes_have_no_class(images, keys, blue):
     targets = jax.nn.one_hot(jnp.arange(24) % 4, 4)
-    mix = backgrounds.empty(backgrounds.scenes(blue), 0.5)
+    mix = backgrounds.outlier_exposure(backgrounds.scenes(blue), 0.5)
     found, blended = jax.jit(mix)(keys, images[..., :3], targets)
     gone = np.asarray(blended).max(axis=1) == 0.25
     assert 5 < gone.sum() < 19
@@ -117,7 +117,7 @@ def test_empty_scenes_have_no_class(images, keys, blue):
     np.testing.assert_array_equal(blended[~gone], targets[~gone])
     assert (np.asarray(found)[gone].mean(axis=(1, 2))[:, 0] < 235).all()
     rows = jnp.arange(6.0).reshape(3, 2)  # features work as pictures do
-    found, _ = backgrounds.empty(one_of(rows), 1.0)(keys, jnp.zeros((24, 2)), targets)
+    found, _ = backgrounds.outlier_exposure(one_of(rows), 1.0)(keys, jnp.zeros((24, 2)), targets)
     assert {tuple(row) for row in np.asarray(found).tolist()} <= {(0, 1), (2, 3), (4, 5)}
 
 
@@ -193,7 +193,7 @@ def test_folders_that_do_not_serve(tmp_path, content, message):
         bank.photographs(folder, halves.pop())
 
 
-def test_pasted_pictures_follow_their_side(tmp_path, blue):
+def test_pasted_pictures_follow_their_split(tmp_path, blue):
     folder = read_folder(write_set(tmp_path, {"a": 2, "b": 3}), size=SIDE)
     labels = np.array([record.label for record in folder.records], np.int32)
     side = Side(pixels(folder, SIDE), labels, folder.records)
@@ -211,5 +211,5 @@ def test_pasted_pictures_follow_their_side(tmp_path, blue):
     assert not set(names(blue, fewer)[4:]) & set(names(blue)[5:])
     np.testing.assert_array_equal(both.labels, [*labels, *labels])
     assert len({record.sha256 for record in both.records}) == 10
-    scenes = pasted.scene_side(blue, SIDE, 5)
+    scenes = pasted.scene_split(blue, SIDE, 5)
     assert scenes.images.shape == (5, SIDE, SIDE, 3)

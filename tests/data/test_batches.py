@@ -50,17 +50,17 @@ def test_rows_belong_together(images):
 
 
 @pytest.mark.parametrize(("first", "most"), [(0, 1), (0, 2), (1, 2), (0, 3), (2, 5)])
-def test_stretches_are_the_batches_of_an_epoch(images, first, most):
+def test_chunks_are_the_batches_of_an_epoch(images, first, most):
     """With as many rows in each, so that one program takes them all."""
     data = batches(images)
-    stretches = list(data.stretches(5, first, most))
+    chunks = list(data.chunks(5, first, most))
     take_rows = jax.jit(functools.partial(take, data.mesh))
     taken = [
         take_rows(data.images, data.labels, of.index[i], of.weight[i], of.epoch)
-        for of in stretches
+        for of in chunks
         for i in range(int(of.count))
     ]
-    assert {of.index.shape for of in stretches} == {(most, 4)}
+    assert {of.index.shape for of in chunks} == {(most, 4)}
     for found, batch in zip(taken, data.shuffled(5, first), strict=True):
         for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(batch), strict=True):
             np.testing.assert_array_equal(a, b)

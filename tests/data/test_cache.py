@@ -24,7 +24,7 @@ def entry(seed: int = 0) -> Decoded:
 def same(a: Decoded | None, b: Decoded) -> bool:
     return (
         a is not None
-        and (a.height, a.width, a.look) == (b.height, b.width, b.look)
+        and (a.height, a.width, a.descriptor) == (b.height, b.width, b.descriptor)
         and (np.array_equal(a.pixels, b.pixels))
     )
 

@@ -102,11 +102,13 @@ def test_twins_on_a_folder_s_own_splits_are_warned_of(tmp_path, said):
         (tmp_path / "set/test" / name).mkdir(parents=True)
         source = next((tmp_path / "set/train" / name).iterdir())
         with PIL.Image.open(source) as picture:
-            picture.convert("RGB").save(tmp_path / "set/test" / name / "twin.jpg", quality=60)
+            picture.convert("RGB").save(
+                tmp_path / "set/test" / name / "near-duplicate.jpg", quality=60
+            )
     open_dataset(str(tmp_path / "set"), size=32, seed=0, say=said.append)
     warnings = [line for line in said if line.startswith("warning: near-duplicates")]
     assert warnings
-    assert all("twin.jpg" in line for line in warnings)
+    assert all("near-duplicate.jpg" in line for line in warnings)
 
 
 def test_twins_in_two_classes_are_warned_of(tmp_path, said):

@@ -896,7 +896,7 @@ def test_what_is_kept_of_a_picture_does_not_depend_on_how_it_came(longer: int, s
     kept = shrink(data, "x", size)
     np.testing.assert_array_equal(kept.pixels, load_letterboxed(data, size, "x"))
     assert (kept.height, kept.width) == (longer // 2, longer)
-    assert kept.look == shrink(data, "x", 16).look
+    assert kept.descriptor == shrink(data, "x", 16).descriptor
 
 
 def test_reduced_pixels_are_close_to_those_of_the_whole_picture(shared: Path):

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 from scipy import sparse
 
 from jaxgear.data.images.descriptor import describe, describe_image
-from jaxgear.data.splits import near_duplicates as looks
+from jaxgear.data.splits import near_duplicates
 from jaxgear.data.splits.near_duplicates import groups
 
 
@@ -184,7 +184,7 @@ def test_blocks_do_not_change_the_groups(monkeypatch: pytest.MonkeyPatch):
     pictures += [jpeg(p, 60) for p in pictures] + [margin(p, 20, 9) for p in pictures[:8]]
     described = [describe(p) for p in pictures]
     whole = partition(groups(described))
-    monkeypatch.setattr(looks, "_BLOCK", 4)
+    monkeypatch.setattr(near_duplicates, "_BLOCK", 4)
     assert partition(groups(described)) == whole
     assert 15 <= len(whole) <= 18
 
@@ -204,7 +204,7 @@ def noisy(seeds: range, levels: range, size: tuple[int, int] = (240, 300)) -> li
 def every_pair(described: list[bytes]) -> set[frozenset[int]]:
     """The groups if each picture is compared with each."""
     i, j = np.triu_indices(len(described), k=1)
-    same = looks._Table([looks._read(described)]).same(i, j)
+    same = near_duplicates._Table([near_duplicates._read(described)]).same(i, j)
     size = (len(described), len(described))
     links = sparse.coo_array((np.ones(same.sum()), (i[same], j[same])), size)
     return partition(sparse.csgraph.connected_components(links, directed=False)[1])
@@ -229,14 +229,14 @@ def test_many_that_share_their_keys_are_grouped_as_if_all_were_compared(kinds: i
 def test_comparisons_grow_with_the_number_of_look_alikes(monkeypatch: pytest.MonkeyPatch):
     """And not with its square: 16 times as many take 16 times as long."""
     compared = 0
-    real = looks._Table.same
+    real = near_duplicates._Table.same
 
     def counting(self, i, j):
         nonlocal compared
         compared += len(i)
         return real(self, i, j)
 
-    monkeypatch.setattr(looks._Table, "same", counting)
+    monkeypatch.setattr(near_duplicates._Table, "same", counting)
     described = noisy(range(1), range(1, 21), (96, 120))
     each = {}
     for count in (100, 1600):

@@ -52,9 +52,11 @@ def same_as_folder(out: Path, root: Path, seed: int = 0) -> None:
         folder.splits,
         folder.groups,
     )
-    plain = [(r.path, r.sha256, r.label, r.height, r.width, r.look) for r in folder.folder.records]
+    plain = [
+        (r.path, r.sha256, r.label, r.height, r.width, r.descriptor) for r in folder.folder.records
+    ]
     assert plain == [
-        (r.path, r.sha256, r.label, r.height, r.width, r.look) for r in ours.folder.records
+        (r.path, r.sha256, r.label, r.height, r.width, r.descriptor) for r in ours.folder.records
     ]
     assert np.array_equal(pixels(ours.folder, 24, cache=None), pixels(folder.folder, 24))
     builder = tfds.builder_from_directory(ours.folder.root)
@@ -86,8 +88,10 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_a_run_on_the_set_sees_what_one_on_the_folder_sees(tmp_path: Path):
     root = write_set(tmp_path / "data", {"axes": 15, "boots": 15})
-    for number in range(9):  # twins of others: some are left out
-        (root / "boots" / f"twin{number}.jpg").write_bytes(encoded(scene(number + 9), "JPEG"))
+    for number in range(9):  # near-duplicates of others: some are left out
+        (root / "boots" / f"near-duplicate{number}.jpg").write_bytes(
+            encoded(scene(number + 9), "JPEG")
+        )
     for size in (24, None):
         quietly(root, tmp_path / f"{size}", size=size, seed=3)
         ours = open_dataset(f"tfds:gear@{tmp_path / f'{size}'}", size=24, seed=9, say=print)

@@ -12,7 +12,12 @@ from hypothesis import strategies as st
 from pictures import encoded, scene, write_set
 
 from jaxgear.data.folder.read import Folder, Record, read_folder
-from jaxgear.data.splits.assign import assign_splits, missing_classes, split_folder, twins_across
+from jaxgear.data.splits.assign import (
+    assign_splits,
+    missing_classes,
+    near_duplicates_across,
+    split_folder,
+)
 from jaxgear.data.splits.groups import near_duplicate_groups
 from jaxgear.errors import DataError, UsageError
 
@@ -43,12 +48,12 @@ def alone(records: list[Record]) -> list[str]:
 
 
 def paired(records: list[Record], share: float) -> list[str]:
-    """Groups where about so large a share of pictures has twins; unchanged by further records."""
+    """Groups where about that share of images has near-duplicates; unchanged by further records."""
     groups = []
     for record in records:
         number = int(record.sha256[:8], 16)
-        twin = number % 1000 < 1000 * share
-        groups.append(f"{record.label}-{number // 1000 % 20}" if twin else record.sha256)
+        near_duplicate = number % 1000 < 1000 * share
+        groups.append(f"{record.label}-{number // 1000 % 20}" if near_duplicate else record.sha256)
     return groups
 
 
@@ -104,7 +109,7 @@ def test_no_group_is_on_two_splits_and_every_class_is_on_three(
     for label in range(len(counts)):
         present = {splits[r.path] for r in records if r.label == label}
         assert present >= {"train", "val", "test"}
-    assert twins_across(records, groups, list(splits.values())) == []
+    assert near_duplicates_across(records, groups, list(splits.values())) == []
 
 
 def test_of_twins_on_two_splits_the_evaluated_one_is_kept():
@@ -307,11 +312,13 @@ def test_twins_across_given_splits_are_reported():
     records = made_up([3], 0, "train") + made_up([2], 10, "val") + made_up([2], 20, "test")
     splits = [record.split for record in records]
     groups = ["a", "b", "c", "b", "d", "a", "b"]
-    pairs = twins_across(records, groups, splits)
+    pairs = near_duplicates_across(records, groups, splits)
     assert [(a.path, b.path) for a, b in pairs] == [("0/0", "0/20"), ("0/1", "0/21"),
                                                      ("0/10", "0/21")]  # fmt: skip
     left = ["left_out" if split == "train" else split for split in splits]
-    assert [(a.path, b.path) for a, b in twins_across(records, groups, left)] == [("0/10", "0/21")]
+    assert [(a.path, b.path) for a, b in near_duplicates_across(records, groups, left)] == [
+        ("0/10", "0/21")
+    ]
 
 
 # --- groups

@@ -32,7 +32,7 @@ ORIENTED[0x0112] = 6
 
 
 def varied_set(root: Path) -> Path:
-    """Two classes with every trait that TFDS by itself would show otherwise, and twins."""
+    """Two classes with every trait that TFDS would show otherwise, and near-duplicates."""
     write_set(root, {"axes": 10, "boots": 10})
     rgba = np.dstack([scene(50), np.full((48, 64), 255, np.uint8)])
     rgba[:20, :, 3] = 0
@@ -43,8 +43,8 @@ def varied_set(root: Path) -> Path:
     (root / "boots" / "turned.jpg").write_bytes(encoded(scene(52), "JPEG", exif=ORIENTED))
     (root / "boots" / "é ü.JPG").write_bytes(encoded(scene(53), "JPEG", quality=95))
     (root / "boots" / "grey.jpg").write_bytes(encoded(scene(54)[..., 0], "JPEG"))
-    for k in range(6):  # twins, so that some are left out
-        (root / "boots" / f"twin{k}.jpg").write_bytes(
+    for k in range(6):  # near-duplicates, so that some are left out
+        (root / "boots" / f"near-duplicate{k}.jpg").write_bytes(
             encoded(scene(k + 10), "JPEG", quality=80 + k)
         )
     return root
@@ -70,7 +70,7 @@ def test_the_same_numbers_as_from_the_folder(made):
     assert [(r.path, r.sha256, r.label) for r in got.records] == [
         (r.path, r.sha256, r.label) for r in folder.records
     ]
-    assert [r.look for r in got.records] == [r.look for r in folder.records]
+    assert [r.descriptor for r in got.records] == [r.descriptor for r in folder.records]
     assert [r.split for r in got.records] == splits
     assert near_duplicate_groups([replace(r, group=None) for r in got.records]) == groups
     assert near_duplicate_groups(got.records) == [r.group for r in got.records] == groups

@@ -41,7 +41,7 @@ def test_pictures_in_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, siz
         for path, one in by_path.items():
             if isinstance(one, Staged):
                 pixels = load_rgb(contents[path])
-                assert (one.sha256, one.look) == (sums[path], describe(pixels))
+                assert (one.sha256, one.descriptor) == (sums[path], describe(pixels))
                 assert (one.height, one.width) == pixels.shape[:2]
                 if size is None:
                     assert one.read() == portable(contents[path])

@@ -36,7 +36,7 @@ pytestmark = pytest.mark.one_cache
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Ten pictures a class, four of which each have a twin in another format and size."""
+    """Ten pictures a class, four of which each have a near-duplicate in another format and size."""
     root, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
     for name in CLASSES:
         (root / name).mkdir()
@@ -45,7 +45,9 @@ def data(tmp_path_factory):
             picture = coarse.resize((60, 60), PIL.Image.Resampling.BICUBIC)
             picture.save(root / name / f"{i}{HOSTILE}.png")
             if i < 4:
-                picture.resize((90, 90)).save(root / name / f"twin{i}{HOSTILE}.jpg", quality=90)
+                picture.resize((90, 90)).save(
+                    root / name / f"near-duplicate{i}{HOSTILE}.jpg", quality=90
+                )
     return root
 
 
@@ -183,13 +185,13 @@ def test_largest_losses_are_of_pictures_that_were_not_trained_on(run, data):
 
 def test_twins_are_counted_on_the_splits_that_the_run_gave_them(run):
     finished = FinishedRun.read(run)
-    twins = find(finished).twins
-    assert (twins.groups, twins.straddling) == (12, 0)
-    assert sum(twins.pictures.values()) == 24
-    assert twins.pictures["left_out"] == len(finished.split("left_out")) > 0
-    for members in twins.examples:
+    near_duplicates = find(finished).near_duplicates
+    assert (near_duplicates.groups, near_duplicates.straddling) == (12, 0)
+    assert sum(near_duplicates.pictures.values()) == 24
+    assert near_duplicates.pictures["left_out"] == len(finished.split("left_out")) > 0
+    for members in near_duplicates.examples:
         names = sorted(Path(picture.path).stem for picture, _ in members)
-        assert names[1] == f"twin{names[0]}"
+        assert names[1] == f"near-duplicate{names[0]}"
 
 
 @pytest.fixture(scope="module")

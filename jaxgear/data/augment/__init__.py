@@ -4,7 +4,7 @@ transforms.py is where to start: what an augmentation is, and how they are chain
 objects on backgrounds; camera.py adds what a camera does to a scene.
 """
 
-from jaxgear.data.augment.paste import Bank, backgrounds, empty, scenes
+from jaxgear.data.augment.paste import Bank, backgrounds, outlier_exposure, scenes
 from jaxgear.data.augment.transforms import (
     Augment,
     Mix,
@@ -25,10 +25,10 @@ __all__ = [
     "backgrounds",
     "chain",
     "colour",
-    "empty",
     "flip",
     "one_of",
     "one_view",
+    "outlier_exposure",
     "scenes",
     "stream",
 ]

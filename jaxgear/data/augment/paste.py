@@ -83,7 +83,7 @@ def scenes(bank: Bank | None) -> Augment | None:
     return apply
 
 
-def empty(scenes: Augment | None, probability: float = 0.1) -> Mix | None:
+def outlier_exposure(scenes: Augment | None, probability: float = 0.1) -> Mix | None:
     """Puts one of `scenes` in the place of a picture, of which no class is the right one: its
     target is the same for all (outlier exposure, Hendrycks et al. 2019). None without scenes.
     """

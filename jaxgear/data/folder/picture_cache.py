@@ -24,7 +24,7 @@ from jaxgear.data.images import (
     load_letterboxed,
 )
 
-_HEADER = struct.Struct("<8s32sIII")  # magic, sha256 of the file, height, width, len(look)
+_HEADER = struct.Struct("<8s32sIII")  # magic, sha256 of the file, height, width, len(descriptor)
 _MAGIC, _MASK_MAGIC = b"jaxgear1", b"jaxgearm"
 
 
@@ -34,18 +34,18 @@ class Decoded:
 
     height: int
     width: int
-    look: bytes
+    descriptor: bytes
     pixels: UInt8[np.ndarray, "S S 3"]
 
 
 def shrink(data: bytes, name: str, size: int) -> Decoded:
     """A file -> what is kept of it; `ImageError` where it is no whole picture."""
     with decoded(data, name, least=ENOUGH) as picture:
-        height, width, look = picture.height, picture.width, describe_image(picture.image)
+        height, width, descriptor = picture.height, picture.width, describe_image(picture.image)
         pixels = letterbox_image(picture.image, size) if picture.serves(size) else None
     if pixels is None:
         pixels = load_letterboxed(data, size, name)
-    return Decoded(height, width, look, pixels)
+    return Decoded(height, width, descriptor, pixels)
 
 
 class PictureCache:
@@ -87,8 +87,8 @@ class PictureCache:
     def put(self, sha256: str, entry: Decoded) -> None:
         """Keeps an entry, where that is possible."""
         key = bytes.fromhex(sha256)
-        head = _HEADER.pack(_MAGIC, key, entry.height, entry.width, len(entry.look))
-        self._entries.write(sha256, head + entry.look + entry.pixels.tobytes())
+        head = _HEADER.pack(_MAGIC, key, entry.height, entry.width, len(entry.descriptor))
+        self._entries.write(sha256, head + entry.descriptor + entry.pixels.tobytes())
 
 
 class MaskCache:

@@ -37,7 +37,7 @@ class Record:
     split: str | None  # "train", "val" or "test" where the folder has splits, else None
     height: int
     width: int
-    look: bytes  # descriptor for near-duplicates (`looks.describe`)
+    descriptor: bytes  # descriptor for near-duplicates (data/images/descriptor.py)
     group: str | None = None  # of near-duplicates, where the set was prepared, else None
 
 
@@ -95,7 +95,7 @@ def read_folder(
             sha256, entry = store.decode(data, candidate.path)
         except ImageError as error:
             return Refused(candidate.path, error.reason)
-        return sha256, entry.height, entry.width, entry.look
+        return sha256, entry.height, entry.width, entry.descriptor
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow releases the GIL while it decodes
         checked = list(pool.map(check, listing.candidates))
@@ -111,7 +111,7 @@ def assemble(
     """A folder of what was listed, and of what was found in each of `listing.candidates`.
 
     Args:
-        checked: sha256, height, width and look of each, or why it cannot be used.
+        checked: sha256, height, width and descriptor of each, or why it cannot be used.
 
     Raises:
         DataError: fewer than `min_classes` class folders.

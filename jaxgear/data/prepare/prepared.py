@@ -125,7 +125,7 @@ def _decode(
             result = result.sha256
         if isinstance(result, str):
             found = known[result]
-            result = result, found.height, found.width, found.look
+            result = result, found.height, found.width, found.descriptor
         checked.append(result)
         tick(len(checked), len(paths))
     return assemble(root, listing, checked)
@@ -139,7 +139,7 @@ def _versions() -> ModuleType:
 
 
 def _of_staged(one: Staged) -> ToStore:
-    return ToStore(one.height, one.width, one.look, one.stored, one.length, one.read)
+    return ToStore(one.height, one.width, one.descriptor, one.stored, one.length, one.read)
 
 
 def _locked(base: Path) -> Lock:

@@ -72,7 +72,7 @@ def pictures_of(before: TfdsFolder) -> dict[str, ToStore]:
         for record, stored in zip(shard.records, shard.stored, strict=True):
             read = partial(before.read, record)
             size = record.height, record.width
-            found[record.sha256] = ToStore(*size, record.look, stored, length, read)
+            found[record.sha256] = ToStore(*size, record.descriptor, stored, length, read)
     return found
 
 

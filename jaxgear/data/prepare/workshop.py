@@ -34,7 +34,9 @@ from jaxgear.data.images import (
 from jaxgear.data.images.threads import quiet_pillow
 from jaxgear.errors import DataError
 
-_HEADER = struct.Struct("<4s32s32sIIHI")  # magic, both hashes, height, width, len(look), len(data)
+_HEADER = struct.Struct(
+    "<4s32s32sIIHI"
+)  # magic, both hashes, height, width, len(descriptor), len(data)
 _MAGIC = b"gear"
 _AT_ONCE = 2**22  # bytes of pictures that are worked on together, about what a cache holds
 _SUFFIX = ".staged"
@@ -48,7 +50,7 @@ class Staged:
     stored: str  # of the bytes to store, hex
     height: int  # of the file's picture
     width: int
-    look: bytes
+    descriptor: bytes
     file: Path
     offset: int
     length: int
@@ -73,7 +75,7 @@ class ToStore:
 
     height: int
     width: int
-    look: bytes
+    descriptor: bytes
     stored: str  # sha256 (hex) of the bytes
     length: int  # of them, about
     read: Callable[[], bytes]  # them, checked
@@ -162,15 +164,15 @@ class Workshop:
         """Writes an entry for each picture, in one call."""
         start = self._file.tell()
         entries, bodies = [], []
-        for one, look, data in zip(pictures, described, stored, strict=True):
+        for one, descriptor, data in zip(pictures, described, stored, strict=True):
             size = one.picture.height, one.picture.width
             digest = one.sha256 if data is one.data else hashlib.sha256(data).digest()
-            head = _HEADER.pack(_MAGIC, one.sha256, digest, *size, len(look), len(data))
-            body = head + look + data
+            head = _HEADER.pack(_MAGIC, one.sha256, digest, *size, len(descriptor), len(data))
+            body = head + descriptor + data
             bodies += body, isal_zlib.crc32(body).to_bytes(4, "little")
             names = one.sha256.hex(), digest.hex()
-            offset = start + len(head) + len(look)
-            entries.append(Staged(*names, *size, look, self._path, offset, len(data)))
+            offset = start + len(head) + len(descriptor)
+            entries.append(Staged(*names, *size, descriptor, self._path, offset, len(data)))
             start += len(body) + len(bodies[-1])
         whole = b"".join(bodies)
         if self._file.write(whole) != len(whole):
@@ -183,14 +185,18 @@ def staged(place: Path) -> Iterator[Staged]:
     for path in sorted(place.glob(f"*{_SUFFIX}")):
         with path.open("rb") as file:
             while len(head := file.read(_HEADER.size)) == _HEADER.size:
-                magic, sha256, stored, height, width, look_length, length = _HEADER.unpack(head)
-                offset = file.tell() + look_length
-                body = head + file.read(look_length + length)
+                magic, sha256, stored, height, width, descriptor_length, length = _HEADER.unpack(
+                    head
+                )
+                offset = file.tell() + descriptor_length
+                body = head + file.read(descriptor_length + length)
                 check = file.read(4)
                 if magic != _MAGIC or isal_zlib.crc32(body).to_bytes(4, "little") != check:
                     break
-                look = body[len(head) : len(head) + look_length]
-                yield Staged(sha256.hex(), stored.hex(), height, width, look, path, offset, length)
+                descriptor = body[len(head) : len(head) + descriptor_length]
+                yield Staged(
+                    sha256.hex(), stored.hex(), height, width, descriptor, path, offset, length
+                )
 
 
 def portable(data: bytes, name: str | None = None) -> bytes:

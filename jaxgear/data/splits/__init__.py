@@ -7,9 +7,9 @@ of them; known.py is what a bundle keeps, to know the images of its data again.
 from jaxgear.data.splits.assign import (
     LEFT_OUT,
     missing_classes,
+    near_duplicates_across,
+    near_duplicates_in_two_classes,
     split_folder,
-    twins_across,
-    twins_in_two_classes,
 )
 from jaxgear.data.splits.groups import NEAR_DUPLICATES, near_duplicate_groups
 from jaxgear.data.splits.known import KnownPictures
@@ -20,7 +20,7 @@ __all__ = [
     "KnownPictures",
     "missing_classes",
     "near_duplicate_groups",
+    "near_duplicates_across",
+    "near_duplicates_in_two_classes",
     "split_folder",
-    "twins_across",
-    "twins_in_two_classes",
 ]

@@ -38,11 +38,11 @@ def assign_splits(
 ) -> list[str]:
     """A split for each record: "train", "val", "test" or "left_out".
 
-    Where the members of a group have different splits of their own, those in the commonest split
-    (of equals, the first of test, val, train) keep theirs and the others are left out: no near-twin
-    of a test picture is trained on. The price of having no memory is that of nearly half of the
-    pairs of twins one is left out; a new twin may make an old picture left out, but never moves it
-    to another split.
+    The members of a group may have different splits of their own. Those in the commonest split (of
+    equals, the first of test, val, train) keep it, and the others are left out, so that no
+    near-duplicate of a test image is trained on. The price of having no memory: of nearly half of
+    the pairs of near-duplicates one is left out. A new near-duplicate may leave an old image out,
+    but never moves it to another split.
 
     Classes are stratified in expectation only, as each picture is drawn by itself. A class with a
     split that came out empty gets it filled with the groups whose hash is nearest to the threshold;
@@ -117,12 +117,12 @@ def untrained(folder: Folder, names: Sequence[str]) -> str:
     return ", ".join(named) + (f" and {more} more" if more else "")
 
 
-def twins_across(
+def near_duplicates_across(
     records: Sequence[Record], groups: Sequence[str], splits: Sequence[str]
 ) -> list[tuple[Record, Record]]:
-    """Near-duplicates that a folder's own splits keep apart, as (in train or val, evaluated twin).
+    """Near-duplicates that a folder's own splits keep apart: (one in train or val, one tested on).
 
-    One pair for each picture that has a twin in a later split of train, val, test.
+    One pair for each picture that has a near-duplicate in a later split of train, val, test.
     """
     best: dict[str, int] = {}
     for index, (group, split) in enumerate(zip(groups, splits, strict=True)):
@@ -137,7 +137,7 @@ def twins_across(
     ]
 
 
-def twins_in_two_classes(
+def near_duplicates_in_two_classes(
     records: Sequence[Record], groups: Sequence[str]
 ) -> list[tuple[Record, Record]]:
     """Near-duplicates with different labels, of which one is probably wrong: a pair for each

@@ -69,7 +69,7 @@ def near_duplicate_groups(records: Sequence[Record]) -> list[str]:
     ids = {
         record.sha256: smallest.setdefault(group, record.sha256[:12])
         for record, group in zip(
-            distinct, near_duplicates.groups([r.look for r in distinct]).tolist(), strict=True
+            distinct, near_duplicates.groups([r.descriptor for r in distinct]).tolist(), strict=True
         )
     }
     return [ids[record.sha256] for record in records]

@@ -42,18 +42,18 @@ _NEAR = 32  # of the pictures that share a key, those that one is compared with
 _Same = Callable[[Int[np.ndarray, " P"], Int[np.ndarray, " P"]], Bool[np.ndarray, " P"]]
 
 
-def groups(looks: Sequence[bytes]) -> Int[np.ndarray, " N"]:
+def groups(descriptors: Sequence[bytes]) -> Int[np.ndarray, " N"]:
     """A number for each picture, from its descriptor: equal for those that look alike, directly or
     by others between them.
 
     What hashing brings up is compared exactly, unless it is in one group already. On as many
     threads as there are cores: NumPy lets go of the interpreter while it works.
     """
-    joined = _Joined(len(looks))
-    if len(looks) < 2:
+    joined = _Joined(len(descriptors))
+    if len(descriptors) < 2:
         return joined.of
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        table = _Table(list(pool.map(_read, _blocks(looks))))
+        table = _Table(list(pool.map(_read, _blocks(descriptors))))
         for _ in pool.map(lambda band: _join_alike(joined, *band), table.bands()):
             pass  # asks for each result, which raises what went wrong
     return joined.of
@@ -109,13 +109,15 @@ class _Part(NamedTuple):
     keys: tuple[UInt64[np.ndarray, "n B"], ...]  # of edges in either view, and of hashes
 
 
-def _read(looks: Sequence[bytes]) -> _Part:
+def _read(descriptors: Sequence[bytes]) -> _Part:
     """What is compared of a block of pictures."""
-    size = np.stack([np.frombuffer(look, "<u2", 2) for look in looks]).astype(np.float64)
-    views = np.stack([np.frombuffer(look, np.uint8, offset=4) for look in looks])
+    size = np.stack([np.frombuffer(descriptor, "<u2", 2) for descriptor in descriptors]).astype(
+        np.float64
+    )
+    views = np.stack([np.frombuffer(descriptor, np.uint8, offset=4) for descriptor in descriptors])
     views = views.reshape(-1, 2, ROWS, COLUMNS).astype(np.int16)
     edges = _edges(views)
-    bits = (np.diff(views[:, 0], axis=2) > 0).reshape(len(looks), -1)
+    bits = (np.diff(views[:, 0], axis=2) > 0).reshape(len(descriptors), -1)
     rng = np.random.default_rng(0)
     samples = np.stack([rng.permutation(bits.shape[1])[:_SAMPLE] for _ in range(_HASH_BANDS)])
     return _Part(
@@ -123,7 +125,7 @@ def _read(looks: Sequence[bytes]) -> _Part:
         edges=_packed(edges),
         hashes=_packed(bits),
         keys=(
-            *(_minima(edges[:, view].reshape(len(looks), -1)) for view in range(2)),
+            *(_minima(edges[:, view].reshape(len(descriptors), -1)) for view in range(2)),
             _packed(bits[:, samples])[..., 0],
         ),
     )

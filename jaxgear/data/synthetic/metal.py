@@ -211,10 +211,10 @@ def helmet(pen: Pen, rng: np.random.Generator, c: Palette) -> None:
 
 def pulley(pen: Pen, rng: np.random.Generator, c: Palette) -> None:
     """A grooved wheel between two plates that meet in an eye at the top; sometimes two wheels."""
-    twin = rng.random() < 0.2
-    wheels = [(-0.42, 0.38), (0.42, 0.38)] if twin else [(0.0, 0.36)]
-    radius = rng.uniform(0.4, 0.44) if twin else rng.uniform(0.5, 0.6)
-    width = rng.uniform(0.6, 0.7) if twin else rng.uniform(0.32, 0.42)
+    near_duplicate = rng.random() < 0.2
+    wheels = [(-0.42, 0.38), (0.42, 0.38)] if near_duplicate else [(0.0, 0.36)]
+    radius = rng.uniform(0.4, 0.44) if near_duplicate else rng.uniform(0.5, 0.6)
+    width = rng.uniform(0.6, 0.7) if near_duplicate else rng.uniform(0.32, 0.42)
     neck = rng.uniform(0.22, 0.32)
     shift = rng.uniform(0.05, 0.16) * rng.choice([-1, 1])
     right = [(neck * 0.6, -0.97), (neck, -0.78), (neck * 0.95, -0.45), (width * 0.9, 0.05)]

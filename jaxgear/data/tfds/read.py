@@ -164,7 +164,7 @@ def _by_decoding(folder: TfdsFolder, label: str, store: PictureCache) -> TfdsFol
             split=our_split(split) if has_splits else None,
             height=entry.height,
             width=entry.width,
-            look=entry.look,
+            descriptor=entry.descriptor,
             group=row["group"].decode() if ours else None,
         )
         return record, place, sha256

@@ -79,7 +79,7 @@ def write_shard(shard: Shard, rows: Iterable[bytes]) -> tuple[str, str]:
         "sha256": _digests(r.sha256 for r in records),
         "stored": _digests(shard.stored),
         "group": np.array([r.group for r in records], "S12"),
-        "look": np.stack([np.frombuffer(r.look, np.uint8) for r in records]),
+        "look": np.stack([np.frombuffer(r.descriptor, np.uint8) for r in records]),
         "label": np.array([r.label for r in records], np.int32),
         "height": np.array([r.height for r in records], np.int32),
         "width": np.array([r.width for r in records], np.int32),
@@ -150,13 +150,13 @@ def _rows(
     columns: dict[str, np.ndarray], split: str, classes: int
 ) -> tuple[tuple[Record, ...], tuple[str, ...], int]:
     paths = columns["path"].tobytes().decode().split("\0")
-    label, look = columns["label"], columns["look"]
+    label, descriptor = columns["label"], columns["look"]
     sizes = {len(column) for name, column in columns.items() if name not in ("path", "bytes")}
-    if sizes != {len(paths)} or look.dtype != np.uint8 or look.ndim != 2:
+    if sizes != {len(paths)} or descriptor.dtype != np.uint8 or descriptor.ndim != 2:
         raise ValueError("columns that do not fit each other")
     if label.min() < 0 or label.max() >= classes:
         raise ValueError("a label that is no class")
-    looks, width = look.tobytes(), look.shape[1]
+    descriptors, width = descriptor.tobytes(), descriptor.shape[1]
     records = tuple(
         Record(
             path=path,
@@ -165,7 +165,7 @@ def _rows(
             split=split,
             height=height,
             width=breadth,
-            look=looks[row * width : (row + 1) * width],
+            descriptor=descriptors[row * width : (row + 1) * width],
             group=group.decode(),
         )
         for row, (path, sha256, group, number, height, breadth) in enumerate(

@@ -1,4 +1,4 @@
-"""What grids show: test pictures with what is right, and new ones with what is thought of them."""
+"""Tiles of a grid: test images with their labels, new images with their predictions."""
 
 import os
 from collections.abc import Iterable, Sequence

@@ -15,7 +15,11 @@ from jaxgear.evaluation import calibration, explain, metrics
 from jaxgear.evaluation.finished import FinishedRun, SplitRow
 from jaxgear.evaluation.no_gear import refusal
 from jaxgear.evaluation.own_pictures import only, open_source, said_of, trained_on_test
-from jaxgear.evaluation.report.near_duplicates import THUMBNAIL, Twins, find_twins
+from jaxgear.evaluation.report.near_duplicates import (
+    THUMBNAIL,
+    NearDuplicates,
+    find_near_duplicates,
+)
 from jaxgear.prediction import NONE, Predictor
 
 TOP_LOSSES = 24
@@ -81,7 +85,7 @@ class Findings:
     seen_by: str  # the method of their maps
     calibration: Calibration
     refusals: Refusals | None  # None: the model takes every picture for gear
-    twins: Twins
+    near_duplicates: NearDuplicates
     trained_on: list[str]  # sentences about test pictures that were trained on
 
 
@@ -111,7 +115,7 @@ def find(run: FinishedRun, source: str | None = None) -> Findings:
         misses=show(np.argsort(show.of_label, kind="stable")[:TOP_LOSSES]),
         calibration=_calibration(logits[tested], labels[tested], bundle.temperature),
         refusals=_refusals(bundle, show, len(val)),
-        twins=find_twins(run, folder),
+        near_duplicates=find_near_duplicates(run, folder),
         trained_on=said_of(run, trained_on_test(run)),
     )
 

@@ -16,7 +16,7 @@ THUMBNAIL = 192  # pixels
 
 
 @dataclasses.dataclass(frozen=True)
-class Twins:
+class NearDuplicates:
     """Near-duplicates, and in which splits the split put them."""
 
     groups: int  # with more than one picture
@@ -25,7 +25,7 @@ class Twins:
     examples: list[list[tuple[SplitRow, UInt8[np.ndarray, "T T 3"]]]]
 
 
-def find_twins(run: FinishedRun, folder: Folder) -> Twins:
+def find_near_duplicates(run: FinishedRun, folder: Folder) -> NearDuplicates:
     """Those that `splits.json` lists; examples are of pictures that are still in `folder`."""
     records = {record.sha256: record for record in folder.records}
     members: dict[str, list[SplitRow]] = collections.defaultdict(list)
@@ -43,7 +43,7 @@ def find_twins(run: FinishedRun, folder: Folder) -> Twins:
         ]
         for found in groups[:GROUPS]
     ]
-    return Twins(
+    return NearDuplicates(
         groups=len(groups),
         pictures={split: splits[split] for split in ALL},
         straddling=sum(len(found) > 1 for found in kept),

@@ -7,7 +7,7 @@ from jaxgear.evaluation.finished import FinishedRun
 from jaxgear.evaluation.no_gear.refusal import ACCEPTS_ALL
 from jaxgear.evaluation.report import page
 from jaxgear.evaluation.report.findings import Findings, Shown
-from jaxgear.evaluation.report.near_duplicates import Twins
+from jaxgear.evaluation.report.near_duplicates import NearDuplicates
 
 _SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test", "left_out": "left out"}
 
@@ -72,7 +72,7 @@ def _cards(shown: list[Shown]) -> str:
     return f'<ul class="cards">{cards}</ul>'
 
 
-def splits(run: FinishedRun, twins: Twins) -> str:
+def splits(run: FinishedRun, near_duplicates: NearDuplicates) -> str:
     """How many pictures are in which split, and how near-duplicates were kept apart."""
     counts = Counter((picture.name, picture.split) for picture in run.pictures)
     rows = [[name, *(str(counts[name, split]) for split in ALL)] for name in run.classes]
@@ -82,22 +82,22 @@ def splits(run: FinishedRun, twins: Twins) -> str:
         page.table("Pictures by class and split", ["class", *_SPLIT_NAMES.values()], rows),
         "<h3>Near-duplicates</h3>",
     ]
-    if not twins.groups:
+    if not near_duplicates.groups:
         return "".join(parts) + page.paragraph("No two pictures look alike.")
-    shown = ", ".join(f"{twins.pictures[split]} {_SPLIT_NAMES[split]}" for split in ALL)
+    shown = ", ".join(f"{near_duplicates.pictures[split]} {_SPLIT_NAMES[split]}" for split in ALL)
     parts.append(
         page.paragraph(
-            f"{twins.groups} groups of pictures that look alike (the same photograph resized, "
-            f"re-encoded or recoloured) hold {sum(twins.pictures.values())} pictures: {shown}. "
+            f"{near_duplicates.groups} groups of pictures that look alike (the same photograph resized, "
+            f"re-encoded or recoloured) hold {sum(near_duplicates.pictures.values())} pictures: {shown}. "
             + (
                 "All that are used of a group are in one split; the others are left out."
-                if not twins.straddling
-                else f"Of {twins.straddling} groups there are pictures in several splits: the "
+                if not near_duplicates.straddling
+                else f"Of {near_duplicates.straddling} groups there are pictures in several splits: the "
                 "folder's own splits put them there, and the test is easier for it."
             )
         )
     )
-    for members in twins.examples:
+    for members in near_duplicates.examples:
         cells = "".join(
             page.figure(page.picture(image, p.path), f"{_SPLIT_NAMES[p.split]}: {p.path}")
             for p, image in members

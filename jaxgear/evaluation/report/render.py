@@ -36,7 +36,7 @@ def render(
         "calibration": ("Calibration", _calibration(found.calibration, found.summary["n"])),
         "no-gear": ("No gear", report_pictures.refusals(found)),
         "robustness": ("Robustness", report_robustness.section(robustness, beside)),
-        "data": ("Pictures and their split", report_pictures.splits(run, found.twins)),
+        "data": ("Pictures and their split", report_pictures.splits(run, found.near_duplicates)),
         "setup": ("Config and environment", _setup(run)),
     }
     return page.document(run.path.resolve().name, sections, _head(run, found))
