@@ -82,7 +82,8 @@ def check_splits(dataset, seed: int) -> None:
         if split != "left_out":
             of_photograph[path.split("/")[1].split("-")[0]].add(split)
     mixed = {name: found for name, found in of_photograph.items() if len(found) > 1}
-    # Only where a version was not recognised (one is missed now and then) can it be elsewhere; what was recognised is in one split, always.
+    # Only where a version was not recognised (one is missed now and then) can it be elsewhere. What
+    # was recognised is in one split, always.
     groups = defaultdict(set)
     for record, group in zip(records, dataset.groups, strict=True):
         groups[record.path.split("/")[1].split("-")[0]].add(group)

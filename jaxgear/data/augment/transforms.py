@@ -55,7 +55,7 @@ def flip(vertical: bool = False) -> Augment:
 def affine(
     rotate: float = 15.0, scale: float = 0.25, stretch: float = 0.1, shift: float = 0.08
 ) -> Augment:
-    """Rotation, scale, aspect and position at random, bilinear; the margins that come into view are white.
+    """Rotation, scale, aspect and position at random, bilinear; new margins are white.
 
     `rotate` in degrees either way; `scale` and `stretch` as natural logarithms of the largest
     factors; `shift` as a fraction of the side.

@@ -72,7 +72,7 @@ def _cards(shown: list[Shown]) -> str:
     return f'<ul class="cards">{cards}</ul>'
 
 
-def splits(run: FinishedRun, near_duplicates: NearDuplicates) -> str:
+def splits(run: FinishedRun, near: NearDuplicates) -> str:
     """How many pictures are in which split, and how near-duplicates were kept apart."""
     counts = Counter((picture.name, picture.split) for picture in run.pictures)
     rows = [[name, *(str(counts[name, split]) for split in ALL)] for name in run.classes]
@@ -82,22 +82,22 @@ def splits(run: FinishedRun, near_duplicates: NearDuplicates) -> str:
         page.table("Pictures by class and split", ["class", *_SPLIT_NAMES.values()], rows),
         "<h3>Near-duplicates</h3>",
     ]
-    if not near_duplicates.groups:
+    if not near.groups:
         return "".join(parts) + page.paragraph("No two pictures look alike.")
-    shown = ", ".join(f"{near_duplicates.pictures[split]} {_SPLIT_NAMES[split]}" for split in ALL)
+    shown = ", ".join(f"{near.pictures[split]} {_SPLIT_NAMES[split]}" for split in ALL)
     parts.append(
         page.paragraph(
-            f"{near_duplicates.groups} groups of pictures that look alike (the same photograph resized, "
-            f"re-encoded or recoloured) hold {sum(near_duplicates.pictures.values())} pictures: {shown}. "
+            f"{near.groups} groups of pictures that look alike (the same photograph resized, "
+            f"re-encoded or recoloured) hold {sum(near.pictures.values())} pictures: {shown}. "
             + (
                 "All that are used of a group are in one split; the others are left out."
-                if not near_duplicates.straddling
-                else f"Of {near_duplicates.straddling} groups there are pictures in several splits: the "
+                if not near.straddling
+                else f"Of {near.straddling} groups there are pictures in several splits: the "
                 "folder's own splits put them there, and the test is easier for it."
             )
         )
     )
-    for members in near_duplicates.examples:
+    for members in near.examples:
         cells = "".join(
             page.figure(page.picture(image, p.path), f"{_SPLIT_NAMES[p.split]}: {p.path}")
             for p, image in members
