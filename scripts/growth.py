@@ -11,16 +11,18 @@ shared machine only adds. Network, optimizer and augmentation are those of exper
 import argparse
 import csv
 import functools
+import io
 import itertools
 import multiprocessing
 import resource
 import time
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jaxgear.cli import exit_with
+from jaxgear.files import outputs
 from jaxgear.paths import path_argument
 
 DEFAULT = {"batch": 48, "side": 128, "pictures": 1000, "depth": 1}
@@ -102,28 +104,41 @@ def main() -> None:
     parser.add_argument("--csv", type=path_argument, required=True)
     parser.add_argument("--plot", type=path_argument, required=True)
     given = parser.parse_args()
+    with outputs({"--csv": given.csv, "--plot": given.plot}) as files:
+        rows = measure_all(given.rounds, given.seconds)
+        files["--csv"].write(to_csv(rows))
+        files["--plot"].write(draw(rows))
+
+
+def measure_all(rounds: int, seconds: float) -> list[dict[str, Any]]:
+    """A row a point, of the fastest of its `rounds`."""
     rows = [
         {"varied": name, **DEFAULT, name: value}
         for name, values in VARIED.items()
         for value in values
     ]
     spawn = multiprocessing.get_context("spawn")
-    for row in rows * given.rounds:
+    for row in rows * rounds:
         with ProcessPoolExecutor(1, spawn) as pool:  # a process a point
             point = {name: row[name] for name in DEFAULT}
-            found = pool.submit(measure, **point, seconds=given.seconds).result()
+            found = pool.submit(measure, **point, seconds=seconds).result()
         row |= min(found, row, key=lambda one: one.get("step_ms", float("inf")))
         print(row, flush=True)
-    with given.csv.open("w", newline="") as file:
-        table = csv.DictWriter(file, rows[0])
-        table.writeheader()
-        for row in rows:
-            table.writerow({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()})
-    draw(rows, given.plot)
+    return rows
 
 
-def draw(rows: list[dict[str, Any]], path: Path) -> None:
-    """The plot of a table."""
+def to_csv(rows: list[dict[str, Any]]) -> str:
+    """A table as text."""
+    text = io.StringIO()
+    table = csv.DictWriter(text, rows[0], lineterminator="\n")
+    table.writeheader()
+    for row in rows:
+        table.writerow({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()})
+    return text.getvalue()
+
+
+def draw(rows: list[dict[str, Any]]) -> bytes:
+    """The plot of a table, as PNG."""
     from jaxgear.evaluation.plots import figures as plots
     from scripts.benchmarks import plot_growth
 
@@ -142,8 +157,8 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
                 logarithmic=name == "pictures",
             )
         )
-    plots.save(plot_growth.growth(panels), path)
+    return plots.png(plot_growth.growth(panels))
 
 
 if __name__ == "__main__":
-    main()
+    exit_with(main)

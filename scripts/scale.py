@@ -18,7 +18,7 @@ memory    peak resident memory of a process that streams a prepared set and trai
 grow      all of these on the first 1,000 to 100,000 pictures of DRAWN: --csv and --plot
 open      seconds and memory until a prepared set is open, grouped and split
 
-The last line is JSON; medians over the rounds.
+The last line is JSON (on stderr where `--csv -` takes stdout); medians over the rounds.
 """
 
 import argparse
@@ -37,6 +37,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from jaxgear.cli import exit_with
+from jaxgear.files import outputs
 from jaxgear.paths import path_argument
 from scripts.benchmarks import scaling, streaming
 
@@ -175,8 +177,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--keep", type=path_argument, metavar="OUT", help="where the set stays")
     arguments = parser.parse_args()
-    print(json.dumps({"task": arguments.task, **TASKS[arguments.task](arguments)}))
+    written = {"--csv": arguments.csv, "--plot": arguments.plot}
+    with outputs(written if arguments.task == "grow" else {}) as arguments.files:
+        print(json.dumps({"task": arguments.task, **TASKS[arguments.task](arguments)}))
 
 
 if __name__ == "__main__":
-    main()
+    exit_with(main)

@@ -92,6 +92,7 @@ def compare(runs: Sequence[FinishedRun], warnings: Sequence[str] = ()) -> Compar
         Group(_label(index), tuple(found)) for index, found in enumerate(members.values())
     )
     first, *others = groups
+    before = _by_test(first)
     configs = {group.label: group.runs[0].config for group in groups}
     keys = [key for config in configs.values() for key in config if key not in NOT_METHOD]
     values = {
@@ -106,7 +107,7 @@ def compare(runs: Sequence[FinishedRun], warnings: Sequence[str] = ()) -> Compar
             if len(found) < len(groups) or len(set(map(json.dumps, found.values()))) > 1
         },
         sources={g.label: _changed_lines(first, g) for g in others if _source(first) != _source(g)},
-        pairs={group.label: _pairs(first, group) for group in others},
+        pairs={group.label: _pairs(before, group) for group in others},
         warnings=(*warnings, *_warnings(groups)),
     )
 
@@ -174,13 +175,17 @@ def _tested_on(run: FinishedRun) -> tuple[str, ...]:
     return tuple(sorted(picture.sha256 for picture in run.split("test")))
 
 
-def _pairs(first: Group, group: Group) -> dict[str, Spread]:
-    """Differences between runs of two groups that were tested on the same pictures.
+def _by_test(group: Group) -> dict[tuple[str, ...], dict[str, Any]]:
+    """The figures of a group's runs by the pictures that they were tested on."""
+    return {_tested_on(run): figures(run) for run in group.runs}
+
+
+def _pairs(before: dict[tuple[str, ...], dict[str, Any]], group: Group) -> dict[str, Spread]:
+    """Differences of a group to the first, `before`, between runs with the same test pictures.
 
     Pairing takes the split, which is most of the spread, out of the comparison.
     """
-    before = {_tested_on(run): figures(run) for run in first.runs}
-    after = {_tested_on(run): figures(run) for run in group.runs}
+    after = _by_test(group)
     shared = [(before[key], after[key]) for key in before.keys() & after.keys()]
     found = {}
     for name in PAIRED:

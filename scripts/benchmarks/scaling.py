@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import io
 import json
 import os
 import subprocess
@@ -26,7 +27,8 @@ PHASES = {
 def grow(arguments: argparse.Namespace) -> dict[str, Any]:
     """Seconds and memory of each phase for the first 1,000 to 100,000 pictures of a drawn folder.
 
-    Written to `--csv` and drawn to `--plot`. Each phase is a process of its own.
+    Written to `--csv` and drawn to `--plot`, which are open in `arguments.files`. Each phase is a
+    process of its own.
     """
     rows = []
     every = sorted(arguments.folder.glob("*/*"), key=lambda path: path.stem)
@@ -51,14 +53,20 @@ def grow(arguments: argparse.Namespace) -> dict[str, Any]:
             seconds, mib = one["seconds"], one["mib"]
             rows.append({"phase": phase, "pictures": count, "seconds": seconds, "mib": mib})
             print(json.dumps(rows[-1]), flush=True)
-    with arguments.csv.open("w", newline="") as file:
-        table = csv.DictWriter(file, rows[0], lineterminator="\n")
-        table.writeheader()
-        table.writerows(
-            row | {"seconds": round(row["seconds"], 2), "mib": round(row["mib"])} for row in rows
-        )
-    draw(rows, arguments.plot)
+    arguments.files["--csv"].write(to_csv(rows))
+    arguments.files["--plot"].write(draw(rows))
     return {"rows": len(rows)}
+
+
+def to_csv(rows: list[dict[str, Any]]) -> str:
+    """A table as text."""
+    text = io.StringIO()
+    table = csv.DictWriter(text, rows[0], lineterminator="\n")
+    table.writeheader()
+    table.writerows(
+        row | {"seconds": round(row["seconds"], 2), "mib": round(row["mib"])} for row in rows
+    )
+    return text.getvalue()
 
 
 def _run(module: str, *words: Any) -> dict[str, float]:
@@ -78,8 +86,8 @@ def _run(module: str, *words: Any) -> dict[str, float]:
     return {"seconds": time.perf_counter() - start, "mib": usage.ru_maxrss / 1024}
 
 
-def draw(rows: list[dict[str, Any]], path: Path) -> None:
-    """A panel a phase: time a picture, the fit of the whole time, and memory."""
+def draw(rows: list[dict[str, Any]]) -> bytes:
+    """A panel a phase, as PNG: time a picture, the fit of the whole time, and memory."""
     from jaxgear.evaluation.plots import figures as plots
     from scripts.benchmarks import plot_growth
 
@@ -100,4 +108,4 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
                 logarithmic=True,
             )
         )
-    plots.save(plot_growth.growth(panels), path)
+    return plots.png(plot_growth.growth(panels))

@@ -6,7 +6,8 @@ TORCH is an environment of its own, never jaxgear's: `pip install torch==2.13.0 
 
 Reads the weights of a run of experiments/scratch.py and does what a script around torchvision does:
 a DataLoader with two worker processes, Resize (bicubic), Pad, ToTensor, Normalize, batches of 64.
-The last line is JSON: the seconds from the first import on, and how many images a second that is.
+Needs torch, numpy and Pillow. The last line is JSON with the seconds from the first import on, and
+how many images a second that is; it is on stderr where `--csv -` takes stdout.
 """
 
 import time
@@ -14,8 +15,10 @@ import time
 START = time.perf_counter()
 
 import argparse  # noqa: E402
+import contextlib  # noqa: E402
 import csv  # noqa: E402
 import json  # noqa: E402
+import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import numpy as np  # noqa: E402
@@ -25,6 +28,7 @@ from torch import nn  # noqa: E402
 from torch_networks import scratch  # noqa: E402
 
 MEAN, STD = 204.0, 76.5  # of ConvNet
+STDOUT = Path("-")
 
 
 class Pictures(torch.utils.data.Dataset):
@@ -95,6 +99,11 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
     }
 
 
+def opened(path: Path) -> contextlib.AbstractContextManager:
+    """A file to write text to; `-` is stdout. jaxgear's own writers are not installed here."""
+    return contextlib.nullcontext(sys.stdout) if path == STDOUT else path.open("w", newline="")
+
+
 def main() -> None:
     """Predicts and prints how long it took."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -120,15 +129,18 @@ def main() -> None:
             rows.append(torch.softmax(model(batch) / card["temperature"], dim=1))
     probs = torch.cat(rows).numpy()
     if arguments.csv:
-        with arguments.csv.open("w", newline="") as file:
-            table = csv.writer(file)
+        with opened(arguments.csv) as file:
+            table = csv.writer(file, lineterminator="\n")
             table.writerow(["path", "class", "probability", *card["classes"]])
             for path, row in zip(pictures.paths, probs, strict=True):
                 best = int(row.argmax())
                 table.writerow([path, card["classes"][best], row[best], *row])
     seconds = time.perf_counter() - START
     print(
-        json.dumps({"seconds": round(seconds, 2), "images_per_second": round(len(probs) / seconds)})
+        json.dumps(
+            {"seconds": round(seconds, 2), "images_per_second": round(len(probs) / seconds)}
+        ),
+        file=sys.stderr if arguments.csv == STDOUT else sys.stdout,
     )
 
 

@@ -52,6 +52,21 @@ def test_pairing_takes_the_seed_out_of_the_difference(optimizers):
     assert pair.std == pytest.approx(0, abs=1e-12)
 
 
+def test_the_work_is_in_proportion_to_the_runs(tmp_path, monkeypatch):
+    """Also where the first group has as many runs as there are groups."""
+    asked = []
+    side = FinishedRun.side
+    monkeypatch.setattr(FinishedRun, "side", lambda *words: asked.append(words) or side(*words))
+    counts = []
+    for n in (5, 10, 20):
+        seeds = [write_run(tmp_path / f"{n}-seed-{k}", seed=k) for k in range(n)]
+        rates = [write_run(tmp_path / f"{n}-rate-{k}", lr=k) for k in range(n)]
+        asked.clear()
+        compared(*seeds, *rates)
+        counts.append(len(asked))
+    assert counts[0] * 4 == counts[1] * 2 == counts[2]
+
+
 def test_config_keys_that_differ_are_named(tmp_path):
     paths = [write_run(tmp_path / str(rate), lr=rate, epochs=3) for rate in (0.1, 0.2)]
     other = write_run(tmp_path / "other", lr=0.1, epochs=3, dropout=None)

@@ -15,6 +15,7 @@ from jaxgear.data.images.decode import load_rgb
 from jaxgear.data.images.letterboxing import letterbox
 from jaxgear.errors import CheckpointError, UsageError
 from jaxgear.evaluation.finished import FinishedRun
+from jaxgear.evaluation.report import robustness as report_robustness
 from jaxgear.evaluation.robustness import measure as robustness
 from jaxgear.evaluation.robustness.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from jaxgear.prediction.predictor import Predictor
@@ -149,6 +150,27 @@ def test_another_run_stands_beside_it(run, tmp_path):
     (other / "splits.json").write_text(json.dumps(splits))
     assert call("report", run, "--beside", other) == 0
     assert "The test split of reference" in (run / "report.html").read_text()
+
+
+def test_many_runs_beside_it_are_three_columns(run):
+    """A page of 10 other runs and of 1000 has the same size, and all of them count."""
+    kept(run, corruptions={name: [0.875] * 5 for name in CORRUPTIONS})
+    found = robustness.Robustness.read(run, Bundle.load(run))
+    one = lambda k, accuracy: robustness.Beside(  # noqa: E731
+        f"other-{k}",
+        dataclasses.replace(found, corruptions={name: [accuracy] * 5 for name in CORRUPTIONS}),
+        same_test=k > 1,
+    )
+    some = [one(k, accuracy) for k, accuracy in enumerate(np.linspace(0.2, 0.4, 10))]
+    lacking = robustness.Beside("bare", dataclasses.replace(found, corruptions={}), True)
+    few, many = (report_robustness.section(found, each) for each in (some, some * 100 + [lacking]))
+    row = many[many.index('<th scope="row">jpeg</th>') :].partition("</tr>")[0]
+    assert [row.count(cell) for cell in (">0.200<", ">0.300<", ">0.400<")] == [1, 1, 1]
+    assert row.count("<td") == 6 + 3
+    assert "The test split of 2 of them" in few
+    assert "The test split of 200 of them" in many
+    assert "other-0" not in few
+    assert abs(len(many) - len(few)) < 20
 
 
 def test_what_is_of_another_model_or_damaged_is_not_shown(run):

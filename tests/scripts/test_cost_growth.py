@@ -1,4 +1,8 @@
-"""The cost of growing work: the fit, the plot of a table, and a point of it."""
+"""The cost of growing work: the fit, the plot of a table, a point of it, and where they go."""
+
+import csv
+import os
+import threading
 
 import numpy as np
 import pytest
@@ -44,15 +48,14 @@ def test_the_fit_finds_what_the_times_are_made_of(name, formula):
     assert found == formula
 
 
-def test_the_plot_shows_every_point(tmp_path, monkeypatch):
+def test_the_plot_shows_every_point(monkeypatch):
     drawn = []
     real = plot_growth.growth
     monkeypatch.setattr(
         plot_growth, "growth", lambda panels: drawn.append(real(panels)) or drawn[0]
     )
     table = list(rows(exact))
-    growth.draw(table, tmp_path / "growth.png")
-    assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")
+    assert growth.draw(table).startswith(b"\x89PNG")
     times, memory = drawn[0].axes[:4], drawn[0].axes[4:]
     for axes, right, name in zip(times, memory, growth.VARIED, strict=True):
         own = [row for row in table if row["varied"] == name]
@@ -61,6 +64,38 @@ def test_the_plot_shows_every_point(tmp_path, monkeypatch):
             np.testing.assert_allclose(line.get_ydata(), [row["image_ms"] for row in own])
         np.testing.assert_allclose(right.lines[0].get_ydata(), 2.0)
         assert "a step:" in axes.get_legend().get_texts()[1].get_text()
+
+
+def call(monkeypatch, *words):
+    def said(rounds, seconds):
+        print("a point")
+        return list(rows(exact))
+
+    monkeypatch.setattr(growth, "measure_all", said)
+    monkeypatch.setattr("sys.argv", ["growth", *map(str, words)])
+    growth.main()
+
+
+def test_a_dash_is_stdout(tmp_path, monkeypatch, capsys):
+    """Which then has the table alone."""
+    monkeypatch.chdir(tmp_path)
+    call(monkeypatch, "--csv", "-", "--plot", "growth.png")
+    table, said = capsys.readouterr()
+    assert len(list(csv.DictReader(table.splitlines()))) == sum(map(len, growth.VARIED.values()))
+    assert said == "a point\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["growth.png"]
+
+
+def test_a_pipe_is_written_to_and_stays(tmp_path, monkeypatch, capsys):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    read = []
+    reader = threading.Thread(target=lambda: read.append(pipe.read_text()))
+    reader.start()
+    call(monkeypatch, "--csv", pipe, "--plot", "/dev/null")
+    reader.join()
+    assert read == [growth.to_csv(list(rows(exact)))]
+    assert pipe.is_fifo()
 
 
 @pytest.mark.slow

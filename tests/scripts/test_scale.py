@@ -1,5 +1,6 @@
 """The scale script draws what the drawn set holds, and measures what it says."""
 
+import csv
 import filecmp
 import json
 import sys
@@ -10,6 +11,7 @@ import pytest
 from jaxgear.data.prepare.prepared import prepare
 from jaxgear.data.synthetic.drawn import write_drawn
 from scripts import scale
+from scripts.benchmarks import scaling
 
 
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, *arguments) -> dict:
@@ -48,3 +50,25 @@ def test_streamed_and_in_memory_do_the_same_work_with_backgrounds(tmp_path, monk
     trained = run(monkeypatch, capsys, "train", *words)
     assert 70 < trained["pictures"] < 100  # the training split of 120
     assert trained["rounds"] >= 3
+
+
+def test_a_dash_is_stdout(tmp_path: Path, monkeypatch, capsys):
+    """Which then has the table alone; what is measured is made up here."""
+    work = tmp_path / "work"
+    for k in range(1000):
+        file = tmp_path / "drawn" / "axes" / f"{k}.jpg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    work.mkdir()
+    monkeypatch.chdir(work)
+    monkeypatch.setattr(scaling, "_run", lambda *words: {"seconds": 2.0, "mib": 300.0})
+    trained = {"stream_images_per_second": 500, "stream_mib": 700}
+    monkeypatch.setattr(scaling.streaming, "memory", lambda arguments: trained)
+    monkeypatch.setattr(scaling, "draw", lambda rows: b"a plot")
+    words = ["grow", tmp_path / "drawn", "--csv", "-", "--plot", "scale.png"]
+    monkeypatch.setattr(sys, "argv", ["scale", *map(str, words)])
+    scale.main()
+    table, said = capsys.readouterr()
+    assert [row["phase"] for row in csv.DictReader(table.splitlines())] == list(scaling.PHASES)
+    assert json.loads(said.splitlines()[-1]) == {"task": "grow", "rows": 3}
+    assert [(path.name, path.read_bytes()) for path in work.iterdir()] == [("scale.png", b"a plot")]

@@ -1,8 +1,8 @@
 """One picture: bytes or a path in, RGB uint8 out. All pictures are decoded through here.
 
 Numpy and Pillow, and png.py for files of our own. What a file is gets decided by its content, never
-by its extension, and one that cannot be decoded to the last pixel is an `ImageError`, never a
-partly grey picture.
+by its extension. One that is cut short is an `ImageError`, never a partly grey picture; `load_rgb`
+says which other damage is seen.
 ICC profiles are not applied: the numbers in the file are taken as sRGB.
 """
 
@@ -57,6 +57,10 @@ def load_rgb(
     source: bytes | str | os.PathLike[str], name: str | None = None
 ) -> UInt8[np.ndarray, "H W 3"]:
     """Decodes a picture completely, as people see it: upright and on white.
+
+    Only PNG has checksums over all of its data. Other files may decode although bytes in them were
+    overwritten (zeros, noise): nearly always WebP, AVIF, BMP and uncompressed TIFF, often JPEGs
+    that are progressive, arithmetic-coded or have restarts, and at times all others.
 
     Args:
         source: the encoded file, or its path. JPEG, PNG, GIF, BMP, TIFF, and WebP and AVIF where

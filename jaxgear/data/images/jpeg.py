@@ -4,7 +4,8 @@ libjpeg fills what is missing with grey, skips what is left over, and warns of b
 the warning. What was damaged on the way (zeroed, cut and closed, bytes lost, copied as text) puts
 the decoder out of step, so that it runs out of data before the picture is whole, or has some left.
 That shows in how far it reads: the file is given to it with filler in the place of its end marker.
-Damage after which the data are just as long stays unseen, as does any to arithmetic coding.
+Damage after which the data are just as long stays unseen, as does any to arithmetic coding, and
+data left over in a file of several scans or with restarts.
 """
 
 import io
