@@ -1,9 +1,9 @@
-"""Catalogue objects of a run's test side in outdoor photographs that it was never trained on.
+"""Catalogue objects of a run's test split in outdoor photographs that it was never trained on.
 
     python -m scripts.outdoor_test RUN PHOTOGRAPHS OUT --not-gear SCENES
     python -m jaxgear evaluate RUN OUT --not-gear SCENES
 
-OUT/<class>/* holds one composite a picture of the test side (`--side val` to choose by), SCENES the
+OUT/<class>/* holds one composite a image of the test split (`--side val` to choose by), SCENES the
 photographs alone. The photographs are those of the half of PHOTOGRAPHS that `--backgrounds
 PHOTOGRAPHS` leaves alone. Composites are made from the picture files, larger than networks see
 them and supersampled, by other rules than the augmentation's. The same run, photographs and seed
@@ -85,7 +85,7 @@ def build(run: Path, folder: Path, out: Path, side: str, data: str, seed: int) -
     if out.exists():
         raise UsageError(f"{out}: is there already; name a new folder")
     grounds = [pixels for _, pixels in photographs(folder, "test")]
-    pictures = finished.side(side)
+    pictures = finished.split(side)
     for picture in pictures:
         rng = np.random.default_rng((seed, int(picture.sha256[:8], 16)))
         ground = grounds[rng.integers(len(grounds))]

@@ -32,7 +32,7 @@ def column(run: Path, data: str, sets: dict[str, Path], severities: list[int]) -
     rows = {}
     for name, score in measure.sets(sets).items():
         rows[name] = score.accuracy
-        if sentence := known_pictures(score.by_split):
+        if sentence := known_pictures(score.by_side):
             print(f"note: {run}: {name}: {sentence}", file=sys.stderr)
         if name != CLEAN:
             rows[f"{name}, macro-F1"] = score.macro_f1

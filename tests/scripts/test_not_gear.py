@@ -12,7 +12,6 @@ from jaxgear.bundle.bundle import Bundle
 from jaxgear.data.images.decode import load_rgb
 from jaxgear.data.images.letterboxing import letterbox
 from jaxgear.evaluation.finished import FinishedRun
-from jaxgear.evaluation.no_gear import refusal
 from jaxgear.prediction.predictor import Predictor
 from scripts import not_gear
 
@@ -68,7 +67,7 @@ def test_figures_are_those_of_the_pictures(run, monkeypatch, capsys):
         "energy": lambda z: np.log(np.exp(z).sum(axis=1)),
     }.items():
         inside, outside = (score(logits(bundle, files)) for files in (gear, rest))
-        least = refusal.threshold(score(logits(bundle, known)), 0.95)
+        least = not_gear.threshold(score(logits(bundle, known)), 0.95)
         auroc = roc_auc_score([1] * len(inside) + [0] * len(outside), [*inside, *outside])
         figures = [auroc, (inside >= least).mean(), (outside < least).mean()]
         np.testing.assert_allclose(found[name], figures, atol=6e-4, err_msg=name)

@@ -42,8 +42,8 @@ def _said_of(beside: Sequence[Beside]) -> list[str]:
     ]
     if others:
         said.append(
-            f"The test split of {len(others)} of them, and so what was corrupted, is other pictures "
-            "than this run's."
+            f"The test split of {len(others)} of them, and so what was corrupted, is other "
+            "pictures than this run's."
         )
     return said
 
@@ -78,7 +78,7 @@ def _sets(found: Robustness, beside: Sequence[Beside]) -> str:
     known = "".join(
         page.paragraph(f"Of {name}, {sentence}.")
         for name, score in found.sets.items()
-        if (sentence := metrics.known_pictures(score.by_split))
+        if (sentence := metrics.known_pictures(score.by_side))
     )
     return page.table("As they are", header + _names(beside), rows) + known
 

@@ -36,7 +36,7 @@ class Score:
     accepted: float  # the share that is taken for gear
     n: int  # pictures
     # Of named folders, as `metrics.by_side`: some may be of the model's own data.
-    by_split: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    by_side: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +131,7 @@ def measured(
     measure = Measure(run, bundle, source)
     sets = (kept.sets if kept else {}) | measure.sets(folders or {})
     for name, score in sets.items():
-        if sentence := metrics.known_pictures(score.by_split):
+        if sentence := metrics.known_pictures(score.by_side):
             say(f"note: {name}: {sentence}")
     corruptions, n = (kept.corruptions, kept.n) if kept else ({}, 0)
     if corrupted:
