@@ -55,8 +55,8 @@ def test_pairing_takes_the_seed_out_of_the_difference(optimizers):
 def test_the_work_is_in_proportion_to_the_runs(tmp_path, monkeypatch):
     """Also where the first group has as many runs as there are groups."""
     asked = []
-    side = FinishedRun.split
-    monkeypatch.setattr(FinishedRun, "split", lambda *words: asked.append(words) or side(*words))
+    split = FinishedRun.split
+    monkeypatch.setattr(FinishedRun, "split", lambda *words: asked.append(words) or split(*words))
     counts = []
     for n in (5, 10, 20):
         seeds = [write_run(tmp_path / f"{n}-seed-{k}", seed=k) for k in range(n)]
