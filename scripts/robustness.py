@@ -31,11 +31,11 @@ def column(run: Path, data: str, sets: dict[str, Path], severities: list[int]) -
     measure = Measure(FinishedRun.read(run), Bundle.load(run), data or None)
     rows = {}
     for name, score in measure.sets(sets).items():
-        rows[name] = score.accuracy
-        if sentence := known_pictures(score.by_side):
+        rows[name] = score["accuracy"]
+        if sentence := known_pictures(score["by_side"]):
             print(f"note: {run}: {name}: {sentence}", file=sys.stderr)
         if name != CLEAN:
-            rows[f"{name}, macro-F1"] = score.macro_f1
+            rows[f"{name}, macro-F1"] = score["macro_f1"]
     corruptions, _ = measure.corruptions(severities)
     means = {name: float(np.mean(each)) for name, each in corruptions.items()}
     return rows | means | {"mean of corruptions": float(np.mean(list(means.values())))}

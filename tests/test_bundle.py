@@ -39,7 +39,12 @@ def bundle():
 
 @pytest.mark.parametrize("error", [MemoryError(), ImportError("no flax")])
 @pytest.mark.parametrize(
-    "where", ["bundle.load_safetensors", "program.jax.export.deserialize", "bundle._read"]
+    "where",
+    [
+        "bundle.bundle.load_safetensors",
+        "program.stablehlo.jax.export.deserialize",
+        "bundle.bundle._read",
+    ],
 )
 def test_what_the_machine_lacks_is_not_blamed_on_the_bundle(folder, monkeypatch, error, where):
     def short(*arguments, **named):
@@ -58,16 +63,16 @@ def folder(bundle, tmp_path):
 
 def test_loads_what_was_saved_from_bundle_or_run(bundle, folder):
     for path in (folder, folder.parent):
-        near_duplicate = Bundle.load(path)
+        restored = Bundle.load(path)
         for name in ("classes", "size", "temperature", "fingerprint", "versions", "about"):
-            assert getattr(near_duplicate, name) == getattr(bundle, name)
-        assert [near_duplicate.split_of(c * 32) for c in ("0a", "0b", "0c")] == [
+            assert getattr(restored, name) == getattr(bundle, name)
+        assert [restored.split_of(c * 32) for c in ("0a", "0b", "0c")] == [
             "train",
             "test",
             None,
         ]
         np.testing.assert_array_equal(
-            near_duplicate.program.logits(near_duplicate.weights, IMAGES),
+            restored.program.logits(restored.weights, IMAGES),
             bundle.program.logits(bundle.weights, IMAGES),
         )
 

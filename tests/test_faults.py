@@ -170,7 +170,7 @@ def test_checkpoints_move_between_one_device_and_eight(tmp_path):
         from jax.sharding import NamedSharding, PartitionSpec as P
         sys.path.insert(0, "tests/training")
         from test_checkpoints import make_state
-        from jaxgear.training.checkpoints import Checkpoints
+        from jaxgear.training.runs.checkpoints import Checkpoints
         mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
         def spread(leaf):
             split = leaf.ndim == 4 and leaf.shape[-1] % 8 == 0
@@ -198,8 +198,8 @@ def test_checkpoints_move_between_one_device_and_eight(tmp_path):
                           text=True, env=os.environ | flags)  # fmt: skip
     assert done.returncode == 0, done.stderr
     with Checkpoints(tmp_path / "eight") as checkpoints:
-        near_duplicate = checkpoints.restore(make_state(width=8, seed=4), 1)
-    for a, b in zip(leaves(near_duplicate), leaves(state), strict=True):
+        restored = checkpoints.restore(make_state(width=8, seed=4), 1)
+    for a, b in zip(leaves(restored), leaves(state), strict=True):
         np.testing.assert_array_equal(a, b)
 
 

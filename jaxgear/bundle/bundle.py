@@ -239,7 +239,7 @@ class Bundle:
 def _older(model: Any, size: int) -> tuple[Program, bytes | None]:
     """The programs of a network that an older bundle describes."""
     from jaxgear.models.grad_cam import map_program
-    from jaxgear.program import init
+    from jaxgear.program.apply import init
 
     images = jax.ShapeDtypeStruct((1, size, size, 3), np.uint8)
     try:

@@ -9,15 +9,6 @@ from jaxgear.files import Output, outputs, to_json
 SOURCE_LINES = (
     12  # of a difference between experiment files that are printed; of more, only the command
 )
-COLUMNS = {
-    "best_epoch": "best epoch",
-    "val_loss": "val loss",
-    "val_accuracy": "val accuracy",
-    "test_accuracy": "test accuracy",
-    "macro_f1": "macro-F1",
-    "test_loss": "test loss",
-    "seconds": "seconds",
-}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -78,12 +69,14 @@ def _compare(arguments: argparse.Namespace, outputs: dict[str, Output]) -> None:
 
 
 def _print_groups(found) -> None:
-    table = [["", "runs", *COLUMNS.values()]]
+    from jaxgear.evaluation.comparison import MEASURES
+
+    table = [["", "runs", *MEASURES.values()]]
     for group in found.groups:
-        cells = [group.spread(name) for name in COLUMNS]
+        cells = [group.spread(name) for name in MEASURES]
         table.append(
             [group.label, str(len(group.runs))]
-            + [_cell(name, cell) for name, cell in zip(COLUMNS, cells, strict=True)]
+            + [_cell(name, cell) for name, cell in zip(MEASURES, cells, strict=True)]
         )
     widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
     for row in table:
@@ -96,6 +89,8 @@ def _print_groups(found) -> None:
 
 
 def _print_differences(found) -> None:
+    from jaxgear.evaluation.comparison import MEASURES
+
     for key, values in found.differing.items():
         print(f"{key}: " + ", ".join(f"{label} {_value(one)}" for label, one in values.items()))
     first = found.groups[0]
@@ -114,7 +109,7 @@ def _print_differences(found) -> None:
         for name, one in pairs.items():
             sign = "+" if one.mean >= 0 else ""
             count = f"{one.n} pair" + ("s" if one.n > 1 else "")
-            print(f"  {COLUMNS[name]:13} {sign}{one} ({count})")
+            print(f"  {MEASURES[name]:13} {sign}{one} ({count})")
 
 
 def _value(value) -> str:
@@ -145,8 +140,10 @@ def _csv(values) -> str:
     import csv
     import io
 
+    from jaxgear.evaluation.comparison import MEASURES
+
     text = io.StringIO()
-    columns = ["group", "run", "seed", *COLUMNS]
+    columns = ["group", "run", "seed", *MEASURES]
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     for group in values["groups"]:

@@ -54,14 +54,10 @@ def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
             )
         elif count:  # recall and F1 of a class without pictures are of nothing
             print(f"  {name:24} n 0, {count} pictures of others taken for it")
-    low, high = summary["interval95"]
-    print(
-        f"accuracy {summary['accuracy']:.4f} ({low:.4f} to {high:.4f})  "
-        f"loss {summary['loss']:.4f}  macro-F1 {summary['macro_f1']:.4f}  "
-        f"calibration error {summary['ece']:.4f}  n {summary['n']}"
-    )
+    shown = [metric for metric in metrics.METRICS if metric.in_line]
+    print("  ".join(f"{metric.title} {metric.text(summary[metric.name], 4)}" for metric in shown))
     splits = [bundle.split_of(record.sha256) for record in split.records]
-    summary["by_side"] = metrics.by_split(logits, split.labels, bundle.classes, splits)
+    summary["by_side"] = metrics.by_split(logits, split.labels, splits)
     if sentence := metrics.known_pictures(summary["by_side"]):
         print(f"note: {arguments.folder}: {sentence}", file=sys.stderr)
     summary |= refusal.acceptance(bundle, logits)

@@ -16,21 +16,22 @@ from typing import Any
 import numpy as np
 
 from jaxgear.evaluation.finished import FinishedRun
+from jaxgear.evaluation.metrics import METRICS
 from jaxgear.evaluation.own_pictures import said_of, trained_on_test
 
 # Config keys that say nothing about the method.
 NOT_METHOD = ("seed", "out", "resume")
-MEASURES = (
-    "best_epoch",
-    "val_loss",
-    "val_accuracy",
-    "test_accuracy",
-    "macro_f1",
-    "test_loss",
-    "seconds",
-)
-# What a difference between groups is given for.
-PAIRED = ("val_loss", "val_accuracy", "test_accuracy", "macro_f1", "test_loss")
+_TESTED = tuple(metric for metric in METRICS if metric.in_runs)
+# Key -> title of each figure of a run.
+MEASURES = {
+    "best_epoch": "best epoch",
+    "val_loss": "val loss",
+    "val_accuracy": "val accuracy",
+    **{m.in_runs: m.in_runs.replace("_", " ").replace("macro f", "macro-F") for m in _TESTED},
+    "seconds": "seconds",
+}
+# Those whose difference between groups is given.
+PAIRED = tuple(name for name in MEASURES if name not in ("best_epoch", "seconds"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,9 +77,7 @@ def figures(run: FinishedRun) -> dict[str, float | int | None]:
         "best_epoch": run.best.epoch,
         "val_loss": run.best.val_loss,
         "val_accuracy": run.best.val_accuracy,
-        "test_accuracy": test.get("accuracy"),
-        "macro_f1": test.get("macro_f1"),
-        "test_loss": test.get("loss"),
+        **{metric.in_runs: test.get(metric.name) for metric in _TESTED},
         "seconds": sum(row.seconds for row in run.rows),
     }
 

@@ -1,7 +1,12 @@
-"""What a classifier is worth, as numbers on small tables. numpy alone."""
+"""Metrics of a classifier, from tables of logits and labels, in NumPy.
 
+`METRICS` lists those of `test.json`.
+"""
+
+import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +22,6 @@ WORDS = {
     "left_out": "left out",
     NEW: "new",
 }
-OF_A_SPLIT = ("accuracy", "n", "interval95", "macro_f1")
 
 
 def confusion_matrix(
@@ -76,49 +80,106 @@ def wilson_interval(right: int, n: int, z: float = 1.959964) -> tuple[float, flo
     return (0.0 if right == 0 else low), (1.0 if right == n else high)
 
 
+@dataclass(frozen=True)
+class Tested:
+    """Logits and labels of a set of images, from which metrics are computed."""
+
+    logits: Float[np.ndarray, "N K"]
+    labels: Int[np.ndarray, " N"]
+    temperature: float = 1.0
+
+    @functools.cached_property
+    def confusion(self) -> Int[np.ndarray, "K K"]:
+        """`confusion_matrix` of the predictions."""
+        return confusion_matrix(self.labels, self.logits.argmax(axis=1), self.logits.shape[1])
+
+    @property
+    def right(self) -> int:
+        """The number of images whose likeliest class is their label."""
+        return int(np.trace(self.confusion))
+
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy in nats, without the temperature."""
+        rows = np.arange(len(self.labels))
+        return float(-log_softmax(self.logits)[rows, self.labels].mean())
+
+    @property
+    def calibration_error(self) -> float:
+        """That of the probabilities at the temperature."""
+        probs = np.exp(log_softmax(self.logits, self.temperature))
+        return expected_calibration_error(probs, self.labels)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A figure of `test.json`: how it is computed, how it is written, and where it is shown."""
+
+    name: str  # its key in `test.json` and `evaluate --json`
+    title: str  # for people
+    compute: Callable[[Tested], Any]
+    text: Callable[[Any, int], str] = lambda value, digits: f"{value:.{digits}f}"
+    in_line: bool = True  # the line that `evaluate` prints
+    on_page: str = ""  # its title at the top of a report; "": not there
+    in_runs: str = ""  # its key in `compare`; "": not there
+    of_sets: bool = False  # in the tables of robustness
+    of_splits: bool = False  # in `by_side`
+
+
+# Add a metric here, and evaluate, compare, the report and robustness show it.
+METRICS = (
+    Metric("accuracy", "accuracy", lambda tested: tested.right / len(tested.labels),
+           on_page="Test accuracy", in_runs="test_accuracy", of_sets=True, of_splits=True),
+    Metric("interval95", "95 % interval",
+           lambda tested: list(wilson_interval(tested.right, len(tested.labels))),
+           text=lambda value, digits: " to ".join(f"{bound:.{digits}f}" for bound in value),
+           on_page="95 % interval", of_splits=True),
+    Metric("loss", "loss", lambda tested: tested.loss,
+           on_page="Test loss (nats)", in_runs="test_loss"),
+    Metric("macro_f1", "macro-F1", lambda tested: macro_f1(tested.confusion),
+           on_page="Macro-F1", in_runs="macro_f1", of_sets=True, of_splits=True),
+    Metric("ece", "calibration error", lambda tested: tested.calibration_error),
+    Metric("n", "n", lambda tested: len(tested.labels), text=lambda value, digits: f"{value:,}",
+           on_page="Test pictures", of_sets=True, of_splits=True),
+    Metric("temperature", "temperature", lambda tested: tested.temperature, in_line=False),
+)  # fmt: skip
+
+
 def summarise(
     logits: Float[np.ndarray, "N K"],
     labels: Int[np.ndarray, " N"],
     classes: Sequence[str],
     temperature: float,
 ) -> dict[str, Any]:
-    """The fields of `test.json`, all but `epoch`. Loss is the mean cross-entropy in nats, of the
-    logits as they are; `ece` is the calibration error of the probabilities at `temperature`.
+    """The fields of `test.json` that depend on predictions: `METRICS`, figures of each class, and
+    the confusion matrix.
     """
-    log_probs = log_softmax(logits)
-    predicted = logits.argmax(axis=1)
-    table = confusion_matrix(labels, predicted, len(classes))
-    right = int((predicted == labels).sum())
-    probs = np.exp(log_softmax(logits, temperature))
-    return {
-        "accuracy": right / len(labels),
-        "loss": float(-log_probs[np.arange(len(labels)), labels].mean()),
-        "n": len(labels),
-        "interval95": list(wilson_interval(right, len(labels))),
-        "macro_f1": macro_f1(table),
-        "ece": expected_calibration_error(probs, labels),
-        "temperature": temperature,
-        "per_class": dict(zip(classes, per_class(table), strict=True)),
-        "confusion": table.tolist(),
+    tested = Tested(logits, labels, temperature)
+    return {metric.name: metric.compute(tested) for metric in METRICS} | {
+        "per_class": dict(zip(classes, per_class(tested.confusion), strict=True)),
+        "confusion": tested.confusion.tolist(),
     }
 
 
 def by_split(
     logits: Float[np.ndarray, "N K"],
     labels: Int[np.ndarray, " N"],
-    classes: Sequence[str],
     splits: Sequence[str | None],
 ) -> dict[str, dict[str, Any]]:
-    """`accuracy, n, interval95, macro_f1` of the pictures in each split of the model's data,
-    and of the `NEW` ones, whose split is None; of those splits alone that have pictures.
+    """Metrics of the images in each split of the model's data, and of `NEW` images (None).
+
+    Splits without images are left out.
     """
     names = np.array([split or NEW for split in splits], object)
-    found = {}
-    for name in WORDS:
-        if (rows := names == name).any():
-            summary = summarise(logits[rows], labels[rows], classes, 1.0)
-            found[name] = {key: summary[key] for key in OF_A_SPLIT}
-    return found
+    return {
+        name: {
+            metric.name: metric.compute(Tested(logits[rows], labels[rows]))
+            for metric in METRICS
+            if metric.of_splits
+        }
+        for name in WORDS
+        if (rows := names == name).any()
+    }
 
 
 def known_pictures(splits: Mapping[str, Mapping[str, Any]]) -> str | None:

@@ -109,7 +109,7 @@ def conclude(
         summary = metrics.summarise(logits, test.labels, dataset.classes, bundle.temperature)
         summary |= {"epoch": row.epoch} | refusal.acceptance(bundle, logits)
         splits = [bundle.split_of(record.sha256) for record in test.records]
-        summary["by_side"] = metrics.by_split(logits, test.labels, dataset.classes, splits)
+        summary["by_side"] = metrics.by_split(logits, test.labels, splits)
         write_json(run.path / "test.json", summary)  # before figures, which may fail
     caption = (
         f"test accuracy {summary['accuracy']:.4f} ({summary['n']} pictures), epoch {row.epoch}"

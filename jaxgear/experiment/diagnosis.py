@@ -18,7 +18,7 @@ from jaxgear.data.batches import Batches
 from jaxgear.errors import GearError, UsageError
 from jaxgear.experiment.recipe import Recipe
 from jaxgear.machine import devices
-from jaxgear.program import forward, init, streams
+from jaxgear.program.apply import forward, init, streams
 from jaxgear.training import optim
 
 PACKAGE = str(Path(__file__).parents[1])

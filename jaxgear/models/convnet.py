@@ -17,7 +17,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Num
 
 from jaxgear.models.cpu import BatchNorm, convolution, max_pool
-from jaxgear.program import mode
+from jaxgear.program.apply import mode
 
 
 class ConvNet(nn.Module):

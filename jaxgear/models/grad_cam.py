@@ -15,7 +15,8 @@ from jaxtyping import Float, Int, PyTree, UInt8
 
 from jaxgear.errors import UsageError
 from jaxgear.models.finetune import unmirrored
-from jaxgear.program import export, flat, forward, structured
+from jaxgear.program import export, flat, structured
+from jaxgear.program.apply import forward
 
 Place = tuple[tuple[str, ...], int]  # path of a layer, and which call of it
 

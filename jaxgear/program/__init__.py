@@ -4,7 +4,6 @@ stablehlo.py is where to start. apply.py is how any Flax module is initialised a
 checks.py refuses programs that could do more than compute.
 """
 
-from jaxgear.program.apply import forward, init, mode, streams
 from jaxgear.program.stablehlo import (
     LIMIT,
     PLATFORMS,
@@ -25,10 +24,6 @@ __all__ = [
     "deserialize",
     "export",
     "flat",
-    "forward",
-    "init",
-    "mode",
     "running",
-    "streams",
     "structured",
 ]

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int, Key, Num, PyTree
 
 from jaxgear.data.batches import Batch, Chunk, take
 from jaxgear.machine import devices
-from jaxgear.program import forward, init, streams
+from jaxgear.program.apply import forward, init, streams
 from jaxgear.training import optim, parts
 
 Keys = Key[Array, " B"]  # one per example

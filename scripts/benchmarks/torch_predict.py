@@ -60,7 +60,7 @@ class Pictures(torch.utils.data.Dataset):
         return x.sub_(self.mean).div_(self.std)
 
     def reduction(self, image: Image.Image) -> int:
-        """`jaxgear.data.images.decode.reduction`."""
+        """`reduction in jaxgear/data/images/letterboxing.py`."""
         factor = 1
         while -(-max(image.size) // (2 * factor)) >= max(self.size, 128):
             factor *= 2

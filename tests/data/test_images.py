@@ -720,7 +720,7 @@ def test_bombs_are_refused_by_name_at_once_and_in_little_memory(tmp_path: Path):
         (tmp_path / f"{side}.png").write_bytes(data)
     code = """
         import resource, sys, time
-        from jaxgear.data.encoded import ImageError
+        from jaxgear.data.images import ImageError
         from jaxgear.data.images import load_rgb
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         for path in sys.argv[1:]:

@@ -18,8 +18,8 @@ def sha(number):
 @given(st.dictionaries(st.integers(0, 1000), st.sampled_from(ALL), max_size=40))
 def test_agrees_with_a_dictionary(pictures):
     known = KnownPictures.of(map(sha, pictures), pictures.values())
-    near_duplicate = KnownPictures.from_arrays(known.to_arrays())
-    for table in (known, near_duplicate):
+    restored = KnownPictures.from_arrays(known.to_arrays())
+    for table in (known, restored):
         assert len(table) == len(pictures)
         for number in range(50):
             assert table.split_of(sha(number)) == pictures.get(number)

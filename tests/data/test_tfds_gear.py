@@ -261,7 +261,7 @@ def test_configs_and_versions(tmp_path: Path):
 def test_tensorflow_is_not_imported(made):
     code = f"""
         import sys
-        from jaxgear.data.tfds_gear import read_tfds
+        from jaxgear.data.tfds.read import read_tfds
         assert len(read_tfds("gear@{made[3]}", size=32).records) > 20
         assert not any(name.split(".")[0] in ("tensorflow", "torch") for name in sys.modules)
         assert "jax" not in sys.modules

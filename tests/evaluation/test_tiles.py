@@ -58,7 +58,7 @@ def test_of_nothing_there_is_no_grid():
         plots.grid([])
 
 
-@pytest.mark.parametrize(("side", "words"), [("train", "training data"), ("test", "test data")])
+@pytest.mark.parametrize(("split", "words"), [("train", "training data"), ("test", "test data")])
 def test_a_picture_of_the_data_set_is_marked(picture, split, words):
     marked = tiles.prediction_grid(BUNDLE, [prediction(picture, split=split)]).axes[0]
     assert any(words in text for text in texts(marked))

@@ -47,9 +47,9 @@ def test_a_restored_twin_is_equal(folder):
     state = make_state(seed=1).replace(step=jnp.asarray(7, jnp.int32))
     saved(folder, state=state)
     with Checkpoints(folder) as checkpoints:
-        near_duplicate = checkpoints.restore(make_state(seed=2), 1)
-    assert jax.tree.structure(near_duplicate.opt_state) == jax.tree.structure(state.opt_state)
-    for a, b in zip(leaves(state), leaves(near_duplicate), strict=True):
+        restored = checkpoints.restore(make_state(seed=2), 1)
+    assert jax.tree.structure(restored.opt_state) == jax.tree.structure(state.opt_state)
+    for a, b in zip(leaves(state), leaves(restored), strict=True):
         assert a.dtype == b.dtype
         np.testing.assert_array_equal(a, b)
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxgear.evaluation.finished import FinishedRun
-from jaxgear.evaluation.metrics import most_confused, wilson_interval
+from jaxgear.evaluation.metrics import METRICS, most_confused, wilson_interval
 from jaxgear.evaluation.plots import report as plots_report
 from jaxgear.evaluation.plots.figures import MOST_CLASSES
 from jaxgear.evaluation.report import page
@@ -44,14 +44,9 @@ def render(
 
 def _head(run: FinishedRun, found: Findings) -> str:
     summary = found.summary
-    low, high = summary["interval95"]
     return page.facts(
         [
-            ("Test accuracy", f"{summary['accuracy']:.3f}"),
-            ("95 % interval", f"{low:.3f} – {high:.3f}"),
-            ("Macro-F1", f"{summary['macro_f1']:.3f}"),
-            ("Test loss (nats)", f"{summary['loss']:.3f}"),
-            ("Test pictures", f"{summary['n']:,}"),
+            *((m.on_page, m.text(summary[m.name], 3)) for m in METRICS if m.on_page),
             *([("Refused as no gear", f"{found.refusals.n:,}")] if found.refusals else []),
             ("Training pictures", f"{len(run.split('train')):,}"),
             ("Best epoch", f"{run.best.epoch} of {len(run.rows)}"),

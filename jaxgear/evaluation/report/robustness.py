@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxgear.evaluation import metrics
 from jaxgear.evaluation.report import page
-from jaxgear.evaluation.robustness.measure import CLEAN, Beside, Robustness
+from jaxgear.evaluation.robustness.measure import CLEAN, OF_SETS, Beside, Robustness
 
 MOST = 8  # other runs with a column each; of more, the range and the mean
 
@@ -67,18 +67,18 @@ def _sets(found: Robustness, beside: Sequence[Beside]) -> str:
     rows = [
         [
             "test split" if name == CLEAN else name,
-            str(score.n),
-            *(f"{x:.3f}" for x in (score.accuracy, score.macro_f1, score.accepted)),
-            *_cells([one.found.sets[name].accuracy if name in one.found.sets else None
+            *(metric.text(score[metric.name], 3) for metric in OF_SETS),
+            f"{score['accepted']:.3f}",
+            *_cells([one.found.sets[name]["accuracy"] if name in one.found.sets else None
                      for one in beside]),
         ]
         for name, score in found.sets.items()
     ]  # fmt: skip
-    header = ["pictures of", "number", "accuracy", "macro-F1", "accepted as gear"]
+    header = ["pictures of", *(metric.title for metric in OF_SETS), "accepted as gear"]
     known = "".join(
         page.paragraph(f"Of {name}, {sentence}.")
         for name, score in found.sets.items()
-        if (sentence := metrics.known_pictures(score.by_side))
+        if (sentence := metrics.known_pictures(score["by_side"]))
     )
     return page.table("As they are", header + _names(beside), rows) + known
 
@@ -121,12 +121,12 @@ def _corruptions(found: Robustness, beside: Sequence[Beside]) -> str:
         styles=styles,
     )
     clean = found.sets[CLEAN]
-    some = "all" if found.n == clean.n else f"{found.n} of the"
+    some = "all" if found.n == clean["n"] else f"{found.n} of the"
     return (
         page.paragraph(
-            f"Corruptions (after Hendrycks & Dietterich 2019) of {some} {clean.n} test pictures, "
-            "as the network gets them. Strengths are fractions of the picture's side, so that "
-            "they mean the same at any size."
+            f"Corruptions (after Hendrycks & Dietterich 2019) of {some} {clean['n']} test "
+            "pictures, as the network gets them. Strengths are fractions of the picture's side, so "
+            "that they mean the same at any size."
         )
         + table
     )

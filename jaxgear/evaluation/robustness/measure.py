@@ -27,16 +27,10 @@ FILE = "robustness.json"
 CLEAN = "clean"
 
 
-@dataclasses.dataclass(frozen=True)
-class Score:
-    """What a model makes of a set of pictures."""
-
-    accuracy: float
-    macro_f1: float  # of the classes that have pictures
-    accepted: float  # the share that is taken for gear
-    n: int  # pictures
-    # Of named folders, as `metrics.by_side`: some may be of the model's own data.
-    by_side: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+# Figures of a set of images by name: the `OF_SETS`, the share that is taken for gear (`accepted`),
+# and `metrics.by_split` of a named folder (`by_side`), of which some may be the model's own data.
+Score = dict[str, Any]
+OF_SETS = tuple(metric for metric in metrics.METRICS if metric.of_sets)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,9 +68,10 @@ class Robustness:
             return None
         card = read_json(run / FILE)
         try:
-            sets = {name: Score(**score) for name, score in card.pop("sets").items()}
-            found = cls(sets=sets, **card)
-        except (AttributeError, KeyError, TypeError) as error:
+            found = cls(**card)
+            for score in found.sets.values():
+                _check(score)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{run / FILE}: not readable, delete it ({error})") from error
         same = (found.epoch, found.fingerprint) == (bundle.about.get("epoch"), bundle.fingerprint)
         return found if same else None
@@ -131,7 +126,7 @@ def measured(
     measure = Measure(run, bundle, source)
     sets = (kept.sets if kept else {}) | measure.sets(folders or {})
     for name, score in sets.items():
-        if sentence := metrics.known_pictures(score.by_side):
+        if sentence := metrics.known_pictures(score["by_side"]):
             say(f"note: {name}: {sentence}")
     corruptions, n = (kept.corruptions, kept.n) if kept else ({}, 0)
     if corrupted:
@@ -206,5 +201,14 @@ class Measure:
             logits, labels, self.bundle.classes, self.bundle.temperature
         )
         accepted = refusal.acceptance(self.bundle, logits)["accepted"]
-        apart = metrics.by_split(logits, labels, self.bundle.classes, splits) if splits else {}
-        return Score(found["accuracy"], found["macro_f1"], accepted, len(labels), apart)
+        apart = metrics.by_split(logits, labels, splits) if splits else {}
+        figures = {metric.name: found[metric.name] for metric in OF_SETS}
+        return figures | {"accepted": accepted, "by_side": apart}
+
+
+def _check(score: Score) -> None:
+    """ValueError for what `Measure` would not have written. Older files lack `by_side`."""
+    score.setdefault("by_side", {})
+    wanted = {"accepted", "by_side", *(metric.name for metric in OF_SETS)}
+    if score.keys() != wanted:
+        raise ValueError(f"figures {', '.join(sorted(score))}")
