@@ -11,8 +11,8 @@ white is background; enclosed white is background where it is large and as pure 
 from dataclasses import replace
 
 import numpy as np
+import scipy  # loads ndimage when it is first used
 from jaxtyping import Bool, UInt8
-from scipy import ndimage
 
 from jaxgear.cache import CacheChoice
 from jaxgear.data.dataset import Split
@@ -87,13 +87,13 @@ def _background(
     padded = np.pad(white, 1, constant_values=True)
     # A white object whose outline is broken for a pixel or two stays whole: what is reached only
     # through such a gap is not background.
-    wide = ndimage.binary_erosion(padded, _SQUARE, border_value=1)
+    wide = scipy.ndimage.binary_erosion(padded, _SQUARE, border_value=1)
     seed = np.zeros_like(padded)
     seed[0] = seed[-1] = seed[:, 0] = seed[:, -1] = True
-    inner = ndimage.binary_propagation(seed & wide, mask=wide)
-    ground = ndimage.binary_dilation(inner, _SQUARE) & padded
+    inner = scipy.ndimage.binary_propagation(seed & wide, mask=wide)
+    ground = scipy.ndimage.binary_dilation(inner, _SQUARE) & padded
     ground = ground[1:-1, 1:-1]
-    labels, count = ndimage.label(white & ~ground)
+    labels, count = scipy.ndimage.label(white & ~ground)
     flat = labels.ravel()
     area = np.bincount(flat, minlength=count + 1)
     depth = below.ravel().astype(np.float64)
@@ -106,8 +106,8 @@ def _background(
     # The rings of a JPEG beside a dark edge are background; a white object has no such edge.
     ring = (below <= NEAR_WHITE[1]) & (_highest(below, RING) >= EDGE)
     for _ in range(RING):
-        ground = ground | (ndimage.binary_dilation(ground, _SQUARE) & ring)
-    labels, count = ndimage.label(~ground)
+        ground = ground | (scipy.ndimage.binary_dilation(ground, _SQUARE) & ring)
+    labels, count = scipy.ndimage.label(~ground)
     island = np.bincount(labels.ravel(), minlength=count + 1) < ISLAND * white.size
     return ground | island[labels]
 
@@ -117,11 +117,11 @@ def _soft(
 ) -> UInt8[np.ndarray, "H W"]:
     """Opacity: at the edge, how far a pixel is from white for how far the object beside it is."""
     share = np.clip(1.1 * below / np.maximum(_highest(below, 2), 1), 0, 1)
-    edge = ndimage.binary_dilation(ground, _SQUARE, iterations=2) & ~ground
+    edge = scipy.ndimage.binary_dilation(ground, _SQUARE, iterations=2) & ~ground
     opacity = np.where(ground, 0, np.where(edge, share, 1))
     return np.round(255 * opacity).astype(np.uint8)
 
 
 def _highest(values: UInt8[np.ndarray, "H W"], reach: int) -> UInt8[np.ndarray, "H W"]:
     """The largest value within `reach` pixels in both directions."""
-    return ndimage.maximum_filter(values, 2 * reach + 1, mode="constant")
+    return scipy.ndimage.maximum_filter(values, 2 * reach + 1, mode="constant")
