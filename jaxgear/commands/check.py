@@ -1,4 +1,4 @@
-"""Look through a folder of pictures before training."""
+"""Check a folder of pictures before training."""
 
 import argparse
 from pathlib import Path
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Lists what a training run would meet; exit 4 if it would stop."""
+    """Lists problems of a folder. Exit 4 if a training run would stop at them."""
     sheet = arguments.sheet
     if sheet not in (None, STDOUT) and sheet.suffix.lower() != ".png":
         raise UsageError(f"--sheet {sheet}: is drawn as PNG; name it something.png")
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     for record in folder.records:
         counts[folder.classes[record.label]] += 1
     lengths = [length for r in folder.records for length in (r.height, r.width)]
-    found = {
+    findings = {
         "folder": str(arguments.folder),
         "pictures": len(folder.records),
         "classes": counts,
@@ -76,14 +76,14 @@ def run(arguments: argparse.Namespace) -> int:
     if earlier is not None:
         from jaxgear.evaluation import influx
 
-        found["since"] = influx.since(earlier, folder)
-    # Not before the folder was read: they may be in it.
+        findings["since"] = influx.since(earlier, folder)
+    # Opened after the folder was read, since they may be in it.
     with outputs({"--json": arguments.json, "--sheet": sheet}) as files:
-        _print(found)
+        _print(findings)
         if "--sheet" in files:
             _draw_sheet(folder, group_of, files["--sheet"])
         if "--json" in files:
-            files["--json"].write(to_json(found))
+            files["--json"].write(to_json(findings))
     return 4 if folder.refused or clashing or missing.get("train") else 0
 
 
@@ -122,33 +122,33 @@ def _paths(pairs: list) -> list[list[str]]:
     return [[record.path for record in pair] for pair in pairs]
 
 
-def _print(found: dict[str, Any]) -> None:
-    """The findings for people; names are of strangers, and do not move the cursor."""
+def _print(findings: dict[str, Any]) -> None:
+    """Prints the findings. Control characters in names are escaped."""
     from jaxgear.text import printable
 
-    print(f"{found['pictures']} pictures in {len(found['classes'])} classes")
-    for name, count in found["classes"].items():
+    print(f"{findings['pictures']} pictures in {len(findings['classes'])} classes")
+    for name, count in findings["classes"].items():
         print(f"  {name:24} {count}")
-    if found["pictures"]:
-        print(f"sides from {found['smallest_side']} to {found['largest_side']} pixels")
+    if findings["pictures"]:
+        print(f"sides from {findings['smallest_side']} to {findings['largest_side']} pixels")
     for title in ("refused", "conflicts"):
-        print(f"{title}: {len(found[title])}")
-        for row in found[title]:
+        print(f"{title}: {len(findings[title])}")
+        for row in findings[title]:
             print(f"  {printable(row['path'])}: {row['reason']}")
-    for split, names in found["missing"].items():
+    for split, names in findings["missing"].items():
         if names:
             print(f"warning: no {split} pictures of {', '.join(names)}")
-    if found["cannot_be_split"]:
-        print(f"training would stop: {found['cannot_be_split']}")
-    print(f"ignored (hidden or system files): {len(found['ignored'])}")
-    print(f"groups of near-duplicates: {len(found['duplicate_groups'])}")
-    for paths in found["duplicate_groups"]:
+    if findings["cannot_be_split"]:
+        print(f"training would stop: {findings['cannot_be_split']}")
+    print(f"ignored (hidden or system files): {len(findings['ignored'])}")
+    print(f"groups of near-duplicates: {len(findings['duplicate_groups'])}")
+    for paths in findings["duplicate_groups"]:
         print(f"  {', '.join(map(printable, paths))}")
     for where in ("in_two_classes", "on_two_sides"):
-        for path, other in found[f"alike_{where}"]:
+        for path, other in findings[f"alike_{where}"]:
             words = where.replace("_", " ")
             print(f"warning: near-duplicates {words}: {printable(path)} and {printable(other)}")
-    if "since" in found:
+    if "since" in findings:
         from jaxgear.evaluation import influx
 
-        print("\n".join(influx.lines(found["since"])))
+        print("\n".join(influx.lines(findings["since"])))

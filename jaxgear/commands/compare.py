@@ -1,4 +1,4 @@
-"""Set runs side by side: curves, and figures with their spread over seeds."""
+"""Compare runs: their curves, and their figures with the spread over seeds."""
 
 import argparse
 from pathlib import Path
@@ -45,12 +45,12 @@ def _compare(arguments: argparse.Namespace, outputs: dict[str, Output]) -> None:
             unread.append(error)
     if not runs:
         raise unread[0]
-    found = comparison.compare(runs, [f"{error}; left out" for error in unread])
-    _print_groups(found)
-    _print_differences(found)
-    for line in found.warnings:
+    compared = comparison.compare(runs, [f"{error}; left out" for error in unread])
+    _print_groups(compared)
+    _print_differences(compared)
+    for line in compared.warnings:
         print(f"warning: {line}")
-    values = comparison.to_dict(found)
+    values = comparison.to_dict(compared)
     if "--csv" in outputs:
         outputs["--csv"].write(_csv(values))
     if "--json" in outputs:
@@ -61,18 +61,18 @@ def _compare(arguments: argparse.Namespace, outputs: dict[str, Output]) -> None:
 
         figure = plots_compare.runs(
             {
-                f"{group.label}: {_description(found, group)}": [r.rows for r in group.runs]
-                for group in found.groups
+                f"{group.label}: {_description(compared, group)}": [r.rows for r in group.runs]
+                for group in compared.groups
             }
         )
         outputs["--out"].write(plots.png(figure))
 
 
-def _print_groups(found) -> None:
+def _print_groups(compared) -> None:
     from jaxgear.evaluation.comparison import MEASURES
 
     table = [["", "runs", *MEASURES.values()]]
-    for group in found.groups:
+    for group in compared.groups:
         cells = [group.spread(name) for name in MEASURES]
         table.append(
             [group.label, str(len(group.runs))]
@@ -83,19 +83,19 @@ def _print_groups(found) -> None:
         cells = (cell.rjust(width) for cell, width in zip(row, widths, strict=True))
         print("  ".join(cells).rstrip())
     print()
-    for group in found.groups:
+    for group in compared.groups:
         names = ", ".join(f"{run.path.name} (seed {run.config.get('seed')})" for run in group.runs)
         print(f"{group.label}: {names}")
 
 
-def _print_differences(found) -> None:
+def _print_differences(compared) -> None:
     from jaxgear.evaluation.comparison import MEASURES
 
-    for key, values in found.differing.items():
+    for key, values in compared.differing.items():
         print(f"{key}: " + ", ".join(f"{label} {_value(one)}" for label, one in values.items()))
-    first = found.groups[0]
-    for group in found.groups:
-        if not (lines := found.sources.get(group.label)):
+    first = compared.groups[0]
+    for group in compared.groups:
+        if not (lines := compared.sources.get(group.label)):
             continue
         print(f"experiment.py: {group.label} differs from {first.label} in {len(lines)} lines")
         if len(lines) > SOURCE_LINES:
@@ -103,7 +103,7 @@ def _print_differences(found) -> None:
             lines = [f"diff {paths[0]} {paths[1]}"]
         for line in lines:
             print(f"  {line}")
-    for label, pairs in found.pairs.items():
+    for label, pairs in compared.pairs.items():
         if pairs:
             print(f"{label} - {first.label}, paired by equal test pictures:")
         for name, one in pairs.items():
@@ -124,15 +124,15 @@ def _cell(name: str, one) -> str:
     return str(one)
 
 
-def _description(found, group) -> str:
+def _description(compared, group) -> str:
     """What sets a group apart, short enough for a legend."""
     words = [
         f"{key} {_value(values[group.label])}"
-        for key, values in found.differing.items()
+        for key, values in compared.differing.items()
         if group.label in values
     ]
-    if group.label in found.sources:
-        words.append(f"{len(found.sources[group.label])} lines of experiment.py")
+    if group.label in compared.sources:
+        words.append(f"{len(compared.sources[group.label])} lines of experiment.py")
     return ", ".join(words) or group.runs[0].path.name
 
 

@@ -1,4 +1,4 @@
-"""Write a trained model as StableHLO, which jax runs without jaxgear."""
+"""Export a trained model as StableHLO, which jax runs without jaxgear."""
 
 import argparse
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from jaxgear.errors import UsageError
 from jaxgear.files import is_special, outputs, to_json
 
-# What people take a file to be by its name.
+# Ending of a file -> the format that people expect in it.
 OTHERS = {
     ".onnx": "ONNX",
     ".pb": "TensorFlow",
@@ -28,19 +28,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "file",
         type=Path,
-        help="the artefact, as something.stablehlo; its card is FILE.json (none beside a device, a "
-        "pipe or standard output, -)",
+        help="where to write it, as something.stablehlo; a card is written to FILE.json (not for a "
+        "device, a pipe or -, which is stdout)",
     )
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Writes the artefact, and a card that describes its input and output."""
+    """Writes the program, and a card that describes its input and output."""
     from jaxgear.bundle import Bundle
     from jaxgear.prediction import export
 
     file = arguments.file
     if other := OTHERS.get(file.suffix.lower()):
-        raise UsageError(f"FILE {file}: written is StableHLO, not {other}; name it .stablehlo")
+        raise UsageError(f"FILE {file}: the export is StableHLO, not {other}; name it .stablehlo")
     card = None if is_special(file) else file.with_name(file.name + ".json")
     with outputs({"FILE": file, "FILE.json": card}) as files:
         bundle = Bundle.load(arguments.model)

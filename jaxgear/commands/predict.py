@@ -8,7 +8,7 @@ from pathlib import Path
 from jaxgear.errors import UsageError
 from jaxgear.files import STDOUT, Output, outputs
 
-ASKED = 5  # new pictures that a grid should show at least
+ASKED = 5  # a grid should show at least this many new pictures
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,24 +21,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--csv",
         type=Path,
         metavar="FILE",
-        help="a row a picture: path, class, probability, a column a class, score, refused; a class "
-        "that is called as another column has class:NAME (- is standard output, here and below)",
+        help="write a row for each picture: path, class, probability, a column for each class, "
+        "score, refused (a class named like another column becomes class:NAME; - is stdout)",
     )
-    parser.add_argument("--grid", type=Path, metavar="FILE", help="the pictures with titles, PNG")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="all that is known of each")
+    parser.add_argument(
+        "--grid", type=Path, metavar="FILE", help="draw the pictures with titles there, PNG"
+    )
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write all figures of each picture there"
+    )
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument(
         "--accept",
         type=float,
         metavar="SHARE",
-        help="of gear on backgrounds that is taken for gear, 0 to 1: 1 refuses least (of models "
-        "that were trained with --backgrounds; theirs is 0.95)",
+        help="accept this share of gear on backgrounds, 0 to 1; 1 refuses least (for models trained "
+        "with --backgrounds; their default is 0.95)",
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """A line a picture on stdout: its class and probability, or `none` and its score where it is no
-    gear. Those that cannot be read on stderr, and exit 4.
+    """Prints a line for each picture: class and probability, or `none` and its score if it is
+    refused as no gear. Unreadable pictures are named on stderr; then exit 4.
     """
     if not arguments.images:
         raise UsageError("no pictures: name files, folders or patterns after the run")
@@ -56,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _predict(arguments: argparse.Namespace, outputs: dict[str, Output]) -> int:
     from jaxgear.bundle import Bundle
     from jaxgear.data.sources import find_pictures
-    from jaxgear.prediction import predictor as prediction
+    from jaxgear.prediction.predictor import predict_files
     from jaxgear.prediction.tables import CsvTable, JsonTable
     from jaxgear.text import printable
 
@@ -71,20 +75,20 @@ def _predict(arguments: argparse.Namespace, outputs: dict[str, Output]) -> int:
     kinds = {"--csv": CsvTable, "--json": JsonTable}
     tables = [kind(outputs[f], bundle.classes) for f, kind in kinds.items() if f in outputs]
     shown, splits, unreadable, refused = [], Counter(), 0, 0
-    for one in prediction.predict_files(bundle, files, arguments.batch_size):
-        path = printable(one.path)
-        if one.probs is None:
+    for prediction in predict_files(bundle, files, arguments.batch_size):
+        path = printable(prediction.path)
+        if prediction.probs is None:
             unreadable += 1
-            _say(f"error: {path}: {one.error}")
+            _say(f"error: {path}: {prediction.error}")
         else:
-            sure = one.score if one.refused else one.probs.max()
-            print(f"{path}\t{one.name(bundle.classes)}\t{sure:.4f}", flush=True)
-            splits[one.split] += 1
-            refused += one.refused
+            sure = prediction.score if prediction.refused else prediction.probs.max()
+            print(f"{path}\t{prediction.name(bundle.classes)}\t{sure:.4f}", flush=True)
+            splits[prediction.split] += 1
+            refused += prediction.refused
         for table in tables:
-            table.add(one)
+            table.add(prediction)
         if "--grid" in outputs and len(shown) < tiles.MOST:
-            shown.append(one)
+            shown.append(prediction)
     for table in tables:
         table.end()
     if refused:

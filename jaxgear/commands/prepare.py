@@ -1,4 +1,4 @@
-"""Write a folder, checked and split, as a TensorFlow Datasets set; again, to add new pictures."""
+"""Prepare a folder as a TensorFlow Datasets set, checked and split; repeat it to add pictures."""
 
 import argparse
 import contextlib
@@ -16,11 +16,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "out",
         type=Path,
-        help="train on it with --data tfds:gear@OUT, which is the newest of OUT/gear/<version>; "
-        "remove older ones when no run reads them",
+        help="where to write it. Train on it with --data tfds:gear@OUT, which takes the newest "
+        "OUT/gear/<version>; remove older ones when no run reads them",
     )
     parser.add_argument(
-        "--size", type=int, help="store pictures letterboxed at so many pixels, for --image-size"
+        "--size", type=int, help="store pictures letterboxed at this many pixels, for --image-size"
     )
     parser.add_argument("--workers", type=int, help="processes that decode (one for each core)")
     parser.add_argument("--seed", type=int, default=0, help="decides the split")
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Writes the set; the splits are those that a run with the same seed would have."""
+    """Writes the set. Its splits are the ones of a run with the same seed."""
     for flag in ("size", "workers"):
         value = getattr(arguments, flag)
         if value is not None and not 1 <= value <= 4096:
@@ -70,7 +70,7 @@ def _bar() -> Iterator[Callable[[int, int], None]]:
     def tick(done: int, total: int) -> None:
         nonlocal shown
         if done == total:
-            progress.stop()  # what is said from then on is said on lines of its own
+            progress.stop()  # later lines are printed below the bar
         elif (now := time.monotonic()) - shown > 0.1:
             progress.start()
             progress.update(task, completed=done, total=total)

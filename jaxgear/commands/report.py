@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `jaxgear report`."""
     parser.add_argument("run_folder", type=Path, metavar="RUN")
     parser.add_argument(
-        "--data", metavar="FOLDER", help="where the run's pictures are now, if not as in its config"
+        "--data", metavar="FOLDER", help="where the run's pictures are now, if they have moved"
     )
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help=f"write the page there (RUN/{REPORT})"
@@ -23,18 +23,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--robustness",
         action="store_true",
-        help="predict the test pictures with common corruptions too (45 times: minutes for a large "
-        "network); what is measured is kept in RUN for later reports",
+        help="predict corrupted test pictures too (45 times: minutes for a large network); the "
+        "figures are kept in RUN for later reports",
     )
     parser.add_argument(
-        "--limit", type=int, metavar="N", help="with --robustness: corrupt so many pictures at most"
+        "--limit", type=int, metavar="N", help="with --robustness: corrupt at most so many pictures"
     )
     parser.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="NAME=FOLDER",
-        help="test on that folder of pictures by class too; kept alike",
+        help="test on that folder of pictures by class too; the figures are kept as well",
     )
     parser.add_argument(
         "--beside",
@@ -42,12 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         type=Path,
         metavar="RUN",
-        help="show what was kept of another run beside it",
+        help="show the kept figures of another run beside it",
     )
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Writes RUN/report.html or `--out`, which opens from disk and needs nothing beside it."""
+    """Writes RUN/report.html or `--out`, a page that is complete in one file."""
     if arguments.limit is not None and (arguments.limit < 1 or not arguments.robustness):
         raise UsageError(f"--limit {arguments.limit}: goes with --robustness, and is at least 1")
 
@@ -83,7 +83,7 @@ def named_folders(given: Sequence[str]) -> dict[str, Path]:
     """NAME=FOLDER -> {NAME: FOLDER}.
 
     Raises:
-        UsageError: not of that form, or a name that is given twice, or taken.
+        UsageError: not of that form, or a name that is taken.
     """
     from jaxgear.evaluation.robustness.corruptions import CORRUPTIONS
     from jaxgear.evaluation.robustness.measure import CLEAN

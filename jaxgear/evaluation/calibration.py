@@ -1,6 +1,6 @@
-"""Whether probabilities mean what they say: of what is called 0.9 sure, 0.9 should be right.
+"""Calibration: of the images that the model is 0.9 sure of, 0.9 should be right.
 
-numpy alone, on tables of logits or probabilities.
+NumPy alone, on tables of logits or probabilities.
 """
 
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-COLDEST, HOTTEST = 0.01, 100.0  # temperatures beyond are those of logits that say nothing
+COLDEST, HOTTEST = 0.01, 100.0  # outside of this range the logits carry no information
 
 
 @dataclass(frozen=True)
 class Bin:
-    """Pictures whose confidence (the largest probability) is in (low, high]."""
+    """Images whose confidence (the largest probability) is in (low, high]."""
 
     low: float
     high: float
@@ -32,12 +32,12 @@ def log_softmax(
 
 
 def fit_temperature(logits: Float[np.ndarray, "N K"], labels: Int[np.ndarray, " N"]) -> float:
-    """The temperature T by which softmax(logits / T) has the least cross-entropy (Guo et al. 2017,
+    """The temperature T that minimises the cross-entropy of softmax(logits / T) (Guo et al. 2017,
     "On Calibration of Modern Neural Networks"). The order of classes stays.
 
-    The labels are smoothed by 1 / (N + 2), the share of errors to expect after N pictures without
-    one (Platt 1999, for sigmoids). Without that a model that has every validation picture right
-    would be told to be certain of everything.
+    Labels are smoothed by 1 / (N + 2), the error rate to expect after N images without an error
+    (Platt 1999, for sigmoids). Without smoothing, a model that is right on every validation image
+    would become certain of everything.
     """
     n, classes = logits.shape
     z = logits.astype(np.float64)
@@ -45,7 +45,8 @@ def fit_temperature(logits: Float[np.ndarray, "N K"], labels: Int[np.ndarray, " 
     wanted = (1 - error) * z[np.arange(n), labels] + error * z.mean(axis=1)
     if not np.ptp(z, axis=1).any() or classes == 1:
         return 1.0
-    # The derivative by 1 / T, expected less wanted logit, grows with 1 / T: bisection.
+    # The derivative with respect to 1 / T is the expected minus the wanted logit. It grows with
+    # 1 / T, so bisection finds its root.
     cold, hot = np.log(COLDEST), np.log(HOTTEST)
     for _ in range(60):
         middle = (cold + hot) / 2
@@ -60,7 +61,7 @@ def fit_temperature(logits: Float[np.ndarray, "N K"], labels: Int[np.ndarray, " 
 def reliability(
     probs: Float[np.ndarray, "N K"], labels: Int[np.ndarray, " N"], bins: int = 15
 ) -> list[Bin]:
-    """The reliability diagram: `bins` equal steps of confidence, those that hold pictures."""
+    """The non-empty bins of a reliability diagram with `bins` equal steps of confidence."""
     confidence = probs.max(axis=1).astype(np.float64)
     right = probs.argmax(axis=1) == labels
     place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
@@ -80,6 +81,6 @@ def reliability(
 def expected_calibration_error(
     probs: Float[np.ndarray, "N K"], labels: Int[np.ndarray, " N"], bins: int = 15
 ) -> float:
-    """Mean distance of confidence and accuracy over pictures (Naeini et al. 2015), 0 to 1."""
+    """Mean distance between confidence and accuracy over images, 0 to 1 (Naeini et al. 2015)."""
     table = reliability(probs, labels, bins)
     return sum(row.n * abs(row.confidence - row.accuracy) for row in table) / len(labels)

@@ -1,8 +1,8 @@
-"""Several runs side by side: which belong together, how they differ, and which did better.
+"""Compares runs: groups them by method, and gives the figures of each group and their differences.
 
-Runs whose config differs in the seed alone, and whose experiment file is the same, are a group; its
-figures are a mean and a standard deviation over its runs. The seed also decides the split, so that
-spread covers other pictures as well as other first weights.
+A group is the runs that differ in the seed alone: same experiment file, same config otherwise. Its
+figures are mean and standard deviation over its runs. The seed also decides the split, so the
+spread covers other images as well as other initial weights.
 """
 
 import collections
@@ -19,7 +19,7 @@ from jaxgear.evaluation.finished import FinishedRun
 from jaxgear.evaluation.metrics import METRICS
 from jaxgear.evaluation.own_pictures import said_of, trained_on_test
 
-# Config keys that say nothing about the method.
+# Config keys that are no part of the method.
 NOT_METHOD = ("seed", "out", "resume")
 _TESTED = tuple(metric for metric in METRICS if metric.in_runs)
 # Key -> title of each figure of a run.
@@ -54,24 +54,24 @@ class Group:
     runs: tuple[FinishedRun, ...]
 
     def spread(self, measure: str) -> Spread | None:
-        """Of a measure over the runs that have it; None if none has."""
+        """Mean and spread of a measure over the runs that have it; None if no run has it."""
         values = [figures(run)[measure] for run in self.runs]
         return spread([value for value in values if value is not None])
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """The groups, in the order in which their first runs were given."""
+    """Groups of runs, ordered by their first run, and how they differ."""
 
     groups: tuple[Group, ...]
     differing: dict[str, dict[str, Any]]  # config key -> values by label
-    sources: dict[str, tuple[str, ...]]  # by label: lines removed and added since the first group
-    pairs: dict[str, dict[str, Spread]]  # by label: differences to the first, on equal pictures
+    sources: dict[str, tuple[str, ...]]  # by label: lines that differ from the first group
+    pairs: dict[str, dict[str, Spread]]  # by label: differences to the first, on equal images
     warnings: tuple[str, ...]
 
 
 def figures(run: FinishedRun) -> dict[str, float | int | None]:
-    """The `MEASURES` of one run: the best epoch, the test of its model, training time in all."""
+    """The `MEASURES` of one run: its best epoch, its test, and its training time."""
     test = run.test or {}
     return {
         "best_epoch": run.best.epoch,
@@ -83,7 +83,7 @@ def figures(run: FinishedRun) -> dict[str, float | int | None]:
 
 
 def compare(runs: Sequence[FinishedRun], warnings: Sequence[str] = ()) -> Comparison:
-    """Groups runs and says how the groups differ; `warnings` come before its own."""
+    """Groups runs and compares the groups; `warnings` are put before its own."""
     members: dict[str, list[FinishedRun]] = {}
     for run in runs:
         members.setdefault(_method(run), []).append(run)
@@ -112,16 +112,16 @@ def compare(runs: Sequence[FinishedRun], warnings: Sequence[str] = ()) -> Compar
 
 
 def spread(values: Sequence[float]) -> Spread | None:
-    """Mean and sample standard deviation; None of nothing."""
+    """Mean and sample standard deviation; None without values."""
     if not values:
         return None
     std = float(np.std(values, ddof=1)) if len(values) > 1 else None
     return Spread(float(np.mean(values)), std, len(values))
 
 
-def to_dict(found: Comparison) -> dict[str, Any]:
-    """All of a comparison as JSON has it."""
-    plain = lambda one: None if one is None else dataclasses.asdict(one)  # noqa: E731
+def to_dict(comparison: Comparison) -> dict[str, Any]:
+    """A comparison as it is written to JSON."""
+    plain = lambda value: None if value is None else dataclasses.asdict(value)  # noqa: E731
     return {
         "groups": [
             {
@@ -137,15 +137,15 @@ def to_dict(found: Comparison) -> dict[str, Any]:
                     for run in group.runs
                 ],
             }
-            for group in found.groups
+            for group in comparison.groups
         ],
-        "differing_config": found.differing,
-        "differing_source": {label: list(lines) for label, lines in found.sources.items()},
+        "differing_config": comparison.differing,
+        "differing_source": {label: list(lines) for label, lines in comparison.sources.items()},
         "difference_to_first": {
-            label: {name: plain(one) for name, one in pairs.items()}
-            for label, pairs in found.pairs.items()
+            label: {name: plain(difference) for name, difference in pairs.items()}
+            for label, pairs in comparison.pairs.items()
         },
-        "warnings": list(found.warnings),
+        "warnings": list(comparison.warnings),
     }
 
 
@@ -165,7 +165,7 @@ def _source(group: Group) -> str:
 
 
 def _changed_lines(first: Group, group: Group) -> tuple[str, ...]:
-    """Lines of a diff without its headers and context: `-` of the first group's file, `+` new."""
+    """The lines of a diff without headers and context: `-` removed, `+` added."""
     lines = difflib.unified_diff(_source(first).splitlines(), _source(group).splitlines(), n=0)
     return tuple(line for line in list(lines)[2:] if line[:1] in "+-")
 

@@ -1,8 +1,8 @@
-"""Where in an image a network saw the class that it names.
+"""Heat maps: where in an image a network sees a class.
 
-Bundles of convolutional networks hold a program for Grad-CAM (models/grad_cam.py). For all others
-it is occlusion (Zeiler and Fergus 2014, "Visualizing and Understanding Convolutional Networks"):
-cover a part of the image, and see how much the logit falls.
+Bundles of convolutional networks hold a program for Grad-CAM (models/grad_cam.py). Other networks
+get occlusion (Zeiler and Fergus 2014, "Visualizing and Understanding Convolutional Networks"):
+cover a part of the image, and measure how far the logit falls.
 """
 
 import functools
@@ -21,8 +21,8 @@ from jaxgear.prediction import Predictor
 from jaxgear.program import deserialize, running
 
 BATCH = 8  # one compiled shape for any number of images
-CELLS = 8  # places a side that occlusion covers, each with a patch of two cells a side
-# What a place that speaks for the class to this degree is tinted with: blue, green, yellow, red.
+CELLS = 8  # rows and columns of places that occlusion covers, with patches of 2 x 2 cells
+# Heat -> colour of the tint: blue, green, yellow, red.
 _DEGREES = (0.0, 0.4, 0.7, 1.0)
 _TINTS = np.array([(40, 80, 200), (30, 180, 160), (250, 210, 40), (215, 25, 28)])
 _OPACITY = 0.6
@@ -36,17 +36,16 @@ def heat_maps(
 ) -> Float[np.ndarray, "N S S"]:
     """How much each place speaks for a class: 0 (not at all, or against it) to 1 (most).
 
-    By Grad-CAM: the channels of the map that the last convolution (or the block around it) puts
-    out, each weighted by the mean gradient of the class's logit; what is negative is dropped, and
-    the largest value of each image becomes 1. By occlusion where the bundle has no program for
-    that.
+    Grad-CAM weighs each channel of the last convolution (or the block around it) by the mean
+    gradient of the class's logit. Negative values are dropped, and the largest value of each image
+    becomes 1. Bundles without a program for it use occlusion.
 
     Args:
-        classes: whose logit is explained, for each image; None: the class that is predicted.
-        batch_size: the compiled shape; 1 for those who explain one image at a time.
+        classes: the class to explain, for each image; None: the predicted class.
+        batch_size: the compiled shape; 1 to explain one image at a time.
 
     Raises:
-        CheckpointError: the bundle's program of maps is none, or cannot run.
+        CheckpointError: the bundle's program of maps is invalid, or cannot run.
     """
     keep_compiled()
     chosen = np.full(len(images), -1, np.int32) if classes is None else np.int32(classes)
@@ -61,14 +60,14 @@ def heat_maps(
 
 
 def method(bundle: Bundle) -> str:
-    """How `heat_maps` finds where the network of a bundle looked."""
+    """The method of `heat_maps` for a bundle, in words."""
     return "covering places in turn" if bundle.maps is None else "Grad-CAM"
 
 
 def overlay(
     image: UInt8[np.ndarray, "S S 3"], heat: Float[np.ndarray, "S S"]
 ) -> UInt8[np.ndarray, "S S 3"]:
-    """The image, tinted from clear over green and yellow to red as the map goes from 0 to 1."""
+    """The image with the map over it: clear at 0, green, yellow, red at 1."""
     tint = np.stack([np.interp(heat, _DEGREES, _TINTS[:, c]) for c in range(3)], axis=-1)
     opacity = _OPACITY * np.minimum(1.5 * heat, 1.0)[..., None]
     return np.round(image * (1 - opacity) + tint * opacity).astype(np.uint8)
@@ -91,7 +90,7 @@ def _compiled(program: bytes) -> tuple[Callable[..., jax.Array], int | None]:
 def _occlusion(
     bundle: Bundle, images: UInt8[np.ndarray, "N S S 3"], classes: Int[np.ndarray, " N"]
 ) -> Float[np.ndarray, "N S S"]:
-    """The fall of a class's logit where a square of the image is covered by its mean colour."""
+    """How far a class's logit falls when the mean colour covers a square of the image."""
     predictor, size = Predictor(bundle), bundle.size
     edges = np.linspace(0, size, CELLS + 1).round().astype(int)
     maps = []

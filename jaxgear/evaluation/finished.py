@@ -1,4 +1,4 @@
-"""A run that has been trained, read back from its folder: for the report and for comparisons."""
+"""Reads a trained run back from its folder, for reports and comparisons."""
 
 import dataclasses
 import math
@@ -18,30 +18,30 @@ class SplitRow:
     path: str  # relative to the data folder
     sha256: str
     name: str  # of its class
-    group: str  # near-duplicates share one
+    group: str  # shared by near-duplicates
     split: str  # one of ALL
 
 
 @dataclasses.dataclass(frozen=True)
 class FinishedRun:
-    """What a run folder says about itself; nothing is computed."""
+    """The files of a run folder, parsed. Nothing is computed."""
 
     path: Path
     config: dict[str, Any]
     environment: dict[str, Any]
     source: str  # the experiment file as run
-    fingerprint: str  # of the pictures
+    fingerprint: str  # of the data
     classes: tuple[str, ...]
     pictures: tuple[SplitRow, ...]
     rows: tuple[history.Row, ...]  # at least one
-    test: dict[str, Any] | None  # test.json; None for a run that was interrupted before it
+    test: dict[str, Any] | None  # test.json; None: the run was interrupted before its test
 
     @classmethod
     def read(cls, path: str | Path) -> "FinishedRun":
         """Reads a run folder.
 
         Raises:
-            CheckpointError: not a run folder, or one in which no epoch was finished.
+            CheckpointError: not a run folder, or no epoch of it is finished.
         """
         path = Path(path)
         config = read_json(path / "config.json")
@@ -52,7 +52,7 @@ class FinishedRun:
             if not any(math.isfinite(row.val_loss) for row in rows):
                 raise CheckpointError(f"{path}: no epoch of this run is finished yet")
             pictures = tuple(
-                # Interned: a thousand runs on the same pictures have each name once.
+                # Interned: a thousand runs on the same data share each name.
                 SplitRow(
                     *(sys.intern(p[key]) for key in ("path", "sha256", "class", "group", "side"))
                 )
@@ -78,5 +78,5 @@ class FinishedRun:
         return history.best(self.rows)
 
     def split(self, name: str) -> tuple[SplitRow, ...]:
-        """The pictures of one split."""
+        """The images of one split."""
         return tuple(picture for picture in self.pictures if picture.split == name)

@@ -1,4 +1,4 @@
-"""What has come to a folder of pictures since a run was trained on it, and what that changes."""
+"""What changed in a data folder since a run was trained on it: classes, splits, near-duplicates."""
 
 from collections import Counter
 from typing import Any
@@ -10,13 +10,14 @@ from jaxgear.evaluation.finished import FinishedRun
 
 
 def since(run: FinishedRun, folder: Folder) -> dict[str, Any]:
-    """The balance of classes and splits before and now, with the seed of the run.
+    """Numbers of images by class and split, before and now, with the seed of the run.
 
     Keys: `run`, `pictures` {before, now, added, removed}; `classes`, a row each {before, now,
     added}; `sides` {before, now}, by split; `moved`, paths of old images that are in another split
-    now; `left_out`, paths of old ones that a new near-duplicate keeps out; `only_new`, whether
-    `folder` holds none of the old ones where they were. Then they are taken to stay, `now` is with
-    them, and the splits of the new ones are not known yet (None). Unusable pictures do not count.
+    now; `left_out`, paths of old images that a new near-duplicate keeps out; `only_new`, whether
+    `folder` holds none of the old images in their places. Then the old images are assumed to stay:
+    `now` counts them too, and the splits of the new images are unknown (None). Unusable images do
+    not count.
 
     Raises:
         DataError: a class that is too small to be split.
@@ -63,7 +64,7 @@ def since(run: FinishedRun, folder: Folder) -> dict[str, Any]:
 
 
 def _beside(run: FinishedRun, folder: Folder) -> dict[str, Any]:
-    """`since` of new pictures alone; copies of old ones, by their bytes, are no new ones."""
+    """`since` for a folder of new images alone. Copies of old images are not new."""
     known = {picture.sha256 for picture in run.pictures}
     before = Counter(picture.name for picture in run.pictures)
     added = Counter(
@@ -89,27 +90,27 @@ def _beside(run: FinishedRun, folder: Folder) -> dict[str, Any]:
     }
 
 
-def lines(found: dict[str, Any]) -> list[str]:
-    """`since`, to be read."""
-    count = found["pictures"]
+def lines(changes: dict[str, Any]) -> list[str]:
+    """The result of `since` as lines to print."""
+    count = changes["pictures"]
     text = [
-        f"since {found['run']}: {count['before']} pictures then, {count['now']} now "
+        f"since {changes['run']}: {count['before']} pictures then, {count['now']} now "
         f"({count['added']} added, {count['removed']} removed; an edited one is both)"
     ]
-    for name, row in found["classes"].items():
+    for name, row in changes["classes"].items():
         shares = (row[when] / max(1, count[when]) for when in ("before", "now"))
         before, now = (f"{share:6.1%}" for share in shares)
         text.append(f"  {name:24} {row['before']:6} {before}  ->{row['now']:6} {now}")
-    if found["only_new"]:
+    if changes["only_new"]:
         text.append(
-            "none of the old pictures is in this folder: they are taken to stay where they are, "
-            "and the new ones to come to them; put both in one folder to see their splits"
+            "this folder holds none of the old pictures: they are assumed to stay where they are; "
+            "put old and new in one folder to see the splits of the new ones"
         )
         return text
-    splits = (f"{name} {row['before']} -> {row['now']}" for name, row in found["sides"].items())
+    splits = (f"{name} {row['before']} -> {row['now']}" for name, row in changes["sides"].items())
     text.append(f"splits with the seed of that run: {', '.join(splits)}")
     text.append(
-        f"  {len(found['moved'])} old pictures are in another split now, {len(found['left_out'])} "
-        "are left out because of a new near-duplicate"
+        f"  {len(changes['moved'])} old pictures are in another split now, "
+        f"{len(changes['left_out'])} are left out because of a new near-duplicate"
     )
     return text

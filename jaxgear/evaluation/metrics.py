@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 
 from jaxgear.evaluation.calibration import expected_calibration_error, log_softmax
 
-NEW = "new"  # a split for pictures that are not of the model's data
+NEW = "new"  # in place of a split: an image that is not in the model's data
 WORDS = {
     "train": "trained on",
     "val": "validated on",
@@ -36,8 +36,10 @@ def confusion_matrix(
 def most_confused(
     confusion: Int[np.ndarray, "K K"], classes: Sequence[str], most: int
 ) -> tuple[Int[np.ndarray, "M M"], list[str]]:
-    """A table of `most` classes at most, and their names: of more, those with the most mistakes, in
-    their order, and all others as one, so that every picture still counts.
+    """A confusion matrix of at most `most` classes, and their names.
+
+    Of more classes, the ones with the most mistakes stay in their order, and all others become one
+    row and column, so that every image still counts.
     """
     if len(classes) <= most:
         return confusion, list(classes)
@@ -51,7 +53,7 @@ def most_confused(
 
 
 def per_class(confusion: Int[np.ndarray, "K K"]) -> list[dict[str, float]]:
-    """Precision, recall, F1 and the number of pictures of each class; 0 where undefined."""
+    """Precision, recall, F1 and number of images of each class; 0 where undefined."""
     right = np.diag(confusion).astype(float)
     predicted, true = confusion.sum(axis=0), confusion.sum(axis=1)
     precision = _ratio(right, predicted)
@@ -64,19 +66,19 @@ def per_class(confusion: Int[np.ndarray, "K K"]) -> list[dict[str, float]]:
 
 
 def macro_f1(confusion: Int[np.ndarray, "K K"]) -> float:
-    """Mean F1 of the classes that have pictures, each counting alike."""
+    """Mean F1 over the classes that have images."""
     return float(np.mean([row["f1"] for row in per_class(confusion) if row["n"]]))
 
 
 def wilson_interval(right: int, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """Interval of a proportion, 95 % by default (Wilson 1927): inside [0, 1], sound at 0 and 1."""
+    """Confidence interval of a proportion, 95 % by default, within [0, 1] (Wilson 1927)."""
     if n == 0:
         return 0.0, 1.0
     share = right / n
     centre = share + z * z / (2 * n)
     half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     low, high = (centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n)
-    # At 0 and n the bound is exact; rounding may leave it 1e-17 outside.
+    # The bound is exact at 0 and n; rounding may put it 1e-17 outside.
     return (0.0 if right == 0 else low), (1.0 if right == n else high)
 
 
@@ -183,8 +185,8 @@ def by_split(
 
 
 def known_pictures(splits: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """A sentence about `by_side` where a model was made with some of the pictures, else None."""
-    total = sum(found["n"] for found in splits.values())
+    """A sentence about `by_split` if some images are in the model's data, else None."""
+    total = sum(figures["n"] for figures in splits.values())
     if (known := total - splits.get(NEW, {"n": 0})["n"]) == 0:
         return None
     parts = (f"{f['n']} {WORDS[name]} {f['accuracy']:.4f}" for name, f in splits.items())

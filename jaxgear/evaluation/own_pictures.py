@@ -1,4 +1,4 @@
-"""The pictures of a finished run, found again by their hashes wherever they are now."""
+"""Finds the images of a finished run again by their hashes, wherever they are now."""
 
 import dataclasses
 import functools
@@ -13,7 +13,7 @@ from jaxgear.evaluation.finished import FinishedRun, SplitRow
 
 
 def open_source(run: FinishedRun, source: str | None, size: int) -> Folder:
-    """What the run was trained on, or `source` in its place, for pictures of `size` pixels.
+    """Reads the data of a run, or `source` in its place, at `size` pixels.
 
     Raises:
         DataError: it is not there.
@@ -33,13 +33,13 @@ def open_source(run: FinishedRun, source: str | None, size: int) -> Folder:
 def only(
     folder: Folder, run: FinishedRun, pictures: Sequence[SplitRow], source: str | None = None
 ) -> Folder:
-    """`folder` with the records of `pictures` alone, in their order.
+    """`folder` with only the records of `pictures`, in their order.
 
-    Pictures that were added or moved since do not matter, one that is gone does. `source`: the
-    place that somebody named for them, as in `open_source`.
+    Images that were added or moved since do not matter. `source` is the one that a user named, if
+    any, as in `open_source`.
 
     Raises:
-        DataError: a picture is gone.
+        DataError: an image is gone.
     """
     records = {record.sha256: record for record in folder.records}
     if gone := [picture.path for picture in pictures if picture.sha256 not in records]:
@@ -54,8 +54,10 @@ def only(
 
 
 def trained_on_test(run: FinishedRun) -> dict[str, int | None]:
-    """How many test pictures of a run were trained on, by whom: by the run itself, or by the model
-    that `--init-from` took its weights from (None: that is not there any more). Empty: none were.
+    """How many test images of a run were trained on, by the path of the run that did.
+
+    That is the run itself, or the model named by `--init-from`; its count is None if the model is
+    gone. Empty if no test image was trained on.
     """
     test = {picture.sha256 for picture in run.split("test")}
     found: dict[str, int | None] = {}
@@ -77,7 +79,7 @@ def _known(path: str) -> KnownPictures:
 
 
 def said_of(run: FinishedRun, trained: Mapping[str, int | None]) -> list[str]:
-    """`trained_on_test` in words, a sentence each."""
+    """A sentence for each entry of `trained_on_test`."""
     return [
         f"{run.path}: its weights come from {by}, which is not there: whether that was trained on "
         "its test pictures is not known"

@@ -1,4 +1,4 @@
-"""The bytes of one picture -> what the page shows of it."""
+"""Bytes of one image in, the answer that the page shows out."""
 
 import base64
 import hashlib
@@ -15,27 +15,29 @@ from jaxgear.errors import CheckpointError
 from jaxgear.evaluation import explain
 from jaxgear.prediction import NONE, Predictor
 
-SHOWN = 320  # pixels of the pictures that are sent back
+SHOWN = 320  # pixels of the images that are sent back
 
 
 class Classifier:
-    """A bundle, compiled for one picture at a time. Threads may share it."""
+    """A bundle, compiled for one image at a time. Threads may share it."""
 
     def __init__(self, bundle: Bundle):
         self.bundle = bundle
         self.predictor = Predictor(bundle, 1)
-        # Compiled now, so that the first picture is answered as quickly as the next.
+        # Compile now, so that the first answer is as quick as the next.
         blank = np.zeros((1, 1, 3), np.uint8)
         self._overlay(blank, letterbox(blank, bundle.size), 0)
 
     def answer(self, data: bytes) -> dict[str, Any]:
-        """What it shows: a class, or `none` where it is refused as no gear, with its score and the
-        score from which pictures are accepted (null: all are). Classes with probabilities, the
-        likeliest first; the picture with and without the map of where the network saw the first (as
-        data URLs; null for a network without convolutions).
+        """The prediction of an image, as JSON.
+
+        Keys: `class` (`none` if refused as no gear), `refused`, `score`, `accept_from` (the
+        threshold; null: none), `classes` (with probabilities, the likeliest first), `side` (the
+        split, if it is in the model's data), `picture` and `overlay` (data URLs of the image,
+        without and with the heat map of the likeliest class; `overlay` may be null).
 
         Raises:
-            ImageError: not a picture, damaged, or too large when decoded.
+            ImageError: not an image, damaged, or with too many pixels.
         """
         image = load_rgb(data)
         small = load_letterboxed(data, self.bundle.size, "picture")  # as in training

@@ -1,9 +1,9 @@
-"""The server behind the page: three files, and one address that takes a picture.
+"""The server behind the page: three files, and one address that takes an image.
 
-It is meant for the person at this machine, and must not be of use to a web page that this person
-happens to have open: requests are refused unless they name this server by address (DNS rebinding)
-and carry a header that no other page may send (cross-site requests). What is sent is never written,
-and no name that a client chooses is ever opened.
+It serves the person at this machine, and no web page that this person has open. Requests must name
+this server by address (against DNS rebinding) and carry a header that other pages may not send
+(against cross-site requests). Uploads are never written to disk, and no file is opened by a name
+that a client chooses.
 """
 
 import asyncio
@@ -23,8 +23,8 @@ from jaxgear.data.images import ImageError
 from jaxgear.errors import GearError
 from jaxgear.serving.answer import Classifier
 
-MAX_BYTES = 20 * 2**20  # of one picture; decoded, data/images/decode.py limits the pixels
-AT_ONCE = 2  # pictures that are decoded and classified at a time
+MAX_BYTES = 20 * 2**20  # of one upload; data/images/decode.py limits the pixels
+AT_ONCE = 2  # images that are decoded and classified at a time
 UPLOAD_SECONDS = 60
 HEADER = "x-jaxgear"
 _HEADERS = {
@@ -40,7 +40,7 @@ _HEADERS = {
 
 
 def build(classifier: Classifier, title: str, host: str) -> Starlette:
-    """The application. `title` is shown (escaped), `host` is the name that it is bound to."""
+    """The application. `title` is shown escaped; `host` is the name that the server is bound to."""
     turn = asyncio.Semaphore(AT_ONCE)
 
     async def page(request: Request) -> Response:
@@ -91,7 +91,7 @@ def build(classifier: Classifier, title: str, host: str) -> Starlette:
 
 
 class Guard:
-    """Middleware: answers only those who address this server itself, and only its own pages."""
+    """Middleware: answers only requests to this server's address, from its own pages."""
 
     def __init__(self, app: ASGIApp, host: str):
         self.app = app
@@ -117,7 +117,7 @@ class Guard:
         await response(scope, receive, guarded)
 
     def _is_ours(self, host: str) -> bool:
-        """A rebound name is a name; an address or `localhost` cannot be made to point elsewhere."""
+        """Whether a Host header is an address or `localhost`, which DNS cannot point elsewhere."""
         name = re.sub(r":\d+$", "", host.lower()).strip("[]")
         if name in ("localhost", self.host):
             return True
@@ -129,7 +129,7 @@ class Guard:
 
 
 async def _body(request: Request) -> bytes | None:
-    """All of it, or None as soon as it is known to be too large."""
+    """The body of a request, or None as soon as it is too large."""
     try:
         if int(request.headers.get("content-length", 0)) > MAX_BYTES:
             return None

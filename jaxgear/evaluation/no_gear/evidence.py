@@ -1,10 +1,9 @@
 """Evidence of gear, as a part of the logits.
 
-A linear discriminant between what a network's last layer takes of images of gear and of backgrounds
-alone (Fisher 1936; each value scaled, the covariance shrunk towards the identity) is added to all
-logits of a network alike. Its probabilities stay as they are, since a softmax ignores what all
-logits share; and the largest logit, `Bundle.score`, says by its share of all how much an image
-looks like gear at all, and by the rest how much like gear of one class.
+The evidence is a linear discriminant (Fisher 1936) between the features of gear and of backgrounds
+alone; features are scaled, and their covariance is shrunk towards the identity. It is added to
+all logits of a network alike. Probabilities do not change, since a softmax ignores what all logits
+share. The largest logit, `Bundle.score`, then tells how much an image looks like gear at all.
 """
 
 from collections.abc import Callable
@@ -22,18 +21,18 @@ BATCH = 64
 # "The weight of the evidence").
 SHRINK = 1.0
 
-Features = Float[np.ndarray, "N D"]  # what the last layer takes
+Features = Float[np.ndarray, "N D"]  # inputs of the last dense layer
 
 
 def features_of(program: Program, weights: Weights) -> Callable[[Any], Features]:
-    """Images, u8 [N, S, S, 3] -> what the last dense layer takes of them."""
+    """A function from images, u8 [N, S, S, 3], to the inputs of the last dense layer."""
     step = jax.jit(program.features)
     weights, size = jax.device_put(weights), program.batch or BATCH
     return lambda images: in_batches(lambda x: step(weights, x), (images,), size)
 
 
 def logits_of(weights: Weights, head: str, features: Features) -> Float[np.ndarray, "N K"]:
-    """What the last layer makes of its features."""
+    """Logits of features."""
     return features @ np.asarray(weights[f"{head}/kernel"]) + np.asarray(weights[f"{head}/bias"])
 
 
@@ -45,10 +44,12 @@ def with_evidence(
     held_out: Float[np.ndarray, "V D"],
     share: float = 1.0,
 ) -> Weights:
-    """`weights` with the evidence added to the last layer, and the mean of its logits taken out.
+    """`weights` with the evidence added to the last layer, and the mean logit removed from it.
 
-    The discriminant is that of `gear` and `other`. On `held_out`, images of gear that nothing was
-    trained on, it varies `share` times as much as the largest logit.
+    Args:
+        gear, other: features between which the evidence discriminates.
+        held_out: features of gear that was not trained on. The evidence is scaled so that its
+            standard deviation here is `share` times that of the largest logit.
     """
     part = np.repeat([0.5 / len(gear), 0.5 / len(other)], [len(gear), len(other)])
     known = np.concatenate([gear, other]).astype(np.float64)

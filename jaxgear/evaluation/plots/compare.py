@@ -1,4 +1,4 @@
-"""The curves of several runs in one picture."""
+"""The curves of several runs in one figure."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,18 +9,18 @@ from jaxgear.evaluation.plots import fonts
 from jaxgear.evaluation.plots.figures import Figure, describe, top_at_one
 from jaxgear.training import history
 
-# Okabe and Ito (2008), told apart with every kind of colour vision; without yellow, too light here.
+# Okabe and Ito (2008): distinct for every kind of colour vision. Yellow is left out as too light.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#222222")
 STYLES = ("-", "--", "-.", ":")
-MOST = len(COLOURS) * len(STYLES)  # groups that can be told apart, and runs of one that are drawn
+MOST = len(COLOURS) * len(STYLES)  # groups that can be told apart; also the runs drawn of one group
 
 
 def runs(groups: Mapping[str, Sequence[Sequence[history.Row]]]) -> Figure:
     """Validation loss and accuracy by epoch: each run thin, the mean of each group's runs thick.
 
-    The mean ends where the first of a group's runs ends, so that all its points are of the same
-    runs. A ring marks each run's best epoch. Of more than `MOST` groups, those of lowest validation
-    loss; of more than `MOST` runs of a group, the first.
+    The mean ends with the shortest run of a group, so that each point is over the same runs. A ring
+    marks the best epoch of each run. At most `MOST` groups are drawn, the ones with the lowest
+    validation loss, and the first `MOST` runs of each.
     """
     title = ""
     if len(groups) > MOST:

@@ -1,4 +1,4 @@
-"""Pairs of near-duplicates side by side, to see with one's own eyes whether they are."""
+"""Draws pairs of near-duplicates side by side, to check them by eye."""
 
 import os
 from collections import defaultdict
@@ -15,9 +15,9 @@ PIXELS = 240
 
 
 def pairs(folder: Folder, groups: Sequence[str]) -> list[tuple[Record, Record]]:
-    """Two pictures of each group of several: of different classes or splits where it has them.
+    """A pair of images from each group of several: of different classes or splits if possible.
 
-    Pairs of different classes come first, then those of different splits, then the rest.
+    Pairs of different classes come first, then pairs of different splits, then the rest.
     """
     members = defaultdict(list)
     for record, group in zip(folder.records, groups, strict=True):
@@ -37,7 +37,7 @@ def contact_sheet(folder: Folder, groups: Sequence[str]) -> plots.Figure | None:
     """The first `MOST` of `pairs`, three pairs a row; None if there are none.
 
     Raises:
-        DataError: a picture changed since the folder was read.
+        DataError: an image changed since the folder was read.
     """
     found = pairs(folder, groups)
     if not found:

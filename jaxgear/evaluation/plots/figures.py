@@ -1,7 +1,6 @@
-"""Arrays in, figures out: curves, confusion matrix, grid. Only `plots*.py` and fonts.py use
-matplotlib.
+"""Arrays in, figures out: curves, confusion matrix, grid.
 
-Figures are made without pyplot: nothing is shown, nothing stays open, no display is needed.
+Figures are made without pyplot: no window opens, no figure stays in memory, no display is needed.
 """
 
 import io
@@ -25,12 +24,12 @@ from jaxgear.training import history
 TRAIN, VAL, BEST, WRONG = "#1b6ca8", "#d1662b", "#555555", "#b3261e"
 INK, FAINT, GRID, WARNING = "#222222", "#767676", "#dddddd", "#9a5b00"
 
-# A figure is no larger than this allows, whatever there is to show.
+# Limits that bound the size of every figure.
 MOST_CLASSES, MOST_TILES, TITLE_LINES = 40, 60, 6
 
 
 class Figure(matplotlib.figure.Figure):
-    """A figure that a notebook shows, although pyplot knows nothing of it."""
+    """A figure that a notebook displays without pyplot."""
 
     def _repr_png_(self) -> bytes:
         return png(self)
@@ -38,7 +37,7 @@ class Figure(matplotlib.figure.Figure):
 
 @dataclass(frozen=True)
 class Tile:
-    """One picture of a grid: a title in bold above it, lines below it."""
+    """An image of a grid, with a bold title above and lines below it."""
 
     image: UInt8[np.ndarray, "H W 3"] | None  # None: could not be read
     title: str
@@ -69,8 +68,8 @@ def draw_curve(axes: Axes, rows: Sequence[history.Row], name: str) -> None:
     """The training and the validation line of "loss" or "accuracy"."""
     epochs = [row.epoch for row in rows]
     lines = (("train", TRAIN, "training (as optimised)"), ("val", VAL, "validation"))
-    for side, colour, label in lines:
-        values = [getattr(row, f"{side}_{name}") for row in rows]
+    for split, colour, label in lines:
+        values = [getattr(row, f"{split}_{name}") for row in rows]
         axes.plot(epochs, values, color=colour, marker="o", markersize=3, label=label)
     best = history.best(rows)
     axes.axvline(best.epoch, color=BEST, linewidth=1, linestyle=":")
@@ -85,7 +84,7 @@ def draw_curve(axes: Axes, rows: Sequence[history.Row], name: str) -> None:
 
 
 def top_at_one(axes: Axes) -> None:
-    """An accuracy axis that ends a little above 1, so that a marker there is whole."""
+    """Ends an accuracy axis a little above 1, so that markers at 1 are drawn whole."""
     low = min(axes.get_ylim()[0], 0.99)
     axes.set_ylim(low, 1 + 0.04 * (1 - low))
 
@@ -95,9 +94,9 @@ def confusion(
     classes: Sequence[str],
     title: str = "",
 ) -> Figure:
-    """Counts, each row shaded by its share of the true class; the empty cells stay empty.
+    """Counts, shaded by their share of the true class; cells with a count of 0 stay empty.
 
-    Of more than `MOST_CLASSES` classes, those with the most mistakes and the others as one.
+    Beyond `MOST_CLASSES` classes, the ones with the most mistakes are shown, and all others as one.
     """
     table, classes = metrics.most_confused(np.asarray(table), classes, MOST_CLASSES)
     side = max(4.5, 0.55 * len(classes) + 2)
@@ -131,9 +130,9 @@ def confusion(
 
 
 def grid(tiles: Sequence[Tile], title: str = "", columns: int | None = None) -> Figure:
-    """Pictures with titles, in rows; wrong ones titled in red with a red frame.
+    """Images with titles, in rows. Wrong ones have a red title and frame.
 
-    The first `MOST_TILES` are drawn, and of a title `TITLE_LINES` lines.
+    At most the first `MOST_TILES` tiles and `TITLE_LINES` lines of the title are drawn.
     """
     if len(tiles) > MOST_TILES:
         title = f"The first {MOST_TILES} of {len(tiles)}. {title}"
@@ -143,7 +142,7 @@ def grid(tiles: Sequence[Tile], title: str = "", columns: int | None = None) -> 
     columns = columns or _columns(len(tiles))
     rows = math.ceil(len(tiles) / columns)
     lines = max(sum(map(bool, (t.detail, t.name, t.warning))) for t in tiles)
-    # In inches. Few pictures are shown large; all places are known, so no layout has to be found.
+    # In inches. Few images are shown large. All positions are known, so no layout is computed.
     side = 4.0 if columns == 1 else 2.8 if columns <= 3 else 2.1
     gap, margin, head, foot = 0.16, 0.25, 0.3, 0.2 * lines + 0.12
     width = columns * (side + gap) - gap + 2 * margin
@@ -197,7 +196,7 @@ def _draw(axes: Axes, tile: Tile, side: float) -> None:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Writes a PNG in one move; the same figure is the same bytes (no time, no version in it)."""
+    """Writes a PNG atomically. Equal figures give equal bytes: it holds no time and no version."""
     write_bytes(path, png(figure))
 
 
@@ -209,7 +208,7 @@ def png(figure: Figure, dpi: int = 110) -> bytes:
 
 
 def _columns(tiles: int) -> int:
-    """A grid a little wider than high, with as few empty cells as that allows."""
+    """The number of columns for a grid a little wider than high, with few empty cells."""
     if tiles <= 6:
         return tiles if tiles <= 4 else 3
     ideal = math.sqrt(1.6 * tiles)
@@ -217,7 +216,7 @@ def _columns(tiles: int) -> int:
 
 
 def describe(axes: Axes, x: str, y: str) -> None:
-    """Names both axes; a light grid instead of a box."""
+    """Labels both axes, and draws a light grid instead of a box."""
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.grid(color=GRID, linewidth=0.6)

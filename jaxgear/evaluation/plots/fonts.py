@@ -1,4 +1,4 @@
-"""Text that fits its place and has a glyph for every letter, whatever a file is called."""
+"""Fits text to a width, and finds fonts that have a glyph for each of its letters."""
 
 import functools
 import logging
@@ -11,18 +11,17 @@ from matplotlib.font_manager import FontProperties
 
 BASE = "DejaVu Sans"  # comes with matplotlib
 _INCH = 72  # points
-_FINE = 4  # times the resolution of which a pixel is a point: letters snap to pixels
+_FINE = 4  # pixels a point: at 1, letters would snap to pixels
 _MISSING = "□"
 # Fonts of pictures (emoji), which matplotlib cannot draw, and of boxes that name a script.
 _UNFIT = ("Color", "Emoji", "LastResort", "Last Resort")
 
-# A letter in another weight is all right; matplotlib would say so on stderr for every font looked
-# at.
+# Matplotlib warns on stderr for each font without the wanted weight; another weight is fine.
 logging.getLogger(font_manager.__name__).addFilter(lambda record: "weight" not in record.msg)
 
 
 def style(text: str, size: float, bold: bool = False) -> dict[str, Any]:
-    """Arguments of a matplotlib text: fonts that have the letters, and no formulas in dollars."""
+    """Arguments of a matplotlib text: fonts that have its letters; `$` starts no formula."""
     return {
         "fontfamily": _families(text, bold),
         "fontsize": size,
@@ -32,8 +31,8 @@ def style(text: str, size: float, bold: bool = False) -> dict[str, Any]:
 
 
 def fit(text: str, inches: float, size: float, bold: bool = False) -> str:
-    """`drawable` text cut in the middle, where names differ least, until it is no wider."""
-    most = max(2, int(inches * 40))  # no letter is so thin that more would fit
+    """`drawable` text that is at most so wide, cut in the middle, where names differ least."""
+    most = max(2, int(inches * 40))  # more letters than this never fit
     text = drawable(_cut(text, most + 1), bold)
     room = inches * _INCH
     if _width(text, size, bold) <= room:
@@ -49,7 +48,7 @@ def fit(text: str, inches: float, size: float, bold: bool = False) -> str:
 
 
 def drawable(text: str, bold: bool = False) -> str:
-    """Composed letters (NFC), and a box for those that no installed font has."""
+    """Text in composed letters (NFC), with a box for each letter that no installed font has."""
     text = unicodedata.normalize("NFC", text)
     return "".join(c if c == "\n" or _family(c, bold) else _MISSING for c in text)
 
@@ -83,7 +82,7 @@ def _families(text: str, bold: bool) -> list[str]:
 
 @functools.cache
 def _family(letter: str, bold: bool) -> str | None:
-    """An installed font that has the letter in this weight; matplotlib's own first."""
+    """An installed font that has the letter in this weight; matplotlib's own is preferred."""
     names = dict.fromkeys([BASE, *(font.name for font in font_manager.fontManager.ttflist)])
     for name in names:
         if not any(word in name for word in _UNFIT) and ord(letter) in _letters(name, bold):
@@ -93,7 +92,7 @@ def _family(letter: str, bold: bool) -> str | None:
 
 @functools.cache
 def _letters(family: str, bold: bool) -> frozenset[int]:
-    """Code points in the file that matplotlib takes for a family and weight."""
+    """Code points of the font file that matplotlib uses for a family and weight."""
     properties = FontProperties(family=[family], weight=_weight(bold))
     try:
         path = font_manager.findfont(properties, fallback_to_default=False)

@@ -1,4 +1,4 @@
-"""Figures inside the page of a report: SVG that takes the page's colours, light or dark."""
+"""SVG figures of a report, in the colours of the page, light or dark."""
 
 import html
 import io
@@ -12,9 +12,9 @@ from jaxgear.evaluation.plots import figures as plots
 from jaxgear.evaluation.plots.figures import Figure
 from jaxgear.training import history
 
-# Small enough to be read at the width of a phone.
+# Readable at the width of a phone.
 SIZE = (4.2, 3.0)  # inches
-# Colours of the figures -> colours that the style sheet of the page sets.
+# Colours of the figures -> colours of the page's style sheet.
 _PAINT = {
     "#000000": "currentColor",
     plots.INK: "currentColor",
@@ -35,12 +35,12 @@ def curve(rows: Sequence[history.Row], name: str) -> Figure:
 
 
 def reliability(tables: Mapping[str, Sequence[Bin]]) -> Figure:
-    """Accuracy over confidence of one or two tables; a marker's area grows with its pictures."""
+    """Accuracy over confidence, for one or two tables. Larger markers stand for more images."""
     figure = Figure(figsize=SIZE, layout="constrained")
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color=plots.BEST, linewidth=1, linestyle=":", label="exact")
-    looks = ((plots.TRAIN, "s"), (plots.VAL, "o"))
-    for (label, table), (colour, marker) in zip(tables.items(), looks, strict=False):
+    marks = ((plots.TRAIN, "s"), (plots.VAL, "o"))
+    for (label, table), (colour, marker) in zip(tables.items(), marks, strict=False):
         most = max((b.n for b in table), default=1)
         axes.scatter(
             [b.confidence for b in table],
@@ -61,7 +61,7 @@ def to_svg(figure: Figure, label: str) -> str:
     """An inline `<svg>` with `label` as its text alternative."""
     file = io.StringIO()
     unstamped = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    # Text stays text; the salt keeps ids of several figures on one page apart, and the same.
+    # Text stays text. The salt makes ids reproducible and distinct between figures of one page.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": label}):
         figure.savefig(file, format="svg", transparent=True, metadata=unstamped)
     text = file.getvalue()

@@ -15,9 +15,9 @@ from jaxgear.evaluation.plots import figures as plots
 from jaxgear.prediction import NONE, Prediction
 from jaxgear.text import printable
 
-TESTED = 24  # tiles of test pictures
-MOST = 40  # tiles of new pictures: more than that nobody looks at on one page
-PIXELS = 440  # a picture at the size at which a single one is shown
+TESTED = 24  # tiles of test images
+MOST = 40  # tiles of new images
+PIXELS = 440  # side of an image when the grid has a single one
 
 _REFUSED = f"refused: {NONE} of the classes"
 _SEEN = {
@@ -31,14 +31,14 @@ _SEEN = {
 def prediction_grid(
     bundle: Bundle, predictions: Prediction | Iterable[Prediction], total: int | None = None
 ) -> plots.Figure:
-    """New pictures titled with class and probability, below it the second guess and the name.
+    """A grid of new images: class and probability above, second guess and file name below.
 
-    Pictures that are in the bundle's data set are marked. The first `MOST` are shown, at a better
-    resolution than the network's, read again from where they are.
+    Images of the bundle's data are marked. At most the first `MOST` are shown, read again from
+    their files at a higher resolution than the network's.
 
     Args:
-        predictions: what `prediction.predict` gives, or one of them.
-        total: how many there are, where `predictions` are the first of more.
+        predictions: the results of `prediction.predict`, or one result.
+        total: the number of images, if `predictions` are only the first of them.
 
     Raises:
         ValueError: no predictions.
@@ -82,8 +82,9 @@ def _tile(one: Prediction, classes: Sequence[str]) -> plots.Tile:
 
 
 def test_tiles(bundle: Bundle, split: Split, logits: Float[np.ndarray, "N K"]) -> list[plots.Tile]:
-    """Wrong pictures first, most confident ahead, then right ones of every class in turn. Those
-    that the model takes for no gear say so below.
+    """Tiles of wrong images, the most confident first, then of right ones of each class in turn.
+
+    Images that the model refuses as no gear are marked.
     """
     probs, scores = bundle.probs(logits), bundle.score(logits)
     predicted, sure = probs.argmax(axis=1), probs.max(axis=1)
@@ -107,7 +108,7 @@ def test_tiles(bundle: Bundle, split: Split, logits: Float[np.ndarray, "N K"]) -
 
 
 def _verdict(true: str, predicted: str, sure: np.floating) -> tuple[str, str]:
-    """Title and detail of a test picture: its class, and the predicted one."""
+    """Title and detail of a test image: its class, and the predicted class if that differs."""
     if true == predicted:
         return f"{true} {sure:.2f}", ""
     return true, f"taken for {predicted} {sure:.2f}"

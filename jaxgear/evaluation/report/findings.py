@@ -1,4 +1,4 @@
-"""What a report says of a finished run that its files do not: computed from model and pictures."""
+"""Computes the parts of a report that need the model and the images of a run."""
 
 import dataclasses
 from typing import Any
@@ -28,16 +28,16 @@ TOP_REFUSED = 12
 
 @dataclasses.dataclass(frozen=True)
 class Shown:
-    """A picture with what the network makes of it."""
+    """An image with its prediction."""
 
     picture: SplitRow
     predicted: str  # the likeliest class
     prob: float  # of that class, calibrated
     label_prob: float  # of the labelled class
-    score: float  # how much it looks like gear (`Bundle.score`)
-    refused: bool  # its score is too low: `NONE` of the classes
+    score: float  # `Bundle.score`
+    refused: bool  # the score is below the threshold: no gear
     image: UInt8[np.ndarray, "T T 3"]
-    overlay: UInt8[np.ndarray, "T T 3"] | None  # where it saw `predicted`; None: no convolution
+    overlay: UInt8[np.ndarray, "T T 3"] | None  # heat map of `predicted`; None: not available
 
     @property
     def loss(self) -> float:
@@ -46,15 +46,15 @@ class Shown:
 
     @property
     def verdict(self) -> str:
-        """What `predict` prints of it."""
+        """Class and probability, or `NONE` and score, as `predict` prints them."""
         return f"{NONE} {self.score:.2f}" if self.refused else f"{self.predicted} {self.prob:.2f}"
 
 
 @dataclasses.dataclass(frozen=True)
 class Refusals:
-    """Test pictures, all of gear, that the model takes for none."""
+    """Test images that the model refuses as no gear; all of them show gear."""
 
-    promise: str  # what the threshold accepts, by kind of picture
+    promise: str  # the share that the threshold accepts, by kind of image
     right: int  # whose likeliest class is their label
     by_class: dict[str, int]  # of the label
     lowest: list[Shown]  # the lowest scores first
@@ -78,25 +78,25 @@ class Calibration:
 
 @dataclasses.dataclass(frozen=True)
 class Findings:
-    """All of it."""
+    """Everything that a report computes."""
 
     summary: dict[str, Any]  # as test.json
-    misses: list[Shown]  # of val and test, the largest loss first
-    seen_by: str  # the method of their maps
+    misses: list[Shown]  # of validation and test, the largest loss first
+    seen_by: str  # the method of their heat maps
     calibration: Calibration
-    refusals: Refusals | None  # None: the model takes every picture for gear
+    refusals: Refusals | None  # None: the model has no threshold
     near_duplicates: NearDuplicates
-    trained_on: list[str]  # sentences about test pictures that were trained on
+    trained_on: list[str]  # sentences about test images that were trained on
 
 
 def find(run: FinishedRun, source: str | None = None) -> Findings:
-    """Predicts the validation and test splits of `splits.json` with the run's bundle.
+    """Predicts the validation and test splits of a run with its bundle.
 
-    `source` overrides where the run's config says that the pictures are.
+    `source` overrides the place of the images in the run's config.
 
     Raises:
         CheckpointError: the run has no model yet.
-        DataError: the pictures are not there, or not those of the run.
+        DataError: images of the run are missing.
     """
     bundle = Bundle.load(run.path)
     folder = open_source(run, source, bundle.size)
@@ -121,9 +121,7 @@ def find(run: FinishedRun, source: str | None = None) -> Findings:
 
 
 class _Show:
-    """Rows of the arrays -> what is shown of them; `pictures`, and the records of `folder`, are in
-    the order of the arrays.
-    """
+    """Makes `Shown` of rows of arrays. `pictures` and the records of `folder` have their order."""
 
     def __init__(
         self,
@@ -169,7 +167,7 @@ def _resize(heat: Float[np.ndarray, "S S"], size: int) -> Float[np.ndarray, "T T
 
 
 def _refusals(bundle: Bundle, show: _Show, first: int) -> Refusals | None:
-    """Of the rows from `first` on."""
+    """Refused images among the rows from `first` on."""
     if bundle.accept_from is None:
         return None
     order = first + np.argsort(show.scores[first:], kind="stable")

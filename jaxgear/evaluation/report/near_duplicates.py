@@ -1,4 +1,4 @@
-"""Near-duplicates among the pictures of a finished run, and in which splits the split put them."""
+"""Near-duplicates among the images of a finished run, and their splits."""
 
 import collections
 import dataclasses
@@ -17,16 +17,16 @@ THUMBNAIL = 192  # pixels
 
 @dataclasses.dataclass(frozen=True)
 class NearDuplicates:
-    """Near-duplicates, and in which splits the split put them."""
+    """Groups of near-duplicates, and their splits."""
 
     groups: int  # with more than one picture
-    pictures: dict[str, int]  # in such groups, by split
-    straddling: int  # groups with pictures on two of train, val and test: 0, or the split is wrong
+    pictures: dict[str, int]  # images in such groups, by split
+    straddling: int  # groups with images in two of train, val and test; should be 0
     examples: list[list[tuple[SplitRow, UInt8[np.ndarray, "T T 3"]]]]
 
 
 def find_near_duplicates(run: FinishedRun, folder: Folder) -> NearDuplicates:
-    """Those that `splits.json` lists; examples are of pictures that are still in `folder`."""
+    """Near-duplicates by `splits.json`. Examples are images that are still in `folder`."""
     records = {record.sha256: record for record in folder.records}
     members: dict[str, list[SplitRow]] = collections.defaultdict(list)
     for picture in run.pictures:
@@ -52,6 +52,6 @@ def find_near_duplicates(run: FinishedRun, folder: Folder) -> NearDuplicates:
 
 
 def _telling(group: list[SplitRow]) -> tuple:
-    """Sorts groups that are tested on ahead, and among them those that were cut, and large ones."""
+    """Sort key: groups that are evaluated on first, then those in more splits, then larger ones."""
     splits = {picture.split for picture in group}
     return not splits & {"val", "test"}, -len(splits), -len(group), group[0].path

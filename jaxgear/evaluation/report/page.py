@@ -1,4 +1,4 @@
-"""Pieces of an HTML page that needs nothing beside it. Every text is escaped here."""
+"""Parts of an HTML page that is complete in one file. All text is escaped here."""
 
 import base64
 import html
@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-# Nothing is fetched and no script runs, whatever a class or a file is called.
+# Nothing is fetched and no script runs, whatever the names of classes and files are.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 text = html.escape
@@ -36,7 +36,7 @@ def document(title: str, sections: Mapping[str, tuple[str, str]], head: str) -> 
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
-        # An empty icon: browsers ask the server for one otherwise.
+        # An empty icon, or browsers would ask the server for one.
         '<link rel="icon" href="data:,">'
         f"<title>{text(title)}</title><style>{css}</style></head>\n<body>"
         '<a class="skip" href="#main">Skip to the content</a>\n'
@@ -54,7 +54,7 @@ def table(
     kind: str = "",
     styles: Mapping[tuple[int, int], str] | None = None,
 ) -> str:
-    """A table that scrolls inside its own box; the first cell of each row is its header.
+    """A table that scrolls inside its own box. The first cell of each row is its header.
 
     `styles` are class and style attributes by (row, column), columns counted after the header.
     """
@@ -73,7 +73,7 @@ def table(
 
 
 def facts(pairs: Iterable[tuple[str, str]]) -> str:
-    """Names with one value each."""
+    """A list of names and values."""
     inner = "".join(f"<div><dt>{text(k)}</dt><dd>{text(v)}</dd></div>" for k, v in pairs)
     return f'<dl class="facts">{inner}</dl>\n'
 
@@ -84,12 +84,12 @@ def paragraph(sentence: str) -> str:
 
 
 def fold(summary: str, content: str) -> str:
-    """Content (HTML) that is shown on demand."""
+    """Content (HTML) that a click unfolds."""
     return f"<details><summary>{text(summary)}</summary>{content}</details>\n"
 
 
 def code(source: str) -> str:
-    """Lines of a program."""
+    """Source code."""
     return f'<pre class="scroll" tabindex="0"><code>{text(source)}</code></pre>'
 
 
@@ -99,7 +99,7 @@ def figure(content: str, caption: str) -> str:
 
 
 def picture(pixels: UInt8[np.ndarray, "H W 3"], alt: str) -> str:
-    """A picture inside the page, as a JPEG of good quality."""
+    """An image inside the page, as a JPEG."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "JPEG", quality=85)
     data = base64.b64encode(file.getvalue()).decode()

@@ -1,4 +1,4 @@
-"""The sections of a report that show pictures."""
+"""The sections of a report that show images."""
 
 from collections import Counter
 
@@ -13,7 +13,7 @@ _SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test", "left_
 
 
 def losses(found: Findings) -> str:
-    """The pictures whose label is least likely, and where the network looked."""
+    """The section of images whose label is least likely, with heat maps."""
     return page.paragraph(
         "Test and validation pictures whose label the network finds least likely, worst first: "
         "look here for wrong labels. Beside each, what spoke for the predicted class "
@@ -22,7 +22,7 @@ def losses(found: Findings) -> str:
 
 
 def refusals(found: Findings) -> str:
-    """How many test pictures are taken for no gear, and which."""
+    """The section of test images that are refused as no gear."""
     if found.refusals is None:
         return page.paragraph(f"This model {ACCEPTS_ALL}.")
     refused, n, least = found.refusals, found.summary["n"], found.summary["accept_from"]
@@ -73,7 +73,7 @@ def _cards(shown: list[Shown]) -> str:
 
 
 def splits(run: FinishedRun, near: NearDuplicates) -> str:
-    """How many pictures are in which split, and how near-duplicates were kept apart."""
+    """The section of images by class and split, and of near-duplicates."""
     counts = Counter((picture.name, picture.split) for picture in run.pictures)
     rows = [[name, *(str(counts[name, split]) for split in ALL)] for name in run.classes]
     totals = Counter(picture.split for picture in run.pictures)

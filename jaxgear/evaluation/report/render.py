@@ -1,6 +1,6 @@
-"""One HTML page about a run: how it was trained, what it gets wrong, and what it was trained on.
+"""One HTML page about a run: its training, its mistakes and its data.
 
-The page is complete in itself and opens from disk.
+The page is complete in one file.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ def render(
     robustness: Robustness | None = None,
     beside: Sequence[Beside] = (),
 ) -> str:
-    """The whole page; `robustness` where it was measured, with that of other runs beside it."""
+    """The page, with `robustness` if it was measured, and that of other runs beside it."""
     sections = {
         "training": ("Training", _training(run)),
         "classes": ("Test by class", _classes(found)),
@@ -121,7 +121,7 @@ def _confusion(run: FinishedRun, found: Findings) -> str:
     shown, shown_names = most_confused(counts, names, MOST_CLASSES)
     styles = {}
     for i, j in zip(*np.nonzero(shown), strict=True):
-        # At most 45 %, so that the number stays readable on it, in light and in dark.
+        # At most 45 %, so that the number stays readable, light and dark.
         share = 10 + 35 * shown[i, j] / shown[i].sum()
         kind = "right" if i == j else "wrong"
         styles[int(i), int(j)] = f' class="{kind}" style="--share:{share:.0f}%"'

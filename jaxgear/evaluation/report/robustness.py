@@ -1,4 +1,4 @@
-"""The section of a report about pictures that are worse than those of the test split."""
+"""The section of a report about corrupted images and other folders."""
 
 from collections.abc import Sequence
 

@@ -1,6 +1,6 @@
-"""How a model holds when pictures get worse: common corruptions, and folders of other pictures.
+"""Measures a model on corrupted images, and on other folders of images.
 
-What was measured is kept in the run folder, as `robustness.json`.
+The figures are kept in the run folder, in `robustness.json`.
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ OF_SETS = tuple(metric for metric in metrics.METRICS if metric.of_sets)
 
 @dataclasses.dataclass(frozen=True)
 class Robustness:
-    """Of one model, which `epoch` and `fingerprint` (of its data) tell from others of its run."""
+    """Figures of one model. `epoch` and `fingerprint` (of its data) identify it within its run."""
 
     epoch: int | None
     fingerprint: str
@@ -45,21 +45,21 @@ class Robustness:
     n: int  # pictures of the test split that were corrupted
 
     def mean(self, name: str) -> float:
-        """Accuracy under a corruption, over its severities."""
+        """Mean accuracy under a corruption, over severities."""
         return float(np.mean(self.corruptions[name]))
 
     @property
     def mean_of_all(self) -> float:
-        """Accuracy over all corruptions, each counting alike."""
+        """Mean accuracy over corruptions."""
         return float(np.mean([self.mean(name) for name in self.corruptions]))
 
     def write(self, run: Path) -> None:
-        """Keeps it in a run folder."""
+        """Writes it to a run folder."""
         write_json(run / FILE, dataclasses.asdict(self))
 
     @classmethod
     def read(cls, run: Path, bundle: Bundle) -> "Robustness | None":
-        """What was kept, if it is of this model.
+        """Reads it from a run folder; None if there is none of this model.
 
         Raises:
             CheckpointError: the file is damaged.
@@ -79,7 +79,7 @@ class Robustness:
 
 @dataclasses.dataclass(frozen=True)
 class Beside:
-    """What was kept of another run."""
+    """Figures of another run."""
 
     name: str
     found: Robustness
@@ -87,10 +87,10 @@ class Beside:
 
     @classmethod
     def read(cls, path: Path, run: FinishedRun) -> "Beside":
-        """Of the run in `path`, to stand beside `run`.
+        """Figures of the run in `path`, to show beside `run`.
 
         Raises:
-            UsageError: nothing was measured of its model.
+            UsageError: its model was not measured.
         """
         other = FinishedRun.read(path)
         if (found := Robustness.read(path, Bundle.load(path))) is None:
@@ -109,15 +109,16 @@ def measured(
     limit: int | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Robustness | None:
-    """What is known of the run's model; first measures what is asked for, and keeps it with what
-    was measured before.
+    """All figures of the run's model, kept ones and new ones; None if there are none.
+
+    New figures are measured on request, and kept with the others.
 
     Args:
-        folders: pictures by class, by the name that they get in tables.
-        corrupted: measure corruptions, of all test pictures or of `limit`.
+        folders: folders of images by class, by their names in tables.
+        corrupted: measure corruptions of the test images, or of `limit` of them.
 
     Raises:
-        DataError: pictures are not there.
+        DataError: images are missing.
     """
     bundle = Bundle.load(run.path)
     kept = Robustness.read(run.path, bundle)
@@ -142,7 +143,7 @@ def measured(
 
 
 class Measure:
-    """A run's model, and its own test split as the network sees it."""
+    """Measures a run's model, on its test split as the network sees it."""
 
     def __init__(self, run: FinishedRun, bundle: Bundle, source: str | None = None):
         self.bundle = bundle
@@ -151,14 +152,14 @@ class Measure:
         folder = open_source(run, source, bundle.size)
         self._images = pixels(only(folder, run, pictures, source), bundle.size)
         self._labels = np.array([bundle.classes.index(one.name) for one in pictures], np.int32)
-        # Those to corrupt, of more than there is time for: any, but always the same.
+        # A fixed random order: the first `limit` images are corrupted.
         self._order = np.argsort([one.sha256 for one in pictures], kind="stable")
 
     def sets(self, folders: Mapping[str, Path]) -> dict[str, Score]:
-        """The test split as it is, and folders of pictures by class.
+        """Scores of the test split as it is, and of folders of images by class.
 
         Raises:
-            DataError: a folder with a class that the model does not know, or with bad pictures.
+            DataError: a folder has unusable images, or a class that the model does not know.
         """
         found = {CLEAN: self._score(self._images, self._labels)}
         for name, folder in folders.items():
@@ -173,8 +174,8 @@ class Measure:
         limit: int | None = None,
         say: Callable[[str], None] = lambda line: None,
     ) -> tuple[dict[str, list[float]], int]:
-        """Accuracy at each severity of each corruption of corruptions.py, and of how many
-        images: the test split, or `limit` of it.
+        """Accuracy of each corruption at each severity, and the number of images: all of the test
+        split, or `limit` of it.
         """
         rows = self._order[:limit]
         images, labels = self._images[rows], self._labels[rows]
