@@ -144,9 +144,9 @@ def _print(findings: dict[str, Any]) -> None:
     print(f"groups of near-duplicates: {len(findings['duplicate_groups'])}")
     for paths in findings["duplicate_groups"]:
         print(f"  {', '.join(map(printable, paths))}")
-    for where in ("in_two_classes", "on_two_sides"):
-        for path, other in findings[f"alike_{where}"]:
-            words = where.replace("_", " ")
+    alike = {"in two classes": "alike_in_two_classes", "in two splits": "alike_on_two_sides"}
+    for words, key in alike.items():
+        for path, other in findings[key]:
             print(f"warning: near-duplicates {words}: {printable(path)} and {printable(other)}")
     if "since" in findings:
         from jaxgear.evaluation import influx
