@@ -182,7 +182,7 @@ def test_new_pictures_alone_come_to_the_old_ones(trained, tmp_path, counts, caps
         more = counts.get(name, 0)
         assert found["classes"][name] == {"before": before, "now": before + more, "added": more}
     assert all(split["now"] is None for split in found["sides"].values())
-    assert "taken to stay where they are" in capsys.readouterr().out
+    assert "assumed to stay where they are" in capsys.readouterr().out
 
 
 def test_names_cannot_move_the_cursor(tmp_path, capsys):

@@ -143,7 +143,7 @@ def test_figures_are_those_of_the_test(run, page):
     assert found["loss"] == pytest.approx(test["loss"], rel=1e-5)
     low, high = test["interval95"]
     assert f"{test['accuracy']:.3f}" in page.text
-    assert f"{low:.3f} – {high:.3f}" in page.text
+    assert f"{low:.3f} to {high:.3f}" in page.text
 
 
 def test_confusions_of_a_thousand_classes_fit_on_a_page(run):
