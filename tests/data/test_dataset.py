@@ -79,7 +79,7 @@ def test_the_test_split_is_closed_until_there_is_a_model(tmp_path, said):
     ]
     assert sorted(set(users)) == [
         ("conclusion", "conclude"),
-        ("dataset", "side"),
+        ("dataset", "split"),
         ("dataset", "test_split"),
     ]
 

@@ -233,7 +233,7 @@ def test_other_code_and_more_epochs_are_noted_and_recorded(tmp_path, dataset, ca
         pass
     noted = capsys.readouterr().err
     assert "another experiment file than the experiment.py of the run" in noted
-    assert "5 epochs instead of 3: schedules chunk" in noted
+    assert "5 epochs instead of 3: schedules stretch" in noted
     assert "second look" in noted
     (entry,) = json.loads((run.path / "resumed.json").read_text())
     assert entry["config"] == {"epochs": [3, 5]}

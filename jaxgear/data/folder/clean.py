@@ -27,7 +27,9 @@ def conflicts(folder: Folder) -> tuple[Refused, ...]:
         copies[record.sha256].append(record)
     found = []
     for same in copies.values():
-        best = max(same, key=lambda record: SPLITS.index(record.split or "train"))
+        best = max(
+            same, key=lambda record: SPLITS.index(record.split) if record.split in SPLITS else 0
+        )
         for record in same:
             other = next((o for o in same if o.label != record.label), None)
             where = "in another class"
