@@ -19,7 +19,7 @@ from jaxgear.data.dataset import open_dataset
 from jaxgear.data.folder.read import pixels, read_folder
 from jaxgear.data.images import decode
 from jaxgear.data.images.letterboxing import letterbox
-from jaxgear.data.prepare import prepared, versions
+from jaxgear.data.prepare import versions
 from jaxgear.data.prepare.prepared import prepare
 from jaxgear.data.prepare.workshop import staged
 from jaxgear.data.tfds.read import read_tfds
