@@ -9,7 +9,7 @@ import PIL.Image
 import pytest
 from pictures import encoded, scene, write_set
 
-from jaxgear.data import dataset
+from jaxgear.data import dataset, sources
 from jaxgear.data.dataset import open_dataset
 from jaxgear.data.folder.lazy import LazyPictures
 from jaxgear.data.folder.names import SPLITS
@@ -24,7 +24,7 @@ def said():
 
 def test_without_data_it_draws_and_says_how_to_get_photographs(tmp_path, monkeypatch, said):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(dataset, "DRAWN", 60)
+    monkeypatch.setattr(sources, "DRAWN", 60)
     found = open_dataset("", size=16, seed=0, say=said.append)
     assert found.classes == tuple(sorted(CLASSES))
     assert len(found.splits) == 60
@@ -65,7 +65,7 @@ def test_the_test_split_is_closed_until_there_is_a_model(tmp_path, said):
     for name in ("test", "left_out", "x"):
         with pytest.raises(ValueError, match="not for training or choosing"):
             found.split(name)
-    with pytest.raises(ValueError, match="there is none"):
+    with pytest.raises(ValueError, match="no finished model yet"):
         found.test_split(tmp_path / "run")
     root = Path(dataset.__file__).parents[2]
     users = [
@@ -79,7 +79,7 @@ def test_the_test_split_is_closed_until_there_is_a_model(tmp_path, said):
     ]
     assert sorted(set(users)) == [
         ("conclusion", "conclude"),
-        ("dataset", "side"),
+        ("dataset", "split"),
         ("dataset", "test_split"),
     ]
 
