@@ -247,7 +247,7 @@ def test_colour_that_fills_the_lower_bits_alone_is_refused(colour: int):
     values = np.full((1, 2, channels), 4095, ">u2")
     if colour > 2:
         values[..., -1] = 65535  # opaque
-    assert "upper ones are not used" in reason(png(2, 1, 16, colour, b"\0" + values.tobytes()))
+    assert "upper bits are not used" in reason(png(2, 1, 16, colour, b"\0" + values.tobytes()))
     for white in (65535, 0)[: 1 + (colour > 2)]:  # or where all is transparent
         values[:] = white
         assert (load_rgb(png(2, 1, 16, colour, b"\0" + values.tobytes())) == 255).all()
@@ -285,7 +285,7 @@ def test_planes_of_a_tiff():
     deep = small.astype("<u2") * 257
     assert np.array_equal(load_rgb(colour_tiff(deep, 1)), small)
     assert "in separate planes; save it with 8 bits" in reason(colour_tiff(deep, 2))
-    assert "upper ones are not used" in reason(colour_tiff(small.astype("<u2"), 1))
+    assert "upper bits are not used" in reason(colour_tiff(small.astype("<u2"), 1))
 
 
 def test_the_largest_picture_of_a_tiff_is_taken():
@@ -299,7 +299,7 @@ def test_the_largest_picture_of_a_tiff_is_taken():
 def test_a_tiff_of_a_thumbnail_alone_is_refused():
     """Camera raw files (DNG, NEF) hold the picture elsewhere."""
     marked = encode(Image.fromarray(scene()), "TIFF", tiffinfo={254: 1})
-    assert "a thumbnail alone" in reason(marked)
+    assert "only a thumbnail" in reason(marked)
 
 
 def test_float_with_nan_is_refused():
@@ -654,7 +654,7 @@ def test_a_library_that_is_missing_is_no_fault_of_the_picture(monkeypatch: pytes
 
     monkeypatch.setattr(rgb, "_lab_to_rgb", missing)
     data = encode(Image.new("LAB", (4, 4)), "TIFF")
-    with pytest.raises(GearError, match=r"^a: Pillow lacks .*_imagingcms") as caught:
+    with pytest.raises(GearError, match=r"^a: Pillow needs .*_imagingcms") as caught:
         load_rgb(data, "a")
     assert not isinstance(caught.value, ImageError)
 
@@ -668,7 +668,7 @@ def test_a_machine_that_opens_no_file_blames_none(number: int, tmp_path, monkeyp
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(encoded.os, "open", full)
-    with pytest.raises(GearError, match="cannot be opened") as caught:
+    with pytest.raises(GearError, match="no file can be opened now") as caught:
         require_clean(read_folder(tmp_path), "skip")
     assert not isinstance(caught.value, DataError)
 
