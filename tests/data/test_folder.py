@@ -212,9 +212,9 @@ def test_same_bytes_on_two_splits_stay_on_the_evaluated_one(tmp_path: Path):
     shutil.copy(root / "val/a/00004.png", root / "train/a/v.png")
     found = read_folder(root)
     assert [(c.path, c.reason) for c in conflicts(found)] == [
-        ("train/a/t.png", "same bytes as test/a/00005.png, on another side"),
-        ("train/a/v.png", "same bytes as val/a/00004.png, on another side"),
-        ("val/a/t.png", "same bytes as test/a/00005.png, on another side"),
+        ("train/a/t.png", "same bytes as test/a/00005.png, in another split"),
+        ("train/a/v.png", "same bytes as val/a/00004.png, in another split"),
+        ("val/a/t.png", "same bytes as test/a/00005.png, in another split"),
     ]
     with pytest.raises(DataError, match=r"train/a/t.png: same bytes as test/a/00005.png"):
         require_clean(found)
