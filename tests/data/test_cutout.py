@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from jaxgear.data.composites import masks as cutout
-from jaxgear.data.dataset import Side
+from jaxgear.data.dataset import Split
 from jaxgear.data.folder.read import pixels, read_folder
 from jaxgear.data.images.decode import load_rgba
 
@@ -97,12 +97,14 @@ def test_masks_lie_on_their_letterboxed_pixels_and_are_kept(tmp_path, monkeypatc
         image.save(root / name / "1.png")
     folder = read_folder(root, size=32)
     images = pixels(folder, 32)
-    whole = Side(images, np.arange(2, dtype=np.int32), folder.records)
+    whole = Split(images, np.arange(2, dtype=np.int32), folder.records)
     found = cutout.with_masks(whole, folder).images[:][..., 3]
     assert (images[..., 1][found == 0] > 240).all()
     assert found[0].max() == 255
-    side = cutout.with_masks(Side(images[1:], np.array([1], np.int32), folder.records[1:]), folder)
-    np.testing.assert_array_equal(side.images[0], np.dstack([images[1], found[1]]))
+    split = cutout.with_masks(
+        Split(images[1:], np.array([1], np.int32), folder.records[1:]), folder
+    )
+    np.testing.assert_array_equal(split.images[0], np.dstack([images[1], found[1]]))
 
     def never(rgba):
         raise AssertionError

@@ -55,5 +55,5 @@ def test_copies_join_the_groups_that_they_are_in():
 def test_a_pattern_that_cannot_work_is_named():
     with pytest.raises(UsageError, match=r"--group-by \(: .*a regular expression \("):
         groups_of(records("a/1"), "(")
-    with pytest.raises(UsageError, match="--group-by frame: is in the name of no picture"):
+    with pytest.raises(UsageError, match="--group-by frame: matches the path of no picture"):
         groups_of(records("a/1"), "frame")
