@@ -187,7 +187,9 @@ def test_a_class_too_small_is_named_with_what_it_needs():
         splits_of(records, alone(records))
     same = made_up([10, 5])
     groups = [r.sha256 if r.label == 0 else "one" for r in same]
-    with pytest.raises(DataError, match=r"class1 has 5 .* in 1 groups.* alike .*--group-by file"):
+    with pytest.raises(
+        DataError, match=r"class1 has 5 .* in 1 groups.*near-duplicates .*--group-by file"
+    ):
         splits_of(same, groups)
 
 
