@@ -201,7 +201,9 @@ def test_killed_and_started_again(tmp_path: Path, decoded: list[str]):
         read_tfds(f"gear@{out}")
     left = list(entries(out))
     assert 20 <= len({one.sha256 for one in left}) == len(left) < 120
-    assert f"going on: {len(left)} pictures were decoded before" in quietly(root, out)
+    assert f"continuing an earlier run: {len(left)} pictures are already decoded" in quietly(
+        root, out
+    )
     assert len(decoded) == 120 - len(left)
     quietly(root, tmp_path / "whole")
     sums = [place / "gear" / "1.0.0" / "SHA256SUMS" for place in (out, tmp_path / "whole")]
@@ -337,7 +339,7 @@ def test_classes_of_folders_alone_are_refused_by_name(tmp_path):
 def test_nothing_is_prepared_inside_the_folder(tmp_path):
     root = write_set(tmp_path / "data", {"a": 5, "b": 5})
     for out in (root, root / "a" / "out"):
-        with pytest.raises(UsageError, match="in which nothing is written"):
+        with pytest.raises(UsageError, match="is inside the data folder"):
             quietly(root, out)
     assert len(list(root.rglob("*"))) == 12
 

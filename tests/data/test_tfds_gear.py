@@ -147,7 +147,7 @@ def test_built_with_tfds_alone(made, tmp_path: Path, capfd: pytest.CaptureFixtur
     assert built.records == prepared.records
     assert built.fingerprint == prepared.fingerprint == folder.fingerprint
     assert [built.read(r) for r in built.records] == [prepared.read(r) for r in prepared.records]
-    with pytest.raises(DataError, match="not by `jaxgear prepare`"):
+    with pytest.raises(DataError, match="`jaxgear prepare` did not write this"):
         prepare(folder.root, tmp_path / "built")
 
 
