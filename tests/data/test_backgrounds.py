@@ -196,18 +196,18 @@ def test_folders_that_do_not_serve(tmp_path, content, message):
 def test_pasted_pictures_follow_their_split(tmp_path, blue):
     folder = read_folder(write_set(tmp_path, {"a": 2, "b": 3}), size=SIDE)
     labels = np.array([record.label for record in folder.records], np.int32)
-    split = Split(pixels(folder, SIDE), labels, folder.records)
-    assert pasted.and_pasted(split, folder, None) is split
-    both = pasted.and_pasted(split, folder, blue)
+    side = Split(pixels(folder, SIDE), labels, folder.records)
+    assert pasted.and_pasted(side, folder, None) is side
+    both = pasted.and_pasted(side, folder, blue)
     assert both.images.shape == (10, SIDE, SIDE, 3)
-    np.testing.assert_array_equal(both.images[:5], split.images)
+    np.testing.assert_array_equal(both.images[:5], side.images)
 
-    def names(bank, part=split):
+    def names(bank, part=side):
         return [record.sha256 for record in pasted.and_pasted(part, folder, bank).records]
 
     assert names(jnp.array(blue)) == [record.sha256 for record in both.records]
     assert not set(names(blue + 1)[5:]) & set(names(blue)[5:])
-    fewer = Split(split.images[:4], labels[:4], split.records[:4])
+    fewer = Split(side.images[:4], labels[:4], side.records[:4])
     assert not set(names(blue, fewer)[4:]) & set(names(blue)[5:])
     np.testing.assert_array_equal(both.labels, [*labels, *labels])
     assert len({record.sha256 for record in both.records}) == 10

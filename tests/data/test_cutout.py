@@ -101,10 +101,8 @@ def test_masks_lie_on_their_letterboxed_pixels_and_are_kept(tmp_path, monkeypatc
     found = cutout.with_masks(whole, folder).images[:][..., 3]
     assert (images[..., 1][found == 0] > 240).all()
     assert found[0].max() == 255
-    split = cutout.with_masks(
-        Split(images[1:], np.array([1], np.int32), folder.records[1:]), folder
-    )
-    np.testing.assert_array_equal(split.images[0], np.dstack([images[1], found[1]]))
+    side = cutout.with_masks(Split(images[1:], np.array([1], np.int32), folder.records[1:]), folder)
+    np.testing.assert_array_equal(side.images[0], np.dstack([images[1], found[1]]))
 
     def never(rgba):
         raise AssertionError

@@ -286,12 +286,12 @@ def test_bad_pictures(tmp_path: Path):
 def test_what_cannot_be_added_to(tmp_path: Path):
     root, out = write_set(tmp_path / "data", {"a": 10, "b": 10}), tmp_path / "out"
     quietly(root, out, seed=3)
-    with pytest.raises(UsageError, match="gear: was prepared with --seed 3; say so again, or"):
+    with pytest.raises(UsageError, match="gear: was prepared with --seed 3; repeat that, or"):
         quietly(root, out)
-    with pytest.raises(UsageError, match="gear: was prepared with --size 24; say so"):
+    with pytest.raises(UsageError, match="gear: was prepared with --size 24; repeat that"):
         quietly(root, out, seed=3, size=None)
     quietly(root, tmp_path / "whole", size=None)
-    with pytest.raises(UsageError, match="gear: was prepared with no --size; say so"):
+    with pytest.raises(UsageError, match="gear: was prepared with no --size; repeat that"):
         quietly(root, tmp_path / "whole")
     with (out / "gear" / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

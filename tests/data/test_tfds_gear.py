@@ -251,7 +251,7 @@ def test_sources_that_do_not_exist(tmp_path: Path):
 def test_configs_and_versions(tmp_path: Path):
     base = flowers(tmp_path / "made", {"train": 2}) / "flowers"
     shutil.copytree(base / "1.2.0", tmp_path / "sets" / "flowers" / "small" / "1.2.0")
-    with pytest.raises(DataError, match=r"it has the configs small: tfds:NAME:CONFIG@DIR"):
+    with pytest.raises(DataError, match=r"it has the configs small: use tfds:NAME:CONFIG@DIR"):
         read_tfds(f"flowers@{tmp_path / 'sets'}")
     assert len(read_tfds(f"flowers:small@{tmp_path / 'sets'}", size=16).records) == 2
     shutil.copytree(base / "1.2.0", base / "1.10.0")
@@ -261,7 +261,7 @@ def test_configs_and_versions(tmp_path: Path):
 def test_tensorflow_is_not_imported(made):
     code = f"""
         import sys
-        from jaxgear.data.tfds_gear import read_tfds
+        from jaxgear.data.tfds.read import read_tfds
         assert len(read_tfds("gear@{made[3]}", size=32).records) > 20
         assert not any(name.split(".")[0] in ("tensorflow", "torch") for name in sys.modules)
         assert "jax" not in sys.modules
