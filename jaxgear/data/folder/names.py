@@ -34,7 +34,7 @@ _SYSTEM = {
     "lost+found", "~snapshot", "#snapshot",
     # NAS: Synology, QNAP (names with @ are below)
     "#recycle", "synoindex_media_info",
-    # cameras, and programs that sort pictures
+    # cameras, and programs that sort images
     "canonmsc", "nikon001.dsc", "wmpinfo.xml", "picasa.ini", "descript.ion",
     "digikam4.db", "recognition.db", "similarity.db", "thumbnails-digikam.db",
 }  # fmt: skip
