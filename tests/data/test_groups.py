@@ -1,4 +1,4 @@
-"""What is kept together: near-duplicates, files, folders, or what names have in common."""
+"""Groups by near-duplicates, file, folder, or a common part of names."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from jaxgear.errors import UsageError
 
 
 def records(*paths: str, same: dict[str, str] | None = None) -> list[Record]:
-    """Pictures of their own bytes, but for those of `same`."""
+    """Records with different bytes, except the records in `same`."""
     bytes_of = {path: (same or {}).get(path, path) for path in paths}
     return [Record(p, f"{bytes_of[p]:0<64}", 0, None, 1, 1, b"") for p in paths]
 

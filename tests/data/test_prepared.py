@@ -1,4 +1,4 @@
-"""A prepared set is the folder; it grows with it, and no kill loses or doubles work."""
+"""A prepared set equals its folder and grows with it; a kill loses and repeats no work."""
 
 import fcntl
 import os
@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def quietly(root: Path, out: Path, **options) -> list[str]:
-    """Prepares on this process; what was said."""
+    """Prepares in this process; returns the printed lines."""
     said: list[str] = []
     prepare(root, out, **{"workers": 1, "say": said.append, "size": 24} | options)
     return said
@@ -43,7 +43,7 @@ def shards(out: Path, version: str) -> dict[int, bytes]:
 
 
 def same_as_folder(out: Path, root: Path, seed: int = 0) -> None:
-    """The set in `out` shows what a run on the folder sees, to us and to TFDS by itself."""
+    """The set in `out` gives the same data as the folder, to us and to plain TFDS."""
     ours = open_dataset(f"tfds:gear@{out}", size=24, seed=99, say=lambda line: None)
     folder = open_dataset(str(root), size=24, seed=seed, say=lambda line: None)
     assert ours.folder.fingerprint == folder.folder.fingerprint
@@ -74,7 +74,7 @@ def same_as_folder(out: Path, root: Path, seed: int = 0) -> None:
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the pictures that were decoded on this process."""
+    """Names of the images that were decoded in this process."""
     names: list[str] = []
     decode_one = decode._decode
 
@@ -164,7 +164,7 @@ def test_processes_write_what_this_one_does(tmp_path: Path, monkeypatch):
 
 
 def test_a_new_class_before_the_others(tmp_path: Path, decoded: list[str]):
-    """Numbers of classes change then, and nothing is decoded for it."""
+    """Labels of classes change, but nothing is decoded."""
     root, out = write_set(tmp_path / "data", {"boots": 9, "tents": 9}), tmp_path / "out"
     quietly(root, out)
     write_set(root, {"axes": 9}, start=50)

@@ -1,4 +1,4 @@
-"""Which files count as pictures of which class: layouts, hidden files, links, names."""
+"""The files that count as images, and their classes: layouts, hidden files, links, names."""
 
 import contextlib
 import os
@@ -338,7 +338,7 @@ def test_a_class_that_cannot_be_listed_stays_a_class(tmp_path: Path, monkeypatch
 
 
 def test_a_folder_that_may_not_be_entered_is_refused(tmp_path: Path, monkeypatch):
-    """It can be listed, and nothing in it be opened: mode 644."""
+    """Mode 644: the folder can be listed, but no file in it opened."""
     fill(tmp_path, "boots/a.jpg", "boots/more/b.jpg", "axes/a.jpg", "axes/inner/c.jpg")
     stat = os.stat
 
