@@ -30,8 +30,8 @@ import optax
 
 from experiments import reference, scratch
 from jaxgear.data.batches import Batches
-from jaxgear.data.dataset import read_source
 from jaxgear.data.folder import pixels
+from jaxgear.data.sources import read_source
 from jaxgear.experiment import Data
 from jaxgear.models.cpu import convolution
 from jaxgear.models.finetune import FineTuned, Head

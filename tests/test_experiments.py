@@ -20,7 +20,8 @@ import pytest
 
 from jaxgear import cli
 from jaxgear.bundle.bundle import Bundle
-from jaxgear.data.dataset import drawn_set, open_dataset
+from jaxgear.data.dataset import open_dataset
+from jaxgear.data.sources import drawn_set
 from jaxgear.errors import UsageError
 from jaxgear.evaluation import calibration, metrics
 from jaxgear.experiment.recipe import Data

@@ -82,7 +82,7 @@ def test_a_streamed_run_is_the_same_run_and_goes_on_in_memory(backgrounds, strai
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
     printed, _ = finish(process, 128 + signal.SIGTERM)
-    assert "streaming: 0.0 GB of pixels are decoded when their turn comes (--stream)" in printed
+    assert "streaming: decodes 0.0 GB of pixels batch by batch (--stream)" in printed
     run = only(tmp_path)
     finish(start("--resume", run, "--no-stream"))
     assert kill_runs.outcome(run) == kill_runs.outcome(whole)

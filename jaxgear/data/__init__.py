@@ -1,5 +1,5 @@
-"""What training sees: a source in, splits, batches and near-duplicate groups out.
+"""Data for training: a source in; splits, batches and near-duplicate groups out.
 
-dataset.py is where to start: it opens what `--data` names. batches.py and stream.py give its images
-to the devices; sources.py finds new pictures that people name. The rest is in wings below.
+dataset.py is where to start: it opens the set that `--data` names. batches.py and stream.py give
+its images to the devices. sources.py finds sets and images by name. The wings below do the rest.
 """

@@ -1,8 +1,7 @@
-"""One split of the set (train, validation or test) as batches on the device.
+"""One split (train, validation or test) as batches on the device.
 
-The pictures (or features of them) are moved to the device once, as uint8; a batch is a gather
-there. Which pictures form batch i of epoch e is a pure function of (seed, epoch), so a resumed run
-needs no saved generator.
+The images (or their features) move to the device once, as uint8; a batch is a gather there. The
+order of an epoch is a pure function of (seed, epoch), so a resumed run needs no saved generator.
 """
 
 import functools
@@ -19,20 +18,23 @@ from jaxgear.data.folder import LazyPictures
 from jaxgear.machine import devices
 
 
-@no_type_check  # JAX also fills trees with things that are not arrays
+@no_type_check  # JAX also builds such trees from leaves that are not arrays
 class Batch(struct.PyTreeNode):
-    """Pictures of one step. Padding fills the compiled shape; its weight 0 counts nowhere."""
+    """The examples of one step. Padding fills the compiled shape and has weight 0."""
 
-    image: Num[Array, "B ..."]  # pictures [B, S, S, 3], RGB 0 to 255, or features of them
+    image: Num[Array, "B ..."]  # images [B, S, S, 3], RGB 0 to 255, or their features
     label: Int[Array, " B"]
-    weight: Float[Array, " B"]  # 1 for a picture, 0 for padding
-    index: Int[Array, " B"]  # position in its split, names the picture
+    weight: Float[Array, " B"]  # 1 for an example, 0 for padding
+    index: Int[Array, " B"]  # position of the example in its split
     epoch: Int[Array, ""]
 
 
 @no_type_check
 class Chunk(struct.PyTreeNode):
-    """Which pictures form each of some batches of an epoch, `count` of them."""
+    """A chunk of steps: the examples of up to T consecutive batches of an epoch.
+
+    Only the first `count` rows are valid.
+    """
 
     index: Int[Array, "T B"]
     weight: Float[Array, "T B"]
@@ -41,9 +43,9 @@ class Chunk(struct.PyTreeNode):
 
 
 class Batches:
-    """Shuffled epochs and ordered passes over pictures that fit in memory."""
+    """Shuffled epochs and ordered passes over images that fit in memory."""
 
-    resident = True  # pictures are on the devices: a program can take batches by itself
+    resident = True  # images are on the devices, so a compiled program can gather its batches
 
     def __init__(
         self,
@@ -54,20 +56,19 @@ class Batches:
         names: Sequence[str] = (),
         mesh: Mesh | None = None,
     ):
-        """`images` must not be written to any more: on a CPU they may be shared and not copied.
-        `names` of the pictures, for messages that speak of some of them.
+        """Places the images on every device of `mesh` (None: all devices).
 
-        A batch is split over the devices of `mesh`, all there are if it is None; each has all
-        pictures.
+        Each batch is split over these devices. Do not write to `images` any more: on a CPU they
+        may be shared, not copied. `names` of the images appear in messages.
 
         Raises:
             UsageError: the devices cannot share a batch equally.
         """
         self.mesh = devices.all_devices() if mesh is None else mesh
         devices.check_divides(batch_size, self.mesh, "--batch-size")
-        # On a CPU it then is the same memory (buffers.py), which `jnp.asarray` would copy.
-        pictures = jax.device_put(images[:]) if self.mesh.size == 1 else images[:]
-        self.images = devices.place(pictures, self.mesh)
+        # On a CPU `device_put` shares the memory; `jnp.asarray` would copy it.
+        images = jax.device_put(images[:]) if self.mesh.size == 1 else images[:]
+        self.images = devices.place(images, self.mesh)
         self.labels = devices.place(np.asarray(labels, np.int32), self.mesh)
         self.batch_size = batch_size
         self.seed = seed
@@ -78,22 +79,22 @@ class Batches:
         return len(self.labels)
 
     def name(self, index: int) -> str:
-        """What to call picture `index` in a message."""
+        """The name of image `index` in messages."""
         return self.names[index] if self.names else f"number {index}"
 
     def __len__(self) -> int:
-        """Steps of one epoch; the last batch is padded, no picture is dropped."""
+        """Steps of one epoch; the last batch is padded, so no image is dropped."""
         return -(-self.examples // self.batch_size)
 
     def shuffled(self, epoch: int, first: int = 0) -> Iterator[Batch]:
-        """Every picture once, in an order that depends on (seed, epoch) alone.
+        """Batches with every image once, in an order that depends on (seed, epoch) alone.
 
-        From batch `first` on, where an epoch was interrupted.
+        Starts at batch `first`, to go on with an interrupted epoch.
         """
         return self._in_order(self._order(epoch), epoch, first)
 
     def chunks(self, epoch: int, first: int, most: int) -> Iterator[Chunk]:
-        """The batches of `shuffled`, by up to `most`, for a program that makes them (`take`)."""
+        """The batches of `shuffled` as chunks of up to `most` steps, for programs that `take`."""
         order = self._order(epoch)
         for start in range(first, len(self), most):
             rows = [self._rows(order, step) for step in range(start, start + most)]
@@ -102,7 +103,7 @@ class Batches:
             yield Chunk(index, weight, np.int32(epoch), np.int32(count))
 
     def ordered(self) -> Iterator[Batch]:
-        """Every picture once, in the order of the set."""
+        """Batches with every image once, in the order of the set."""
         return self._in_order(np.arange(self.examples), epoch=0)
 
     def _order(self, epoch: int) -> Int[np.ndarray, " N"]:
@@ -117,32 +118,34 @@ class Batches:
     def _rows(
         self, order: Int[np.ndarray, " N"], step: int
     ) -> tuple[Int[np.ndarray, " B"], Float[np.ndarray, " B"]]:
-        """Which pictures are in batch `step`, and their weights.
+        """The indices of the images in batch `step`, and their weights.
 
-        Padding is real pictures from the front of the order: batch statistics stay those of
-        pictures.
+        Padding repeats real images from the front of the order, so that batch statistics come
+        from real images only.
         """
-        place = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
-        index = order[place % self.examples].astype(np.int32)
-        return index, (place < self.examples).astype(np.float32)
+        position = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
+        index = order[position % self.examples].astype(np.int32)
+        return index, (position < self.examples).astype(np.float32)
 
 
 def in_batches(
     run: Callable[..., Array], rows: tuple[Num[np.ndarray, "N ..."], ...], size: int
 ) -> Num[np.ndarray, "N ..."]:
-    """`run(*rows)` of N >= 1 rows, in batches of one size: the last one is filled up with others.
+    """`run(*rows)` for N >= 1 rows, computed in batches of `size`; padding is cut off again.
 
-    The rows may be `LazyPictures`: each batch is asked for when its turn comes.
+    The rows may be `LazyPictures`, which are then decoded batch by batch.
     """
     count = len(rows[0])
-    places = np.arange(-(-count // size) * size) % count
-    parts = [np.asarray(run(*(of[part] for of in rows))) for part in places.reshape(-1, size)]
+    index = np.arange(-(-count // size) * size) % count
+    parts = [
+        np.asarray(run(*(array[batch] for array in rows))) for batch in index.reshape(-1, size)
+    ]
     return np.concatenate(parts)[:count]
 
 
 @functools.cache
 def _taker(mesh: Mesh):
-    """`take`, compiled for a mesh."""
+    """`take` compiled for a mesh."""
     return jax.jit(functools.partial(take, mesh))
 
 
@@ -154,7 +157,7 @@ def take(
     weight: Float[Array, " B"],
     epoch: Int[Array, ""],
 ) -> Batch:
-    """The pictures at `index` as a batch, split over the devices of a mesh."""
+    """The images at `index` as a batch, split over the devices of a mesh."""
     rows = (images[index], labels[index], weight, index)
     if mesh.size > 1:
         rows = jax.lax.with_sharding_constraint(rows, devices.by_rows(mesh))

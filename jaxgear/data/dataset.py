@@ -1,7 +1,5 @@
-"""A set to train on: checked pictures, their groups and splits, and their pixels."""
+"""A set to train on: checked images with their groups, splits and pixels."""
 
-import contextlib
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -11,14 +9,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from jaxgear.cache import user_cache
+from jaxgear.data import sources
 from jaxgear.data.folder import (
     Folder,
     LazyPictures,
     OnBad,
     Record,
     pixels,
-    read_folder,
     require_clean,
     stored_pictures,
 )
@@ -31,32 +28,27 @@ from jaxgear.data.splits import (
     near_duplicates_in_two_classes,
     split_folder,
 )
-from jaxgear.data.synthetic import CLASSES, write_drawn
-from jaxgear.errors import DataError
 from jaxgear.machine.memory import free_memory
 from jaxgear.text import printable
-
-PHOTOGRAPHS = Path("data/gear_images")  # where scripts/get_gear.py puts them
-DRAWN = 600  # pictures of the drawn set, when there are no photographs: under three minutes
 
 
 @dataclass(frozen=True)
 class Split:
-    """The pictures of one split."""
+    """The images of one split."""
 
-    # RGB, letterboxed on white; C = 4: and the mask. LazyPictures: made when asked for.
+    # RGB, letterboxed on white; with C = 4 the last channel is the mask.
     images: UInt8[np.ndarray, "N S S C"] | LazyPictures
     labels: Int[np.ndarray, " N"]
     records: tuple[Record, ...]
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Paths of the pictures."""
+        """Paths of the images."""
         return tuple(record.path for record in self.records)
 
 
 def some(split: Split, count: int) -> Split:
-    """At most `count` pictures of a split, from all over it."""
+    """At most `count` images of a split, evenly spaced over it."""
     rows = np.unique(
         np.linspace(0, len(split.labels) - 1, min(count, len(split.labels))).astype(int)
     )
@@ -65,35 +57,35 @@ def some(split: Split, count: int) -> Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A folder whose pictures were grouped and given splits; pixels at `size`."""
+    """A folder with a group and a split for each record, and pixels at `size`."""
 
     folder: Folder
-    groups: tuple[str, ...]  # of each record: near-duplicates share one
-    splits: tuple[str, ...]  # of each record: train, val, test or left_out
+    groups: tuple[str, ...]  # one per record; near-duplicates share a group
+    splits: tuple[str, ...]  # one per record: train, val, test or left_out
     size: int
-    stored: bool = False  # pixels stay where they are until they are asked for
+    stored: bool = False  # each image is decoded on access, not all at once
 
     @property
     def classes(self) -> tuple[str, ...]:
         return self.folder.classes
 
     def split(self, name: str) -> Split:
-        """The records of one split, with their pixels (from the cache, or decoded again).
+        """The train or val split with its pixels (cached, or decoded again).
 
-        Not of the test split: that is `test_split`, when there is a model to test.
+        For the test split call `test_split`, once there is a model to test.
         """
         if name not in ("train", "val"):
             raise ValueError(f"split {name!r} is not for training or choosing")
         return self._split(name)
 
     def test_split(self, run: Path) -> Split:
-        """The test split, once the model in the run folder `run` is fixed: its bundle is written.
+        """The test split, once the run folder `run` holds its finished model (the bundle).
 
         Raises:
-            ValueError: there is no bundle in `run` yet.
+            ValueError: `run` has no bundle yet.
         """
         if not (run / "model" / "bundle.json").is_file():
-            raise ValueError(f"{run}: test pictures are for a finished model, and there is none")
+            raise ValueError(f"{run}: has no finished model yet; the test split needs one")
         return self._split("test")
 
     def _split(self, name: str) -> Split:
@@ -106,35 +98,34 @@ class Dataset:
         return Split(images, labels, records)
 
     def training_counts(self) -> tuple[int, ...]:
-        """Training pictures of each class."""
+        """The number of training images of each class."""
         counts = [0] * len(self.classes)
         for record, split in zip(self.folder.records, self.splits, strict=True):
             counts[record.label] += split == "train"
         return tuple(counts)
 
     def counts(self) -> dict[str, int]:
-        """Pictures in each split."""
+        """The number of images in each split."""
         return dict(Counter(self.splits))
 
     def streamed(
         self, always: bool, say: Callable[[str], None] = print, channels: int = 3
     ) -> "Dataset":
-        """Itself, or `stored` where it would take more than half of the memory that is free (not
-        where the system does not say how much that is).
+        """A `stored` copy if `always`, or if the pixels need over half of the free memory.
 
-        A pixel is `channels` bytes: 4 with masks. `say` gets one line if it is that, or `always`
-        was asked for.
+        Else the set itself, also where the system reports no free memory. A pixel takes
+        `channels` bytes: 4 with masks. `say` gets one line about a `stored` copy.
         """
         size = len(self.folder.records) * self.size**2 * channels
         free = free_memory()
         if not always and (free is None or size <= free / 2):
             return self
         why = "--stream" if always else f"{free / 1e9:.1f} GB are free"
-        say(f"streaming: {size / 1e9:.1f} GB of pixels are decoded when their turn comes ({why})")
+        say(f"streaming: decodes {size / 1e9:.1f} GB of pixels batch by batch ({why})")
         return replace(self, stored=True)
 
     def describe(self) -> dict[str, Any]:
-        """The content of a run's `splits.json`: every picture, its group and its split."""
+        """The content of a run's `splits.json`: the group and split of every image."""
         folder = self.folder
         return {
             "fingerprint": folder.fingerprint,
@@ -155,9 +146,10 @@ class Dataset:
 
 
 def keep_trained_out(recorded: dict[str, Any], dataset: Dataset) -> Dataset:
-    """`dataset`, of which nothing that `splits.json` has as trained on is validated or tested on.
+    """`dataset` without validation and test images that the run was trained on.
 
-    An edited picture is another one to the split, and may have come to another split.
+    `recorded` is the run's `splits.json`. An edited image has another hash, so it may have moved
+    from the training split to another one; such images are left out.
     """
     trained = {row["path"] for row in recorded["pictures"] if row["side"] == "train"}
     splits = tuple(
@@ -168,7 +160,7 @@ def keep_trained_out(recorded: dict[str, Any], dataset: Dataset) -> Dataset:
 
 
 def changed_pictures(recorded: dict[str, Any], dataset: Dataset) -> list[str]:
-    """What `dataset` has different from the set that `splits.json` describes, a line a picture."""
+    """Differences between `dataset` and the set in `splits.json`: one line per image."""
     if recorded["fingerprint"] == dataset.folder.fingerprint:
         return []
     before = {row["path"]: (row["sha256"], row["class"]) for row in recorded["pictures"]}
@@ -191,21 +183,21 @@ def open_dataset(
 ) -> Dataset:
     """The set that `--data SOURCE` names, checked and split.
 
-    `source` is a folder, `tfds:NAME@DIR` for a prepared TensorFlow Datasets set, `drawn` or
-    `drawn:COUNT` for the drawn set, or empty: then the photographs where `get_gear` puts them, else
-    the drawn set. `say` gets one line for everything a user should know.
+    `source` is a folder, `tfds:NAME@DIR` for a prepared TensorFlow Datasets set, or `drawn` or
+    `drawn:COUNT` for the drawn set. Empty: the photographs where `get_gear` puts them, else the
+    drawn set. `say` gets one line for each thing that a user should know.
 
     Raises:
-        DataError: nothing there, refused pictures (with `on_bad="stop"`), or a class too small.
+        DataError: nothing there, refused images (with `on_bad="stop"`), or a class too small.
     """
     if not source:
-        source = default_source()
+        source = sources.default_source()
         if source == "drawn":
             say(
-                f"no --data and no {PHOTOGRAPHS}: training on {DRAWN} drawn pictures; "
-                "`python -m scripts.get_gear` gets the photographs"
+                f"no --data and no {sources.PHOTOGRAPHS}: training on {sources.DRAWN} drawn "
+                "pictures; `python -m scripts.get_gear` gets the photographs"
             )
-    folder = read_source(source, size)
+    folder = sources.read_source(source, size)
     return split_dataset(folder, size=size, seed=seed, on_bad=on_bad, group_by=group_by, say=say)
 
 
@@ -218,11 +210,12 @@ def split_dataset(
     group_by: str = NEAR_DUPLICATES,
     say: Callable[[str], None],
 ) -> Dataset:
-    """Groups and splits of a folder that was read; the second half of `open_dataset`."""
+    """`folder` with groups and splits; the second half of `open_dataset`."""
     folder = require_clean(folder, on_bad)
-    for name, what in (("ignored", "hidden or system files"), ("refused", "unusable pictures")):
-        if found := getattr(folder, name):
-            say(f"{len(found)} {what} left out: {few(str(getattr(f, 'path', f)) for f in found)}")
+    refused = [file.path for file in folder.refused]
+    for paths, kind in ((folder.ignored, "hidden or system files"), (refused, "unusable pictures")):
+        if paths:
+            say(f"{len(paths)} {kind} left out: {few(paths)}")
     groups, splits = split_folder(folder, seed=seed, group_by=group_by)
     for split, names in missing_classes(folder).items():
         if names:
@@ -233,50 +226,24 @@ def split_dataset(
         ("in two classes", near_duplicates_in_two_classes(folder.records, near)),
     ):
         if pairs:
-            named = few(f"{a.path} and {b.path}" for a, b in pairs)
-            say(f"warning: near-duplicates {where}: {named}; `jaxgear check --sheet` shows them")
+            names = few(f"{a.path} and {b.path}" for a, b in pairs)
+            say(f"warning: near-duplicates {where}: {names}; `jaxgear check --sheet` shows them")
     dataset = Dataset(folder, tuple(groups), tuple(splits), size)
     counts = dataset.counts()
     left_out = counts.get("left_out", 0)
     say(
         f"{len(groups)} pictures, {len(folder.classes)} classes, {len(set(groups))} groups: "
         + ", ".join(f"{counts[split]} {split}" for split in SPLITS)
-        + (f", {left_out} left out (near-duplicates of another split's)" if left_out else "")
+        + (
+            f", {left_out} left out (near-duplicates of pictures in other splits)"
+            if left_out
+            else ""
+        )
     )
     return dataset
 
 
-def read_source(source: str, size: int) -> Folder:
-    """The pictures that `--data SOURCE` names (not empty), checked but not yet refused or split."""
-    if source.startswith("tfds:"):
-        # Imported when asked for: tensorflow-datasets takes most of a second.
-        from jaxgear.data.tfds.read import read_tfds
-
-        return read_tfds(source.removeprefix("tfds:"), size=size)
-    if source.split(":")[0] == "drawn":
-        # Its one hidden file is our own: nothing to tell people of.
-        return replace(read_folder(drawn_set(source), size=size), ignored=())
-    return read_folder(Path(source), size=size)
-
-
-def default_source() -> str:
-    """What an empty `--data` means: the photographs where `get_gear` puts them, or `drawn`."""
-    return str(PHOTOGRAPHS) if PHOTOGRAPHS.is_dir() else "drawn"
-
-
-def drawn_set(source: str) -> Path:
-    """The folder of the drawn set `drawn` or `drawn:COUNT`, drawn now unless it is in the cache."""
-    _, _, count = source.partition(":")
-    if count and (not count.isdigit() or int(count) < len(CLASSES)):
-        raise DataError(f"--data {source}: expected drawn:COUNT, as in drawn:{DRAWN}")
-    count = int(count or DRAWN)
-    if cache := user_cache():
-        with contextlib.suppress(DataError):  # not writable: this once, elsewhere
-            return write_drawn(cache / f"drawn-{count}", count)
-    return write_drawn(Path(tempfile.mkdtemp(prefix="jaxgear-")) / "drawn", count)
-
-
 def few(names: Iterable[str], most: int = 3) -> str:
-    """The first `most` of `names`, as they can be printed, and how many more there are."""
+    """The first `most` of `names` in printable form, and the number of the others."""
     names = list(map(printable, names))
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if names[most:] else "")

@@ -1,10 +1,14 @@
-"""What a person names (files, folders, patterns) or hands over -> paths, and pictures in memory."""
+"""Sets and images that a user names: `--data SOURCE` -> `Folder`; files, folders, patterns and
+images in memory -> a list.
+"""
 
+import contextlib
 import glob
 import os
 import re
+import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,58 +16,95 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from jaxgear.data.folder import Refused, list_files
+from jaxgear.cache import user_cache
+from jaxgear.data.folder import Folder, Refused, list_files, read_folder
 from jaxgear.data.images import ImageError, rgb
 from jaxgear.data.images.threads import quiet_pillow
+from jaxgear.data.synthetic import CLASSES, write_drawn
 from jaxgear.errors import DataError
 from jaxgear.paths import expanded
 from jaxgear.text import stable_key
 
+PHOTOGRAPHS = Path("data/gear_images")  # where scripts/get_gear.py puts them
+DRAWN = 600  # images in the drawn set by default: training takes under three minutes
+
 _PATTERN = re.compile(r"[*?\[]")
+
+
+def read_source(source: str, size: int) -> Folder:
+    """The folder that `--data SOURCE` (not empty) names: checked, not yet cleaned or split."""
+    if source.startswith("tfds:"):
+        # Imported when needed: tensorflow-datasets takes most of a second.
+        from jaxgear.data.tfds.read import read_tfds
+
+        return read_tfds(source.removeprefix("tfds:"), size=size)
+    if source.split(":")[0] == "drawn":
+        # The one hidden file is our own, so do not report it.
+        return replace(read_folder(drawn_set(source), size=size), ignored=())
+    return read_folder(Path(source), size=size)
+
+
+def default_source() -> str:
+    """What an empty `--data` means: the photographs where `get_gear` puts them, else `drawn`."""
+    return str(PHOTOGRAPHS) if PHOTOGRAPHS.is_dir() else "drawn"
+
+
+def drawn_set(source: str) -> Path:
+    """The folder of `drawn` or `drawn:COUNT`; draws the set unless it is in the cache."""
+    _, _, number = source.partition(":")
+    if number and (not number.isdigit() or int(number) < len(CLASSES)):
+        raise DataError(f"--data {source}: expected drawn:COUNT, as in drawn:{DRAWN}")
+    count = int(number or DRAWN)
+    if cache := user_cache():
+        with contextlib.suppress(DataError):  # cache not writable: use a temporary folder
+            return write_drawn(cache / f"drawn-{count}", count)
+    return write_drawn(Path(tempfile.mkdtemp(prefix="jaxgear-")) / "drawn", count)
 
 
 @dataclass(frozen=True, eq=False)
 class InMemory:
-    """A picture that was handed over, not named."""
+    """An image given as an object, not as a path."""
 
     name: str
-    content: bytes | np.ndarray | Image.Image  # an encoded file, u8 [H, W, 3], or Pillow's
+    content: bytes | np.ndarray | Image.Image  # an encoded file, u8 [H, W, 3], or a Pillow image
 
 
 def find_pictures(sources: Any) -> list[Path | Refused | InMemory]:
-    """Files as named, every visible file below folders, what patterns match (`**` too), and
-    pictures as they are handed over: Pillow's, u8 [H, W, 3] arrays, bytes of a file, or a binary
-    file, which is read from its start. One source need not be in a list.
+    """The images that `sources` name or hold: a path for each file, an `InMemory` for each object.
 
-    A path that is met again is left out. A file that is not there stays in the list: whoever opens
-    it says so, and the others are not lost for it. In the order of `sources`, and below a folder or
-    pattern in that of `stable_key`.
+    A path to a file counts as it is. A folder gives every visible file below it, a pattern (`**`
+    too) every match. Objects are Pillow images, u8 [H, W, 3] arrays, bytes of a file, or binary
+    files, which are read from their start. A single source need not be in a list.
+
+    The order is that of `sources`, and below a folder or pattern that of `stable_key`. Repeated
+    paths are left out. A missing file stays in the list: opening it reports the error, and the
+    other images are still used.
 
     Raises:
-        DataError: a folder without files, or a pattern that nothing matches.
+        DataError: a folder without files, or a pattern without a match.
         UsageError: as `expanded`.
-        TypeError: a source that is none of these.
+        TypeError: a source of another type.
     """
-    found: dict[str | int, Path | Refused | InMemory] = {}
+    images: dict[str | int, Path | Refused | InMemory] = {}
     for number, source in enumerate(_listed(sources), 1):
         if not isinstance(source, str | os.PathLike):
-            found[number] = InMemory(f"<picture {number}>", _content(source))
+            images[number] = InMemory(f"<picture {number}>", _content(source))
             continue
         source = expanded(os.fspath(source))
-        here = list(_expand(source))
-        if not here:
-            what = "no pictures in this folder" if _is_folder(source) else "matches no file"
-            raise DataError(f"{source}: {what}; name pictures, or folders of them")
-        for one in here:
-            path = one.path if isinstance(one, Refused) else one
-            found.setdefault(os.path.normpath(Path(path).absolute()), one)
-    return list(found.values())
+        files = list(_expand(source))
+        if not files:
+            reason = "no pictures in this folder" if _is_folder(source) else "matches no file"
+            raise DataError(f"{source}: {reason}; name pictures, or folders of them")
+        for file in files:
+            path = file.path if isinstance(file, Refused) else file
+            images.setdefault(os.path.normpath(Path(path).absolute()), file)
+    return list(images.values())
 
 
 def _listed(sources: Any) -> Iterable[Any]:
-    """`sources`, in a list where it is one."""
+    """`sources` as an iterable: a single source goes into a list."""
     single = isinstance(sources, str | os.PathLike | bytes | bytearray | memoryview | Image.Image)
-    if isinstance(sources, np.ndarray):  # not one of names, and not several pictures
+    if isinstance(sources, np.ndarray):  # arrays of names and batches of images are iterated
         single = sources.dtype.kind in "biuf" and sources.ndim <= 3
     if single or hasattr(sources, "read"):
         return [sources]
@@ -73,9 +114,9 @@ def _listed(sources: Any) -> Iterable[Any]:
 
 
 def _content(source: Any) -> bytes | np.ndarray | Image.Image:
-    """A picture that was handed over, as `InMemory` has it."""
+    """The content of `InMemory` for an object."""
     if hasattr(source, "read"):
-        if hasattr(source, "seek") and source.seekable():  # written a moment ago, and not rewound
+        if hasattr(source, "seek") and source.seekable():  # it may have been written just now
             source.seek(0)
         source = source.read()
     if isinstance(source, bytearray | memoryview):
@@ -89,9 +130,9 @@ def _content(source: Any) -> bytes | np.ndarray | Image.Image:
     return source
 
 
-def _unfit(what: str) -> TypeError:
+def _unfit(kind: str) -> TypeError:
     return TypeError(
-        f"{what}: neither a path nor a picture; pictures are paths, PIL images, uint8 [H, W, 3] "
+        f"{kind}: neither a path nor a picture; pictures are paths, PIL images, uint8 [H, W, 3] "
         "arrays, bytes of a file, or files opened in binary mode"
     )
 
@@ -99,10 +140,10 @@ def _unfit(what: str) -> TypeError:
 def to_rgb(
     picture: UInt8[np.ndarray, "H W 3"] | Image.Image, name: str
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """The pixels of a picture in memory, as `images.load_rgb` has those of a file.
+    """The pixels of an image in memory, in the form that `images.load_rgb` returns.
 
     Raises:
-        ImageError: Pillow had only opened it, and cannot decode it.
+        ImageError: Pillow opened the image but cannot decode it.
     """
     if isinstance(picture, np.ndarray):
         return picture
@@ -119,22 +160,22 @@ def _expand(source: str) -> Iterable[Path | Refused]:
     if _is_folder(source):
         files, refused = list_files(path)
         yield from (path / name for name in files)
-        yield from (Refused(str(path / one.path), one.reason) for one in refused)
+        yield from (Refused(str(path / file.path), file.reason) for file in refused)
     elif os.path.lexists(source) or not _PATTERN.search(source):
         yield path
     else:
-        pattern = _below_what_is_there(path)
+        pattern = _escaped(path)
         for match in sorted(glob.glob(pattern, recursive=True), key=stable_key):  # noqa: PTH207
             yield from _expand(match)
 
 
 def _is_folder(path: str) -> bool:
-    """False also for what may not be looked at (`Path.is_dir` raises): whoever opens it says so."""
+    """False also without permission to look (`Path.is_dir` raises); opening reports that."""
     return os.path.isdir(path)  # noqa: PTH112
 
 
-def _below_what_is_there(pattern: Path) -> str:
-    """A pattern whose first folders are names where there are such, whatever brackets they have."""
+def _escaped(pattern: Path) -> str:
+    """A glob pattern in which existing leading folders are literal, brackets included."""
     for folder in pattern.parents:  # the longest first
         if folder.is_dir():
             rest = pattern.relative_to(folder)

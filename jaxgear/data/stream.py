@@ -1,8 +1,8 @@
-"""The batches of `batches.Batches`, of pictures that do not fit in memory.
+"""The batches of `batches.Batches` for images that do not fit in memory.
 
-Grain's threads decode the next batches while the device works on one; memory is bounded by how far
-they are ahead, whatever the number of pictures, but for the order of an epoch (8 bytes each: 0.8 GB
-for 100 million).
+Grain's threads decode the next batches while the device works on the current one. Memory is bounded
+by the number of prefetched batches. Only the order of an epoch grows with the set: 8 bytes an
+image, 0.8 GB for 100 million.
 """
 
 import os
@@ -20,16 +20,16 @@ from jaxgear.data.folder import LazyPictures
 from jaxgear.errors import UsageError
 from jaxgear.machine import devices
 
-AHEAD = 4  # batches that are decoded, or being decoded, in advance
-ON_DEVICE = 2  # of them on the device
+AHEAD = 4  # batches decoded in advance
+ON_DEVICE = 2  # batches on the device in advance
 
 
 class Stream(Batches):
-    """Shuffled epochs and ordered passes over pictures that are decoded when their turn comes.
+    """Shuffled epochs and ordered passes over images that are decoded batch by batch.
 
-    Batches are those of `Batches` with the same seed, to the same bits. Of `hosts` processes each
-    gets an equal part of every batch, its rows `host * B / hosts` and on, so that the parts in the
-    order of hosts are the batch. Where an epoch stands is one integer, that of its next batch.
+    With the same seed, batches are bit for bit those of `Batches`. Each of `hosts` processes gets
+    an equal part of every batch: the B / hosts rows from `host * B / hosts` on. The position in an
+    epoch is one integer: the number of the next batch.
     """
 
     resident = False
@@ -45,9 +45,9 @@ class Stream(Batches):
         host: int | None = None,
         hosts: int | None = None,
     ):
-        """Arguments as of `Batches`; `batch_size` is that of all hosts together.
+        """Takes the arguments of `Batches`; `batch_size` is the sum over all hosts.
 
-        `host` of `hosts` are those of JAX, if not given.
+        `host` and `hosts` default to JAX's process index and count.
 
         Raises:
             UsageError: the devices or hosts cannot share a batch equally.
@@ -68,18 +68,19 @@ class Stream(Batches):
     def _in_order(self, order: np.ndarray, epoch: int, first: int = 0) -> Iterator[Batch]:
         steps = range(first, len(self))
 
-        def batch(step: int) -> Batch:
+        def decode(step: int) -> Batch:
             index, weight = self._rows(order, step)
             index, weight = index[self._part], weight[self._part]
             images = np.stack([self.images[int(row)] for row in index])
             return Batch(images, self.labels[index], weight, index, epoch)
 
         options = grain.ReadOptions(num_threads=os.cpu_count() or 1, prefetch_buffer_size=AHEAD)
-        decoded = iter(grain.MapDataset.source(steps).map(batch).to_iter_dataset(options))
+        decoded = iter(grain.MapDataset.source(steps).map(decode).to_iter_dataset(options))
         sent: deque[Batch] = deque()
-        for one in decoded:
-            # Returns before the copies are made.
-            rows = devices.place_rows((one.image, one.label, one.weight, one.index), self.mesh)
+        for batch in decoded:
+            # Asynchronous: returns before the data is copied.
+            rows = (batch.image, batch.label, batch.weight, batch.index)
+            rows = devices.place_rows(rows, self.mesh)
             sent.append(Batch(*rows, devices.place(np.int32(epoch), self.mesh)))
             if len(sent) > ON_DEVICE:
                 yield sent.popleft()

@@ -5,8 +5,8 @@ import functools
 from collections.abc import Mapping, Sequence
 
 from jaxgear.bundle import Bundle
-from jaxgear.data.dataset import default_source, read_source
 from jaxgear.data.folder import Folder
+from jaxgear.data.sources import default_source, read_source
 from jaxgear.data.splits import KnownPictures
 from jaxgear.errors import CheckpointError, DataError
 from jaxgear.evaluation.finished import FinishedRun, SplitRow

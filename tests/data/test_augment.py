@@ -1,4 +1,4 @@
-"""Augmentations: pure, one key an example, white outside."""
+"""Augmentations are pure, use one key per example, and fill with white."""
 
 import jax
 import jax.numpy as jnp
@@ -98,7 +98,7 @@ def test_erase_covers_one_rectangle_with_one_colour(images, keys):
 
 @pytest.mark.parametrize("mix", [augment.mixup(0.4), augment.cutmix(1.0)])
 def test_targets_are_mixed_as_the_pictures_are(mix, keys):
-    """Pictures of constant value v = class: the mean of a mixed picture tells its target."""
+    """Images of constant value v = class: the mean of a mixed image shows its target."""
     classes = jnp.arange(8)
     images = jnp.broadcast_to(classes[:, None, None, None], (8, SIDE, SIDE, 3)).astype(jnp.float32)
     mixed, targets = mix(keys, images, jax.nn.one_hot(classes, 8))

@@ -1,4 +1,4 @@
-"""Pasting: what is object stays, what was white goes, and all of it follows from the keys."""
+"""Pasting keeps the object, replaces the white, and depends only on the keys."""
 
 import io
 
@@ -58,7 +58,7 @@ def test_the_probability_is_that_of_pictures(images, keys, blue):
 
 
 def test_no_white_comes_along(images, keys, blue):
-    """Half-transparent edges are object and new background, and nothing of the old one."""
+    """Half-transparent edges mix the object with the new background, not with the old one."""
     soft = images.at[:, 8:24, 9].set(jnp.array([227.5, 137.5, 137.5, 127.5]))
     layer = backgrounds.cut(soft)
     scene = jnp.broadcast_to(jnp.array([10.0, 10.0, 200.0]), (24, SIDE, SIDE, 3))
@@ -81,7 +81,7 @@ def test_the_object_is_in_the_picture_and_the_background_around_it(images, keys,
 
 
 def test_a_view_depends_on_its_key_and_picture_alone(images, keys, blue):
-    """Whatever the batch, and equal keys give equal views."""
+    """Equal keys give equal views, in any batch."""
     paste = jax.jit(backgrounds.backgrounds(blue, probability=1.0, clutter=0.0))
     whole = paste(keys, images)
     np.testing.assert_allclose(paste(keys[::-1], images)[::-1], whole, atol=0.51)
@@ -97,7 +97,7 @@ def test_clutter_comes_from_the_neighbour(images, keys, blue):
 
 
 def test_masks_move_with_pictures(images, keys):
-    """Wherever there is object after the other augmentations, there is mask, and nowhere else."""
+    """The mask covers exactly the object, also after the other augmentations."""
     found = np.asarray(jax.jit(chain(flip(), affine(), colour(swap=0.5)))(keys, images))
     dark = found[..., :3].min(axis=-1) < 150
     assert found[..., 3][dark].min() > 80
@@ -116,7 +116,7 @@ def test_empty_scenes_have_no_class(images, keys, blue):
     np.testing.assert_array_equal(found[~gone], images[~gone][..., :3])
     np.testing.assert_array_equal(blended[~gone], targets[~gone])
     assert (np.asarray(found)[gone].mean(axis=(1, 2))[:, 0] < 235).all()
-    rows = jnp.arange(6.0).reshape(3, 2)  # features work as pictures do
+    rows = jnp.arange(6.0).reshape(3, 2)  # features work like images
     found, _ = backgrounds.outlier_exposure(one_of(rows), 1.0)(keys, jnp.zeros((24, 2)), targets)
     assert {tuple(row) for row in np.asarray(found).tolist()} <= {(0, 1), (2, 3), (4, 5)}
 
@@ -129,7 +129,7 @@ def test_pieces_lie_inside_the_background(keys):
 
 
 def test_the_camera_keeps_a_grey_scene_grey_and_in_range(keys):
-    grey = jnp.full((24, 36, 36, 3), 128.0)  # 36: four rows are in no whole block
+    grey = jnp.full((24, 36, 36, 3), 128.0)  # 36: four rows are outside the whole blocks
     found = np.asarray(jax.jit(camera.camera)(keys, grey))
     assert found.shape == grey.shape
     assert (found >= 0).all()
@@ -137,7 +137,7 @@ def test_the_camera_keeps_a_grey_scene_grey_and_in_range(keys):
 
 
 def test_blocks_are_jpegs():
-    """Quality 50 of Pillow on a grey picture, whose luminance table is that of the standard."""
+    """Compared with Pillow's quality 50 on grey, which uses the standard's luminance table."""
     rng = np.random.default_rng(0)
     smooth = Image.fromarray(rng.integers(0, 256, (6, 6), np.uint8)).resize((32, 32))
     file = io.BytesIO()

@@ -1,4 +1,4 @@
-"""Every picture once an epoch, in an order that (seed, epoch) decides."""
+"""Every image appears once an epoch, in an order that depends on (seed, epoch)."""
 
 import functools
 
@@ -35,7 +35,7 @@ def test_every_picture_counts_once(images, size):
 
 
 def test_pictures_of_a_folder_are_not_copied_on_a_cpu():
-    """A set that just fits in memory would not fit twice."""
+    """A set that barely fits in memory would not fit twice."""
     pixels = LazyPictures((N, 5, 5, 3), lambda row: np.full((5, 5, 3), row, np.uint8))[:]
     images = Batches(pixels, np.zeros(N, np.int32), 4).images
     assert images.unsafe_buffer_pointer() == pixels.ctypes.data
@@ -51,7 +51,7 @@ def test_rows_belong_together(images):
 
 @pytest.mark.parametrize(("first", "most"), [(0, 1), (0, 2), (1, 2), (0, 3), (2, 5)])
 def test_chunks_are_the_batches_of_an_epoch(images, first, most):
-    """With as many rows in each, so that one program takes them all."""
+    """All chunks have the same number of rows, so that one program fits all."""
     data = batches(images)
     chunks = list(data.chunks(5, first, most))
     take_rows = jax.jit(functools.partial(take, data.mesh))

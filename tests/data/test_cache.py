@@ -1,4 +1,4 @@
-"""The cache saves time and nothing else: whatever happens to it, pixels stay right."""
+"""The cache only saves time: pixels stay right whatever happens to it."""
 
 import os
 import threading

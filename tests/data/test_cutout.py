@@ -1,4 +1,4 @@
-"""Masks of pictures whose objects are known."""
+"""Masks of images with known objects."""
 
 import io
 
@@ -15,7 +15,7 @@ SIDE = 120
 
 
 def drawn(draw, quality=None):
-    """u8 [H, W, 4] of a white picture that `draw` has drawn on, by way of a JPEG with `quality`."""
+    """u8 [H, W, 4]: a white image that `draw` has drawn on, saved as a JPEG with `quality`."""
     image = Image.new("RGB", (SIDE, SIDE), "white")
     draw(ImageDraw.Draw(image))
     file = io.BytesIO()
@@ -42,7 +42,7 @@ def test_an_object_is_cut_out_without_its_jpeg_rings(quality):
 def test_holes_are_background_and_highlights_are_not():
     def ring(pen):
         disc(pen)
-        pen.ellipse((45, 45, 75, 75), fill="white")  # through which the wall is seen
+        pen.ellipse((45, 45, 75, 75), fill="white")  # a hole that shows the wall
         pen.rectangle((38, 60, 39, 61), fill="white")  # a glint
 
     mask = cutout.cutout(drawn(ring))
@@ -85,7 +85,7 @@ def test_a_photograph_with_its_own_background_is_all_object():
     scene = np.random.default_rng(0).integers(0, 200, (40, 50, 4), np.uint8)
     scene[..., 3] = 255
     assert cutout.cutout(scene).min() == 255
-    assert cutout.cutout(np.full((40, 50, 4), 255, np.uint8)).min() == 255  # and so is nothing
+    assert cutout.cutout(np.full((40, 50, 4), 255, np.uint8)).min() == 255  # all white
 
 
 def test_masks_lie_on_their_letterboxed_pixels_and_are_kept(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""What `--data` names, in what order it is looked for, and what is said about it."""
+"""The set that `--data` names, the order of the search, and the printed lines."""
 
 import ast
 import shutil
@@ -9,7 +9,7 @@ import PIL.Image
 import pytest
 from pictures import encoded, scene, write_set
 
-from jaxgear.data import dataset
+from jaxgear.data import dataset, sources
 from jaxgear.data.dataset import open_dataset
 from jaxgear.data.folder.lazy import LazyPictures
 from jaxgear.data.folder.names import SPLITS
@@ -24,7 +24,7 @@ def said():
 
 def test_without_data_it_draws_and_says_how_to_get_photographs(tmp_path, monkeypatch, said):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(dataset, "DRAWN", 60)
+    monkeypatch.setattr(sources, "DRAWN", 60)
     found = open_dataset("", size=16, seed=0, say=said.append)
     assert found.classes == tuple(sorted(CLASSES))
     assert len(found.splits) == 60
@@ -59,13 +59,13 @@ def test_splits_hold_the_pictures_of_their_records(tmp_path, said):
 
 
 def test_the_test_split_is_closed_until_there_is_a_model(tmp_path, said):
-    """No other way leads there, and nothing but `conclude` goes it."""
+    """Only `test_split` opens it, and only `conclude` calls `test_split`."""
     write_set(tmp_path / "set", {"axes": 12, "boots": 12})
     found = open_dataset(str(tmp_path / "set"), size=16, seed=3, say=said.append)
     for name in ("test", "left_out", "x"):
         with pytest.raises(ValueError, match="not for training or choosing"):
             found.split(name)
-    with pytest.raises(ValueError, match="there is none"):
+    with pytest.raises(ValueError, match="no finished model yet"):
         found.test_split(tmp_path / "run")
     root = Path(dataset.__file__).parents[2]
     users = [
@@ -154,7 +154,7 @@ def test_a_set_of_more_than_half_of_the_free_memory_is_streamed(
 
 
 def test_many_twins_are_a_line_with_the_first_few(tmp_path, said):
-    """A line each would be tens of thousands."""
+    """One line per file could be tens of thousands of lines."""
     write_set(tmp_path / "set/train", {"axes": 12, "boots": 12})
     for name in ("axes", "boots"):
         shutil.copytree(tmp_path / "set/train" / name, tmp_path / "set/test" / name)

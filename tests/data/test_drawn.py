@@ -130,7 +130,7 @@ def test_linear_model_on_pixels_fails(train, test):
 
 
 def test_a_folder_that_another_process_has_drawn_meanwhile_stays(tmp_path, monkeypatch):
-    """It is being read already: hosts that start together draw the same set."""
+    """Another host may read it already: hosts that start together draw the same set."""
     folder, drawn_by_us = tmp_path / "drawn", drawn.draw
 
     def slower(*arguments):

@@ -21,7 +21,7 @@ from jaxgear.errors import DataError
 
 @pytest.fixture
 def decodes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the pictures that were really decoded, in no particular order."""
+    """Names of the images that were actually decoded, in any order."""
     seen, decode_one = [], decode._decode
 
     def counting(data, name, *options):
@@ -33,7 +33,7 @@ def decodes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def tree(root: Path) -> dict[str, tuple]:
-    """Every file and folder below root with what a write would change."""
+    """Every file and folder below root, with the properties that a write would change."""
     return {
         str(path.relative_to(root)): (path.stat().st_mtime_ns, path.is_file() and path.read_bytes())
         for path in sorted(root.rglob("*"))
@@ -41,7 +41,7 @@ def tree(root: Path) -> dict[str, tuple]:
 
 
 def bad_set(root: Path) -> Path:
-    """Four good pictures of two classes, and one of each kind of trouble."""
+    """Four good images of two classes, and one bad file of each kind."""
     write_set(root, {"axes": 2, "boots": 2})
     jpeg = encoded(scene(9), "JPEG")
     (root / "boots" / "half.jpg").write_bytes(jpeg[: len(jpeg) // 2])

@@ -1,4 +1,4 @@
-"""What is kept together: near-duplicates, files, folders, or what names have in common."""
+"""Groups by near-duplicates, file, folder, or a common part of names."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from jaxgear.errors import UsageError
 
 
 def records(*paths: str, same: dict[str, str] | None = None) -> list[Record]:
-    """Pictures of their own bytes, but for those of `same`."""
+    """Records with different bytes, except the records in `same`."""
     bytes_of = {path: (same or {}).get(path, path) for path in paths}
     return [Record(p, f"{bytes_of[p]:0<64}", 0, None, 1, 1, b"") for p in paths]
 
@@ -55,5 +55,5 @@ def test_copies_join_the_groups_that_they_are_in():
 def test_a_pattern_that_cannot_work_is_named():
     with pytest.raises(UsageError, match=r"--group-by \(: .*a regular expression \("):
         groups_of(records("a/1"), "(")
-    with pytest.raises(UsageError, match="--group-by frame: is in the name of no picture"):
+    with pytest.raises(UsageError, match="--group-by frame: matches the path of no picture"):
         groups_of(records("a/1"), "frame")

@@ -1,5 +1,5 @@
-"""Statistical honesty from files on: whatever is added to a folder, and with any seed, no picture
-that is tested on, nor another version of it, is trained on; and old pictures stay where they were.
+"""No test image, nor another version of it, is ever trained on, whatever is added to a folder and
+with any seed; and old images never move to another split.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from jaxgear.data.dataset import open_dataset
 
 
 def other_version(seed: int, way: int) -> bytes:
-    """The photograph of `scene(seed)` as somebody else would have saved it."""
+    """The photograph `scene(seed)`, saved by other software."""
     pixels = scene(seed)
     size = [(64, 48), (96, 72), (48, 36), (64, 48), (128, 96)][way]
     again = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
@@ -31,13 +31,13 @@ def other_version(seed: int, way: int) -> bytes:
 
 
 def own_split(seed: int, sha256: str) -> str:
-    """The rule, written anew: a hash of seed and picture, and two thresholds."""
+    """An independent version of the rule: a hash of seed and image, and two thresholds."""
     digest = hashlib.sha256(f"{seed}:{sha256}".encode()).digest()
     place = int.from_bytes(digest[:8], "big") / 2**64
     return "test" if place < 0.15 else "val" if place < 0.30 else "train"
 
 
-# For every class of every stage: pictures that are new, and versions of pictures that are there.
+# For every class of every stage: new images, and versions of existing images.
 STAGE = st.tuples(st.integers(0, 12), st.lists(st.integers(0, 10**6), max_size=8))
 STAGES = st.lists(st.tuples(STAGE, STAGE), min_size=2, max_size=4)
 
@@ -72,8 +72,8 @@ def test_no_version_of_a_test_picture_is_ever_trained_on(examples, tmp_path):
 
 
 def check_splits(dataset, seed: int) -> None:
-    """The claims for one stage. Where each picture is on its own split, or left out, none has moved
-    to another since the stage before.
+    """Checks one stage: each image is in its own split or left out, so none has moved since the
+    previous stage.
     """
     records = dataset.folder.records
     splits = {r.path: split for r, split in zip(records, dataset.splits, strict=True)}
@@ -82,8 +82,8 @@ def check_splits(dataset, seed: int) -> None:
         if split != "left_out":
             of_photograph[path.split("/")[1].split("-")[0]].add(split)
     mixed = {name: found for name, found in of_photograph.items() if len(found) > 1}
-    # Only where a version was not recognised (one is missed now and then) can it be elsewhere. What
-    # was recognised is in one split, always.
+    # A version that is not recognised (at times one is missed) may be in another split. Recognised
+    # versions always share a split.
     groups = defaultdict(set)
     for record, group in zip(records, dataset.groups, strict=True):
         groups[record.path.split("/")[1].split("-")[0]].add(group)
@@ -93,7 +93,7 @@ def check_splits(dataset, seed: int) -> None:
     for label in range(len(dataset.classes)):
         mine = [r for r in records if r.label == label and splits[r.path] != "left_out"]
         moved = [r for r in mine if splits[r.path] != own_split(seed, r.sha256)]
-        # Only what fills a split on which the class has nothing may be elsewhere.
+        # Only images that fill an empty split of a class may be elsewhere.
         assert len({dataset.groups[records.index(r)] for r in moved}) <= 2
         if moved:
             staying = {splits[r.path] for r in mine} - {splits[r.path] for r in moved}

@@ -1,4 +1,4 @@
-"""`load_rgb` shows every kind of file as people see it, refuses the rest by name; `letterbox`."""
+"""`load_rgb` decodes every kind of file as people see it, or names the reason; `letterbox`."""
 
 import errno
 import io
@@ -44,7 +44,7 @@ def scene(height: int = 40, width: int = 60) -> np.ndarray:
 
 
 def png(width: int, height: int, depth: int, colour: int, rows: bytes, *extra) -> bytes:
-    """A PNG file by hand: what Pillow cannot write. `extra`: (name, data) chunks before IDAT."""
+    """A PNG file that Pillow cannot write. `extra`: (name, data) chunks before IDAT."""
     head = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
     chunks = [(b"IHDR", head), *extra, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
     parts = [
@@ -63,7 +63,7 @@ def reason(data: bytes) -> str:
     return message.removeprefix("a/b.jpg: ")
 
 
-# --- what is read
+# --- accepted files
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ def test_32_bit_and_float(values: list, dtype: type, expected: list):
     ("kind", "dtype"), [("PNG", np.uint16), ("TIFF", np.uint16), ("TIFF", np.int32), ("TIFF", "f")]
 )
 def test_grey_that_fills_the_lower_bits_alone_is_not_black(kind: str, dtype: object, bits: int):
-    """As scanners and cameras of fewer bits than 16 write it."""
+    """Scanners and cameras with fewer than 16 bits write such files."""
     white = 2**bits - 1
     values = np.array([[0, white // 2, white]], dtype)
     got = load_rgb(encode(Image.fromarray(values), kind))[0, :, 0].tolist()
@@ -242,12 +242,12 @@ def test_a_key_colour_does_not_count_for_what_is_white():
 
 @pytest.mark.parametrize("colour", [2, 4, 6])
 def test_colour_that_fills_the_lower_bits_alone_is_refused(colour: int):
-    """Pillow keeps the upper 8 bits: it would be black."""
+    """Pillow keeps the upper 8 bits, so the image would be black."""
     channels = {2: 3, 4: 2, 6: 4}[colour]
     values = np.full((1, 2, channels), 4095, ">u2")
     if colour > 2:
         values[..., -1] = 65535  # opaque
-    assert "upper ones are not used" in reason(png(2, 1, 16, colour, b"\0" + values.tobytes()))
+    assert "upper bits are not used" in reason(png(2, 1, 16, colour, b"\0" + values.tobytes()))
     for white in (65535, 0)[: 1 + (colour > 2)]:  # or where all is transparent
         values[:] = white
         assert (load_rgb(png(2, 1, 16, colour, b"\0" + values.tobytes())) == 255).all()
@@ -285,7 +285,7 @@ def test_planes_of_a_tiff():
     deep = small.astype("<u2") * 257
     assert np.array_equal(load_rgb(colour_tiff(deep, 1)), small)
     assert "in separate planes; save it with 8 bits" in reason(colour_tiff(deep, 2))
-    assert "upper ones are not used" in reason(colour_tiff(small.astype("<u2"), 1))
+    assert "upper bits are not used" in reason(colour_tiff(small.astype("<u2"), 1))
 
 
 def test_the_largest_picture_of_a_tiff_is_taken():
@@ -297,9 +297,9 @@ def test_the_largest_picture_of_a_tiff_is_taken():
 
 
 def test_a_tiff_of_a_thumbnail_alone_is_refused():
-    """Camera raw files (DNG, NEF) hold the picture elsewhere."""
+    """Camera raw files (DNG, NEF) hold the full image elsewhere."""
     marked = encode(Image.fromarray(scene()), "TIFF", tiffinfo={254: 1})
-    assert "a thumbnail alone" in reason(marked)
+    assert "only a thumbnail" in reason(marked)
 
 
 def test_float_with_nan_is_refused():
@@ -355,7 +355,7 @@ def test_damaged_exif_is_no_reason_to_refuse():
 
 
 def test_large_pictures_are_as_a_full_filter_makes_them():
-    """Averaging them first, for speed, moves no pixel far."""
+    """Averaging first, for speed, changes no pixel much."""
     coarse = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8))
     large = coarse.resize((640, 640), Image.Resampling.BICUBIC)
     full = np.asarray(large.resize((128, 128), Image.Resampling.BICUBIC), np.float64)
@@ -364,7 +364,7 @@ def test_large_pictures_are_as_a_full_filter_makes_them():
 
 
 def test_averaging_squares_shifts_nothing():
-    """Of 641 pixels the last square of four has one: counted as a whole one it would be 12 away."""
+    """641 pixels leave one for the last square of four; as a whole square it would be off by 12."""
     y, x = np.mgrid[0:399, 0:641]
     waves = (127 + 120 * np.sin(x / 9) * np.cos(y / 11)).astype(np.uint8)
     waves = np.repeat(waves[..., None], 3, axis=2)
@@ -383,7 +383,7 @@ def test_extreme_shapes(size: tuple[int, int], kind: str):
     assert (square[..., 1] < 50).any(), "the picture vanished"
 
 
-# --- what is refused
+# --- refused files
 
 
 def test_truncated_jpeg():
@@ -438,13 +438,13 @@ def noise(height: int = 300, width: int = 400) -> Image.Image:
 @pytest.mark.parametrize("damage", DAMAGE)
 @pytest.mark.parametrize("coding", CODINGS)
 def test_a_jpeg_whose_data_are_not_all_there_though_it_ends(coding, damage, least):
-    """libjpeg shows grey, or other rows than the file's, and Pillow says nothing."""
+    """libjpeg shows grey or wrong rows, and Pillow reports nothing."""
     data = encode(noise(), "JPEG", quality=90, **CODINGS[coding])
     start = data.index(b"\xff\xda") + 30
     broken = data[:start] + DAMAGE[damage](data[start:-2]) + data[-2:]
-    Image.open(io.BytesIO(broken)).load()  # so it is for Pillow
+    Image.open(io.BytesIO(broken)).load()  # Pillow accepts it
     if (coding, damage) == ("progressive", "has 600 zeros inside"):
-        return  # in each of its scans a run of zeros is as good as other data
+        return  # a run of zeros is valid data in each of its scans
     whole = pytest.raises(ImageError, match=r"(truncated|damaged) JPEG")
     with whole, images.decoded(broken, "x", least=least):
         pass
@@ -469,7 +469,7 @@ def test_zeros_before_the_end_of_a_jpeg_are_padding():
 
 
 def test_a_picture_with_a_preview_behind_it_is_the_first(tmp_path: Path):
-    """As phones write it (MPO): the second one may be damaged."""
+    """Phones write such files (MPO); the second image may be damaged."""
     first, second = noise(), Image.new("RGB", (90, 60), "red")
     data = encode(first, "MPO", save_all=True, append_images=[second])
     assert load_rgb(data).shape == (300, 400, 3)
@@ -637,7 +637,7 @@ except MemoryError as error: print(error)
 
 @pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
 def test_too_little_memory_is_no_fault_of_the_picture(kind: str):
-    """Under a limit as batch systems set it: some decoders then call the picture damaged."""
+    """Under a batch system's memory limit, where some decoders report a damaged image."""
     done = subprocess.run(
         [sys.executable, "-c", SHORT, kind],
         capture_output=True,
@@ -654,21 +654,21 @@ def test_a_library_that_is_missing_is_no_fault_of_the_picture(monkeypatch: pytes
 
     monkeypatch.setattr(rgb, "_lab_to_rgb", missing)
     data = encode(Image.new("LAB", (4, 4)), "TIFF")
-    with pytest.raises(GearError, match=r"^a: Pillow lacks .*_imagingcms") as caught:
+    with pytest.raises(GearError, match=r"^a: Pillow needs .*_imagingcms") as caught:
         load_rgb(data, "a")
     assert not isinstance(caught.value, ImageError)
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
 def test_a_machine_that_opens_no_file_blames_none(number: int, tmp_path, monkeypatch):
-    """Nor is a picture left out for it, where bad ones are."""
+    """Nor is an image skipped for it when bad images are skipped."""
     write_set(tmp_path, {"axes": 2, "boots": 2})
 
     def full(path, flags):
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(encoded.os, "open", full)
-    with pytest.raises(GearError, match="cannot be opened") as caught:
+    with pytest.raises(GearError, match="no file can be opened now") as caught:
         require_clean(read_folder(tmp_path), "skip")
     assert not isinstance(caught.value, DataError)
 
@@ -691,7 +691,7 @@ def test_image_error_is_a_data_error_with_a_name():
 
 @pytest.mark.parametrize("size", [(8192, 6144), (16382, 3628), (16320, 12240)])
 def test_pictures_and_panoramas_of_phones_are_read_in_little_memory(size: tuple[int, int]):
-    """50 to 200 million pixels; as JPEGs they are decoded to an eighth."""
+    """50 to 200 million pixels; JPEGs are decoded at 1/8 size."""
     data = encode(Image.new("L", size, 200), "JPEG")
     with images.decoded(data, "x", least=128) as picture:
         assert (picture.width, picture.height) == size
@@ -865,7 +865,7 @@ def turned(orientation: int) -> Image.Exif:
 def test_jpegs_are_decoded_as_small_as_will_do(
     longer: int, least: int | None, expected: int, progressive: bool
 ):
-    """To the size that was asked for, in grey levels of the average of what they replace."""
+    """At the requested size, close in grey levels to the average of the pixels they replace."""
     full = scene(longer // 2, longer)
     for orientation in (1, 6):
         options = {"quality": 95, "progressive": progressive, "exif": turned(orientation)}
@@ -891,7 +891,7 @@ def test_what_is_no_jpeg_is_decoded_in_full():
 @pytest.mark.parametrize("size", [32, 128, 129, 200, 224, 400])
 @pytest.mark.parametrize("longer", [120, 255, 257, 300, 437, 640, 1100])
 def test_what_is_kept_of_a_picture_does_not_depend_on_how_it_came(longer: int, size: int):
-    """Its pixels are those that prediction sees, and its descriptor that of every other size."""
+    """Its pixels equal those at prediction, and its descriptor is the same at every size."""
     data = encode(Image.fromarray(scene(longer // 2, longer)), "JPEG")
     kept = shrink(data, "x", size)
     np.testing.assert_array_equal(kept.pixels, load_letterboxed(data, size, "x"))

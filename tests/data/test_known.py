@@ -1,4 +1,4 @@
-"""A picture of the data set is known again, and no other."""
+"""Images of the data set are recognised, and no others."""
 
 import hashlib
 

@@ -1,4 +1,4 @@
-"""Free memory: of the machine, below every limit that is set for this process, or unknown."""
+"""Free memory of the machine, within every limit of this process, or unknown."""
 
 import os
 from pathlib import Path
@@ -12,7 +12,7 @@ GB = 10**9
 
 @pytest.fixture
 def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """A machine with 64 GB free; writes its files, of which the values are in bytes."""
+    """A machine with 64 GB free; writes its system files, with values in bytes."""
     monkeypatch.setattr(memory, "_PROC", tmp_path / "proc")
     monkeypatch.setattr(memory, "_CGROUPS", tmp_path / "cgroup")
 
@@ -45,7 +45,7 @@ def test_without_limits_it_is_what_is_available(system):
 
 @pytest.mark.parametrize("tight", ["slurm", "slurm/job_7", "slurm/job_7/step_0/task_1"])
 def test_the_tightest_of_nested_limits(system, tight: str):
-    """A batch system sets it on the job, and the process is some levels below."""
+    """A batch system limits the job; the process is some levels below."""
     system("proc/self/cgroup", "0::/slurm/job_7/step_0/task_1")
     for folder in ("slurm", "slurm/job_7", "slurm/job_7/step_0", "slurm/job_7/step_0/task_1"):
         limit(system, folder, "max", 2 * GB)

@@ -1,4 +1,4 @@
-"""What must and what must not count as the same photograph."""
+"""Images that must, and that must not, count as the same photograph."""
 
 import io
 from itertools import combinations
@@ -14,7 +14,7 @@ from jaxgear.data.splits.near_duplicates import groups
 
 
 def catalogue(seed: int, colour: tuple[int, int, int] = (30, 60, 160)) -> np.ndarray:
-    """An object of random outline and inner detail on white, as in a shop: u8 [300, 240, 3]."""
+    """A catalogue image: an object of random outline and detail on white, u8 [300, 240, 3]."""
     rng = np.random.default_rng(seed)
     image = Image.new("RGB", (240, 300), "white")
     draw = ImageDraw.Draw(image)
@@ -49,7 +49,7 @@ def same(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 def groups_of(*described: bytes) -> int:
-    """How many groups there are."""
+    """The number of groups."""
     return len(set(groups(described).tolist()))
 
 
@@ -142,7 +142,7 @@ def test_any_size_can_be_described(size: tuple[int, int]):
 
 
 def plainly_described(image: Image.Image) -> bytes:
-    """`describe`, as its docstring says it."""
+    """`describe`, reimplemented from its docstring."""
     if max(image.size) >= 255:
         image = image.reduce(4 if max(image.size) >= 509 else 2)
     content = (np.asarray(image) < 220).any(axis=2)
@@ -190,7 +190,7 @@ def test_blocks_do_not_change_the_groups(monkeypatch: pytest.MonkeyPatch):
 
 
 def noisy(seeds: range, levels: range, size: tuple[int, int] = (240, 300)) -> list[bytes]:
-    """Versions of some pictures, ever further from them."""
+    """Versions of some images, with increasing distance."""
     described = []
     for seed in seeds:
         rng = np.random.default_rng(seed)
@@ -202,7 +202,7 @@ def noisy(seeds: range, levels: range, size: tuple[int, int] = (240, 300)) -> li
 
 
 def every_pair(described: list[bytes]) -> set[frozenset[int]]:
-    """The groups if each picture is compared with each."""
+    """The groups after comparing every pair of images."""
     i, j = np.triu_indices(len(described), k=1)
     same = near_duplicates._Table([near_duplicates._read(described)]).same(i, j)
     size = (len(described), len(described))
@@ -211,7 +211,7 @@ def every_pair(described: list[bytes]) -> set[frozenset[int]]:
 
 
 def test_hashing_brings_up_all_that_compares_alike():
-    """Also those that are only just alike."""
+    """Also near-duplicates just above the limits."""
     described = noisy(range(12), range(0, 60, 4), (72, 90))
     expected = every_pair(described)
     assert partition(groups(described)) == expected
@@ -227,7 +227,7 @@ def test_many_that_share_their_keys_are_grouped_as_if_all_were_compared(kinds: i
 
 
 def test_comparisons_grow_with_the_number_of_look_alikes(monkeypatch: pytest.MonkeyPatch):
-    """And not with its square: 16 times as many take 16 times as long."""
+    """16 times as many images take 16 times as long."""
     compared = 0
     real = near_duplicates._Table.same
 

@@ -1,4 +1,4 @@
-"""Any decoder shows the pixels that went in."""
+"""Any decoder returns the encoded pixels."""
 
 import io
 import struct
@@ -51,7 +51,7 @@ def test_only_whole_files_of_that_size_by_encode_png_are_decoded():
 
 @pytest.mark.parametrize("rows", [47, 49, 10**6])
 def test_more_or_fewer_pixels_than_the_header_says(rows: int):
-    """Of a stream that goes on and on no more is unpacked than has a place."""
+    """An endless stream is unpacked only up to the size of the image."""
     head, end = encode_png(scene(0, 48, 64))[:33], encode_png(scene(0, 48, 64))[-12:]
     packed = zlib.compress((b"\x02" + bytes(192)) * rows)
     chunk = b"IDAT" + packed
@@ -91,7 +91,7 @@ def test_views_that_are_not_contiguous():
 
 
 def test_photographs(shared: Path):
-    """As they are and as small ones: the same pixels."""
+    """Full size and letterboxed: the same pixels."""
     for path in sorted((shared / "data/gear").glob("*/*"))[::100]:
         pixels = load_rgb(path)
         for shown in (pixels, letterbox(pixels, 128)):

@@ -1,4 +1,4 @@
-"""A prepared set is the folder; it grows with it, and no kill loses or doubles work."""
+"""A prepared set equals its folder and grows with it; a kill loses and repeats no work."""
 
 import fcntl
 import os
@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def quietly(root: Path, out: Path, **options) -> list[str]:
-    """Prepares on this process; what was said."""
+    """Prepares in this process; returns the printed lines."""
     said: list[str] = []
     prepare(root, out, **{"workers": 1, "say": said.append, "size": 24} | options)
     return said
@@ -43,7 +43,7 @@ def shards(out: Path, version: str) -> dict[int, bytes]:
 
 
 def same_as_folder(out: Path, root: Path, seed: int = 0) -> None:
-    """The set in `out` shows what a run on the folder sees, to us and to TFDS by itself."""
+    """The set in `out` gives the same data as the folder, to us and to plain TFDS."""
     ours = open_dataset(f"tfds:gear@{out}", size=24, seed=99, say=lambda line: None)
     folder = open_dataset(str(root), size=24, seed=seed, say=lambda line: None)
     assert ours.folder.fingerprint == folder.folder.fingerprint
@@ -74,7 +74,7 @@ def same_as_folder(out: Path, root: Path, seed: int = 0) -> None:
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the pictures that were decoded on this process."""
+    """Names of the images that were decoded in this process."""
     names: list[str] = []
     decode_one = decode._decode
 
@@ -164,7 +164,7 @@ def test_processes_write_what_this_one_does(tmp_path: Path, monkeypatch):
 
 
 def test_a_new_class_before_the_others(tmp_path: Path, decoded: list[str]):
-    """Numbers of classes change then, and nothing is decoded for it."""
+    """Labels of classes change, but nothing is decoded."""
     root, out = write_set(tmp_path / "data", {"boots": 9, "tents": 9}), tmp_path / "out"
     quietly(root, out)
     write_set(root, {"axes": 9}, start=50)
@@ -201,7 +201,9 @@ def test_killed_and_started_again(tmp_path: Path, decoded: list[str]):
         read_tfds(f"gear@{out}")
     left = list(entries(out))
     assert 20 <= len({one.sha256 for one in left}) == len(left) < 120
-    assert f"going on: {len(left)} pictures were decoded before" in quietly(root, out)
+    assert f"continuing an earlier run: {len(left)} pictures are already decoded" in quietly(
+        root, out
+    )
     assert len(decoded) == 120 - len(left)
     quietly(root, tmp_path / "whole")
     sums = [place / "gear" / "1.0.0" / "SHA256SUMS" for place in (out, tmp_path / "whole")]
@@ -284,12 +286,12 @@ def test_bad_pictures(tmp_path: Path):
 def test_what_cannot_be_added_to(tmp_path: Path):
     root, out = write_set(tmp_path / "data", {"a": 10, "b": 10}), tmp_path / "out"
     quietly(root, out, seed=3)
-    with pytest.raises(UsageError, match="gear: was prepared with --seed 3; say so again, or"):
+    with pytest.raises(UsageError, match="gear: was prepared with --seed 3; repeat that, or"):
         quietly(root, out)
-    with pytest.raises(UsageError, match="gear: was prepared with --size 24; say so"):
+    with pytest.raises(UsageError, match="gear: was prepared with --size 24; repeat that"):
         quietly(root, out, seed=3, size=None)
     quietly(root, tmp_path / "whole", size=None)
-    with pytest.raises(UsageError, match="gear: was prepared with no --size; say so"):
+    with pytest.raises(UsageError, match="gear: was prepared with no --size; repeat that"):
         quietly(root, tmp_path / "whole")
     with (out / "gear" / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -337,7 +339,7 @@ def test_classes_of_folders_alone_are_refused_by_name(tmp_path):
 def test_nothing_is_prepared_inside_the_folder(tmp_path):
     root = write_set(tmp_path / "data", {"a": 5, "b": 5})
     for out in (root, root / "a" / "out"):
-        with pytest.raises(UsageError, match="in which nothing is written"):
+        with pytest.raises(UsageError, match="is inside the data folder"):
             quietly(root, out)
     assert len(list(root.rglob("*"))) == 12
 

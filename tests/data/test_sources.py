@@ -67,7 +67,7 @@ def test_nothing_found_is_an_error_by_name(tmp_path, monkeypatch, source):
 
 @pytest.mark.parametrize("source", ["b", Path("b"), "b/*.jpg", "a.jpg"])
 def test_one_source_is_one_source(pictures, source, monkeypatch):
-    """A string is not its letters, of which `/` would be walked."""
+    """A string is one path, not a list of letters (`/` would be walked)."""
     assert find_pictures(source) == find_pictures([source])
 
 
@@ -75,7 +75,7 @@ def test_pictures_may_be_handed_over(tmp_path):
     """Alone, in a list, in an array of several, and among paths."""
     data, pixels = encoded(scene(1)), scene(1)
     written = io.BytesIO()
-    written.write(data)  # and not rewound
+    written.write(data)  # not rewound
     (tmp_path / "a.png").write_bytes(data)
     with PIL.Image.open(tmp_path / "a.png") as opened, (tmp_path / "a.png").open("rb") as file:
         for source in (data, bytearray(data), written, file):

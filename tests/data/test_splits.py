@@ -1,4 +1,4 @@
-"""Groups hold what looks alike and nothing else; splits are stable, grouped and complete."""
+"""Groups hold near-duplicates and nothing else; splits are stable, grouped and complete."""
 
 import hashlib
 from collections import Counter
@@ -25,7 +25,7 @@ from jaxgear.errors import DataError, UsageError
 def made_up(
     counts: list[int], start: int = 0, split: str | None = None, classes: int | None = None
 ) -> list[Record]:
-    """So many records of each class; `start` sets apart the pictures of two calls."""
+    """Records by the number per class; calls with different `start` make different images."""
     return [
         Record(f"{label}/{i}", _sha(label, i), label, split, 1, 1, b"")
         for label, count in enumerate(counts)
@@ -183,13 +183,13 @@ def test_tiny_classes_are_on_every_split(count: int, seed: int):
 
 def test_a_class_too_small_is_named_with_what_it_needs():
     records = made_up([10, 2])
-    with pytest.raises(
-        DataError, match=r"class1 has 2 pictures to split in 2 groups, .*at least 3"
-    ):
+    with pytest.raises(DataError, match=r"class1 has 2 pictures to split in 2 groups; at least 3"):
         splits_of(records, alone(records))
     same = made_up([10, 5])
     groups = [r.sha256 if r.label == 0 else "one" for r in same]
-    with pytest.raises(DataError, match=r"class1 has 5 .* in 1 groups.* alike .*--group-by file"):
+    with pytest.raises(
+        DataError, match=r"class1 has 5 .* in 1 groups.*near-duplicates .*--group-by file"
+    ):
         splits_of(same, groups)
 
 
@@ -256,7 +256,7 @@ def test_splits_without_train_are_refused():
 
 
 def splitted(**labels: list[int]) -> Folder:
-    """A folder with splits, of which each has pictures of these classes."""
+    """A folder with splits; each split has images of the given classes."""
     records = [
         r for split, own in labels.items() for r in made_up([4] * 9, 0, split) if r.label in own
     ]
@@ -339,7 +339,7 @@ def test_copies_are_grouped_and_others_are_not(tmp_path: Path):
 
 
 def test_likeness_is_followed_transitively(tmp_path: Path):
-    """Each picture differs a little from the next; the ends need not look alike."""
+    """Each image differs a little from the next; the ends may look different."""
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     ends = scene(1), scene(2)

@@ -1,4 +1,4 @@
-"""Streamed batches are those of the in-memory path, to the same bits."""
+"""Streamed batches equal in-memory batches bit for bit."""
 
 import os
 from dataclasses import replace
@@ -27,7 +27,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def paths(folder):
-    """The same pictures in memory, and where they are."""
+    """The same images in memory and on disk."""
     labels = np.array([record.label for record in folder.records], np.int32)
     memory = Batches(pixels(folder, SIZE, cache=None), labels, BATCH, seed=3)
     return memory, Stream(stored_pictures(folder, SIZE, cache=None), labels, BATCH, seed=3)
@@ -74,7 +74,7 @@ def test_hosts_that_cannot_share_a_batch(paths):
 
 
 def counted(images):
-    """`images`, and the rows of those that were asked for so far."""
+    """`images`, and a list of the rows requested so far."""
     asked = []
     return LazyPictures(images.shape, lambda row: asked.append(row) or images[row]), asked
 
@@ -112,7 +112,7 @@ def test_pictures_with_masks_and_pasted_ones_are_those_in_memory(folder, bank):
 
 
 def test_a_pass_over_pasted_pictures_makes_each_once(folder, bank):
-    """Beside the picture as it is, and those that fill up the last batch; none before it is due."""
+    """Each image is decoded once as it is and once for its view, plus padding; none in advance."""
     folder = replace(folder, records=folder.records * 10)
     labels = np.zeros(190, np.int32)
     images, decoded = counted(stored_pictures(folder, SIZE))

@@ -1,4 +1,4 @@
-"""A run on the TFDS set sees what a run on the folder sees; other sets can be read as well."""
+"""A TFDS set gives the same data as its folder; other sets can be read as well."""
 
 import io
 import shutil
@@ -32,7 +32,7 @@ ORIENTED[0x0112] = 6
 
 
 def varied_set(root: Path) -> Path:
-    """Two classes with every trait that TFDS would show otherwise, and near-duplicates."""
+    """Two classes with every trait that TFDS decodes differently, and near-duplicates."""
     write_set(root, {"axes": 10, "boots": 10})
     rgba = np.dstack([scene(50), np.full((48, 64), 255, np.uint8)])
     rgba[:20, :, 3] = 0
@@ -107,7 +107,7 @@ def test_plain_jpegs_are_stored_as_they_are(made):
 
 
 def test_a_large_jpeg_is_stored_as_it_is():
-    """Its pixels are not looked at in one piece."""
+    """It is decoded only at reduced size."""
     file = io.BytesIO()
     Image.new("RGB", (1300, 1000), "red").save(file, "JPEG")
     assert portable(file.getvalue()) == file.getvalue()
@@ -147,7 +147,7 @@ def test_built_with_tfds_alone(made, tmp_path: Path, capfd: pytest.CaptureFixtur
     assert built.records == prepared.records
     assert built.fingerprint == prepared.fingerprint == folder.fingerprint
     assert [built.read(r) for r in built.records] == [prepared.read(r) for r in prepared.records]
-    with pytest.raises(DataError, match="not by `jaxgear prepare`"):
+    with pytest.raises(DataError, match="`jaxgear prepare` did not write this"):
         prepare(folder.root, tmp_path / "built")
 
 
@@ -155,7 +155,7 @@ def test_built_with_tfds_alone(made, tmp_path: Path, capfd: pytest.CaptureFixtur
 
 
 class Flowers(tfds.core.GeneratorBasedBuilder):
-    """As somebody else would write it: other feature names, PNG with and without alpha."""
+    """A set of somebody else: other feature names, PNG with and without alpha."""
 
     VERSION = tfds.core.Version("1.2.0")
 
@@ -251,7 +251,7 @@ def test_sources_that_do_not_exist(tmp_path: Path):
 def test_configs_and_versions(tmp_path: Path):
     base = flowers(tmp_path / "made", {"train": 2}) / "flowers"
     shutil.copytree(base / "1.2.0", tmp_path / "sets" / "flowers" / "small" / "1.2.0")
-    with pytest.raises(DataError, match=r"it has the configs small: tfds:NAME:CONFIG@DIR"):
+    with pytest.raises(DataError, match=r"it has the configs small: use tfds:NAME:CONFIG@DIR"):
         read_tfds(f"flowers@{tmp_path / 'sets'}")
     assert len(read_tfds(f"flowers:small@{tmp_path / 'sets'}", size=16).records) == 2
     shutil.copytree(base / "1.2.0", base / "1.10.0")

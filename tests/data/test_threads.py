@@ -1,4 +1,4 @@
-"""No more at a time than the limit, and nothing waits for ever."""
+"""At most the limit runs at once, and nothing waits forever."""
 
 import threading
 import time

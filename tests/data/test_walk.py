@@ -1,4 +1,4 @@
-"""Which files count as pictures of which class: layouts, hidden files, links, names."""
+"""The files that count as images, and their classes: layouts, hidden files, links, names."""
 
 import contextlib
 import os
@@ -102,8 +102,8 @@ def test_one_class_may_be_called_train(tmp_path: Path):
         (["train/a/1", "query/a/2", "gallery/a/3"], r"splits \(train\) beside .* \(gallery\)"),
         (["train/a/1", "test/2.jpg"], r"test: a split without class folders"),
         (["train/1.jpg", "test/2.jpg"], r"a split without class folders"),
-        (["train/a/1", "eval/a/2"], r"eval: which split is that\? Name it train, val or test"),
-        (["fold1/a/1", "fold2/a/2"], r"fold1: which split is that\?"),
+        (["train/a/1", "eval/a/2"], r"eval: unclear split; rename it to train, val or test"),
+        (["fold1/a/1", "fold2/a/2"], r"fold1: unclear split"),
         (["gear/train/a/1", "gear/Test/a/2"], r"gear: holds the splits Test, train"),
         (["boots/train/1", "boots/val/2", "axes/3"], r"boots: holds the splits train, val"),
         (["boots_train/1", "boots_test/2"], r"folders boots_train and boots_test"),
@@ -203,7 +203,7 @@ def test_names_that_differ_in_case_alone(tmp_path: Path, names: tuple[str, str])
     fill(tmp_path, *(f"{name}/a.jpg" for name in names))
     if len(list(tmp_path.iterdir())) == 1:
         pytest.skip("this file system ignores case")
-    with pytest.raises(DataError, match=rf"{names[0]} and {names[1]} differ in case"):
+    with pytest.raises(DataError, match=rf"{names[0]} and {names[1]} differ only in case"):
         list_pictures(tmp_path)
 
 
@@ -338,7 +338,7 @@ def test_a_class_that_cannot_be_listed_stays_a_class(tmp_path: Path, monkeypatch
 
 
 def test_a_folder_that_may_not_be_entered_is_refused(tmp_path: Path, monkeypatch):
-    """It can be listed, and nothing in it be opened: mode 644."""
+    """Mode 644: the folder can be listed, but no file in it opened."""
     fill(tmp_path, "boots/a.jpg", "boots/more/b.jpg", "axes/a.jpg", "axes/inner/c.jpg")
     stat = os.stat
 

@@ -1,4 +1,4 @@
-"""What is staged of a picture depends on no other that is worked on with it."""
+"""The staged entry of an image does not depend on images staged with it."""
 
 import hashlib
 from pathlib import Path
@@ -17,7 +17,7 @@ from jaxgear.data.prepare.workshop import Staged, Workshop, portable, staged
 
 @pytest.mark.parametrize("size", [24, None])
 def test_pictures_in_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int | None):
-    """With pictures that are known, copies and bad files between them, in groups of every size."""
+    """With known images, copies and bad files in between, in groups of every size."""
     contents = {f"{n}.png": encoded(scene(n, 30 + n, 40)) for n in range(7)}
     contents["jpeg.jpg"] = encoded(scene(8), "JPEG")
     contents["bad.jpg"], contents["copy.png"] = b"no", contents["2.png"]

@@ -1,7 +1,7 @@
 """Transforms of training images on the device: keys and images in, float32 [B, S, S, C] out.
 
-transforms.py is where to start: what an augmentation is, and how they are chained. paste.py puts
-objects on backgrounds; camera.py adds what a camera does to a scene.
+transforms.py is where to start: it defines augmentations and chains them. paste.py pastes objects
+on backgrounds. camera.py adds the effects of a camera.
 """
 
 from jaxgear.data.augment.paste import Bank, backgrounds, outlier_exposure, scenes

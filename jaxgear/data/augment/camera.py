@@ -1,6 +1,6 @@
-"""What light, air, lens, sensor and file make of a scene: (keys, images) -> images, on the device.
+"""Effects of light, air, lens, sensor and file format: (keys, images) -> images, on the device.
 
-Images are float32 [B, S, S, 3], RGB, 0 to 255, as in augment.py.
+Images are float32 [B, S, S, 3], RGB, 0 to 255, as in transforms.py.
 """
 
 import jax
@@ -19,11 +19,11 @@ _TABLE = """
 18 22 37 56 68 109 103 77 24 35 55 64 81 104 113 92
 49 64 78 87 103 121 120 101 72 92 95 98 112 100 103 99
 """
-_NOISE = 64  # rows more of the sheet of noise than of a picture: where a picture may start in it
+_NOISE = 64  # extra rows and columns of the noise sheet: the range of an image's offset in it
 
 
 def camera(keys: Keys, scene: Images) -> Images:
-    """Haze, exposure, colour, blur, noise and JPEG blocks, each between none and strong."""
+    """Adds haze, exposure, colour, blur, noise and JPEG blocks, each from none to strong."""
     haze = uniform(keys, 0, 0, 1, ONE) ** 3 * 0.5
     tone = uniform(keys, 1, 150, 255, ONE)
     x = scene + (tone - scene) * haze
@@ -36,7 +36,7 @@ def camera(keys: Keys, scene: Images) -> Images:
 
 
 def _blurred(x: Images, sigma: Float[Array, " B"]) -> Images:
-    """Gaussian blur of `sigma` pixels, as products with a matrix: one blur for each example."""
+    """Gaussian blur of `sigma` pixels, one per example, as matrix products."""
     place = jnp.arange(x.shape[1], dtype=jnp.float32)
     kernel = jnp.exp(-(((place[:, None] - place) / sigma[:, None, None]) ** 2) / 2)
     kernel /= kernel.sum(axis=-1, keepdims=True)  # [B, S, S]
@@ -45,8 +45,9 @@ def _blurred(x: Images, sigma: Float[Array, " B"]) -> Images:
 
 
 def _noise(keys: Keys, x: Images) -> Images:
-    """A window of one sheet of normal noise: random numbers for every pixel would cost more than
-    all else here.
+    """A random window of one fixed sheet of normal noise.
+
+    Fresh random numbers for every pixel would cost more than all other effects.
     """
     side = x.shape[1]
     sheet = np.random.default_rng(0).normal(size=(side + _NOISE, side + _NOISE, 3))
@@ -57,9 +58,9 @@ def _noise(keys: Keys, x: Images) -> Images:
 
 
 def _blocks(x: Images, coarse: Float[Array, "B 1 1 1"]) -> Images:
-    """JPEG's quantisation of 8 x 8 blocks, `coarse` times that of quality 50; channels alike.
+    """JPEG's quantisation of 8 x 8 blocks, `coarse` times as coarse as quality 50.
 
-    Rows and columns beyond the last whole block stay as they are.
+    All channels use the luminance table. Rows and columns after the last whole block stay as is.
     """
     batch, side = x.shape[0], x.shape[1] // 8 * 8
     if not side:

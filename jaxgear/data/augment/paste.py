@@ -1,11 +1,11 @@
-"""Objects pasted on other backgrounds, on the device: how pictures taken outdoors will look.
+"""Pastes objects on other backgrounds, on the device, to imitate outdoor photographs.
 
     augment = chain(flip(), affine(), colour(), backgrounds(bank, probability=0.6))
 
-Goes last in a chain, on pictures with the mask of their object as a fourth channel
-(`cutout.with_masks`), and leaves three. Same rules as in augment.py: a pure function of one key an
-example (clutter comes from the neighbour in the batch, as in `cutmix`). `bank` is u8 [M, T, T, 3]
-(bank.py), on the device.
+`backgrounds` comes last in a chain. It takes images with the object's mask as a fourth channel
+(`composites.with_masks`) and returns three channels. As in transforms.py, a view is a pure function
+of the example's key (clutter comes from the neighbour in the batch, as in `cutmix`). `bank` is u8
+[M, T, T, 3] (composites/bank.py), on the device.
 """
 
 import math
@@ -30,8 +30,8 @@ from jaxgear.data.augment.transforms import (
 
 Bank = UInt8[Array, "M T T 3"]
 Pasted = Float[Array, "B S S 3"]
-Examples = Float[Array, "B ..."]  # pictures, or features of them
-Layer = Float[Array, "B S S 4"]  # the light of an object, and its opacity of 0 to 1
+Examples = Float[Array, "B ..."]  # images, or features of them
+Layer = Float[Array, "B S S 4"]  # premultiplied colour of an object, and its opacity 0 to 1
 
 ONE = (1, 1, 1)
 
@@ -39,14 +39,14 @@ ONE = (1, 1, 1)
 def backgrounds(
     bank: Bank | None, probability: float = 0.6, clutter: float = 0.3, occlusion: float = 0.3
 ) -> Augment:
-    """Puts the object of a picture before a piece of a background.
+    """Pastes the object of an image on a piece of a background.
 
     Args:
-        bank: without one pictures stay on white, and only lose their mask.
-        probability: of a picture to be pasted; others stay as they are.
-        clutter: probability that the object of the next picture in the batch is also there, smaller
-            and to the side, behind or before. 0: a view depends on the key and the picture alone.
-        occlusion: probability that something of the background covers part of the object.
+        bank: None: images stay on white and only lose their mask.
+        probability: of pasting an image; other images stay unchanged.
+        clutter: probability of a second object, from the next image in the batch: smaller, off
+            centre, behind or in front. With 0 a view depends only on the key and the image.
+        occlusion: probability that a piece of the background covers part of the object.
     """
     if bank is None:
         return lambda keys, images: images[..., :3]
@@ -72,7 +72,7 @@ def backgrounds(
 
 
 def scenes(bank: Bank | None) -> Augment | None:
-    """Backgrounds alone, in the place of pictures. None without a bank."""
+    """Replaces images by backgrounds without objects. None without a bank."""
     if bank is None:
         return None
 
@@ -84,57 +84,62 @@ def scenes(bank: Bank | None) -> Augment | None:
 
 
 def outlier_exposure(scenes: Augment | None, probability: float = 0.1) -> Mix | None:
-    """Puts one of `scenes` in the place of a picture, of which no class is the right one: its
-    target is the same for all (outlier exposure, Hendrycks et al. 2019). None without scenes.
+    """Outlier exposure (Hendrycks et al. 2019): replaces images by `scenes`, which have no class.
+
+    The target of a scene is uniform over the classes. None without scenes.
     """
     if scenes is None:
         return None
 
     def apply(keys: Keys, images: Examples, targets: Targets) -> tuple[Examples, Targets]:
-        gone = uniform(keys, 0) < probability
-        there = scenes(keys, images)
-        wide = gone.reshape(-1, *[1] * (images.ndim - 1))
+        replaced = uniform(keys, 0) < probability
+        outliers = scenes(keys, images)
+        wide = replaced.reshape(-1, *[1] * (images.ndim - 1))
         return (
-            jnp.where(wide, there, images),
-            jnp.where(gone[:, None], 1 / targets.shape[-1], targets),
+            jnp.where(wide, outliers, images),
+            jnp.where(replaced[:, None], 1 / targets.shape[-1], targets),
         )
 
     return apply
 
 
 def draw(keys: Keys, bank: Bank, side: int) -> Float[Array, "B S S 3"]:
-    """A piece of a background for each key: any size from a third of it, mirrored or not, and any
-    exposure.
+    """A random piece of a background for each key.
+
+    Its side is a third of the background or more; mirroring and exposure are random.
     """
-    there = bank.shape[1]
-    which = (uniform(keys, 0) * len(bank)).astype(jnp.int32)
-    step = jnp.exp(uniform(keys, 1, math.log(0.33), 0.0)) * there / side
+    size = bank.shape[1]
+    index = (uniform(keys, 0) * len(bank)).astype(jnp.int32)
+    step = jnp.exp(uniform(keys, 1, math.log(0.33), 0.0)) * size / side
     mirror = jnp.where(uniform(keys, 2) < 0.5, -1.0, 1.0)
-    slack = (there - 1 - step * (side - 1)) / 2
+    slack = (size - 1 - step * (side - 1)) / 2
     offset = uniform(keys, 3, -1, 1, (2,)) * slack[:, None]
-    # Rows first and columns then: two short gathers, where `resample` would take four long ones.
-    place = jnp.arange(side) - (side - 1) / 2
+    # Rows first, then columns: two short gathers; `resample` would take four long ones.
+    position = jnp.arange(side) - (side - 1) / 2
 
     def piece(index, step, mirror, offset):
-        rows, part = _between(offset[1] + place * step + (there - 1) / 2, there)
+        rows, part = _between(offset[1] + position * step + (size - 1) / 2, size)
         image = bank[index, rows] * (1 - part[:, None, None])
         image += bank[index, rows + 1] * part[:, None, None]  # [S, T, 3]
-        columns, part = _between(offset[0] + place * step * mirror + (there - 1) / 2, there)
+        columns, part = _between(offset[0] + position * step * mirror + (size - 1) / 2, size)
         return image[:, columns] * (1 - part[:, None]) + image[:, columns + 1] * part[:, None]
 
-    ground = jax.vmap(piece)(which, step, mirror, offset)
+    ground = jax.vmap(piece)(index, step, mirror, offset)
     return jnp.clip(ground * jnp.exp(uniform(keys, 4, -0.4, 0.3, ONE)), 0, WHITE)
 
 
-def _between(place: Float[Array, " S"], there: int) -> tuple[Int[Array, " S"], Float[Array, " S"]]:
-    """The pixel before each place, and how far on to the next it is."""
-    before = jnp.clip(place.astype(jnp.int32), 0, there - 2)
-    return before, jnp.clip(place - before, 0, 1)
+def _between(
+    position: Float[Array, " S"], size: int
+) -> tuple[Int[Array, " S"], Float[Array, " S"]]:
+    """The pixel before each position, and the fraction of the way to the next pixel."""
+    before = jnp.clip(position.astype(jnp.int32), 0, size - 2)
+    return before, jnp.clip(position - before, 0, 1)
 
 
 def cut(images: Images) -> Layer:
-    """Pictures on white with their masks -> their objects alone. The light of an edge is what the
-    white behind it did not give, so that none of it comes along.
+    """The objects of images on white with masks.
+
+    Subtracts the white behind soft edges, so that no white fringe remains.
     """
     opacity = images[..., 3:] / 255
     light = jnp.maximum(images[..., :3] - (1 - opacity) * WHITE, 0)
@@ -150,15 +155,16 @@ def _placed(
     nearest: float,
     furthest: float,
 ) -> Layer:
-    """Objects turned by up to `rotate` degrees, scaled, at a distance from the centre between
-    `nearest` and `furthest` sides, in a light of their own: stronger or weaker, coloured, from a
-    side.
+    """Objects at a random rotation (up to `rotate` degrees), scale, position and light.
+
+    The distance from the centre is between `nearest` and `furthest`, in sides of the image. The
+    light varies in strength, colour and direction.
     """
     side = layer.shape[1]
     size = jnp.exp(uniform(keys, 0, math.log(smallest), math.log(largest)))
     angle = uniform(keys, 1, -1, 1) * math.radians(rotate)
     where = uniform(keys, 2, 0, 2 * math.pi)
-    # Small ones may be anywhere; a large one that is far from the centre would be cut in half.
+    # Small objects may be anywhere; a large object far from the centre would be cut in half.
     reach = jnp.minimum(furthest, 0.1 + jnp.maximum(1 - size, 0) / 2) if not nearest else furthest
     distance = (nearest + (reach - nearest) * uniform(keys, 3)) * side
     cos, sin = jnp.cos(angle), jnp.sin(angle)
@@ -180,8 +186,8 @@ def _over(layer: Layer, scene: Pasted) -> Pasted:
     return jnp.minimum(layer[..., :3] + (1 - layer[..., 3:]) * scene, WHITE)
 
 
-def _where(there: Bool[Array, "B 1 1 1"], layer: Layer) -> Layer:
-    return jnp.where(there, layer, 0)
+def _where(present: Bool[Array, "B 1 1 1"], layer: Layer) -> Layer:
+    return jnp.where(present, layer, 0)
 
 
 def _covered(
@@ -190,7 +196,7 @@ def _covered(
     ground: Pasted,
     probability: float,
 ) -> Pasted:
-    """The background, upside down, again before one side of the scene, up to a wavy line."""
+    """Covers one edge of the scene with the flipped background, up to a wavy line."""
     side = scene.shape[1]
     y, x = jnp.mgrid[:side, :side] / side - 0.5
     angle = uniform(keys, 0, 0, 2 * math.pi, (1, 1))
@@ -205,12 +211,13 @@ def _covered(
 
 
 def _framed(keys: Keys, scene: Pasted) -> Pasted:
-    """White bars above and below, or left and right, of half of the scenes: few photographs are
-    square, and `letterbox` will put these bars there.
+    """Adds white bars, top and bottom or left and right, to half of the scenes.
+
+    Few photographs are square, and `letterbox` adds such bars to them.
     """
     side = scene.shape[1]
     bar = uniform(keys, 0, -0.2, 0.2, (1, 1)) * side
-    place = jnp.abs(jnp.arange(side) - (side - 1) / 2) > side / 2 - bar  # [B, 1, S]
-    lying = uniform(keys, 1, shape=(1, 1)) < 0.6
-    inside = jnp.where(lying, place.swapaxes(1, 2), place)[..., None]
-    return jnp.where(inside, WHITE, scene)
+    bars = jnp.abs(jnp.arange(side) - (side - 1) / 2) > side / 2 - bar  # [B, 1, S]
+    landscape = uniform(keys, 1, shape=(1, 1)) < 0.6
+    white = jnp.where(landscape, bars.swapaxes(1, 2), bars)[..., None]
+    return jnp.where(white, WHITE, scene)

@@ -1,13 +1,13 @@
 """Augmentation on the device: (keys, images) -> images, whole batches, inside the compiled step.
 
-Images are float32 [B, S, S, 3], RGB, 0 to 255, or [B, S, S, 4] with the mask of the object
-(data/composites/masks.py) as a fourth channel, which moves with it. Keys are one per example, so
-that the view of an image is a pure function of (seed, epoch, index). Every function here returns
-such an augmentation:
+Images are float32 [B, S, S, 3], RGB, 0 to 255, or [B, S, S, 4] with the object's mask
+(data/composites/masks.py) as a fourth channel, which moves with the image. Each example has its own
+key, so its view is a pure function of (seed, epoch, index). The public functions return such
+augmentations:
 
     augment = chain(flip(), affine(rotate=15, scale=0.25), colour())
 
-`mixup` and `cutmix` also blend the targets, and go into the step as `mix`.
+`mixup` and `cutmix` also blend the targets; pass them to the step as `mix`.
 """
 
 import math
@@ -28,7 +28,7 @@ WHITE = 255.0
 
 
 def chain(*augments: Augment) -> Augment:
-    """One after the other, each with its own stream of keys."""
+    """Applies augmentations in order, each with its own stream of keys."""
 
     def apply(keys: Keys, images: Images) -> Float[Array, "B S S _"]:  # the last may drop masks
         for position, augment in enumerate(augments):
@@ -39,7 +39,7 @@ def chain(*augments: Augment) -> Augment:
 
 
 def flip(vertical: bool = False) -> Augment:
-    """Left-right mirror images half of the time; upside-down ones too if `vertical`."""
+    """Mirrors left-right half of the time; also upside down if `vertical`."""
 
     def apply(keys: Keys, images: Images) -> Images:
         mirror = uniform(keys, 0, shape=(1, 1, 1)) < 0.5
@@ -55,10 +55,10 @@ def flip(vertical: bool = False) -> Augment:
 def affine(
     rotate: float = 15.0, scale: float = 0.25, stretch: float = 0.1, shift: float = 0.08
 ) -> Augment:
-    """Rotation, scale, aspect and position at random, bilinear; new margins are white.
+    """Random rotation, scale, aspect and position, bilinear; new margins are white.
 
-    `rotate` in degrees either way; `scale` and `stretch` as natural logarithms of the largest
-    factors; `shift` as a fraction of the side.
+    `rotate` is in degrees, either way. `scale` and `stretch` are natural logarithms of the largest
+    factors. `shift` is a fraction of the image's side.
     """
 
     def apply(keys: Keys, images: Images) -> Images:
@@ -67,10 +67,10 @@ def affine(
         aspect = jnp.exp(uniform(keys, 2, -stretch, stretch))
         offset = uniform(keys, 3, -shift, shift, shape=(2,)) * images.shape[1]
         cos, sin = jnp.cos(angle), jnp.sin(angle)
-        # From a place in the new picture to the place in the old one: turn back, then scale back.
+        # Maps new coordinates to old ones: rotate back, then scale back.
         across = jnp.stack([cos, sin], axis=-1) / (size * aspect)[:, None]
         down = jnp.stack([-sin, cos], axis=-1) * (aspect / size)[:, None]
-        outside = jnp.array([WHITE, WHITE, WHITE, 0.0])[: images.shape[-1]]  # and no object
+        outside = jnp.array([WHITE, WHITE, WHITE, 0.0])[: images.shape[-1]]  # white, without object
         return jax.vmap(resample, (0, 0, 0, 0, None, None))(
             images, across, down, offset, outside, images.shape[1]
         )
@@ -86,21 +86,23 @@ def resample(
     outside: Float[Array, " C"],
     side: int,
 ) -> Float[Array, "T T C"]:
-    """[side, side, C]: `image` read bilinearly at x = across . (x, y) + offset[0], y = down . (x,
-    y) + offset[1], both from the centres; `outside` is what lies beyond its border.
+    """[side, side, C]: `image` sampled bilinearly under an affine map.
+
+    The pixel at (x, y) reads from (across . (x, y) + offset[0], down . (x, y) + offset[1]); both
+    are relative to the image centres. Beyond its border the image has the value `outside`.
     """
-    there = image.shape[0]
-    centre = (there - 1) / 2
+    size = image.shape[0]
+    centre = (size - 1) / 2
     y, x = jnp.mgrid[:side, :side] - (side - 1) / 2
-    # A border of one pixel: everything outside reads from it.
-    padded = jnp.broadcast_to(outside, (there + 2, there + 2, image.shape[-1]))
+    # A border of one pixel serves all reads outside of the image.
+    padded = jnp.broadcast_to(outside, (size + 2, size + 2, image.shape[-1]))
     padded = padded.at[1:-1, 1:-1].set(image).reshape(-1, image.shape[-1])
-    u = jnp.clip(across[0] * x + across[1] * y + offset[0] + centre, -1, there) + 1
-    v = jnp.clip(down[0] * x + down[1] * y + offset[1] + centre, -1, there) + 1
-    left = jnp.minimum(u.astype(jnp.int32), there)
-    top = jnp.minimum(v.astype(jnp.int32), there)
+    u = jnp.clip(across[0] * x + across[1] * y + offset[0] + centre, -1, size) + 1
+    v = jnp.clip(down[0] * x + down[1] * y + offset[1] + centre, -1, size) + 1
+    left = jnp.minimum(u.astype(jnp.int32), size)
+    top = jnp.minimum(v.astype(jnp.int32), size)
     du, dv = (u - left)[..., None], (v - top)[..., None]
-    width = there + 2
+    width = size + 2
     corner = top * width + left
 
     def pixel(step: int) -> Float[Array, "T T C"]:
@@ -114,11 +116,13 @@ def resample(
 def colour(
     depth: float = 0.3, saturation: float = 0.6, tint: float = 0.06, swap: float = 0.0
 ) -> Augment:
-    """Colour at random, around white: a white background stays white but for the tint.
+    """Random colour changes relative to white: only `tint` changes a white background.
 
-    `depth`: how dark what is not white is, as a natural logarithm; `saturation`: either way around
-    1; `tint`: added to each channel, as a fraction of 255; `swap`: probability that the channels
-    change places, which turns red gear blue or green.
+    Args:
+        depth: natural logarithm of the largest factor on the distance from white, either way.
+        saturation: largest change of saturation, either way from 1.
+        tint: largest amount added to each channel, as a fraction of 255.
+        swap: probability of permuting the channels, which turns red gear blue or green.
     """
     orders = jnp.array([[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]])
 
@@ -131,9 +135,9 @@ def colour(
         x = x + uniform(keys, 2, -tint, tint, (1, 1, 3)) * WHITE
         if swap:
             order = orders[(uniform(keys, 3) * 6).astype(jnp.int32)]  # [B, 3]
-            # A sum over a permutation matrix, not a gather: it fuses with the rest.
-            place = jax.nn.one_hot(order, 3)[:, None, None]  # [B, 1, 1, new, old]
-            swapped = sum(x[..., old, None] * place[..., old] for old in range(3))
+            # A product with a permutation matrix fuses with its neighbours; a gather does not.
+            matrix = jax.nn.one_hot(order, 3)[:, None, None]  # [B, 1, 1, new, old]
+            swapped = sum(x[..., old, None] * matrix[..., old] for old in range(3))
             x = jnp.where(uniform(keys, 4, shape=shape) < swap, swapped, x)
         return jnp.concatenate([jnp.clip(x, 0, WHITE), mask], axis=-1)
 
@@ -141,8 +145,9 @@ def colour(
 
 
 def erase(probability: float = 0.5, smallest: float = 0.1, largest: float = 0.4) -> Augment:
-    """Covers a rectangle with one random colour (Zhong et al. 2017); sides as fractions of the
-    picture.
+    """Covers a rectangle with one random colour (Zhong et al. 2017).
+
+    `smallest` and `largest` bound its sides, as fractions of the image's side.
     """
 
     def apply(keys: Keys, images: Images) -> Images:
@@ -157,17 +162,17 @@ def erase(probability: float = 0.5, smallest: float = 0.1, largest: float = 0.4)
 
 
 def one_view() -> Augment:
-    """One of the views [B, V, ...] that were computed of each example: [B, ...]."""
+    """Picks one of V precomputed views of each example: [B, V, ...] -> [B, ...]."""
     return lambda keys, views: jax.vmap(jax.random.choice)(keys, views)
 
 
 def one_of(rows: Float[ArrayLike, "M ..."]) -> Augment:
-    """One of `rows` in the place of each example."""
+    """Replaces each example by a random one of `rows`."""
     return lambda keys, _: jax.vmap(jax.random.choice, (0, None))(keys, rows)
 
 
 def mixup(alpha: float = 0.2) -> Mix:
-    """Blends each picture and target with its neighbour's in the batch (Zhang et al. 2018)."""
+    """Blends each image and target with its neighbour's in the batch (Zhang et al. 2018)."""
 
     def apply(keys: Keys, images: Images, targets: Targets) -> tuple[Images, Targets]:
         share = jax.vmap(lambda key: jax.random.beta(key, alpha, alpha))(keys)
@@ -181,7 +186,7 @@ def mixup(alpha: float = 0.2) -> Mix:
 
 
 def cutmix(probability: float = 0.5, smallest: float = 0.2, largest: float = 0.6) -> Mix:
-    """Pastes a rectangle of the neighbour in the batch, targets by area (Yun et al. 2019)."""
+    """Pastes a rectangle of the batch neighbour; blends targets by area (Yun et al. 2019)."""
 
     def apply(keys: Keys, images: Images, targets: Targets) -> tuple[Images, Targets]:
         inside = _rectangles(keys, images.shape[1], smallest, largest)
@@ -194,7 +199,7 @@ def cutmix(probability: float = 0.5, smallest: float = 0.2, largest: float = 0.6
 
 
 def _rectangles(keys: Keys, side: int, smallest: float, largest: float) -> Bool[Array, "B S S"]:
-    """One rectangle an example, its centre anywhere: cut off where it leaves the picture."""
+    """One rectangle per example, with a random centre, clipped at the image's border."""
     centre = uniform(keys, 0, 0, side, (2, 1))
     half = uniform(keys, 1, smallest, largest, (2, 1)) * side / 2
     near = jnp.abs(jnp.arange(side) - centre) < half  # [B, 2, S]
@@ -207,11 +212,11 @@ def _blend(a: jax.Array, b: jax.Array, share: Float[Array, " B"]) -> jax.Array:
 
 
 def stored(images: Images) -> Images:
-    """The same images, written to memory first.
+    """The same images, materialised in memory on a CPU.
 
-    XLA fuses one augmentation into the next, which then computes it again for every value it reads:
-    affine and colour took 156 ms a batch in one loop and 39 ms in two. Its CPU compiler drops
-    `optimization_barrier` before it fuses; a branch that it cannot foresee stays.
+    XLA fuses one augmentation into the next, which then recomputes it for every value it reads:
+    affine and colour took 156 ms a batch in one loop and 39 ms in two. XLA's CPU compiler drops
+    `optimization_barrier` before fusion, but keeps a branch with an unknown condition.
     """
 
     def store(images: Images) -> Images:
@@ -222,7 +227,7 @@ def stored(images: Images) -> Images:
 
 
 def stream(keys: Keys, number: int) -> Keys:
-    """Keys of an independent stream for each example."""
+    """Keys of the independent stream `number`, one per example."""
     return jax.vmap(jax.random.fold_in, (0, None))(keys, number)
 
 

@@ -1,7 +1,7 @@
-"""Objects cut out of catalogue images, and backgrounds to put them on.
+"""Composites: objects cut out of catalogue images, pasted on backgrounds.
 
-masks.py makes the cut-outs, bank.py the backgrounds; pasted.py is where to start: splits with
-pasted images, for validation and for the threshold of no gear.
+pasted.py is where to start: it makes splits with pasted images, for validation and for the
+threshold of no gear. masks.py cuts objects out; bank.py has the backgrounds.
 """
 
 from jaxgear.data.composites.bank import background_bank, photographs

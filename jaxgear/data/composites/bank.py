@@ -1,7 +1,7 @@
-"""Backgrounds to paste objects on: photographs of a folder, and drawn ones for who has none.
+"""Backgrounds to paste objects on: photographs of a folder, and drawn ones.
 
-Photographs of one folder serve both training and tests, and never the same ones: a photograph's
-half depends on its own bytes alone.
+One folder serves training and tests with different photographs: each belongs to one half, which
+depends only on its bytes.
 """
 
 import hashlib
@@ -21,12 +21,12 @@ from jaxgear.errors import DataError
 
 Half = Literal["train", "test"]
 
-DRAWN = 72  # drawn backgrounds of a bank
-LARGER = 1.5  # side of a background, in sides of a picture
+DRAWN = 72  # drawn backgrounds in a bank
+LARGER = 1.5  # side of a background, in sides of an image
 
 
 def half_of(data: bytes) -> Half:
-    """The half of a photograph, by the bytes of its file."""
+    """The half of a photograph, from the bytes of its file."""
     return "test" if hashlib.sha256(data).digest()[0] % 2 else "train"
 
 
@@ -34,7 +34,7 @@ def photographs(folder: Path, half: Half) -> list[tuple[Path, UInt8[np.ndarray, 
     """The photographs of one half of a folder, by path.
 
     Raises:
-        DataError: no such folder, a file that is no whole picture, or none in that half.
+        DataError: no such folder, a file that is not a whole image, or an empty half.
     """
 
     def read(file: Path | Refused) -> tuple[Path, np.ndarray] | None:
@@ -46,16 +46,17 @@ def photographs(folder: Path, half: Half) -> list[tuple[Path, UInt8[np.ndarray, 
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder of background photographs")
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = [one for one in pool.map(read, find_pictures([folder])) if one is not None]
-    if not found:
+        results = pool.map(read, find_pictures([folder]))
+        chosen = [result for result in results if result is not None]
+    if not chosen:
         raise DataError(f"{folder}: no background photographs in its {half} half; add some")
-    return found
+    return chosen
 
 
 def background_bank(folder: Path | None, size: int, seed: int = 0) -> UInt8[np.ndarray, "M T T 3"]:
-    """Backgrounds for pictures of `size`: drawn ones, and the training half of `folder`.
+    """Backgrounds for images of `size`: drawn ones, and the training half of `folder`.
 
-    A photograph is there four times: its two ends, and two pieces of half its size.
+    Each photograph gives four pieces: its two ends, and two random pieces of half its size.
     """
     side = round(size * LARGER)
     drawn = drawn_backgrounds(DRAWN, side, seed)
@@ -77,17 +78,17 @@ def background_bank(folder: Path | None, size: int, seed: int = 0) -> UInt8[np.n
 
 
 def drawn_backgrounds(count: int, side: int, seed: int) -> UInt8[np.ndarray, "M T T 3"]:
-    """Scenery, noise of every smoothness, textures and gradients, in turn; drawn from a seed."""
+    """Scenery, noise of varying smoothness, textures and gradients in turn, from a seed."""
     rng = np.random.default_rng((seed, 4))
-    kinds = (_scenery, _cloudy, _scenery, _texture, _scenery, _gradient)
-    images = [kinds[number % len(kinds)](rng, side) for number in range(count)]
+    painters = (_scenery, _cloudy, _scenery, _texture, _scenery, _gradient)
+    images = [painters[number % len(painters)](rng, side) for number in range(count)]
     return np.clip(np.stack(images), 0, 255).astype(np.uint8)
 
 
 def _fractal(
     rng: np.random.Generator, shape: tuple[int, ...], slope: float
 ) -> Float[np.ndarray, "..."]:
-    """Noise of spectrum 1 / f^slope, of any number of axes, with values spread over 0 to 1."""
+    """Noise with spectrum 1 / f^slope, on any number of axes, with values from 0 to 1."""
     grids = np.meshgrid(*(np.fft.fftfreq(n) * n for n in shape), indexing="ij")
     frequency = np.maximum(np.sqrt(sum(grid**2 for grid in grids)), 1)
     spectrum = np.fft.fftn(rng.normal(size=shape)) / frequency**slope
@@ -97,7 +98,7 @@ def _fractal(
 
 
 def _colours(rng: np.random.Generator, count: int) -> Float[np.ndarray, "N 3"]:
-    """Of earth, stone, snow and leaves: one hue and how it varies, rarely vivid."""
+    """Colours of earth, stone, snow and leaves: variations of one hue, rarely vivid."""
     base = rng.uniform(20, 240) + rng.normal(0, 1, 3) * rng.choice([6, 20, 45])
     return base + rng.normal(0, 1, (count, 1)) * 45 + rng.normal(0, 12, (count, 3))
 
@@ -105,7 +106,7 @@ def _colours(rng: np.random.Generator, count: int) -> Float[np.ndarray, "N 3"]:
 def _mapped(
     values: Float[np.ndarray, "H W"], colours: Float[np.ndarray, "N 3"]
 ) -> Float[np.ndarray, "H W 3"]:
-    """Values of 0 to 1 through a scale of colours."""
+    """Maps values from 0 to 1 to a colour scale."""
     steps = np.linspace(0, 1, len(colours))
     return np.stack([np.interp(values, steps, colours[:, c]) for c in range(3)], axis=-1)
 
@@ -116,7 +117,7 @@ def _cloudy(rng: np.random.Generator, side: int) -> Float[np.ndarray, "T T 3"]:
 
 
 def _texture(rng: np.random.Generator, side: int) -> Float[np.ndarray, "T T 3"]:
-    """Folds, bark, gravel: stretched noise, bent by smoother noise, with hard edges."""
+    """Folds, bark or gravel: stretched noise, bent by smoother noise, at times with hard edges."""
     bend = _fractal(rng, (side, side), 2.0) * rng.uniform(0, 8)
     angle = rng.uniform(0, np.pi)
     y, x = np.mgrid[:side, :side] / side
@@ -138,7 +139,7 @@ def _gradient(rng: np.random.Generator, side: int) -> Float[np.ndarray, "T T 3"]
 
 
 def _scenery(rng: np.random.Generator, side: int) -> Float[np.ndarray, "T T 3"]:
-    """Sky, clouds, ridges that fade with distance, with snow or rock on them, and a ground."""
+    """Sky, clouds and ridges of snow or rock that fade with distance."""
     y = np.linspace(0, 1, side)[:, None]
     zenith = np.array([rng.uniform(20, 190), rng.uniform(70, 200), rng.uniform(130, 250)])
     horizon = zenith * 0.4 + rng.uniform(100, 150)

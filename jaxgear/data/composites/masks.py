@@ -1,11 +1,11 @@
-"""Foreground masks of catalogue pictures: what is the object, and what the white behind it.
+"""Foreground masks of catalogue images: they separate the object from the white behind it.
 
-A mask is an opacity, u8 [H, W]: 255 the object, 0 the background, in between its soft edge. A
-picture is then object + (255 - mask) of white, so that `picture - (1 - mask) * white` is the object
-alone, its edge included: pasted on anything, no white fringe comes along.
+A mask is an opacity, u8 [H, W]: 255 for the object, 0 for the background, in between at soft edges.
+An image is then the object plus (1 - mask / 255) * white. So `image - (1 - mask / 255) * white` is
+the premultiplied object with its edge, and leaves no white fringe when it is pasted.
 
-numpy and Pillow alone. White is told from white by where it is: what touches the border through
-white is background; enclosed white is background where it is large and as pure and flat as paper.
+White that is connected to the border is background. Enclosed white is background only if it is
+large, and as pure and flat as paper.
 """
 
 from dataclasses import replace
@@ -19,23 +19,24 @@ from jaxgear.data.dataset import Split
 from jaxgear.data.folder import Folder, LazyPictures, MaskCache
 from jaxgear.data.images import letterbox, load_rgba
 
-VERSION = 1  # of the rule: raise it whenever a picture would get another mask
+VERSION = 1  # of the rule: raise it whenever the mask of an unchanged image would change
 
-NEAR_WHITE = (5, 14)  # how far below white, of 255, a background may be: as its border is
-PURE = 5  # mean of a hole below white; flat: its standard deviation at most as much
-HOLE = 0.0008  # of the picture's area: smaller enclosed white is a highlight
-RING = 6  # pixels that JPEG's rings reach from an edge; they are at most NEAR_WHITE[1] deep
-EDGE = 70  # how far below white the object is beside a ring
-ISLAND = 0.0006  # likewise: a smaller object is a ring of a JPEG, or dust
+# Depth is the distance below white, 0 to 255.
+NEAR_WHITE = (5, 14)  # range of the largest depth of background; the border's depth sets it
+PURE = 5  # largest mean depth of a hole, and its largest standard deviation
+HOLE = 0.0008  # of the image's area: smaller enclosed white is a highlight
+RING = 6  # reach of JPEG ringing around an edge, in pixels; its depth is at most NEAR_WHITE[1]
+EDGE = 70  # smallest depth of the object beside ringing
+ISLAND = 0.0006  # of the image's area: a smaller object is JPEG ringing or dust
 _SQUARE = np.ones((3, 3), bool)
-LEAK = 0.004  # of the area of the frame that a mask must keep at least, else there is none
+LEAK = 0.004  # of the image's area: a smaller mask means that the background leaked into the object
 
 
 def cutout(rgba: UInt8[np.ndarray, "H W 4"]) -> UInt8[np.ndarray, "H W"]:
-    """The mask of one picture (as `load_rgba` gives it) at its own size.
+    """The mask of one image (from `load_rgba`) at full size.
 
-    Transparency is the mask where the file has any. A picture whose border is not white, or that
-    has nothing but white, is a photograph with its own background: all of it is object, 255.
+    If the file has transparency, that is the mask. An image without a white border is a photograph
+    with its own background: its mask is 255 everywhere. So is the mask of an all-white image.
     """
     opacity = rgba[..., 3]
     if opacity.min() < 128:
@@ -43,7 +44,7 @@ def cutout(rgba: UInt8[np.ndarray, "H W 4"]) -> UInt8[np.ndarray, "H W"]:
     below = 255 - rgba[..., :3].min(axis=-1)  # [H, W], 0 is white
     border = np.concatenate([below[0], below[-1], below[:, 0], below[:, -1]])
     border = border[border <= NEAR_WHITE[1]]
-    if len(border) < sum(below.shape):  # half of it
+    if len(border) < sum(below.shape):  # less than half of the border is near white
         return np.full(below.shape, 255, np.uint8)
     white = below <= np.clip(np.quantile(border, 0.9) + 2, *NEAR_WHITE)
     ground = _background(white, below)
@@ -53,10 +54,10 @@ def cutout(rgba: UInt8[np.ndarray, "H W 4"]) -> UInt8[np.ndarray, "H W"]:
 
 
 def with_masks(split: Split, folder: Folder, *, cache: CacheChoice = "user") -> Split:
-    """`split` with the mask of each picture as a fourth channel, made when it is asked for.
+    """`split` with the mask of each image as a fourth channel, made on access.
 
-    Masks are letterboxed as their pixels are; the cache keeps them, as one takes longer to make
-    than a picture to decode.
+    Masks are letterboxed like their images. The cache keeps them, because making a mask takes
+    longer than decoding an image.
     """
     size = split.images.shape[1]
     store = MaskCache(cache, size, VERSION, outside=folder.root)
@@ -74,8 +75,8 @@ def with_masks(split: Split, folder: Folder, *, cache: CacheChoice = "user") -> 
 
 
 def letterboxed(mask: UInt8[np.ndarray, "H W"], size: int) -> UInt8[np.ndarray, "S S"]:
-    """A mask as `letterbox` places its picture; the bars are background."""
-    # White is opaque to `letterbox`, and a mask wants its bars at 0.
+    """A mask in the place where `letterbox` puts its image; the bars are background."""
+    # `letterbox` makes bars of 255, and a mask needs bars of 0: invert before and after.
     inverse = np.repeat(255 - mask[..., None], 3, axis=-1)
     return 255 - letterbox(inverse, size)[..., 0]
 
@@ -83,10 +84,10 @@ def letterboxed(mask: UInt8[np.ndarray, "H W"], size: int) -> UInt8[np.ndarray, 
 def _background(
     white: Bool[np.ndarray, "H W"], below: UInt8[np.ndarray, "H W"]
 ) -> Bool[np.ndarray, "H W"]:
-    """White that touches the border, and holes."""
+    """The background: white that is connected to the border, and holes."""
     padded = np.pad(white, 1, constant_values=True)
-    # A white object whose outline is broken for a pixel or two stays whole: what is reached only
-    # through such a gap is not background.
+    # Background does not pass through gaps of one or two pixels, so a white object with such gaps
+    # in its outline stays whole.
     wide = scipy.ndimage.binary_erosion(padded, _SQUARE, border_value=1)
     seed = np.zeros_like(padded)
     seed[0] = seed[-1] = seed[:, 0] = seed[:, -1] = True
@@ -103,7 +104,7 @@ def _background(
     hole = (area >= HOLE * white.size) & (mean <= PURE) & (spread <= PURE)
     hole[0] = False
     ground = ground | hole[labels]
-    # The rings of a JPEG beside a dark edge are background; a white object has no such edge.
+    # JPEG ringing beside a dark edge is background; a white object has no such edge.
     ring = (below <= NEAR_WHITE[1]) & (_highest(below, RING) >= EDGE)
     for _ in range(RING):
         ground = ground | (scipy.ndimage.binary_dilation(ground, _SQUARE) & ring)
@@ -115,7 +116,7 @@ def _background(
 def _soft(
     ground: Bool[np.ndarray, "H W"], below: UInt8[np.ndarray, "H W"]
 ) -> UInt8[np.ndarray, "H W"]:
-    """Opacity: at the edge, how far a pixel is from white for how far the object beside it is."""
+    """The opacity; at edges, the depth of a pixel relative to the deepest pixel beside it."""
     share = np.clip(1.1 * below / np.maximum(_highest(below, 2), 1), 0, 1)
     edge = scipy.ndimage.binary_dilation(ground, _SQUARE, iterations=2) & ~ground
     opacity = np.where(ground, 0, np.where(edge, share, 1))
@@ -123,5 +124,5 @@ def _soft(
 
 
 def _highest(values: UInt8[np.ndarray, "H W"], reach: int) -> UInt8[np.ndarray, "H W"]:
-    """The largest value within `reach` pixels in both directions."""
+    """The largest value within `reach` pixels along both axes."""
     return scipy.ndimage.maximum_filter(values, 2 * reach + 1, mode="constant")

@@ -1,7 +1,7 @@
-"""Splits with pasted pictures in them: to validate on, and to know what is no gear.
+"""Splits with pasted images, for validation and for the threshold of no gear.
 
-The views of an epoch are made inside the training step (backgrounds.py); these are the same each
-time that they are asked for.
+Views for training are made inside the training step (augment/paste.py) and differ in each epoch.
+The views here are fixed.
 """
 
 import functools
@@ -21,14 +21,14 @@ from jaxgear.data.dataset import Split
 from jaxgear.data.folder import Folder, LazyPictures, Record
 
 BATCH = 32
-KEPT = 2 * (os.cpu_count() or 1)  # batches of views: each thread of a stream may be in another
+KEPT = 2 * (os.cpu_count() or 1)  # cached batches of views: threads of a stream use different ones
 
 
 def and_pasted(split: Split, folder: Folder, bank: Bank | None) -> Split:
-    """`split`, followed by each of its pictures once more, on a background, made when it is asked
-    for. Without a bank: `split`.
+    """`split` followed by a pasted view of each of its images, made on access.
 
-    A pasted picture's sha256 is of what it is made of: no picture is read for it.
+    Without a bank: `split`. The sha256 of a pasted image covers its ingredients (program, hashes,
+    row), so no image has to be made for it.
     """
     if bank is None:
         return split
@@ -39,7 +39,7 @@ def and_pasted(split: Split, folder: Folder, bank: Bank | None) -> Split:
     shape = jax.ShapeDtypeStruct((BATCH, *masked.shape[1:]), np.uint8)
     program = _view.trace(augment, jax.random.split(jax.random.key(0), BATCH), shape)
     recipe = hashlib.sha256(f"{VERSION} {program_sha256(program)} {count}".encode())
-    for record in split.records:  # objects of others are in a view as well
+    for record in split.records:  # a view also shows objects of other images
         recipe.update(record.sha256.encode())
     records = tuple(
         replace(
@@ -60,7 +60,7 @@ def and_pasted(split: Split, folder: Folder, bank: Bank | None) -> Split:
 
 
 def scene_split(bank: Bank, size: int, count: int, seed: int = 0) -> Split:
-    """`count` pictures of backgrounds alone; their label, 0, means nothing."""
+    """`count` images of backgrounds without objects; their label 0 is meaningless."""
     images = views(scenes(bank), np.zeros((count, size, size, 3), np.uint8), seed)[:]
     records = tuple(
         Record(f"scene {number}", _sha256(image.tobytes()), 0, None, size, size, b"")
@@ -72,10 +72,10 @@ def scene_split(bank: Bank, size: int, count: int, seed: int = 0) -> Split:
 def views(
     augment: Augment, images: UInt8[np.ndarray, "N S S C"] | LazyPictures, seed: int = 0
 ) -> LazyPictures:
-    """One augmented view of each picture, [N, S, S, 3], the same for the same seed.
+    """One augmented view of each image, [N, S, S, 3], determined by the seed.
 
-    Views are made `BATCH` at a time, as neighbours in a batch may be in each other's; the last few
-    batches are kept, so that a pass in order makes each once.
+    Views are made `BATCH` at a time, because a view may show its neighbour in the batch. The last
+    `KEPT` batches are cached, so a pass in order makes each batch once.
     """
     keys = jax.random.split(jax.random.key(seed), len(images))
 
@@ -84,7 +84,7 @@ def views(
         rows = np.arange(number * BATCH, (number + 1) * BATCH) % len(images)  # one shape
         return np.asarray(_view(augment, keys[rows], images[rows]))
 
-    lock = threading.Lock()  # threads that want the same batch wait for the one that makes it
+    lock = threading.Lock()  # only one thread makes a batch; the others wait for it
 
     def one(row: int) -> UInt8[np.ndarray, "S S 3"]:
         with lock:
@@ -100,8 +100,9 @@ def _view(augment, keys, images):
 
 
 def program_sha256(program: jax.stages.Traced) -> str:
-    """A hash of a program that makes views and of the arrays in it, backgrounds say: another
-    augmentation has another one.
+    """A hash of a program that makes views, and of its constant arrays such as backgrounds.
+
+    Another augmentation gives another hash.
     """
     digest = hashlib.sha256(program.lower().as_text().encode())
     for constant in program.jaxpr.consts:

@@ -1,7 +1,7 @@
-"""A folder of photographs to checked records: paths in, `Folder` out.
+"""Turns a folder of photographs into checked records: paths in, `Folder` out.
 
-read.py is where to start. walk.py lists files by class and split; picture_cache.py keeps decoded
-images between runs; clean.py decides about files that cannot be used; lazy.py has images on demand.
+read.py is where to start. walk.py lists files by class and split. picture_cache.py keeps decoded
+images between runs. clean.py handles unusable files. lazy.py makes images on demand.
 """
 
 from jaxgear.data.folder.clean import OnBad, require_clean

@@ -1,4 +1,4 @@
-"""Files that cannot be used, and copies that contradict each other: stop, or go on without them."""
+"""Unusable files and conflicting copies: stop, or go on without them."""
 
 from collections import defaultdict
 from dataclasses import replace
@@ -12,20 +12,19 @@ from jaxgear.text import printable, stable_key
 
 OnBad = Literal["stop", "skip"]
 
-
 _LISTED = 20
 
 
 def conflicts(folder: Folder) -> tuple[Refused, ...]:
-    """Byte-identical copies that contradict each other, as the records to drop and why.
+    """Byte-identical copies that conflict: the records to drop, each with the reason.
 
-    Copies in two classes: all of them, as nobody knows which class is right. Copies on two of the
-    folder's own splits: all but those on the split that is evaluated (test, then val).
+    Of copies in two classes all are dropped, because the right class is unknown. Of copies in two
+    of the folder's own splits only those in the evaluated split are kept (test, else val).
     """
     copies = defaultdict(list)
     for record in folder.records:
         copies[record.sha256].append(record)
-    found = []
+    dropped = []
     for same in copies.values():
         best = max(
             same, key=lambda record: SPLITS.index(record.split) if record.split in SPLITS else 0
@@ -36,21 +35,21 @@ def conflicts(folder: Folder) -> tuple[Refused, ...]:
             if other is None and record.split != best.split:
                 other, where = best, "in another split"
             if other is not None:
-                found.append(
+                dropped.append(
                     Refused(record.path, f"same bytes as {printable(other.path)}, {where}")
                 )
-    return tuple(sorted(found, key=lambda one: stable_key(one.path)))
+    return tuple(sorted(dropped, key=lambda refused: stable_key(refused.path)))
 
 
 def require_clean(folder: Folder, on_bad: OnBad = "stop") -> Folder:
-    """What happens to refused files and `conflicts`: stop with a list, or go on without them.
+    """The folder without refused files and `conflicts`, or an error that lists them.
 
-    With "skip" the conflicting records move to `refused`, so that records and refused still add up
-    to the files found.
+    With "skip" the conflicting records move to `refused`, so records and refused still add up to
+    all files.
 
     Raises:
-        DataError: with "stop", anything refused or conflicting (the first line counts, the next
-            lines name them); with "skip", a class of which no picture is left.
+        DataError: with "stop", any refused or conflicting file (the first line has the count, the
+            next lines the names); with "skip", a class without a remaining image.
     """
     dropped = conflicts(folder)
     bad = (*folder.refused, *dropped)

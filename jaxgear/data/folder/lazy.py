@@ -1,4 +1,4 @@
-"""Pictures that are made when they are asked for: decoded, cut out, pasted."""
+"""Images that are made on access: decoded, cut out, pasted."""
 
 import math
 import os
@@ -12,16 +12,16 @@ Shape = tuple[int, int, int, int]
 
 
 class LazyPictures:
-    """Pictures that are made when they are asked for, like an array u8 [N, S, S, C] of them.
+    """An array u8 [N, S, S, C] of images that are made on access.
 
-    An index gives one picture, u8 [S, S, C]; a slice or an array of them [n, S, S, C], made by
-    threads; `[:]` all of them. Nothing is kept. Safe for many threads.
+    An integer gives one image, u8 [S, S, C]. A slice or an array of indices gives [n, S, S, C],
+    made by several threads; `[:]` gives all. Nothing is cached. Safe for many threads.
     """
 
     dtype = np.dtype(np.uint8)
 
     def __init__(self, shape: Shape, one: Callable[[int], UInt8[np.ndarray, "S S C"]]):
-        """`one` makes the picture of a row, for many threads at once."""
+        """`one` makes the image of a row; many threads call it at once."""
         self.shape = shape
         self._one = one
 
@@ -34,28 +34,28 @@ class LazyPictures:
     def __getitem__(
         self, rows: int | slice | list[int] | Int[np.ndarray, " n"]
     ) -> UInt8[np.ndarray, "..."]:
-        """One picture, or several; `DataError` if a file is damaged or no longer the same."""
+        """One image or several; `DataError` if a file is damaged or was changed."""
         if isinstance(rows, int | np.integer):
             return self._one(range(len(self))[rows])
-        wanted = np.arange(len(self))[rows].tolist()
-        out = empty_pictures((len(wanted), *self.shape[1:]))
+        indices = np.arange(len(self))[rows].tolist()
+        out = empty_pictures((len(indices), *self.shape[1:]))
 
-        def fill(place: int) -> None:
-            out[place] = self._one(wanted[place])
+        def fill(position: int) -> None:
+            out[position] = self._one(indices[position])
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow releases the GIL
-            for _ in pool.map(fill, range(len(wanted))):
-                pass  # asks for each result, which raises what went wrong
+            for _ in pool.map(fill, range(len(indices))):
+                pass  # reading a result raises the error of its thread
         return out
 
 
-_ALIGNMENT = 64  # bytes, as JAX was seen to ask for (tests/data/test_batches.py would fail)
+_ALIGNMENT = 64  # bytes; JAX shares only such memory, as seen (tests/data/test_batches.py checks)
 
 
 def empty_pictures(shape: tuple[int, ...]) -> UInt8[np.ndarray, "..."]:
-    """An array u8 of this shape, not filled, for `jax.device_put` to share.
+    """An uninitialised u8 array that `jax.device_put` can share without a copy.
 
-    Whoever hands it to JAX must not write to it any more.
+    Do not write to it after passing it to JAX.
     """
     size = math.prod(shape)
     memory = np.empty(size + _ALIGNMENT, np.uint8)

@@ -1,4 +1,4 @@
-"""What the name of a file or folder says: a split of the data, or something that a system left."""
+"""Interprets names of files and folders: splits of the data, and files that a system left."""
 
 import re
 import unicodedata
@@ -13,11 +13,11 @@ _SPLIT_WORDS = {
     **dict.fromkeys(("val", "valid", "validation", "validate", "dev", "development"), "val"),
     **dict.fromkeys(("test", "tests", "testing", "tst", "te", "holdout"), "test"),
 }
-# These say that a folder is a part of the data, and not which.
+# A folder with such a name is a part of the data, but its split is unknown.
 _PART_WORDS = {"split", "fold", "eval", "evaluation", "unseen", "subset"}
 _FILLERS = {"set", "data", "dataset", "image", "images", "img", "imgs", "picture", "pictures",
             "photo", "photos", "sample", "samples", "split", "folder", "x"}  # fmt: skip
-# `trainset` and `valimages`: words without a separator.
+# Words without a separator, such as `trainset` and `valimages`.
 _JOINED = re.compile(
     f"({'|'.join(sorted(_SPLIT_WORDS, key=len, reverse=True))})"
     f"(val|{'|'.join(sorted(_FILLERS, key=len, reverse=True))})"
@@ -34,27 +34,27 @@ _SYSTEM = {
     "lost+found", "~snapshot", "#snapshot",
     # NAS: Synology, QNAP (names with @ are below)
     "#recycle", "synoindex_media_info",
-    # cameras, and programs that sort pictures
+    # cameras, and programs that sort images
     "canonmsc", "nikon001.dsc", "wmpinfo.xml", "picasa.ini", "descript.ion",
     "digikam4.db", "recognition.db", "similarity.db", "thumbnails-digikam.db",
 }  # fmt: skip
-# Edits, thumbnails and previews that cameras and programs put beside a picture; shortcuts.
+# Edits, thumbnails and previews that cameras and programs write beside an image; shortcuts.
 _SIDECARS = {
     ".aae", ".thm", ".lrv", ".ctg", ".xmp", ".dop", ".pp3", ".on1", ".lnk", ".url", ".webloc",
     ".gdoc", ".gsheet",
 }  # fmt: skip
 _PICTURE = r"\.(jpe?g|png|webp|gif|bmp|tiff?|avif|hei[cf])"
 PICTURE_NAME = re.compile(_PICTURE + r"\Z", re.IGNORECASE)
-# `IMG_1.jpg.supplemental-metadata.json` (Google Takeout cuts it short), `IMG_1.jpg@SynoResource`
+# `IMG_1.jpg.supplemental-metadata.json` (Google Takeout may truncate it), `IMG_1.jpg@SynoResource`
 _BESIDE_PICTURE = re.compile(_PICTURE + r"(\.[\w-]*)?(\.json|@syno\w+)", re.IGNORECASE)
 
 
 def split_of(name: str) -> str | None:
-    """The split that the name of a folder says: train, val or test.
+    """The split that a folder name means: "train", "val" or "test".
 
-    In any case, with numbers and words such as `set` and `images`: `Train`, `valid`, `test_images`,
-    `01-training-set`, `trainval` (which is trained on). "" for a name that says that it is part of
-    the data and not which (`fold1`, `eval`); None for all others.
+    Case, numbers and words such as `set` and `images` are ignored: `Train`, `valid`, `test_images`,
+    `01-training-set`, `trainval` (counts as train). "" for a part of the data of unknown split
+    (`fold1`, `eval`); None for all other names.
     """
     splits, rest = _read(name)
     if rest and not splits and set(rest) <= _PART_WORDS:
@@ -67,25 +67,26 @@ def split_of(name: str) -> str | None:
 
 
 def splits_in_names(names: Iterable[str]) -> tuple[str, str] | None:
-    """Two names that differ in their split alone, one of them for training: `boots_train` and
-    `boots_test`; None if there are none.
+    """Two names that differ only in their split, one for training, or None.
+
+    For example `boots_train` and `boots_test`.
     """
-    first: dict[tuple[str, ...], dict[str, str]] = {}
+    by_rest: dict[tuple[str, ...], dict[str, str]] = {}
     for name in names:
         splits, rest = _read(name)
         if rest and len(splits) == 1:
-            first.setdefault(tuple(rest), {}).setdefault(splits.pop(), name)
-    for found in first.values():
-        if "train" in found and len(found) > 1:
-            return found["train"], next(n for split, n in found.items() if split != "train")
+            by_rest.setdefault(tuple(rest), {}).setdefault(splits.pop(), name)
+    for by_split in by_rest.values():
+        if "train" in by_split and len(by_split) > 1:
+            return by_split["train"], next(n for split, n in by_split.items() if split != "train")
     return None
 
 
 def left_by_system(name: str, folder: bool) -> bool:
-    """Whether a file or folder is hidden, or a system, camera or program put it there unasked.
+    """Whether a file or folder is hidden, or was left by a system, camera or program.
 
-    `_x` only as a folder: cameras name Adobe RGB files `_DSC1.JPG`. `@x` too: a NAS names its
-    thumbnails and bin so.
+    `_x` counts only as a folder, because cameras name Adobe RGB files `_DSC1.JPG`. So does `@x`,
+    the name of thumbnail folders and bins on a NAS.
     """
     lower = name.lower()
     if name.startswith((".", "~$")) or name.endswith("~") or lower in _SYSTEM:
@@ -97,7 +98,7 @@ def left_by_system(name: str, folder: bool) -> bool:
 
 
 def _read(name: str) -> tuple[set[str], list[str]]:
-    """The splits that the words of a name say, and its other words but for fillers."""
+    """The splits that the words of a name mean, and its other words without fillers."""
     words = []
     name = re.sub(r"hold[ _-]out", "holdout", unicodedata.normalize("NFKC", name), flags=re.I)
     for word in map(str.lower, _WORDS.findall(name)):

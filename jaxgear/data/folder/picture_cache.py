@@ -1,7 +1,8 @@
-"""Decoded pictures kept between runs, one small file each, keyed by the hash of their bytes.
+"""Keeps decoded images between runs: one small file each, keyed by the hash of the image file.
 
-A cache only saves time. An entry that is missing, cut short, altered or from other code or another
-Pillow is decoded again; a cache that cannot be written is not used. It may be deleted at any time.
+The cache only saves time and may be deleted at any time. An entry that is missing, truncated,
+altered, or from other code or another Pillow is decoded again. A cache that is not writable is not
+used.
 """
 
 import hashlib
@@ -30,7 +31,7 @@ _MAGIC, _MASK_MAGIC = b"jaxgear1", b"jaxgearm"
 
 @dataclass(frozen=True)
 class Decoded:
-    """What is kept of one picture: its size when decoded, its descriptor and its small pixels."""
+    """The cache entry of one image: its full size, its descriptor and its letterboxed pixels."""
 
     height: int
     width: int
@@ -39,7 +40,7 @@ class Decoded:
 
 
 def shrink(data: bytes, name: str, size: int) -> Decoded:
-    """A file -> what is kept of it; `ImageError` where it is no whole picture."""
+    """The cache entry of a file; `ImageError` if it is not a whole image."""
     with decoded(data, name, least=ENOUGH) as picture:
         height, width, descriptor = picture.height, picture.width, describe_image(picture.image)
         pixels = letterbox_image(picture.image, size) if picture.serves(size) else None
@@ -49,20 +50,20 @@ def shrink(data: bytes, name: str, size: int) -> Decoded:
 
 
 class PictureCache:
-    """Entries for pictures letterboxed at one size."""
+    """Cache entries of images letterboxed at one size."""
 
     def __init__(self, choice: CacheChoice, size: int, *, outside: Path | None = None):
         """`outside`: a data folder in which nothing is written."""
-        # The versions that the pixels depend on are part of the place, so that no entry can be old.
+        # The path holds every version that the pixels depend on, so no entry can be outdated.
         version = f"v{decode.VERSION}.{descriptor.VERSION}-pillow{PIL.__version__}-{size}px"
         self._entries = Entries(choice, f"pictures/{version}", outside)
         self._size = size
 
     def decode(self, data: bytes, name: str) -> tuple[str, Decoded]:
-        """The sha256 (hex) of a picture's bytes, and its entry: kept, or decoded and kept now.
+        """The sha256 (hex) of an image file, and its entry: from the cache, or decoded and stored.
 
         Raises:
-            ImageError: the bytes are no whole picture (which is not kept).
+            ImageError: not a whole image (nothing is stored).
         """
         sha256 = hashlib.sha256(data).hexdigest()
         entry = self.get(sha256)
@@ -72,7 +73,7 @@ class PictureCache:
         return sha256, entry
 
     def get(self, sha256: str) -> Decoded | None:
-        """The entry for a picture with this hash (hex), or None."""
+        """The entry of the image with this hash (hex), or None."""
         body = self._entries.read(sha256)
         count = 3 * self._size**2
         if body is None or len(body) < _HEADER.size + count:
@@ -85,7 +86,7 @@ class PictureCache:
         return Decoded(height, width, body[_HEADER.size : end], pixels)
 
     def put(self, sha256: str, entry: Decoded) -> None:
-        """Keeps an entry, where that is possible."""
+        """Stores an entry, if the cache is writable."""
         key = bytes.fromhex(sha256)
         head = _HEADER.pack(_MAGIC, key, entry.height, entry.width, len(entry.descriptor))
         self._entries.write(sha256, head + entry.descriptor + entry.pixels.tobytes())
@@ -95,13 +96,13 @@ class MaskCache:
     """Masks of cut-outs (data/composites/masks.py), letterboxed at one size, by image hash."""
 
     def __init__(self, choice: CacheChoice, size: int, version: int, outside: Path | None = None):
-        """`version` of the rule by which masks are made; `outside` as of `PictureCache`."""
+        """`version` of the rule that makes masks; `outside` as for `PictureCache`."""
         place = f"v{decode.VERSION}.{version}-pillow{PIL.__version__}-{size}px"
         self._entries = Entries(choice, f"masks/{place}", outside)
         self._size = size
 
     def get(self, sha256: str) -> UInt8[np.ndarray, "S S"] | None:
-        """The mask of the picture with this hash (hex), or None."""
+        """The mask of the image with this hash (hex), or None."""
         body = self._entries.read(sha256)
         head = _MASK_MAGIC + bytes.fromhex(sha256)
         if body is None or len(body) != len(head) + self._size**2 or not body.startswith(head):
@@ -109,5 +110,5 @@ class MaskCache:
         return np.frombuffer(body, np.uint8, offset=len(head)).reshape(self._size, self._size)
 
     def put(self, sha256: str, mask: UInt8[np.ndarray, "S S"]) -> None:
-        """Keeps a mask, where that is possible."""
+        """Stores a mask, if the cache is writable."""
         self._entries.write(sha256, _MASK_MAGIC + bytes.fromhex(sha256) + mask.tobytes())

@@ -1,8 +1,7 @@
-"""A folder of photographs -> checked records, ordered classes and a fingerprint.
+"""Reads a folder of photographs: checked records, ordered classes and a fingerprint.
 
-Every file is decoded completely before anything else happens, so that training never meets a bad
-picture; the result is cached by content, so that a second start only hashes. Nothing is written
-under the folder.
+Every file is decoded completely first, so training never meets a bad image. The result is cached by
+content, so a second start only hashes. Nothing is written under the folder.
 """
 
 import hashlib
@@ -29,21 +28,21 @@ from jaxgear.text import stable_key
 
 @dataclass(frozen=True)
 class Record:
-    """One picture that was decoded without a fault."""
+    """One image that was decoded without a fault."""
 
-    path: str  # POSIX, relative to the data folder, spelt as on disk
+    path: str  # POSIX, relative to the data folder, as on disk
     sha256: str  # of the file's bytes, hex
     label: int  # index into `Folder.classes`
     split: str | None  # "train", "val" or "test" where the folder has splits, else None
     height: int
     width: int
-    descriptor: bytes  # descriptor for near-duplicates (data/images/descriptor.py)
-    group: str | None = None  # of near-duplicates, where the set was prepared, else None
+    descriptor: bytes  # for near-duplicates (data/images/descriptor.py)
+    group: str | None = None  # group of near-duplicates in a prepared set, else None
 
 
 @dataclass(frozen=True)
 class Folder:
-    """A data folder that was read: what can be used, what cannot, and what was passed over."""
+    """A data folder that was read: its records, refused files and ignored files."""
 
     root: Path
     classes: tuple[str, ...]  # NFC, sorted as strings
@@ -57,14 +56,14 @@ class Folder:
         return record.sha256
 
     def read(self, record: Record) -> bytes:
-        """One picture as it is stored; `DataError` if it is no longer the one that was checked."""
+        """The stored bytes of one image; `DataError` if they changed since the check."""
         data = read_bytes(self.root / record.path, record.path)
         if hashlib.sha256(data).hexdigest() != record.sha256:
             raise DataError(f"{self.root / record.path}: changed since it was checked; start again")
         return data
 
     def load(self, record: Record) -> UInt8[np.ndarray, "H W 3"]:
-        """One picture decoded at full size."""
+        """One image decoded at full size."""
         return load_rgb(self.read(record), record.path)
 
 
@@ -75,11 +74,11 @@ def read_folder(
     cache: CacheChoice = "user",
     min_classes: int = 2,
 ) -> Folder:
-    """Lists and checks a data folder (layouts: `walk.list_pictures`).
+    """A data folder, listed and checked (layouts: `walk.list_pictures`).
 
-    Each file is read, hashed and decoded once; on the way it is letterboxed at `size` and kept in
-    the cache, from which `pixels(folder, size)` then takes it. Files that fail are in `refused`;
-    `require_clean` says what to do about them.
+    Each file is read, hashed and decoded once. It is also letterboxed at `size` and cached, so that
+    `pixels(folder, size)` finds it there. Files that fail are in `refused`; `require_clean` handles
+    them.
 
     Raises:
         DataError: no such folder, fewer than `min_classes` class folders, or a layout that
@@ -108,10 +107,10 @@ def assemble(
     checked: Sequence[tuple[str, int, int, bytes] | Refused],
     min_classes: int = 2,
 ) -> Folder:
-    """A folder of what was listed, and of what was found in each of `listing.candidates`.
+    """The `Folder` of a listing and the results of checking its candidates.
 
     Args:
-        checked: sha256, height, width and descriptor of each, or why it cannot be used.
+        checked: for each candidate its sha256, height, width and descriptor, or its refusal.
 
     Raises:
         DataError: fewer than `min_classes` class folders.
@@ -131,14 +130,14 @@ def assemble(
         root=root,
         classes=classes,
         records=tuple(records),
-        refused=tuple(sorted(refused, key=lambda one: stable_key(one.path))),
+        refused=tuple(sorted(refused, key=lambda file: stable_key(file.path))),
         ignored=tuple(listing.ignored),
         fingerprint=fingerprint(classes, records),
     )
 
 
 def class_names(root: Path, listing: Listing, min_classes: int = 2) -> tuple[str, ...]:
-    """The classes of what was listed, in order; `DataError` where there are too few."""
+    """The classes of a listing, in order; `DataError` if there are fewer than `min_classes`."""
     classes = tuple(sorted(listing.classes))
     if len(classes) < min_classes:
         raise DataError(
@@ -153,7 +152,7 @@ def pixels(
 ) -> UInt8[np.ndarray, "N S S 3"]:
     """All records letterboxed at `size`, in record order: u8 0-255 NHWC.
 
-    From the cache where it has them, else decoded (`DataError` if a file changed meanwhile).
+    Takes them from the cache, else decodes them (`DataError` if a file changed meanwhile).
     """
     store = PictureCache(cache, size, outside=folder.root)
     out = empty_pictures((len(folder.records), size, size, 3))
@@ -169,12 +168,12 @@ def pixels(
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for _ in pool.map(fill, range(len(out))):
-            pass  # asks for each result, which raises what went wrong
+            pass  # reading a result raises the error of its thread
     return out
 
 
 def fingerprint(classes: tuple[str, ...], records: Iterable[Record]) -> str:
-    """sha256 (hex) of the set: changes when a picture is edited, renamed, moved, added, removed."""
+    """sha256 (hex) of the set; changes if an image is edited, renamed, moved, added or removed."""
     rows = sorted(
         (classes[record.label], unicodedata.normalize("NFC", record.path), record.sha256)
         for record in records
@@ -183,9 +182,7 @@ def fingerprint(classes: tuple[str, ...], records: Iterable[Record]) -> str:
 
 
 def stored_pictures(folder: Folder, size: int, *, cache: CacheChoice = "user") -> LazyPictures:
-    """The records of a folder letterboxed at `size`, as `folder.pixels` gives them, that stay where
-    they are. What the cache has is taken from there.
-    """
+    """The images that `pixels` returns, made on access: from the cache, else decoded."""
     store = PictureCache(cache, size, outside=folder.root)
 
     def one(row: int) -> UInt8[np.ndarray, "S S 3"]:

@@ -1,4 +1,4 @@
-"""Which files of a data folder are meant as pictures, of which class and split; opens none."""
+"""Lists the image files of a data folder with their class and split, without opening them."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ from jaxgear.text import printable, stable_key, text_of
 
 @dataclass(frozen=True)
 class Refused:
-    """A file that was meant as a picture and cannot be used, and why."""
+    """A file that should be an image but cannot be used, with the reason."""
 
     path: str  # POSIX, relative to the data folder
     reason: str
@@ -22,34 +22,34 @@ class Refused:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A file that is meant as a picture; nobody has looked inside yet."""
+    """A file that should be an image; it is not opened yet."""
 
     path: str  # POSIX, relative to the data folder
-    name: str  # of its class, NFC
+    name: str  # class name, NFC
     split: str | None  # "train", "val", "test", or None where the folder has no splits
 
 
 @dataclass
 class Listing:
-    """What a walk found. `ignored`: hidden and system files, and files beside class folders."""
+    """The files of a data folder. `ignored`: hidden, system files, and files beside classes."""
 
-    classes: set[str] = field(default_factory=set)  # NFC; also those with nothing but refused files
+    classes: set[str] = field(default_factory=set)  # NFC; also classes with only refused files
     candidates: list[Candidate] = field(default_factory=list)
     refused: list[Refused] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
 
 
 def list_pictures(root: Path) -> Listing:
-    """Walks `root/<class>/**`, or `root/{train,val,test}/<class>/**` whose splits are then kept.
+    """Lists `root/<class>/**`, or `root/{train,val,test}/<class>/**` with these splits.
 
-    A class is a first-level folder; folders below it are only descended into. Other spellings of
-    the splits are taken too (`names.split_of`). An empty class folder is refused, and no class.
-    Symbolic links are followed, each real folder once a class, so loops end. Everything is in
+    Each first-level folder is a class and holds all files below it. Other spellings of the splits
+    are accepted (`names.split_of`). An empty class folder is refused and is no class. Symbolic
+    links are followed; each real folder is visited once per class, so loops end. Everything is in
     `stable_key` order.
 
     Raises:
-        DataError: no such folder, class names that differ in case alone, or folders that are named
-            like splits and are none that can be told.
+        DataError: no such folder, class names that differ only in case, or folders with names of
+            splits in an unclear layout.
     """
     listing = Listing()
     folders = _class_folders(root, "", listing)
@@ -68,8 +68,9 @@ def list_pictures(root: Path) -> Listing:
 
 
 def list_files(folder: Path) -> tuple[list[str], list[Refused]]:
-    """Every visible file below a folder without classes, and what was refused; POSIX paths
-    relative to it in `stable_key` order. Links and loops as in `list_pictures`.
+    """Every visible file below a folder without classes, and the refused files.
+
+    POSIX paths relative to the folder, in `stable_key` order. Links as in `list_pictures`.
 
     Raises:
         DataError: no such folder, or it cannot be listed.
@@ -82,29 +83,29 @@ def list_files(folder: Path) -> tuple[list[str], list[Refused]]:
 
 
 def _splits(root: Path, folders: list[str]) -> dict[str, str]:
-    """The split of each of the first-level `folders`; empty where they are classes.
+    """The split of each first-level folder; empty if the folders are classes.
 
     Raises:
-        DataError: some are named like splits, and which pictures are of which split is not clear.
+        DataError: some are named like splits, but the layout is unclear.
     """
-    inside = {name: _names_in(root / name) for name in folders}
+    contents = {name: _names_in(root / name) for name in folders}
     named = {name: split for name in folders if (split := split_of(name)) is not None}
     if named and len(named) == len(folders):
         for name, split in named.items():
-            classes, files = inside[name]
+            classes, files = contents[name]
             if not split:
-                raise DataError(f"{root / name}: which split is that? Name it train, val or test")
+                raise DataError(f"{root / name}: unclear split; rename it to train, val or test")
             if files and not classes:
                 raise DataError(
                     f"{root / name}: a split without class folders; expected "
                     f"{root / name}/<class>/<pictures>, or move it elsewhere"
                 )
         return named
-    # A class may be called `train`: it has pictures of its own.
+    # A class may be called `train`: then it directly holds images.
     mixed = [
         name
         for name in named
-        if inside[name][0] and not any(PICTURE_NAME.search(file) for file in inside[name][1])
+        if contents[name][0] and not any(PICTURE_NAME.search(file) for file in contents[name][1])
     ]
     if mixed:
         other = next(name for name in folders if name not in mixed)
@@ -113,11 +114,11 @@ def _splits(root: Path, folders: list[str]) -> dict[str, str]:
             "class folders into the splits (train, val, test), or rename the classes"
         )
     for name in folders:
-        within = {split: below for below in inside[name][0] if (split := split_of(below))}
-        if "train" in within and len(within) > 1:
+        subfolders = {split: below for below in contents[name][0] if (split := split_of(below))}
+        if "train" in subfolders and len(subfolders) > 1:
             raise DataError(
-                f"{root / name}: holds the splits {', '.join(sorted(within.values()))}; expected "
-                f"the classes in the splits: {root}/train/<class>/<pictures>"
+                f"{root / name}: holds the splits {', '.join(sorted(subfolders.values()))}; "
+                f"expected the classes in the splits: {root}/train/<class>/<pictures>"
             )
     if pair := splits_in_names(folders):
         raise DataError(
@@ -128,7 +129,7 @@ def _splits(root: Path, folders: list[str]) -> dict[str, str]:
 
 
 def _names_in(folder: Path) -> tuple[list[str], list[str]]:
-    """Names of the visible folders and files in a folder; none where it cannot be listed."""
+    """Names of the visible folders and files in a folder; empty if it cannot be listed."""
     names: tuple[list[str], list[str]] = ([], [])
     with contextlib.suppress(DataError):
         for entry in _entries(folder):
@@ -138,12 +139,12 @@ def _names_in(folder: Path) -> tuple[list[str], list[str]]:
 
 
 def _class_folders(root: Path, prefix: str, listing: Listing) -> list[str]:
-    """Names of the visible folders in `root/prefix`; the rest goes to `ignored`."""
+    """Names of the visible folders in `root/prefix`; other entries go to `ignored`."""
     names = []
     for entry in _entries(root / prefix):
         if _is_hidden(entry) or not _is_folder(entry):
             listing.ignored.append(text_of(prefix + entry.name))
-        elif printable(entry.name) != entry.name:  # it would become the name of a class
+        elif printable(entry.name) != entry.name:  # it would become a class name
             raise DataError(
                 f"{root}: folder name {printable(entry.name)} holds control characters or is not "
                 "UTF-8; rename it"
@@ -159,7 +160,7 @@ def _walk_class(root: Path, folder: str, name: str, split: str | None, listing: 
     for path in _files_below(root, folder, {_identity(root)}, listing):
         listing.candidates.append(Candidate(path, name, split))
     if len(listing.candidates) + len(listing.refused) == before:
-        if folder in listing.ignored[ignored:]:  # it leads back to the root: told once
+        if folder in listing.ignored[ignored:]:  # a link back to the root: report it once
             listing.ignored.remove(folder)
         listing.refused.append(Refused(folder, "class folder without pictures; fill or remove it"))
     else:
@@ -169,14 +170,14 @@ def _walk_class(root: Path, folder: str, name: str, split: str | None, listing: 
 def _files_below(
     root: Path, folder: str, seen: set[tuple[int, int]], listing: Listing
 ) -> Iterator[str]:
-    """Paths relative to `root`; what cannot be meant goes to `refused` and `ignored`."""
+    """Yields file paths relative to `root`; other entries go to `refused` and `ignored`."""
     waiting = [folder]
     while waiting:
         current = waiting.pop()
         try:
             identity = _identity(root / current)
             entries = _entries(root / current)
-        except DataError:  # no right to, or it has vanished meanwhile
+        except DataError:  # no permission, or removed meanwhile
             listing.refused.append(Refused(current, "folder that cannot be listed"))
             continue
         if identity in seen:
@@ -198,18 +199,18 @@ def _files_below(
 
 
 def _check_names(root: Path, listing: Listing) -> None:
-    spelt: dict[str, str] = {}
+    spellings: dict[str, str] = {}
     for name in sorted(listing.classes):
-        first = spelt.setdefault(name.casefold(), name)
+        first = spellings.setdefault(name.casefold(), name)
         if first != name:
             raise DataError(
-                f"{root}: class folders {first} and {name} differ in case alone; "
+                f"{root}: class folders {first} and {name} differ only in case; "
                 "rename or merge them"
             )
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """What is in a folder, in stable order."""
+    """The entries of a folder, in stable order."""
     with _named(folder), os.scandir(folder) as entries:
         return sorted(entries, key=lambda entry: stable_key(entry.name))
 
@@ -221,19 +222,19 @@ def _is_hidden(entry: os.DirEntry[str]) -> bool:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a symbolic link to itself; whoever opens it will say so
+    except OSError:  # a symbolic link to itself; opening it reports the error
         return False
 
 
 def _identity(folder: Path) -> tuple[int, int]:
     with _named(folder):
-        status = os.stat(f"{folder}{os.sep}.")  # noqa: PTH116 - the dot needs the right to enter
+        status = os.stat(f"{folder}{os.sep}.")  # noqa: PTH116 - the dot tests permission to enter
     return status.st_dev, status.st_ino
 
 
 @contextlib.contextmanager
 def _named(folder: Path) -> Iterator[None]:
-    """DataError for what the system says of a folder."""
+    """Turns an OSError about a folder into a DataError."""
     try:
         yield
     except FileNotFoundError:

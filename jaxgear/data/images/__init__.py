@@ -1,7 +1,7 @@
 """One file to pixels: bytes in, u8 RGB out, upright and on white, or an `ImageError`.
 
-decode.py is where to start: every image is decoded there. encoded.py reads the file and names what
-is no image; letterboxing.py fits the pixels into a square; descriptor.py is for near-duplicates.
+decode.py is where to start: it decodes every image. encoded.py reads files and names other kinds of
+file. letterboxing.py fits pixels into a square. descriptor.py is for near-duplicates.
 """
 
 from jaxgear.data.images.decode import Decoding, decoded, load_letterboxed, load_rgb, load_rgba

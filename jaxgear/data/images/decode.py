@@ -1,9 +1,8 @@
-"""One picture: bytes or a path in, RGB uint8 out. All pictures are decoded through here.
+"""Decodes images: bytes or a path in, RGB uint8 out. All images are decoded here.
 
-Numpy and Pillow, and png.py for files of our own. What a file is gets decided by its content, never
-by its extension. One that is cut short is an `ImageError`, never a partly grey picture; `load_rgb`
-says which other damage is seen.
-ICC profiles are not applied: the numbers in the file are taken as sRGB.
+Uses NumPy and Pillow, and png.py for our own files. The content of a file decides its format, never
+its extension. A truncated file is an `ImageError`, never a partly grey image; `load_rgb` lists the
+damage that stays undetected. ICC profiles are not applied: the values are taken as sRGB.
 """
 
 import io
@@ -23,26 +22,23 @@ from jaxgear.data.images.png import decode_png
 from jaxgear.data.images.threads import Turns, quiet_pillow
 from jaxgear.errors import GearError
 
-# Part of every cache key: raise it whenever the same file would give other pixels than before.
+# Part of every cache key: raise it whenever the pixels of an unchanged file would change.
 VERSION = 4
 
-
 # Phones take pictures of 50 to 200 million pixels (16,320 x 12,240), as JPEG or HEIC. JPEGs are
-# decoded smaller wherever a small picture will do: at most 0.8 GB. In full, 250 million pixels take
-# up to 2.8 GB (11 bytes a pixel).
+# decoded at reduced size where that is enough: at most 0.8 GB. At full size, 250 million pixels
+# take up to 2.8 GB (11 bytes a pixel).
 MAX_PIXELS = 250_000_000
-# Of formats whose decoders hold several copies: a WebP takes 16 bytes a pixel, and can be a file of
-# 40 bytes.
+# These decoders hold several copies: WebP takes 16 bytes a pixel, and its file may have 40 bytes.
 _FEWER_PIXELS = {"WEBP": 100_000_000, "AVIF": 100_000_000}
-# At a time, in all threads; a larger one alone.
-_decoding = Turns(50_000_000)
-# Pillow refuses what is more than twice this, and not less than we do.
+_decoding = Turns(50_000_000)  # pixels in all threads at once; a larger image is decoded alone
+# Pillow refuses images over twice this number, so it must not be below our own limit.
 Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, MAX_PIXELS)
 
-_FRAMES = 32  # of a TIFF that are looked at
-_SUBFILE = 254  # tag: bit 0 says that a picture is a smaller version of another
+_FRAMES = 32  # frames of a TIFF that are examined
+_SUBFILE = 254  # TIFF tag; bit 0 marks a smaller version of another image
 
-# Pillow knows some 40 formats, some of which start other programs (EPS). Photographs need few.
+# Pillow reads some 40 formats, and some start other programs (EPS). Photographs need few of them.
 FORMATS = ["JPEG", "PNG", "GIF", "BMP", "TIFF"] + [
     name for name in ("WEBP", "AVIF") if features.check(name.lower())
 ]
@@ -56,24 +52,24 @@ with suppress(ImportError):  # the extra `heic`
 def load_rgb(
     source: bytes | str | os.PathLike[str], name: str | None = None
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """Decodes a picture completely, as people see it: upright and on white.
+    """Decodes an image completely, as people see it: upright and on white.
 
-    Only PNG has checksums over all of its data. Other files may decode although bytes in them were
-    overwritten (zeros, noise): nearly always WebP, AVIF, BMP and uncompressed TIFF, often JPEGs
-    that are progressive, arithmetic-coded or have restarts, and at times all others.
+    Only PNG has checksums over all of its data. Other files may decode although their bytes were
+    overwritten (zeros, noise): WebP, AVIF, BMP and uncompressed TIFF nearly always, JPEGs that are
+    progressive, arithmetic-coded or have restarts often, and all others at times.
 
     Args:
         source: the encoded file, or its path. JPEG, PNG, GIF, BMP, TIFF, and WebP and AVIF where
-            Pillow has them; of an animation the first frame.
-        name: what error messages call the picture; the path when left out.
+            Pillow supports them. An animation gives its first frame.
+        name: name of the image in error messages; default: the path.
 
     Returns:
-        u8 0-255 HWC in RGB, writeable. The EXIF orientation is applied, transparency of every kind
-        is composited on white, 16 bits a channel are scaled to 8.
+        u8 0-255 HWC in RGB, writeable. The EXIF orientation is applied, every kind of transparency
+        is composited on white, and 16 bits a channel are scaled to 8.
 
     Raises:
-        ImageError: missing, not a regular file, not a picture, damaged, cut short, or more than
-            `MAX_PIXELS` (found from the header, before any pixel is allocated).
+        ImageError: missing, not a regular file, not an image, damaged, truncated, or over
+            `MAX_PIXELS` (by its header, before any pixel is allocated).
     """
     return _load(source, name, opacity=False)
 
@@ -81,9 +77,9 @@ def load_rgb(
 def load_rgba(
     source: bytes | str | os.PathLike[str], name: str | None = None
 ) -> UInt8[np.ndarray, "H W 4"]:
-    """`load_rgb` with the opacity as a fourth channel: 255 where the file has no transparency.
+    """`load_rgb` with the opacity as a fourth channel; 255 if the file has no transparency.
 
-    The colours are those on white: an opacity of 0 is white whatever the file hides there.
+    Colours are composited on white, so pixels of opacity 0 are white.
     """
     return _load(source, name, opacity=True)
 
@@ -92,8 +88,7 @@ def _load(
     source: bytes | str | os.PathLike[str], name: str | None, *, opacity: bool
 ) -> UInt8[np.ndarray, "H W C"]:
     if isinstance(source, bytes):
-        name = name or "picture"
-        data = source
+        name, data = name or "picture", source
     else:
         name = name or os.fspath(source)
         data = read_bytes(source, name)
@@ -102,10 +97,11 @@ def _load(
 
 
 def load_letterboxed(data: bytes, size: int, name: str) -> UInt8[np.ndarray, "S S 3"]:
-    """A picture as networks see it: decoded and letterboxed at `size`. `ImageError` as `load_rgb`.
+    """The input of networks: an image decoded and letterboxed at `size`.
 
-    `letterbox(load_rgb(data, name), size)`, but that the decoder of a JPEG itself does what it can
-    of the `reduction` (`decoded`), and what was prepared at this size is unpacked by `decode_png`.
+    Equals `letterbox(load_rgb(data, name), size)`, except that the JPEG decoder does part of the
+    `reduction` (see `decoded`). `decode_png` unpacks images that were prepared at this size.
+    Raises `ImageError` as `load_rgb`.
     """
     if (prepared := decode_png(data, size, size)) is not None:
         return prepared
@@ -115,21 +111,19 @@ def load_letterboxed(data: bytes, size: int, name: str) -> UInt8[np.ndarray, "S 
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
-    """A picture that was decoded, in full or smaller."""
+    """A decoded image, at full or reduced size."""
 
     image: Image.Image  # mode RGB, or RGBA
-    height: int  # of the picture in the file, upright
+    height: int  # full size, upright
     width: int
 
     @property
     def whole(self) -> bool:
-        """Whether every pixel is there."""
+        """Whether it has full size."""
         return self.image.size == (self.width, self.height)
 
     def serves(self, size: int) -> bool:
-        """Whether `load_letterboxed` at `size` letterboxes this, where it was decoded with
-        `ENOUGH`.
-        """
+        """Whether an image decoded with `least=ENOUGH` is large enough to letterbox at `size`."""
         return self.whole or max(self.image.size) >= size
 
 
@@ -137,21 +131,20 @@ class Decoding:
 def decoded(
     data: bytes, name: str, *, least: int | None = None, opacity: bool = False
 ) -> Iterator[Decoding]:
-    """A picture in mode RGB, or RGBA with `opacity`, for as long as it is its turn.
+    """Yields an image in mode RGB, or RGBA with `opacity`, within its turn of decoding memory.
 
-    With `least`, a JPEG is decoded to the smallest of its full size, a half, a quarter and an
-    eighth that has so many pixels on the longer side: from fewer coefficients of each block of the
-    cosine transform, which is quicker than all pixels and their average. It is read to its end all
-    the same. `ImageError` as of `load_rgb`.
+    With `least`, a JPEG is decoded at the smallest scale of 1, 1/2, 1/4 and 1/8 that leaves `least`
+    pixels on the longer side. This uses fewer DCT coefficients of each block, which is faster than
+    averaging all pixels. The file is still read to its end. Raises `ImageError` as `load_rgb`.
     """
     with ExitStack() as turn:
-        # What the decoder itself took is free again by then.
+        # The decoder's own memory is free again when this yields.
         yield _decode(data, name, turn, least, opacity)
 
 
 def _decode(data: bytes, name: str, turn: ExitStack, least: int | None, opacity: bool) -> Decoding:
-    found = check_whole(data, name)
-    watched = jpeg.Watched(data, found) if found and found.in_step else None
+    layout = check_whole(data, name)
+    watched = jpeg.Watched(data, layout) if layout and layout.in_step else None
     size = None
     try:
         with quiet_pillow(), Image.open(watched or io.BytesIO(data), formats=FORMATS) as image:
@@ -161,12 +154,12 @@ def _decode(data: bytes, name: str, turn: ExitStack, least: int | None, opacity:
             limit = min(MAX_PIXELS, _FEWER_PIXELS.get(image.format, MAX_PIXELS))
             if width * height > limit:
                 raise ImageError(name, _too_large(f"{width} x {height} pixels", limit))
-            less = least is not None and _ask_for_less(image, least)
-            # A progressive JPEG has all its coefficients in memory, also where less is wanted.
-            of_scan = image.size if watched else (width, height)
-            turn.enter_context(_decoding.turn(of_scan[0] * of_scan[1]))
+            reduced = least is not None and _reduce(image, least)
+            # A progressive JPEG keeps all coefficients in memory, also at reduced size.
+            in_memory = image.size if watched else (width, height)
+            turn.enter_context(_decoding.turn(in_memory[0] * in_memory[1]))
             image.load()
-            fault = watched.fault if watched else found and _fault(data, found, image, least)
+            fault = watched.fault if watched else layout and _fault(data, layout, image, least)
             if fault:
                 raise ImageError(name, fault)
             deep_png = image.format == "PNG" and data[24] == 16
@@ -175,7 +168,7 @@ def _decode(data: bytes, name: str, turn: ExitStack, least: int | None, opacity:
             flat = rgb.upright(image, deep_png=deep_png)
             if opacity:
                 flat.putalpha(rgb.opacity(image))
-            if not less:
+            if not reduced:
                 width, height = flat.size
             elif rgb.orientation(image) in rgb.SIDEWAYS:
                 width, height = height, width
@@ -185,7 +178,7 @@ def _decode(data: bytes, name: str, turn: ExitStack, least: int | None, opacity:
     except MemoryError as error:
         raise MemoryError(f"{name}: too little memory to decode it") from error
     except ImportError as error:
-        raise GearError(f"{name}: Pillow lacks what decodes it ({error}); install that") from error
+        raise GearError(f"{name}: Pillow needs a missing module ({error}); install it") from error
     except UnidentifiedImageError:
         raise ImageError(name, what_it_is(data, FORMATS)) from None
     except Image.DecompressionBombError:
@@ -197,61 +190,61 @@ def _decode(data: bytes, name: str, turn: ExitStack, least: int | None, opacity:
         raise ImageError(name, f"damaged picture ({reason})") from error
 
 
-def _fault(data: bytes, found: jpeg.Scans, image: Image.Image, least: int | None) -> str | None:
-    """What is wrong with a JPEG of several scans, or with restarts, that was decoded
-    to `image`.
+def _fault(data: bytes, layout: jpeg.Scans, image: Image.Image, least: int | None) -> str | None:
+    """The fault of a JPEG with several scans or restarts that was decoded to `image`, or None.
 
-    It is decoded once more: what is missing in it would then look otherwise.
+    Decodes it again with filler in the gaps: if data are missing, the pixels change.
     """
-    if fault := jpeg.fault_in_pieces(data, found):
+    if fault := jpeg.fault_in_pieces(data, layout):
         return fault
-    filled = jpeg.with_filler(data, found)
+    filled = jpeg.with_filler(data, layout)
     if filled is None:
         return None
     with Image.open(io.BytesIO(filled), formats=FORMATS) as again:
         if least is not None:
-            _ask_for_less(again, least)
+            _reduce(again, least)
         again.load()
         return None if rgb.equal(image, again) else "truncated JPEG (a part of its data ends early)"
 
 
 def _choose_frame(image: Image.Image) -> None:
-    """Goes to the largest picture of a TIFF, of equals the first: thumbnails may be before it.
+    """Seeks the first of the largest images of a TIFF: thumbnails may come before it.
 
     Raises:
-        ValueError: the file says of all of them that they are thumbnails.
+        ValueError: every image is marked as a thumbnail.
     """
     sizes, small = [], []
-    with suppress(EOFError, SyntaxError):  # no further picture, or damaged from there on
+    with suppress(EOFError, SyntaxError):  # the end of the file, or damage from here on
         for frame in range(_FRAMES):
             image.seek(frame)
             sizes.append(image.width * image.height)
             small.append(bool(image.tag_v2.get(_SUBFILE, 0) & 1))
     if all(small):
-        raise ValueError("it holds a thumbnail alone, as camera raw files do; export it as JPEG")
+        raise ValueError("holds only a thumbnail, as camera raw files do; export it as JPEG")
     image.seek(sizes.index(max(sizes)))
 
 
 def _room_to_decode(size: tuple[int, int] | None) -> bool:
-    """Whether a decoder had the memory for a picture of `size`, or one of unknown size. Those of
-    JPEG, WebP and AVIF call the picture damaged where memory is short (ulimit -v).
+    """Whether there was memory to decode an image of `size` (None: unknown).
+
+    The decoders of JPEG, WebP and AVIF report a damaged image when memory is short (ulimit -v).
     """
     room = 2**28 if size is None else 8 * size[0] * size[1]
     try:
-        np.empty(room, np.uint8)  # not touched, so nothing is taken
+        np.empty(room, np.uint8)  # reserves address space only
     except MemoryError:
         return False
     return True
 
 
-def _ask_for_less(image: Image.Image, least: int) -> bool:
-    """Tells the decoder of a JPEG to make it smaller; whether it will."""
+def _reduce(image: Image.Image, least: int) -> bool:
+    """Asks the JPEG decoder for a reduced size; returns whether the size changes."""
     size = image.size
     factor = min(8, reduction(max(size), least))
-    if factor > 1:  # of other formats Pillow takes no notice
+    if factor > 1:  # Pillow ignores `draft` for other formats
         image.draft(None, (max(1, image.width // factor), max(1, image.height // factor)))
     return image.size != size
 
 
-def _too_large(what: str, limit: int) -> str:
-    return f"{what} is over the limit of {limit // 10**6} million pixels; resize it"
+def _too_large(size: str, limit: int) -> str:
+    return f"{size} is over the limit of {limit // 10**6} million pixels; resize it"

@@ -1,4 +1,4 @@
-"""The descriptor of an image, by which near-duplicates are found (data/splits/near_duplicates.py).
+"""The descriptor of an image, used to find near-duplicates (data/splits/near_duplicates.py).
 
 Two tiny grey thumbnails: of the whole frame, and of the content inside its near-white margins.
 """
@@ -11,36 +11,29 @@ from jaxgear.data.images.letterboxing import ENOUGH, reduction
 
 ROWS, COLUMNS = 16, 17
 
-# Part of the cache's version: raise it whenever the same picture would get another descriptor.
+# Part of the cache's version: raise it whenever the descriptor of an unchanged image would change.
 VERSION = 6
 
-
-_MARGIN = 220  # a channel below this is content: what a strong JPEG leaves around edges is not
-
-
-_SPECKS = 0.01  # of a row or column may be content and it still counts as margin
-
-
-_RGB = np.array([1, 1, 1, 0], np.uint8).view(np.uint32)  # without X, which is not always white
-
-
-_SMALL = Image.Resampling.BILINEAR  # antialiased, and without the overshoot that fakes edges
+_MARGIN = 220  # a channel below this is content; artefacts of strong JPEG compression are above it
+_SPECKS = 0.01  # fraction of content pixels up to which a row or column still counts as margin
+_RGB = np.array([1, 1, 1, 0], np.uint8).view(np.uint32)  # masks X, which is not always white
+_SMALL = Image.Resampling.BILINEAR  # antialiased, and without overshoot, which would fake edges
 
 
 def describe(rgb: UInt8[np.ndarray, "H W 3"]) -> bytes:
-    """The descriptor: shape of the content and both thumbnails.
+    """The descriptor: the size of the content and both thumbnails.
 
-    u16 height and width (little endian, of the reduced picture), then u8 [2, 16, 17] grey.
+    u16 height and width (little endian, of the reduced image), then u8 [2, 16, 17] grey.
     """
     return describe_image(Image.fromarray(rgb))
 
 
 def describe_image(image: Image.Image) -> bytes:
-    """`describe` of a picture in mode RGB."""
+    """`describe` for an image in mode RGB."""
     if (factor := reduction(max(image.size), ENOUGH)) > 1:
         image = image.reduce(factor)
     content = _content(image)
-    in_row = content.sum(axis=1, dtype=np.uint16)  # a reduced picture has at most 255 pixels a side
+    in_row = content.sum(axis=1, dtype=np.uint16)  # a reduced image is at most 255 pixels wide
     in_column = content.sum(axis=0, dtype=np.uint16)
     rows = np.flatnonzero(in_row / image.width > _SPECKS)
     columns = np.flatnonzero(in_column / image.height > _SPECKS)
@@ -56,7 +49,7 @@ def describe_image(image: Image.Image) -> bytes:
 def _content(image: Image.Image) -> UInt8[np.ndarray, "H W"]:
     """1 where a channel is below `_MARGIN`, else 0.
 
-    All channels of a pixel are looked at as one number: half the time of Pillow's darkest channel.
+    Tests the channels of a pixel as one number: half the time of Pillow's darkest channel.
     """
     dark = np.frombuffer(image.tobytes("raw", "RGBX"), np.uint8) < _MARGIN
     content = (dark.view(np.uint32) & _RGB) != 0

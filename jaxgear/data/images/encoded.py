@@ -1,4 +1,4 @@
-"""A picture's file before it is decoded: bytes that are read once, and refused in plain words."""
+"""An image file before it is decoded: reads its bytes once, and names the reason to refuse it."""
 
 import codecs
 import errno
@@ -13,14 +13,14 @@ from jaxgear.errors import DataError, GearError
 from jaxgear.files import read_regular
 
 MAX_BYTES = 512 * 2**20
-MAX_EXIF = 64  # segments of a JPEG, which Pillow joins in quadratic time; cameras write one or two
+MAX_EXIF = 64  # segments of a JPEG: Pillow joins them in quadratic time; cameras write one or two
 
-# What no file is to blame for: too many are open, or memory is short.
+# Errors of the machine, not of the file: too many open files, or too little memory.
 _OF_THE_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 class ImageError(DataError):
-    """A file that is not a whole, readable picture. The message is `<name>: <reason>`."""
+    """A file that is not a whole, readable image. The message is `<name>: <reason>`."""
 
     def __init__(self, name: str, reason: str):
         super().__init__(f"{name}: {reason}")
@@ -38,30 +38,33 @@ def read_bytes(path: str | os.PathLike[str], name: str) -> bytes:
         raise ImageError(name, "broken symbolic link" if broken else "no such file") from None
     except OSError as error:
         if error.errno in _OF_THE_MACHINE:
-            raise GearError(f"{name}: cannot be opened ({error.strerror}), as any other") from error
-        if error.errno in (errno.EINVAL, errno.EFBIG):  # as `read_regular` says
+            raise GearError(f"{name}: no file can be opened now ({error.strerror})") from error
+        if error.errno in (errno.EINVAL, errno.EFBIG):  # raised by `read_regular`
             raise ImageError(name, error.strerror) from None
         raise ImageError(name, f"cannot be read: {error.strerror}") from None
 
 
 def check_whole(data: bytes, name: str) -> jpeg.Scans | None:
-    """`ImageError` for files that are not whole where Pillow would fill the gap or not look.
+    """Checks for damage that Pillow hides or ignores.
 
     Returns:
-        of a JPEG, where its compressed data are.
+        The position of the compressed data, for a JPEG.
+
+    Raises:
+        ImageError: the file is empty, truncated, or was copied as text.
     """
     if not data:
         raise ImageError(name, "empty file")
     if data.startswith(jpeg.START):
-        found = jpeg.scans(data)
-        if found is None:
+        layout = jpeg.scans(data)
+        if layout is None:
             raise ImageError(name, "truncated JPEG (no end-of-image marker)")
         if data.count(b"Exif\0\0") > MAX_EXIF:
             raise ImageError(name, "damaged picture (too many EXIF segments)")
-        return found
+        return layout
     if data.startswith(b"\x89PNG\r\n") and END not in data:
         raise ImageError(name, "truncated PNG (no IEND chunk)")
-    # A WebP has no check sums; where it is longer than it says, something was put in.
+    # WebP has no checksums. A file longer than its header says has extra bytes, such as CRs.
     longer = data.startswith(b"RIFF") and len(data) > 8 + int.from_bytes(data[4:8], "little")
     if longer and 0 < data.count(b"\n") == data.count(b"\r\n"):
         raise ImageError(name, "damaged WebP (it was copied as text)")
@@ -69,18 +72,11 @@ def check_whole(data: bytes, name: str) -> jpeg.Scans | None:
 
 
 _EXPORT = "export it as JPEG or PNG"
-
-
 _CONVERT = "convert it to JPEG or PNG"
-
-
 _AGAIN = "copy or download it again"
-
-
 _UNPACK = "unpack it"
 
-
-# First bytes of a file -> its kind.
+# First bytes of a file -> description and advice.
 _STARTS: dict[bytes, str] = {
     b"\xff\x0a": f"JPEG XL; {_CONVERT}",
     b"\0\0\0\x0cJXL ": f"JPEG XL; {_CONVERT}",
@@ -109,8 +105,8 @@ _STARTS: dict[bytes, str] = {
     b"\x1aE\xdf\xa3": "a video (Matroska or WebM), not a picture",
     b"OggS": "a video or sound (Ogg), not a picture",
     b"ID3": "a sound (MP3), not a picture",
-    b"\0\5\x16\7": "what macOS keeps beside a file (AppleDouble); remove it",
-    b"bplist00": "a property list of macOS; if it stands for a picture in iCloud, download that",
+    b"\0\5\x16\7": "macOS metadata of another file (AppleDouble); remove it",
+    b"bplist00": "a property list of macOS; if the picture is in iCloud, download it",
     b"\x93NUMPY": "a NumPy array, not a picture",
     b"\x89HDF": "HDF5, not a picture",
     b"SQLite format 3": "a database, not a picture",
@@ -124,13 +120,9 @@ _STARTS: dict[bytes, str] = {
 }
 
 
-# The same for ISO media files, of which bytes 4 to 8 are `ftyp` and the brand follows.
+# The same for ISO media files, by brand: it follows `ftyp` in bytes 4 to 8.
 _HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
-
-
 _AVIF = (b"avif", b"avis")
-
-
 _BRANDS: dict[bytes, str] = {
     **dict.fromkeys(_HEIC, f"HEIC (iPhone); pip install 'jaxgear[heic]', or {_CONVERT}"),
     **dict.fromkeys(_AVIF, f"AVIF, which this Pillow cannot read; {_CONVERT}"),
@@ -139,7 +131,7 @@ _BRANDS: dict[bytes, str] = {
 }
 
 
-# Of text, in small letters, without what is blank before it.
+# The same for text: lower case, without leading blanks.
 _TEXTS: dict[bytes, str] = {
     b"<!doctype html": "a web page, not a picture",
     b"<html": "a web page, not a picture",
@@ -150,7 +142,6 @@ _TEXTS: dict[bytes, str] = {
     b"data:image/": "a data URL in text, not a picture; decode its base64",
     b"http/1.": f"a web server's answer with its headers, not a picture; {_AGAIN}",
 }
-
 
 _KNOWN = {
     b"\xff\xd8\xff": "JPEG",
@@ -163,12 +154,11 @@ _KNOWN = {
     b"MM\0+": "TIFF",
 }
 
-
 _MULTIPART = re.compile(rb"--[^\r\n]{1,200}\r?\ncontent-(disposition|type):")
 
 
 def what_it_is(data: bytes, formats: Sequence[str]) -> str:
-    """Names what a file holds that is none of `formats`, or a damaged one of them."""
+    """Describes a file that Pillow cannot open as one of `formats`, with advice."""
     if not any(data[:4096]):
         return f"nothing but zeros; {_AGAIN}"
     for start, name in _KNOWN.items():
@@ -178,9 +168,9 @@ def what_it_is(data: bytes, formats: Sequence[str]) -> str:
         return _riff(data, formats)
     if data[4:8] == b"ftyp":
         return _iso(data, formats)
-    for start, what in _STARTS.items():
+    for start, description in _STARTS.items():
         if data.startswith(start):
-            return what
+            return description
     if data[257:262] == b"ustar":
         return f"tar archive; {_UNPACK}"
     if data[128:132] == b"DICM":
@@ -210,13 +200,13 @@ def _iso(data: bytes, formats: Sequence[str]) -> str:
 
 
 def _text(start: bytes) -> str | None:
-    """What a text is; None for what is none."""
+    """Describes a text file; None for other files."""
     start = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if _MULTIPART.match(start):
         return "a multipart upload, not a picture; send the file alone, without a form around it"
-    for beginning, what in _TEXTS.items():
+    for beginning, description in _TEXTS.items():
         if start.startswith(beginning):
-            return what
+            return description
     try:
         text = codecs.getincrementaldecoder("utf-8")().decode(start)  # the cut may split a letter
     except UnicodeDecodeError:

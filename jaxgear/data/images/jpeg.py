@@ -1,11 +1,12 @@
-"""Whether a JPEG's compressed data are those of its whole picture, which its decoder does not say.
+"""Detects damage in the compressed data of a JPEG that Pillow does not report.
 
-libjpeg fills what is missing with grey, skips what is left over, and warns of both; Pillow drops
-the warning. What was damaged on the way (zeroed, cut and closed, bytes lost, copied as text) puts
-the decoder out of step, so that it runs out of data before the picture is whole, or has some left.
-That shows in how far it reads: the file is given to it with filler in the place of its end marker.
-Damage after which the data are just as long stays unseen, as does any to arithmetic coding, and
-data left over in a file of several scans or with restarts.
+libjpeg fills missing data with grey and skips left-over data. It warns of both, but Pillow drops
+the warning. Damaged data (zeroed, cut and closed, bytes lost, copied as text) put the decoder out
+of step: it runs out of data before the image is whole, or data are left over. The number of bytes
+that it reads shows this, so it gets the file with filler in place of the end marker.
+
+Not detected: damage that keeps the length of the data, damage in arithmetic coding, and left-over
+data in files with several scans or restarts.
 """
 
 import io
@@ -23,40 +24,41 @@ _IN_ORDER = bytes(range(0xD0, 0xD8))
 _FRAMES = bytes(set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC})  # start of frame, of any coding
 _SEQUENTIAL, _PROGRESSIVE = b"\xc0\xc1", b"\xc2"  # with Huffman codes
 _SCAN, _INTERVAL = 0xDA, 0xDD
-_FEW, _MANY = 16, 2**14  # bytes, of which chance makes no text
-_AHEAD = 8  # bytes that the decoder takes before it needs them
-_FILLER = b"\x55" * 16  # as compressed data it is a few blocks of some pattern
+_FEW, _MANY = 16, 2**14  # counts at which a text-like pattern of line ends is no coincidence
+_AHEAD = 8  # bytes that the decoder reads ahead
+_FILLER = b"\x55" * 16  # decodes to a few patterned blocks
 
 
 @dataclass(frozen=True)
 class Scans:
-    """Where the compressed data of the first picture in a file are."""
+    """Position of the compressed data of the first image in a file."""
 
-    frame: int  # marker that says how they are coded; 0: none was met
-    starts: tuple[int, ...]  # of each scan's data
-    restarts: bool  # there are markers inside of a scan, from which a decoder goes on
-    end: int  # where the end marker is
+    frame: int  # start-of-frame marker, which names the coding; 0: none
+    starts: tuple[int, ...]  # position of the data of each scan
+    restarts: bool  # a scan holds restart markers, at which a decoder recovers
+    end: int  # position of the end marker
 
     @property
     def in_step(self) -> bool:
-        """Whether `Watched` finds out all that there is: one scan in one piece."""
+        """Whether `Watched` can check all data: one scan in one piece."""
         return self.frame in _SEQUENTIAL and len(self.starts) == 1 and not self.restarts
 
 
 def scans(data: bytes) -> Scans | None:
-    """Walks from marker to marker (ISO 10918-1, annex B); None where the end marker is missing.
+    """The scans of a file, found from marker to marker (ISO 10918-1, annex B).
 
-    Segments are skipped by their length, so that the end marker of an embedded thumbnail does not
-    count; bytes after the end marker (phones append previews and video) do not matter.
+    None if the end marker is missing. Segments are skipped by their length, so the end marker of an
+    embedded thumbnail does not count. Bytes after the end marker are ignored: phones append
+    previews and video.
     """
     position, frame, restarts = 2, 0, False
     starts = []
-    while found := _MARKER.search(data, position):
-        marker = data[found.start() + 1]
-        position = found.end()
+    while match := _MARKER.search(data, position):
+        marker = data[match.start() + 1]
+        position = match.end()
         if marker == _END[1]:
-            return Scans(frame, tuple(starts), restarts, found.start())
-        if marker in (0x01, 0xD8):  # all others but these two are followed by a length
+            return Scans(frame, tuple(starts), restarts, match.start())
+        if marker in (0x01, 0xD8):  # these two have no length; all others do
             continue
         if marker == _INTERVAL:
             restarts = restarts or data[position + 2 : position + 4] != b"\0\0"
@@ -69,19 +71,19 @@ def scans(data: bytes) -> Scans | None:
 
 
 class Watched(io.BytesIO):
-    """A file of one scan, whose decoder is watched.
+    """A file of one scan that records how far its decoder reads.
 
-    It gets all but the last bytes at once, then one at a time, and filler after them. The decoder
-    asks no further when it has all pixels: `fault` tells what that means.
+    The decoder gets all but the last bytes at once, then single bytes, then filler. It stops
+    reading when it has all pixels; `fault` interprets that position.
     """
 
-    def __init__(self, data: bytes, found: Scans):
-        (start,) = found.starts
-        whole = data[: found.end].rstrip(b"\xff")  # fill bytes may stand before a marker
+    def __init__(self, data: bytes, layout: Scans):
+        (start,) = layout.starts
+        whole = data[: layout.end].rstrip(b"\xff")  # fill bytes may precede a marker
         super().__init__(b"".join((whole, _FILLER, _END)))
         self._end = len(whole)
         self._last = max(start, self._end - _AHEAD)
-        self._padded = not any(whole[self._last :])  # cameras fill up blocks of their memory
+        self._padded = not any(whole[self._last :])  # cameras pad with zeros
 
     def read(self, size: int | None = -1) -> bytes:
         position = self.tell()
@@ -92,22 +94,22 @@ class Watched(io.BytesIO):
 
     @property
     def fault(self) -> str | None:
-        """What is wrong with the data of a picture that was decoded from here."""
+        """The fault in the data after decoding, or None."""
         if self.tell() > self._end + _AHEAD:
-            return "truncated JPEG (its data end before the picture does)"
+            return "truncated JPEG (its data end before the picture is whole)"
         if self.tell() <= self._last and not self._padded:
             return "damaged JPEG (data are left over when the picture is whole)"
         return None
 
 
-def fault_in_pieces(data: bytes, found: Scans) -> str | None:
-    """What can be told of a JPEG of several scans, or with restarts, without decoding it."""
-    for start, end in itertools.pairwise((*found.starts, found.end)):
+def fault_in_pieces(data: bytes, layout: Scans) -> str | None:
+    """The fault of a JPEG with several scans or restarts that shows without decoding, or None."""
+    for start, end in itertools.pairwise((*layout.starts, layout.end)):
         numbers = bytes(marker[1] for marker in _RESTART.findall(data, start, end))
         if numbers != (_IN_ORDER * (1 + len(numbers) // 8))[: len(numbers)]:
-            return "damaged JPEG (a part of its data is gone)"
-    compressed = data[found.starts[0] : found.end] if found.starts else b""
-    if len(set(compressed)) < 255:  # of a flat picture, in which some bytes come again and again
+            return "damaged JPEG (a part of its data is missing)"
+    compressed = data[layout.starts[0] : layout.end] if layout.starts else b""
+    if len(set(compressed)) < 255:  # flat images repeat few bytes, so counts prove nothing
         return None
     lines = compressed.count(b"\n")
     without = len(compressed) > _MANY and b"\r" not in compressed
@@ -116,23 +118,24 @@ def fault_in_pieces(data: bytes, found: Scans) -> str | None:
     return None
 
 
-def with_filler(data: bytes, found: Scans) -> bytes | None:
-    """The same picture, if it is whole: filler after each piece of its data, which is then skipped.
+def with_filler(data: bytes, layout: Scans) -> bytes | None:
+    """The file with filler after each piece of its data; None for arithmetic coding.
 
-    Where data are missing it is taken for them. None for arithmetic coding, which ends otherwise.
+    A decoder skips the filler after a whole piece and decodes it in place of missing data.
+    Arithmetic coding ends in another way.
     """
-    if not found.starts or found.frame not in _SEQUENTIAL + _PROGRESSIVE:
+    if not layout.starts or layout.frame not in _SEQUENTIAL + _PROGRESSIVE:
         return None
-    parts, done, position = [], 0, found.starts[0]
+    parts, done, position = [], 0, layout.starts[0]
     while marker := _MARKER_OR_RESTART.search(data, position):
         piece_end = len(data[position : marker.start()].rstrip(b"\xff")) + position
         parts += data[done:piece_end], _FILLER
         done, position = piece_end, marker.end()
-        if marker.start() >= found.end:
+        if marker.start() >= layout.end:
             break
         if not 0xD0 <= data[marker.start() + 1] <= 0xD7:
-            following = [start for start in found.starts if start >= position]
+            following = [start for start in layout.starts if start >= position]
             if not following:  # tables after the last scan
                 break
             position = following[0]
-    return b"".join((*parts, data[done : found.end], _END))
+    return b"".join((*parts, data[done : layout.end], _END))

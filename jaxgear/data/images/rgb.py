@@ -1,7 +1,7 @@
-"""A picture that Pillow has decoded, of any mode -> mode RGB: upright and on white.
+"""Converts a decoded Pillow image of any mode to RGB: upright and on white.
 
-Large ones band by band of rows: Pillow's conversions each make a picture of four bytes a pixel,
-and several of them at once would take more than 1 GB for the largest that is read.
+Large images are converted in bands of rows. Each of Pillow's conversions makes an image of four
+bytes a pixel, and several at once would take over 1 GB for the largest images.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,11 +13,11 @@ from PIL import Image
 _ORIENTATION = 0x0112
 _BITS, _PLANES = 258, 284  # tags of TIFF
 _BAND = 1 << 20  # pixels
-# What white may be: of 8, 10, 12, 14 and 16 bits. Cameras and scanners of fewer bits than a file
-# has fill the lower ones.
+# Possible values of white: 8, 10, 12, 14 and 16 bits. Cameras and scanners with fewer bits than
+# the file use its lower bits.
 _WHITES = (255.0, 1023.0, 4095.0, 16383.0, 65535.0)
 
-_UPRIGHT = {  # EXIF orientation -> what turns the stored pixels upright (EXIF 2.3, tag 0x0112)
+_UPRIGHT = {  # EXIF orientation -> turn that makes the pixels upright (EXIF 2.3, tag 0x0112)
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -31,8 +31,7 @@ SIDEWAYS = (5, 6, 7, 8)  # stored rows are columns
 
 
 def upright(image: Image.Image, *, deep_png: bool) -> Image.Image:
-    """The pixels of a loaded image, as `images.load_rgb` describes them: `image` itself where they
-    are that already.
+    """The RGB image that `images.load_rgb` describes; `image` itself if nothing has to change.
 
     Args:
         image: loaded; its `info["transparency"]` may be changed.
@@ -41,18 +40,18 @@ def upright(image: Image.Image, *, deep_png: bool) -> Image.Image:
     grey = image.mode.startswith("I") or image.mode == "F"
     key = image.info.get("transparency")
     if deep_png and key is not None and not grey:
-        # Pillow keeps the upper 8 bits of the 16 of a channel, but all 16 of the key colour
+        # Pillow keeps the upper 8 of 16 bits in the pixels, but all 16 bits of the key colour.
         image.info["transparency"] = tuple(v >> 8 for v in key)
-    flat = _scaling(image) if grey else _on_white
+    convert = _scaling(image) if grey else _on_white
     turn = orientation(image)
     width, height = image.size
-    as_it_is = image.mode == "RGB" and turn == 1 and not image.has_transparency_data
-    if as_it_is or width * height <= _BAND:
-        return _turned(flat(image), turn)
+    unchanged = image.mode == "RGB" and turn == 1 and not image.has_transparency_data
+    if unchanged or width * height <= _BAND:
+        return _turned(convert(image), turn)
     whole = Image.new("RGB", (height, width) if turn in SIDEWAYS else (width, height))
     for top, band in _bands(image):
         start = height - top - band.height if turn in _FROM_THE_END else top
-        whole.paste(_turned(flat(band), turn), (start, 0) if turn in SIDEWAYS else (0, start))
+        whole.paste(_turned(convert(band), turn), (start, 0) if turn in SIDEWAYS else (0, start))
     return whole
 
 
@@ -62,9 +61,9 @@ def is_deep_tiff(image: Image.Image) -> bool:
 
 
 def not_shown(image: Image.Image, *, deep: bool) -> str | None:
-    """Why a loaded image of 16 bits a channel (`deep`) does not show what is in its file.
+    """The reason why Pillow shows a 16-bit image (`deep`) wrongly, or None.
 
-    Of colours Pillow keeps the upper 8 bits, and puts planes together wrongly.
+    Pillow keeps only the upper 8 bits of colours, and combines separate planes wrongly.
     """
     colours = image.getbands()
     if not deep or image.mode.startswith(("I", "F")):
@@ -72,16 +71,16 @@ def not_shown(image: Image.Image, *, deep: bool) -> str | None:
     if image.format == "TIFF" and image.tag_v2.get(_PLANES, 1) == 2 and len(colours) > 1:
         return "16 bits a channel in separate planes; save it with 8 bits, or interleaved"
     ranges = image.getextrema() if len(colours) > 1 else (image.getextrema(),)
-    high = {band.upper(): above for band, (_, above) in zip(colours, ranges, strict=True)}
-    if high.pop("A", 255) == 0:  # nothing shows
+    high = {band.upper(): top for band, (_, top) in zip(colours, ranges, strict=True)}
+    if high.pop("A", 255) == 0:  # fully transparent
         return None
     if max(high.values()) < 64:
-        return "16 bits a channel of which the upper ones are not used; save it with 8 bits"
+        return "16 bits a channel, but the upper bits are not used; save it with 8 bits"
     return None
 
 
 def opacity(image: Image.Image) -> Image.Image:
-    """Mode L, upright: how opaque an image is that `upright` has seen (it repairs key colours)."""
+    """The opacity of an image, mode L, upright. Call `upright` first: it repairs key colours."""
     alpha = Image.new("L", image.size, 255)
     if image.has_transparency_data and not image.mode.startswith(("I", "F")):
         straight = image.convert(image.mode.upper()) if image.mode in ("RGBa", "La") else image
@@ -90,31 +89,31 @@ def opacity(image: Image.Image) -> Image.Image:
 
 
 def to_array(image: Image.Image) -> UInt8[np.ndarray, "H W C"]:
-    """An image of mode RGB or RGBA as an array of its own."""
+    """A copy of an RGB or RGBA image as an array."""
     array = np.empty((image.height, image.width, len(image.getbands())), np.uint8)
     for top, band in _bands(image):
         array[top : top + band.height] = np.asarray(band)
     return array
 
 
-def equal(one: Image.Image, other: Image.Image) -> bool:
+def equal(a: Image.Image, b: Image.Image) -> bool:
     """Whether two images have the same pixels."""
-    if (one.mode, one.size) != (other.mode, other.size):
+    if (a.mode, a.size) != (b.mode, b.size):
         return False
     return all(
-        a.tobytes() == b.tobytes()
-        for (_, a), (_, b) in zip(_bands(one), _bands(other), strict=True)
+        band_a.tobytes() == band_b.tobytes()
+        for (_, band_a), (_, band_b) in zip(_bands(a), _bands(b), strict=True)
     )
 
 
 def orientation(image: Image.Image) -> int:
-    """EXIF orientation 1 to 8; asked after loading: Pillow turns TIFF itself and drops the tag."""
+    """EXIF orientation 1 to 8. Load the image first: Pillow then turns a TIFF and drops the tag."""
     try:
-        found = image.getexif().get(_ORIENTATION, 1)
-        return found if found in _UPRIGHT else 1
+        value = image.getexif().get(_ORIENTATION, 1)
+        return value if value in _UPRIGHT else 1
     except MemoryError:
         raise
-    except Exception:  # the pixels are fine; a damaged EXIF block is no reason to refuse them
+    except Exception:  # a damaged EXIF block does not affect the pixels
         return 1
 
 
@@ -123,7 +122,7 @@ def _turned(image: Image.Image, turn: int) -> Image.Image:
 
 
 def _bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
-    """Rows, in order, with the number of the first."""
+    """Yields (first row, band of rows) from top to bottom."""
     step = max(1, _BAND // image.width)
     for top in range(0, image.height, step):
         yield top, image.crop((0, top, image.width, min(top + step, image.height)))
@@ -143,11 +142,11 @@ def _on_white(image: Image.Image) -> Image.Image:
 
 
 def _scaling(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
-    """What makes RGB of bands of 16-bit, 32-bit and float grey.
+    """A function that converts bands of 16-bit, 32-bit or float grey to RGB.
 
-    No file says which value is white: it is taken as the smallest of `_WHITES` (and 1, of float)
-    that covers the values, and anything else is stretched from its own minimum to its own maximum.
-    Of 16 bits that are all used the upper 8 are kept, as Pillow does for 48-bit colour.
+    No file states its value of white. It is the smallest of `_WHITES` (and 1, for float) that
+    covers the values; other values are stretched from their minimum to their maximum. If all 16
+    bits are used, the upper 8 are kept, as Pillow does for 48-bit colour.
     """
     key = image.info.get("transparency")
     low, white = _range(image, key)
@@ -168,12 +167,12 @@ def _scaling(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
 
 
 def _range(image: Image.Image, key: object) -> tuple[float, float]:
-    """Which value is black, and how far above it white is; `key` stands for transparency."""
+    """The value of black and the distance from it to white; `key` marks transparent pixels."""
     low, high = np.inf, -np.inf
     for _, band in _bands(image):
         values = np.asarray(band)
         if not np.isfinite(values).all():
-            raise ValueError("values that are not finite")
+            raise ValueError("holds values that are not finite")
         if isinstance(key, int):
             values = values[values != key]
         if values.size:
@@ -186,7 +185,7 @@ def _range(image: Image.Image, key: object) -> tuple[float, float]:
 
 
 def _lab_to_rgb(image: Image.Image) -> Image.Image:
-    from PIL import ImageCms  # needs littlecms, which not every Pillow has; LAB is rare
+    from PIL import ImageCms  # imported here: not every Pillow has littlecms, and LAB is rare
 
     lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
     return ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")

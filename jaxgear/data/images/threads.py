@@ -1,4 +1,4 @@
-"""What threads that decode share: silence for Pillow's warnings, and turns for large images."""
+"""Shared by decoding threads: a filter for Pillow's warnings, and turns for large images."""
 
 import threading
 import warnings
@@ -6,22 +6,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _lock = threading.Lock()
-
-
 _inside = 0
-
-
 _saved: warnings.catch_warnings | None = None
 
 
 @contextmanager
 def quiet_pillow() -> Iterator[None]:
-    """Ignores warnings raised in Pillow's modules while any thread is inside.
+    """Ignores warnings from Pillow's modules while any thread is inside.
 
     Pillow warns of harmless oddities (damaged EXIF, unknown TIFF tags) in files that it then
-    decodes well; what matters raises. `warnings.catch_warnings` alone is not enough: the filters
-    belong to the process, so overlapping threads would restore each other's. Here the first thread
-    in saves them and the last one out restores them.
+    decodes well; real faults raise. `warnings.catch_warnings` alone is not enough: filters belong
+    to the process, so overlapping threads would restore each other's. Here the first thread in
+    saves the filters and the last thread out restores them.
     """
     global _inside, _saved
     with _lock:
@@ -41,9 +37,9 @@ def quiet_pillow() -> Iterator[None]:
 
 
 class Turns:
-    """A semaphore with weights: what runs at the same time weighs at most `limit` together.
+    """A weighted semaphore: concurrent turns weigh at most `limit` in total.
 
-    One alone runs whatever it weighs.
+    A single turn may exceed the limit if it runs alone.
     """
 
     def __init__(self, limit: int):

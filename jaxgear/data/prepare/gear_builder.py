@@ -1,4 +1,4 @@
-"""The TFDS half of writing: what a prepared set holds, and a builder for people who use TFDS."""
+"""The TFDS part of writing: the features of a prepared set, and a builder for TFDS users."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,11 +12,11 @@ from jaxgear.data.folder import Record
 from jaxgear.data.prepare.workshop import portable
 from jaxgear.data.tfds.shards import NAME
 
-FORMAT = "array_record"  # the one that TFDS reads and writes without TensorFlow
+FORMAT = "array_record"  # TFDS reads and writes it without TensorFlow
 
-_DESCRIPTION = """Photographs checked, grouped by likeness and split by jaxgear: no two pictures \
-that look alike are on two of train, val and test. The split left_out has near-duplicates of \
-pictures of other splits."""
+_DESCRIPTION = """Photographs checked, grouped by near-duplicates and split by jaxgear: no group \
+straddles two of train, val and test. The split left_out has near-duplicates of pictures in other \
+splits."""
 _CITATION = """@misc{jaxgear,
   title = {jaxgear: photographs of outdoor gear, classified with JAX},
   note = {pictures checked, grouped and split by `python -m jaxgear prepare`},
@@ -24,22 +24,22 @@ _CITATION = """@misc{jaxgear,
 
 
 def features(classes: Sequence[str] | None) -> tfds.features.FeaturesDict:
-    """Features of a set; `classes` may be told later."""
+    """The features of a set; None: classes are set later."""
     return tfds.features.FeaturesDict(
         {
             "image": tfds.features.Image(shape=(None, None, 3)),
             "label": tfds.features.ClassLabel(names=classes and list(classes)),
             "path": tfds.features.Text(),
-            "sha256": tfds.features.Text(),  # of the file that the picture came from
+            "sha256": tfds.features.Text(),  # of the source file
             "group": tfds.features.Text(),  # near-duplicates share one
         }
     )
 
 
 def serialize(record: Record, data: bytes) -> bytes:
-    """A record, of which `data` is the picture, as TFDS stores and parses it.
+    """The bytes of a record and its image `data`, in the format of TFDS.
 
-    Built here, as TFDS' own checks of every value take four times as long.
+    Built without TFDS, whose checks of every value take four times as long.
     """
     example = tf_example_pb2.Example()
     feature = example.features.feature
@@ -47,7 +47,7 @@ def serialize(record: Record, data: bytes) -> bytes:
     feature["image"].bytes_list.value.append(data)
     for name in ("path", "sha256", "group"):
         feature[name].bytes_list.value.append(getattr(record, name).encode())
-    return example.SerializeToString(deterministic=True)  # fields are a map, in any order
+    return example.SerializeToString(deterministic=True)  # the order of map fields is undefined
 
 
 def write_info(
@@ -57,10 +57,10 @@ def write_info(
     shards: dict[str, list[tuple[int, int]]],
     metadata: dict[str, Any],
 ) -> None:
-    """Writes what makes shards in `folder` a TFDS set, `dataset_info.json` last.
+    """Writes the metadata that makes the shards in `folder` a TFDS set; `dataset_info.json` last.
 
     Args:
-        shards: of each split the number of records and bytes of its shards, in order.
+        shards: for each split, the numbers of records and bytes of its shards, in order.
     """
     info = tfds.core.DatasetInfo(
         builder=tfds.core.DatasetIdentity(
@@ -94,9 +94,9 @@ def write_info(
 
 
 class Gear(tfds.core.GeneratorBasedBuilder):
-    """Builds the set of `python -m jaxgear prepare FOLDER OUT` with TFDS alone, on one process.
+    """Builds the set of `python -m jaxgear prepare FOLDER OUT` with TFDS, in one process.
 
-    The folder of pictures is TFDS' `manual_dir`; nothing is downloaded:
+    The image folder is TFDS' `manual_dir`; nothing is downloaded:
 
         Gear(data_dir=OUT, file_format="array_record").download_and_prepare(
             download_config=tfds.download.DownloadConfig(manual_dir=FOLDER))

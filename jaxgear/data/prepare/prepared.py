@@ -1,8 +1,7 @@
-"""A folder of pictures, checked and split, as a TensorFlow Datasets set that grows with it.
+"""Prepares a folder of images, checked and split, as a TensorFlow Datasets set.
 
-Pictures are decoded once in their life: by a process each (`staging`), before it is known on which
-split they are. What the version before has, and what a run that was killed has left, is taken as it
-is. `versions` then writes the shards.
+Each image is decoded only once, by worker processes (`staging`), before its split is known. Images
+from the previous version, or from a killed run, are reused. `versions` then writes the shards.
 """
 
 import os
@@ -33,7 +32,7 @@ from jaxgear.data.tfds.shards import NAME, UNFINISHED
 from jaxgear.errors import DataError, UsageError
 from jaxgear.lock import Lock
 
-Tick = Callable[[int, int], None]  # told how many pictures are done, and of how many
+Tick = Callable[[int, int], None]  # called with the numbers of finished and of all images
 
 _STAGING = ".staging-"
 
@@ -50,26 +49,27 @@ def prepare(
     say: Callable[[str], None] = print,
     tick: Tick = lambda done, total: None,
 ) -> Path:
-    """Writes `out/gear/<version>`, for `read_tfds(f"gear@{out}")`; returns that folder.
+    """Writes `out/gear/<version>` for `read_tfds(f"gear@{out}")`, and returns that folder.
 
-    A version holds the pictures that the folder holds: what is gone there is in older versions
-    only. A run that was killed at any time is gone on with by the next.
+    A version holds the images that are in the folder now; deleted images stay in older versions. If
+    a run is killed, the next one continues it.
 
     Args:
         root: a data folder.
-        size: pictures are stored letterboxed at it, without loss; None: as they are, made portable.
-        workers: processes that decode; None: one for each core.
-        seed: decides the split, as that of a run does, and so does `group_by` (`groups_of`).
-        say: gets one line for everything a user should know.
+        size: images are stored letterboxed at this size, lossless; None: at full size, made
+            portable (`workshop.portable`).
+        workers: processes that decode; None: one per core.
+        seed: decides the split together with `group_by` (`groups_of`), as in a training run.
+        say: gets one line for each thing that a user should know.
 
     Raises:
-        DataError: what `open_dataset` refuses; or `out` is being written by another process, or
-            cannot be written.
+        DataError: a reason of `open_dataset`, or `out` is not writable, or another process is
+            writing to it.
         UsageError: `out` holds a set of another seed, size or grouping, or is inside `root`.
     """
     root, base = Path(root), Path(out) / NAME
     if base.resolve().is_relative_to(root.resolve()):
-        raise UsageError(f"{out}: is inside {root}, in which nothing is written; choose another")
+        raise UsageError(f"{out}: is inside the data folder {root}; choose a place outside")
     listing = list_pictures(root)
     class_names(root, listing)
     try:
@@ -82,23 +82,23 @@ def prepare(
             )
             place = base / f"{_STAGING}{size or 'whole'}-{re.sub('[ ,]+', '-', recipe)}"
             place.mkdir(exist_ok=True)
-            known = {one.sha256: _of_staged(one) for one in staged(place)}
+            known = {entry.sha256: _of_staged(entry) for entry in staged(place)}
             if known:
-                say(f"going on: {len(known)} pictures were decoded before")
+                say(f"continuing an earlier run: {len(known)} pictures are already decoded")
             if before is not None and before.metadata["recipe"] == recipe:
                 known |= _versions().pictures_of(before)
-            with ThreadPoolExecutor(1) as aside:  # TFDS is imported while processes start
-                loading = aside.submit(_versions)
+            with ThreadPoolExecutor(1) as importer:  # imports TFDS while processes start
+                loading = importer.submit(_versions)
                 cores = workers or os.cpu_count()
                 folder = _decode(root, listing, known, place, size, cores, tick)
             dataset = split_dataset(
                 folder, size=size or 128, seed=seed, on_bad=on_bad, group_by=group_by, say=say
             )
             metadata = {"recipe": recipe, **chosen}
-            path, words = loading.result().write_version(
+            path, summary = loading.result().write_version(
                 base, before, dataset, known, metadata, cores
             )
-            say(f"{path}: {words}")
+            say(f"{path}: {summary}")
             for finished in (*base.glob(f"{_STAGING}*"), *base.glob(f"{UNFINISHED}*")):
                 shutil.rmtree(finished)
             return path
@@ -115,7 +115,7 @@ def _decode(
     workers: int,
     tick: Tick,
 ) -> Folder:
-    """The folder, checked; `known` gets what was not in it."""
+    """The checked folder; adds newly decoded images to `known`."""
     paths = [candidate.path for candidate in listing.candidates]
     checked: list[tuple[str, int, int, bytes] | Refused] = []
     digests = frozenset(map(bytes.fromhex, known))
@@ -124,26 +124,28 @@ def _decode(
             known.setdefault(result.sha256, _of_staged(result))
             result = result.sha256
         if isinstance(result, str):
-            found = known[result]
-            result = result, found.height, found.width, found.descriptor
+            image = known[result]
+            result = result, image.height, image.width, image.descriptor
         checked.append(result)
         tick(len(checked), len(paths))
     return assemble(root, listing, checked)
 
 
 def _versions() -> ModuleType:
-    """Imported when it is needed: TFDS takes a quarter of a second."""
+    """The module `versions`, imported when needed: TFDS takes a quarter of a second."""
     from jaxgear.data.prepare import versions
 
     return versions
 
 
-def _of_staged(one: Staged) -> ToStore:
-    return ToStore(one.height, one.width, one.descriptor, one.stored, one.length, one.read)
+def _of_staged(entry: Staged) -> ToStore:
+    return ToStore(
+        entry.height, entry.width, entry.descriptor, entry.stored, entry.length, entry.read
+    )
 
 
 def _locked(base: Path) -> Lock:
-    """While it is held no other process writes there."""
+    """A lock that keeps other processes from writing to `base`."""
     try:
         return Lock(base / ".lock")
     except UsageError as error:

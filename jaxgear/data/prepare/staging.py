@@ -1,6 +1,6 @@
-"""Processes, and the pictures of a folder decoded on them, each in a `Workshop` of its own.
+"""Decodes the images of a folder in worker processes, each with its own `Workshop`.
 
-Neither JAX nor TFDS is imported here, so that a process starts soon.
+Neither JAX nor TFDS is imported here, so that processes start fast.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from jaxgear.data.folder import Refused
 from jaxgear.data.prepare.workshop import Staged, Workshop
 from jaxgear.errors import DataError
 
-_TASK = 32  # pictures that a process is given at a time
+_TASK = 32  # images in one task of a process
 
 
 def stage(
@@ -32,7 +32,7 @@ def stage(
     workers: int,
     known: frozenset[bytes],
 ) -> Iterator[str | Staged | Refused]:
-    """`Workshop.stage` of all `paths`, in their order, on `workers` processes (1: on this one).
+    """`Workshop.stage` of all `paths`, in order, in `workers` processes (1: in this process).
 
     Raises:
         DataError: a process was killed.
@@ -57,7 +57,7 @@ def _parallel(
     with processes(workers, _open_workshop, *arguments) as pool:
         for task in tasks:
             waiting.append(pool.submit(_work, task))
-            if len(waiting) > 8 * workers:  # enough ahead that none is idle
+            if len(waiting) > 8 * workers:  # enough tasks ahead to keep all processes busy
                 yield from waiting.popleft().result()
         while waiting:
             yield from waiting.popleft().result()
@@ -77,10 +77,12 @@ def _work(paths: Sequence[str]) -> list[str | Staged | Refused]:
 def processes(
     workers: int, begin: Callable[..., None] | None = None, *arguments: Any
 ) -> Iterator[ProcessPoolExecutor]:
-    """New processes, in each of which `begin(*arguments)` is called first; they end with this one.
+    """A pool of new processes, each of which first calls `begin(*arguments)`.
+
+    They end with this process.
 
     Raises:
-        DataError: one was killed.
+        DataError: a process was killed.
     """
     spawn = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, spawn, _begin, (begin, arguments))
@@ -88,22 +90,22 @@ def processes(
         yield pool
     except BrokenProcessPool:
         raise DataError(
-            "a process was killed (out of memory?); start again to go on, with fewer --workers (1 "
-            "where Python reads its program from a pipe)"
+            "a process was killed (out of memory?); start again with fewer --workers to go on (use "
+            "1 if Python reads its program from a pipe)"
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def _begin(begin: Callable[..., None] | None, arguments: tuple) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process handles Ctrl-C
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if begin is not None:
         begin(*arguments)
 
 
 def _end_with_parent() -> None:
-    """Ends this process when the one that started it is killed, which nothing else tells it."""
+    """Ends this process when its parent is killed; nothing else would."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     connection.wait([parent.sentinel])

@@ -1,7 +1,7 @@
-"""Versions of a prepared set: `OUT/gear/1.0.0`, `2.0.0` and so on, which appear whole.
+"""Writes versions of a prepared set: `OUT/gear/1.0.0`, `2.0.0` and so on, each in one rename.
 
-A shard in which everything still holds is in the next version too, as a second name of the same
-file; what is new or has changed goes to new shards. Older versions stay, for runs that read them.
+The next version reuses unchanged shards as hard links. New and changed records go to new shards.
+Older versions stay, for runs that read them.
 """
 
 import contextlib
@@ -33,9 +33,9 @@ from jaxgear.data.tfds.shards import (
 )
 from jaxgear.errors import DataError, UsageError
 
-SHARD_BYTES = 128 * 2**20  # of pictures, about; TFDS recommends 100 to 200 MB
-_WORTH_PROCESSES = 2**28  # bytes a process; less is written before it has imported TFDS
-_Job = tuple[Shard, list[Callable[[], bytes]]]  # what to write, and how its pictures are had
+SHARD_BYTES = 128 * 2**20  # of images, about; TFDS recommends 100 to 200 MB
+_WORTH_PROCESSES = 2**28  # bytes per process; writing less takes no longer than importing TFDS
+_Job = tuple[Shard, list[Callable[[], bytes]]]  # a shard to write, and functions to read its images
 
 
 def last(base: Path, chosen: dict[str, Any]) -> TfdsFolder | None:
@@ -45,35 +45,37 @@ def last(base: Path, chosen: dict[str, Any]) -> TfdsFolder | None:
         chosen: size, seed and group_by.
 
     Raises:
-        DataError: it is not by `prepare`, or damaged.
+        DataError: it is damaged, or `prepare` did not write it.
         UsageError: it was prepared with other choices.
     """
     if newest_version(base) is None:
         return None
     before = read_tfds(f"{NAME}@{base.parent}", size=1)
     if "recipe" not in before.metadata:
-        raise DataError(f"{before.root}: not by `jaxgear prepare`; choose another place")
-    for name, wanted in chosen.items():
-        # Sets of before had no other grouping.
-        if (has := before.metadata.get(name, NEAR_DUPLICATES)) != wanted:
+        raise DataError(
+            f"{before.root}: `jaxgear prepare` did not write this; choose another place"
+        )
+    for name, value in chosen.items():
+        # Older sets do not record the grouping; it was always near-duplicates.
+        if (has := before.metadata.get(name, NEAR_DUPLICATES)) != value:
             name = name.replace("_", "-")
             flag = f"--{name} {has}" if has is not None else f"no --{name}"
             raise UsageError(
-                f"{base}: was prepared with {flag}; say so again, or choose another place"
+                f"{base}: was prepared with {flag}; repeat that, or choose another place"
             )
     return before
 
 
 def pictures_of(before: TfdsFolder) -> dict[str, ToStore]:
-    """Its pictures, by sha256 (hex) of the files that they came from."""
-    found = {}
+    """The images of a version, by the sha256 (hex) of their source files."""
+    pictures = {}
     for shard in before.shards:
         length = shard.path.stat().st_size // len(shard.records)
         for record, stored in zip(shard.records, shard.stored, strict=True):
             read = partial(before.read, record)
             size = record.height, record.width
-            found[record.sha256] = ToStore(*size, record.descriptor, stored, length, read)
-    return found
+            pictures[record.sha256] = ToStore(*size, record.descriptor, stored, length, read)
+    return pictures
 
 
 def write_version(
@@ -84,14 +86,14 @@ def write_version(
     metadata: dict[str, Any],
     workers: int = 1,
 ) -> tuple[Path, str]:
-    """Writes the version of `base` after `before`; its folder, and what was done in words.
+    """Writes the version after `before` to `base`; returns its folder and a summary.
 
-    Nothing is written where `before` has the same records, all of the same `metadata["recipe"]`.
+    Writes nothing if `before` has the same records and the same `metadata["recipe"]`.
 
     Args:
-        pictures: by sha256 (hex), those of all records.
-        workers: processes that write the first version. What a later one takes from the one before
-            is not worth sending to others.
+        pictures: the images of all records by sha256 (hex).
+        workers: processes that write the first version. A later version is written by this process
+            alone: sending the previous version's data to others costs more than it gains.
     """
     records = {
         record.path: replace(record, split=split, group=group)
@@ -113,7 +115,7 @@ def write_version(
 
     version = f"{int(before.root.name.split('.')[0]) + 1 if before else 1}.0.0"
     folder = base / f"{UNFINISHED}{version}"
-    if folder.exists():  # of a run that was killed
+    if folder.exists():  # left by a killed run
         shutil.rmtree(folder)
     folder.mkdir()
     shards = _write_shards(folder, kept, new, pictures, 1 if before else workers)
@@ -126,21 +128,21 @@ def write_version(
     _sync(folder)
     folder.rename(base / version)
     _sync(base)
-    words = f"{len(shards) - len(kept)} shards written, {len(kept)} kept"
-    return base / version, words + _changes(before, records)
+    summary = f"{len(shards) - len(kept)} shards written, {len(kept)} kept"
+    return base / version, summary + _changes(before, records)
 
 
 def _write_shards(
     folder: Path, kept: list[Shard], new: list[Record], pictures: dict[str, ToStore], workers: int
 ) -> list[Shard]:
-    """All shards of a version, those that are kept first in each split."""
+    """Writes and returns all shards of a version; kept shards come first in each split."""
     shards: list[Shard] = []
     jobs: list[_Job] = []
     for split in sorted({shard.split for shard in kept} | {str(r.split) for r in new}):
         old = [shard for shard in kept if shard.split == split]
-        # By hash: in an order that has nothing to do with classes, for those who read in order.
-        own = sorted((r for r in new if r.split == split), key=lambda r: (r.sha256, r.path))
-        parts = list(_parts(own, pictures))
+        # Sorted by hash, so that the order does not depend on classes when rows are read in order.
+        added = sorted((r for r in new if r.split == split), key=lambda r: (r.sha256, r.path))
+        parts = list(_parts(added, pictures))
         count = len(old) + len(parts)
         for index, shard in enumerate(old):
             path = folder / shard_name(split, index, count)
@@ -149,28 +151,28 @@ def _write_shards(
             shards.append(replace(shard, path=path))
         for index, part in enumerate(parts, len(old)):
             path = folder / shard_name(split, index, count)
-            found = [pictures[record.sha256] for record in part]
-            stored = tuple(picture.stored for picture in found)
+            images = [pictures[record.sha256] for record in part]
+            stored = tuple(image.stored for image in images)
             shards.append(Shard(path, split, tuple(part), stored, sums=("", "")))
-            jobs.append((shards[-1], [picture.read for picture in found]))
+            jobs.append((shards[-1], [image.read for image in images]))
     with contextlib.ExitStack() as stack:
-        each = map
+        map_jobs = map
         size = sum(pictures[record.sha256].length for record in new)
         if (count := min(workers, len(jobs), size // _WORTH_PROCESSES)) > 1:
-            each = stack.enter_context(processes(count)).map
-        sums = {job[0].path: found for job, found in zip(jobs, each(_write, jobs), strict=True)}
+            map_jobs = stack.enter_context(processes(count)).map
+        sums = {job[0].path: pair for job, pair in zip(jobs, map_jobs(_write, jobs), strict=True)}
     return [replace(shard, sums=sums.get(shard.path, shard.sums)) for shard in shards]
 
 
 def _write(job: _Job) -> tuple[str, str]:
-    """Writes a shard; its sums."""
+    """Writes a shard; returns its sums."""
     shard, reads = job
     rows = (serialize(record, read()) for record, read in zip(shard.records, reads, strict=True))
     return write_shard(shard, rows)
 
 
 def _parts(records: Iterable[Record], pictures: dict[str, ToStore]) -> Iterator[list[Record]]:
-    """Records of one shard each."""
+    """Yields the records of each shard."""
     part, size = [], 0
     for record in records:
         part.append(record)
@@ -185,12 +187,12 @@ def _parts(records: Iterable[Record], pictures: dict[str, ToStore]) -> Iterator[
 def _second_name(path: Path, name: Path) -> None:
     try:
         name.hardlink_to(path)
-    except OSError:  # a file system without links
+    except OSError:  # a file system without hard links
         shutil.copyfile(path, name)
 
 
 def _changes(before: TfdsFolder | None, records: dict[str, Record]) -> str:
-    """What has become of the pictures of an earlier version."""
+    """The changes since an earlier version, in words."""
     if before is None:
         return ""
     old = {record.path: record for record in before.records}
@@ -201,12 +203,12 @@ def _changes(before: TfdsFolder | None, records: dict[str, Record]) -> str:
         "edited": sum(a.sha256 != b.sha256 for a, b in both),
         "in another split": sum(a.sha256 == b.sha256 and a.split != b.split for a, b in both),
     }
-    return "; pictures " + ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    return "; pictures " + ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
 
 
 def _sync(folder: Path) -> None:
-    """Waits until the files' and folders' names are on the disk."""
-    if os.name == "nt":  # a folder cannot be opened there
+    """Waits until the names in a folder are on the disk."""
+    if os.name == "nt":  # Windows cannot open a folder
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:

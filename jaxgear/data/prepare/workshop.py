@@ -1,8 +1,8 @@
-"""What is stored of a folder's pictures, in files from which a killed run goes on.
+"""Staged images: the bytes to store for each image, in files from which a killed run continues.
 
-A process appends whole entries to a file of its own. An entry holds what is stored of one picture,
-and is found again by the sha256 of the file that it was made from; the end of a file that was cut
-short is passed over. Neither JAX nor TFDS is imported here, so that a process starts soon.
+Each process appends whole entries to its own file. An entry holds the bytes to store for one image
+and the sha256 of its source file. A truncated entry at the end of a file is ignored. Neither JAX
+nor TFDS is imported here, so that processes start fast.
 """
 
 import hashlib
@@ -38,17 +38,17 @@ _HEADER = struct.Struct(
     "<4s32s32sIIHI"
 )  # magic, both hashes, height, width, len(descriptor), len(data)
 _MAGIC = b"gear"
-_AT_ONCE = 2**22  # bytes of pictures that are worked on together, about what a cache holds
+_AT_ONCE = 2**22  # bytes of images that are processed together; they about fill a CPU cache
 _SUFFIX = ".staged"
 
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """What is known of a picture that was decoded, and where the bytes to store are."""
+    """A decoded image, and the position of its bytes to store."""
 
-    sha256: str  # of the file that it came from, hex
-    stored: str  # of the bytes to store, hex
-    height: int  # of the file's picture
+    sha256: str  # of the source file, hex
+    stored: str  # sha256 of the bytes to store, hex
+    height: int  # of the source image
     width: int
     descriptor: bytes
     file: Path
@@ -57,7 +57,7 @@ class Staged:
 
     def read(self) -> bytes:
         """The bytes to store."""
-        # Half the time of a file object.
+        # Takes half the time of a file object.
         descriptor = os.open(self.file, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         try:
             os.lseek(descriptor, self.offset, os.SEEK_SET)
@@ -71,32 +71,32 @@ class Staged:
 
 @dataclass(frozen=True)
 class ToStore:
-    """What is known of a picture, and how the bytes to store are had."""
+    """An image, and a function that reads its bytes to store."""
 
     height: int
     width: int
     descriptor: bytes
     stored: str  # sha256 (hex) of the bytes
-    length: int  # of them, about
-    read: Callable[[], bytes]  # them, checked
+    length: int  # approximate number of bytes
+    read: Callable[[], bytes]  # returns the bytes, checked
 
 
 @dataclass(frozen=True, slots=True)
 class _Decoded:
-    """A picture that is not known yet."""
+    """An image that is decoded but not stored yet."""
 
     sha256: bytes  # of `data`
-    data: bytes  # the file
+    data: bytes  # the source file
     path: str
     picture: Decoding
 
 
 class Workshop:
-    """What each process has: a folder to read from, and a file to append to. A context manager."""
+    """The state of one process: a folder to read from, a file to append to. A context manager."""
 
     def __init__(self, root: Path, place: Path, size: int | None, known: frozenset[bytes]):
-        """`size`: pictures are stored letterboxed at it; None: as they are, made portable.
-        `known`: sha256 of files that need not be decoded.
+        """`size`: images are stored letterboxed at this size; None: at full size, made portable.
+        `known`: sha256 of files that need no decoding.
         """
         self._root, self._size, self._known = root, size, set(known)
         self._path = place / f"{uuid.uuid4().hex}{_SUFFIX}"
@@ -109,21 +109,21 @@ class Workshop:
         self._file.close()
 
     def stage(self, paths: Sequence[str]) -> list[str | Staged | Refused]:
-        """Each picture's sha256 if it is known, else its new entry, or why there is none."""
+        """For each path: the sha256 if it is known, else the new entry, or the refusal."""
         done: list[str | Staged | Refused] = []
         group: list[str | _Decoded | Refused] = []
         size = 0
-        with quiet_pillow():  # once for all of them, and not for each
+        with quiet_pillow():  # once for all paths, because entering takes time
             for path in paths:
-                group.append(one := self._decode(path))
-                if isinstance(one, _Decoded):
-                    width, height = one.picture.image.size
-                    size += len(one.data) + 4 * width * height  # as in Pillow
+                group.append(result := self._decode(path))
+                if isinstance(result, _Decoded):
+                    width, height = result.picture.image.size
+                    size += len(result.data) + 4 * width * height  # Pillow: 4 bytes a pixel
                     size += 3 * (self._size or 0) ** 2
                 if size >= _AT_ONCE:
                     done += self._keep(group)
                     group, size = [], 0
-                    del one  # it may be large, and the next one too
+                    del result  # frees a possibly large image before the next is decoded
             return done + self._keep(group)
 
     def _decode(self, path: str) -> str | _Decoded | Refused:
@@ -138,39 +138,39 @@ class Workshop:
         except ImageError as error:
             return Refused(path, error.reason)
 
-    def _keep(self, found: list[str | _Decoded | Refused]) -> list[str | Staged | Refused]:
-        """`found`, in which entries are made of the pictures that were decoded.
+    def _keep(self, group: list[str | _Decoded | Refused]) -> list[str | Staged | Refused]:
+        """`group` with an entry in place of each decoded image.
 
-        Each step is done for all of them before the next, as the processor then keeps the code of
-        one step at hand: 5 to 18 % less time a picture.
+        Each step runs for all images before the next step, so that its code stays in the CPU cache:
+        5 to 18 % less time an image.
         """
-        pictures = [one for one in found if isinstance(one, _Decoded)]
-        described = [describe_image(one.picture.image) for one in pictures]
+        images = [result for result in group if isinstance(result, _Decoded)]
+        descriptors = [describe_image(image.picture.image) for image in images]
         if self._size is None:
-            stored = [portable_of(one.data, one.path, one.picture) for one in pictures]
+            stored = [portable_of(image.data, image.path, image.picture) for image in images]
         else:
-            stored = list(map(encode_png, map(self._small, pictures)))
-        entries = iter(self._append(pictures, described, stored))
-        return [next(entries) if isinstance(one, _Decoded) else one for one in found]
+            stored = list(map(encode_png, map(self._small, images)))
+        entries = iter(self._append(images, descriptors, stored))
+        return [next(entries) if isinstance(result, _Decoded) else result for result in group]
 
-    def _small(self, one: _Decoded) -> UInt8[np.ndarray, "S S 3"]:
-        if one.picture.serves(self._size):
-            return letterbox_image(one.picture.image, self._size)
-        return load_letterboxed(one.data, self._size, one.path)
+    def _small(self, image: _Decoded) -> UInt8[np.ndarray, "S S 3"]:
+        if image.picture.serves(self._size):
+            return letterbox_image(image.picture.image, self._size)
+        return load_letterboxed(image.data, self._size, image.path)
 
     def _append(
-        self, pictures: list[_Decoded], described: list[bytes], stored: list[bytes]
+        self, images: list[_Decoded], descriptors: list[bytes], stored: list[bytes]
     ) -> list[Staged]:
-        """Writes an entry for each picture, in one call."""
+        """Writes an entry for each image, in one call."""
         start = self._file.tell()
         entries, bodies = [], []
-        for one, descriptor, data in zip(pictures, described, stored, strict=True):
-            size = one.picture.height, one.picture.width
-            digest = one.sha256 if data is one.data else hashlib.sha256(data).digest()
-            head = _HEADER.pack(_MAGIC, one.sha256, digest, *size, len(descriptor), len(data))
+        for image, descriptor, data in zip(images, descriptors, stored, strict=True):
+            size = image.picture.height, image.picture.width
+            digest = image.sha256 if data is image.data else hashlib.sha256(data).digest()
+            head = _HEADER.pack(_MAGIC, image.sha256, digest, *size, len(descriptor), len(data))
             body = head + descriptor + data
             bodies += body, isal_zlib.crc32(body).to_bytes(4, "little")
-            names = one.sha256.hex(), digest.hex()
+            names = image.sha256.hex(), digest.hex()
             offset = start + len(head) + len(descriptor)
             entries.append(Staged(*names, *size, descriptor, self._path, offset, len(data)))
             start += len(body) + len(bodies[-1])
@@ -181,7 +181,7 @@ class Workshop:
 
 
 def staged(place: Path) -> Iterator[Staged]:
-    """The entries that earlier runs left whole in the folder `place`."""
+    """Yields the whole entries that earlier runs left in the folder `place`."""
     for path in sorted(place.glob(f"*{_SUFFIX}")):
         with path.open("rb") as file:
             while len(head := file.read(_HEADER.size)) == _HEADER.size:
@@ -200,10 +200,10 @@ def staged(place: Path) -> Iterator[Staged]:
 
 
 def portable(data: bytes, name: str | None = None) -> bytes:
-    """The bytes of a JPEG or PNG file that every decoder shows as `load_rgb(data)` does.
+    """A JPEG or PNG file that every decoder shows like `load_rgb(data)`.
 
-    A plain RGB JPEG stays as it is; anything with transparency, orientation, other colours or in
-    another format becomes a PNG of the decoded pixels. `ImageError` as of `load_rgb`.
+    A plain RGB JPEG stays unchanged. Files of another format, or with transparency, orientation or
+    other colours, become a PNG of the decoded pixels. Raises `ImageError` as `load_rgb`.
     """
     name = name or "picture"
     with decoded(data, name, least=ENOUGH) as picture:
@@ -212,8 +212,8 @@ def portable(data: bytes, name: str | None = None) -> bytes:
 
 
 def portable_of(data: bytes, name: str, picture: Decoding) -> bytes:
-    """`portable` of a file that was `decoded`, its turn being over."""
-    # What was converted or turned is a new image of Pillow's, of no format.
+    """`portable` for a file that is already `decoded`, after its turn."""
+    # Converting or turning makes a new Pillow image without a format.
     if picture.image.format == "JPEG":
         return data
     return encode_png(rgb.to_array(picture.image) if picture.whole else load_rgb(data, name))

@@ -1,7 +1,7 @@
-"""Records to train, validation and test splits that no near-duplicate straddles.
+"""Splits records into train, validation and test; no group of near-duplicates straddles two splits.
 
-assign.py is where to start. near_duplicates.py finds images that look alike; groups.py makes groups
-of them; known.py is what a bundle keeps, to know the images of its data again.
+assign.py is where to start. near_duplicates.py finds near-duplicates by hashing.py; groups.py makes
+groups of them. known.py lets a bundle recognise the images of its data set.
 """
 
 from jaxgear.data.splits.assign import (

@@ -1,8 +1,8 @@
-"""A train/validation/test split in which no group of pictures straddles two parts.
+"""A train/validation/test split in which no group of images straddles two splits.
 
-The split is a pure function of the pictures' hashes and a seed and has no memory: a picture's own
-split is a threshold on a hash of (seed, its bytes), so pictures that are added later never move an
-old one to another split.
+The split is a pure function of the images' hashes and a seed. The own split of an image is a
+threshold on a hash of (seed, its bytes), so images that are added later never move an old one to
+another split.
 """
 
 import hashlib
@@ -38,41 +38,43 @@ def assign_splits(
 ) -> list[str]:
     """A split for each record: "train", "val", "test" or "left_out".
 
-    The members of a group may have different splits of their own. Those in the commonest split (of
-    equals, the first of test, val, train) keep it, and the others are left out, so that no
-    near-duplicate of a test image is trained on. The price of having no memory: of nearly half of
-    the pairs of near-duplicates one is left out. A new near-duplicate may leave an old image out,
-    but never moves it to another split.
+    Members of a group may have different own splits. Members in the commonest one (of equals, the
+    first of test, val, train) keep it; the others are left out, so that no near-duplicate of a test
+    image is trained on. The price of a split without memory: of nearly half of the pairs of
+    near-duplicates one is left out. A new near-duplicate may leave an old image out, but never
+    moves it to another split.
 
-    Classes are stratified in expectation only, as each picture is drawn by itself. A class with a
-    split that came out empty gets it filled with the groups whose hash is nearest to the threshold;
-    only in such a tiny class may a picture change splits when the class grows.
+    Each image is drawn by itself, so classes are stratified only in expectation. If a class has an
+    empty split, the groups whose hash is nearest to the threshold fill it. Only in such a tiny
+    class may an image change splits when the class grows.
 
-    Sides that the folder itself has are kept. Where it has "train" but no "val" or no "test", the
-    missing ones are taken from "train" in the same way.
+    Splits of the folder itself are kept. If it has "train" but no "val" or no "test", the missing
+    splits are taken from "train" in the same way.
 
     Args:
-        folder: the checked pictures.
-        groups: of each record (`groups_of`).
-        seed: another seed, another split.
+        folder: the checked images.
+        groups: group of each record (`groups_of`).
+        seed: another seed gives another split.
         fractions: of train, val and test; positive, sum 1.
-        whole: a group's split is drawn by its name, so that none of its members is left out. For
-            large groups: of 30 frames of an object nearly a third would be.
+        whole: draw the split of a group by its name, so that no member is left out. For large
+            groups: otherwise nearly a third of 30 frames of an object would be left out.
 
     Raises:
-        DataError: a class with fewer groups than splits to fill; splits without "train", or without
-            training pictures of a class.
-        UsageError: fractions that are not as above.
+        DataError: a class has fewer groups than splits to fill; the folder's splits lack "train",
+            or training images of a class.
+        UsageError: other fractions.
     """
     if not all(f > 0 for f in fractions) or not math.isclose(sum(fractions), 1, abs_tol=1e-6):
         raise UsageError(f"fractions {fractions}: train, val and test must be positive with sum 1")
     share = dict(zip(SPLITS, fractions, strict=True))
-    given = {record.split for record in folder.records} - {None}
-    if given and "train" not in given:
-        raise DataError(f"{folder.root}: has the splits {', '.join(sorted(given))} but no train")
+    own_splits = {record.split for record in folder.records} - {None}
+    if own_splits and "train" not in own_splits:
+        names = ", ".join(sorted(own_splits))
+        raise DataError(f"{folder.root}: has the splits {names} but no train")
     if names := missing_classes(folder).get("train"):
         raise DataError(f"{folder.root}: no training pictures of {untrained(folder, names)}")
-    fill = [split for split in ("test", "val", "train") if split not in given or split == "train"]
+    order = ("test", "val", "train")
+    fill = [split for split in order if split not in own_splits or split == "train"]
     splits = [record.split or "train" for record in folder.records]
     pool = [index for index, split in enumerate(splits) if split == "train"]
     if fill == ["train"]:
@@ -85,7 +87,7 @@ def assign_splits(
     members = defaultdict(list)
     for i in pool:
         members[groups[i]].append(i)
-    natural = {group: _commonest([own[i] for i in found]) for group, found in members.items()}
+    natural = {group: _commonest([own[i] for i in rows]) for group, rows in members.items()}
     kept = [i for i in pool if own[i] == natural[groups[i]]]
     first: dict[str, float] = {}
     for i in kept:
@@ -99,17 +101,17 @@ def assign_splits(
 
 
 def missing_classes(folder: Folder) -> dict[str, list[str]]:
-    """For each of the splits that the folder itself has, the classes without a picture there."""
+    """For each split of the folder itself, the classes without an image in it."""
     present = {(record.split, record.label) for record in folder.records}
     return {
         split: [n for label, n in enumerate(folder.classes) if (split, label) not in present]
         for split in SPLITS
-        if any(split == given for given, _ in present)
+        if any(split == own for own, _ in present)
     }
 
 
 def untrained(folder: Folder, names: Sequence[str]) -> str:
-    """Classes without training pictures, the first with the class that each may be meant to be."""
+    """Classes without training images, for a message; the first ten with a similar class name."""
     others = sorted(set(folder.classes).difference(names))
     likely = ((name, get_close_matches(name, others, 1)) for name in names[:_NAMED])
     named = [f"{name} (is it {near[0]}?)" if near else name for name, near in likely]
@@ -120,9 +122,10 @@ def untrained(folder: Folder, names: Sequence[str]) -> str:
 def near_duplicates_across(
     records: Sequence[Record], groups: Sequence[str], splits: Sequence[str]
 ) -> list[tuple[Record, Record]]:
-    """Near-duplicates that a folder's own splits keep apart: (one in train or val, one tested on).
+    """Pairs of near-duplicates that a folder's own splits separate.
 
-    One pair for each picture that has a near-duplicate in a later split of train, val, test.
+    One pair for each image with a near-duplicate in a later split (train, val, test): the image,
+    then its near-duplicate in the latest split.
     """
     best: dict[str, int] = {}
     for index, (group, split) in enumerate(zip(groups, splits, strict=True)):
@@ -140,8 +143,9 @@ def near_duplicates_across(
 def near_duplicates_in_two_classes(
     records: Sequence[Record], groups: Sequence[str]
 ) -> list[tuple[Record, Record]]:
-    """Near-duplicates with different labels, of which one is probably wrong: a pair for each
-    picture whose class is not that of the first in its group.
+    """Pairs of near-duplicates with different labels; one label is probably wrong.
+
+    One pair for each image whose class differs from the first image of its group.
     """
     first: dict[str, Record] = {}
     pairs = [
@@ -158,50 +162,50 @@ def _fill_empty_splits(
     natural: dict[str, int],
     count: int,
 ) -> dict[str, int]:
-    """Splits by group (0 to count - 1) such that each class is in every one of `count` splits.
+    """The split (0 to count - 1) of each group, such that every split holds every class.
 
-    Sorted by hash, the groups of a class lie in the splits in order, so an empty split is filled by
-    moving the boundary next to it by one; classes that are in every split stay as they are.
+    Sorted by hash, the groups of a class lie in the splits in order. So moving the boundary next to
+    an empty split by one fills it. Classes that are in every split stay unchanged.
     """
     of_class = defaultdict(set)
     for i, group in kept:
         of_class[folder.records[i].label].add(group)
     placed = dict(natural)
     for label, name in enumerate(folder.classes):
-        found = sorted(of_class[label], key=lambda group: (first[group], group))
-        if len(found) < count:
+        groups = sorted(of_class[label], key=lambda group: (first[group], group))
+        if len(groups) < count:
             pictures = sum(record.label == label for record in folder.records)
             raise DataError(
-                f"{folder.root}: class {name} has {pictures} pictures to split in {len(found)} "
-                f"groups, and at least {count} groups are needed, one for each split (pictures "
-                "that look alike are one group, unless --group-by says otherwise); add other "
-                "pictures, or put them in train, val and test folders, or group by something else: "
+                f"{folder.root}: class {name} has {pictures} pictures to split in {len(groups)} "
+                f"groups; at least {count} groups are needed, one for each split (near-duplicates "
+                "are one group, unless --group-by says otherwise); add other pictures, or put them "
+                "in train, val and test folders, or group by something else: "
                 "--group-by file, folder, or a pattern in names"
             )
         start = 0
         for split in range(count):
-            boundary = sum(natural[group] <= split for group in found)
-            after = count - 1 - split  # splits still to be filled, with at least one group each
-            stop = min(max(boundary, start + 1), len(found) - after)
-            for group in found[start:stop]:
+            boundary = sum(natural[group] <= split for group in groups)
+            after = count - 1 - split  # later splits, which need one group each
+            stop = min(max(boundary, start + 1), len(groups) - after)
+            for group in groups[start:stop]:
                 if split != natural[group]:
                     placed[group] = split
             start = stop
     for label, name in enumerate(folder.classes):
         if len({placed[group] for group in of_class[label]}) < count:
             raise DataError(
-                f"{folder.root}: the few pictures of class {name} look like those of another small "
-                "class; add pictures of it, or look for wrong labels"
+                f"{folder.root}: the few pictures of class {name} are near-duplicates of another "
+                "small class; add pictures of it, or look for wrong labels"
             )
     return placed
 
 
 def _commonest(splits: list[int]) -> int:
-    """The most frequent of indices into test, val, train; of equals the smallest."""
+    """The most frequent index into (test, val, train); of equals the smallest."""
     return max(sorted(set(splits)), key=splits.count)
 
 
 def _position(seed: int, sha256: str) -> float:
-    """A picture's place in [0, 1): uniform, independent of all others."""
+    """The hash of an image as a number in [0, 1): uniform, independent of other images."""
     digest = hashlib.sha256(f"{seed}:{sha256}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64

@@ -1,4 +1,4 @@
-"""Groups of pictures that must not be in two splits."""
+"""Groups of images that must stay in one split."""
 
 import re
 from collections.abc import Sequence
@@ -11,37 +11,37 @@ NEAR_DUPLICATES, FILE, FOLDER = "near-duplicates", "file", "folder"
 
 
 def groups_of(records: Sequence[Record], by: str = NEAR_DUPLICATES) -> list[str]:
-    """A group id for each record; equal bytes are in one group, whatever else it is made by.
+    """A group id for each record. Files with equal bytes always share a group.
 
     Args:
-        by: `near-duplicates` (as `near_duplicate_groups`); `file`: each by itself; `folder`: those
-            in the same folder; else a regular expression that is searched in each path: those of
-            the same first group in it, or the same match where it has none. A picture without a
-            match is by itself.
+        by: `near-duplicates` (see `near_duplicate_groups`); `file`: each file alone; `folder`: one
+            group per folder. Else a regular expression that is searched in each path: images with
+            the same first group of the match, or the same match if it has no groups, share a
+            group. An image without a match is alone.
 
     Raises:
-        UsageError: not a regular expression, or none that matches a path.
+        UsageError: not a regular expression, or no path matches it.
     """
     if by == NEAR_DUPLICATES:
         return near_duplicate_groups(records)
     if by == FILE:
         return [record.sha256[:12] for record in records]
     pattern = _compiled(r"(.*)/" if by == FOLDER else by)
-    found = [pattern.search(record.path) for record in records]
-    if not any(found):
-        raise UsageError(f"--group-by {by}: is in the name of no picture")
-    first: dict[str, str] = {}  # a group's name -> that of the group that it was joined to
-    of_bytes: dict[str, str] = {}
+    matches = [pattern.search(record.path) for record in records]
+    if not any(matches):
+        raise UsageError(f"--group-by {by}: matches the path of no picture")
+    parents: dict[str, str] = {}  # group -> the group that it was merged into (union-find)
+    of_bytes: dict[str, str] = {}  # sha256 -> group
 
-    def last(name: str) -> str:
-        while (following := first.setdefault(name, name)) != name:
-            name = following
+    def root(name: str) -> str:
+        while (parent := parents.setdefault(name, name)) != name:
+            name = parent
         return name
 
-    for record, match in zip(records, found, strict=True):
-        name = last(match[(match.lastindex and 1) or 0] or "" if match else record.sha256[:12])
-        first[last(of_bytes.setdefault(record.sha256, name))] = name
-    return [last(of_bytes[record.sha256]) for record in records]
+    for record, match in zip(records, matches, strict=True):
+        name = root(match[(match.lastindex and 1) or 0] or "" if match else record.sha256[:12])
+        parents[root(of_bytes.setdefault(record.sha256, name))] = name
+    return [root(of_bytes[record.sha256]) for record in records]
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:
@@ -54,18 +54,18 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 
 def near_duplicate_groups(records: Sequence[Record]) -> list[str]:
-    """A group id for each record: equal for equal bytes and for pictures that look alike.
+    """A group id for each record: equal for equal bytes and for near-duplicates.
 
-    Alike is `near_duplicates.groups`: the same photograph re-encoded, resized or re-framed on
-    white, and the same photograph or cut recoloured, whose shape would leak just as well. It is
-    followed transitively. The id is the smallest hash in the group, cut to 12 digits. Where all
-    records have a group of their own, of a prepared set, that is taken.
+    Near-duplicates (`near_duplicates.groups`) are the same photograph re-encoded, resized or
+    re-framed on white, and the same photograph or cut recoloured, because its shape would leak
+    too. The relation is transitive. The id is the smallest hash in the group, cut to 12 digits.
+    Records of a prepared set keep their group.
     """
-    given = [record.group for record in records if record.group is not None]
-    if len(given) == len(records):
-        return given
+    stored = [record.group for record in records if record.group is not None]
+    if len(stored) == len(records):
+        return stored
     distinct = sorted({record.sha256: record for record in records}.values(), key=_by_hash)
-    smallest: dict[int, str] = {}  # by group
+    smallest: dict[int, str] = {}  # group number -> its smallest hash
     ids = {
         record.sha256: smallest.setdefault(group, record.sha256[:12])
         for record, group in zip(

@@ -1,7 +1,7 @@
-"""Which pictures a model was made with, by hash: what a bundle keeps of its data set.
+"""The hashes and splits of a data set's images; a bundle stores them to recognise the images.
 
-Nine bytes a picture: the first eight of its sha256, and its split. A picture of no set is taken for
-one of a million others with a probability of 5e-14.
+Nine bytes an image: the first eight of its sha256, and its split. The collision probability of an
+unknown image against a million images is 5e-14.
 """
 
 from collections.abc import Iterable
@@ -15,33 +15,33 @@ from jaxgear.data.folder.names import ALL
 
 @dataclass(frozen=True, eq=False)
 class KnownPictures:
-    """The pictures of a data set: `side_of` one that somebody has now."""
+    """The images of a data set; `split_of` looks up an image by its hash."""
 
     digests: UInt64[np.ndarray, " N"]  # sorted; the first 8 bytes of each sha256, big-endian
     splits: UInt8[np.ndarray, " N"]  # index into ALL
 
     @classmethod
     def of(cls, sha256: Iterable[str], splits: Iterable[str]) -> "KnownPictures":
-        """From hashes (hex) and splits. Of copies in several splits, the first in ALL counts."""
+        """Builds it from hashes (hex) and splits. Copies get the first of their splits in ALL."""
         digests = np.array([int(text[:16], 16) for text in sha256], np.uint64)
-        numbers = np.array([ALL.index(split) for split in splits], np.uint8)
-        order = np.lexsort((numbers, digests))
+        indices = np.array([ALL.index(split) for split in splits], np.uint8)
+        order = np.lexsort((indices, digests))
         digests, first = np.unique(digests[order], return_index=True)
-        return cls(digests, numbers[order][first])
+        return cls(digests, indices[order][first])
 
     def __len__(self) -> int:
         return len(self.digests)
 
     def split_of(self, sha256: str) -> str | None:
-        """train, val, test or left_out; None for a picture that is not of the set."""
+        """train, val, test or left_out; None for an image outside the set."""
         digest = np.uint64(int(sha256[:16], 16))
-        place = int(np.searchsorted(self.digests, digest))
-        if place == len(self.digests) or self.digests[place] != digest:
+        row = int(np.searchsorted(self.digests, digest))
+        if row == len(self.digests) or self.digests[row] != digest:
             return None
-        return ALL[self.splits[place]]
+        return ALL[self.splits[row]]
 
     def to_arrays(self) -> dict[str, np.ndarray]:
-        """What is stored."""
+        """The arrays to store."""
         return {"digests": self.digests, "sides": self.splits}
 
     @classmethod
@@ -49,7 +49,7 @@ class KnownPictures:
         """The inverse of `to_arrays`.
 
         Raises:
-            ValueError: not two arrays of the same length, or not in order.
+            ValueError: not two valid arrays of the same length, or not sorted.
         """
         digests, splits = (arrays.get(name, np.zeros((0, 0))) for name in ("digests", "sides"))
         sound = (

@@ -1,6 +1,6 @@
-"""The drawn set: pictures of gear that need no download, for a first run and for tests.
+"""The drawn set: images of gear that need no download, for first runs and tests.
 
-drawn.py is where to start: the classes, and the folder that is written.
+drawn.py is where to start: it has the classes, and writes the folder.
 """
 
 from jaxgear.data.synthetic.drawn import CLASSES, write_drawn

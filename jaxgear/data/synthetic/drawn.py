@@ -1,8 +1,8 @@
-"""The drawn stand-in set: endless labelled pictures of twelve kinds of gear, nothing to download.
+"""The drawn set: any number of labelled images of twelve kinds of gear, without a download.
 
-What a fresh machine, the tests and committed figures use in place of photographs. An object's
-pose, colours, build, light and surroundings are random; only its shape tells its class, so that a
-linear model on pixels fails where a CNN does not.
+Fresh machines, tests and committed figures use it in place of photographs. Pose, colours, details,
+light and surroundings of an object are random. Only its shape shows its class, so a linear model on
+pixels fails where a CNN does not.
 """
 
 import json
@@ -36,12 +36,12 @@ SHAPES: dict[str, Callable[[Pen, np.random.Generator, Palette], None]] = {
     "tents": drawn_fabric.tent,
 }
 CLASSES = tuple(SHAPES)
-VERSION = 1  # raise it whenever a picture of the same (seed, index) would change
+VERSION = 1  # raise it whenever the image of a (seed, index) would change
 MARKER = ".drawn.json"
 
 
 def draw(class_name: str, rng: np.random.Generator, size: int = 160) -> Image.Image:
-    """One picture of `class_name` (of `CLASSES`), longest side `size` pixels.
+    """One image of a class, with a longest side of `size` pixels.
 
     RGB, or RGBA with a transparent background (one in eight). A pure function of `rng`'s state.
     """
@@ -52,10 +52,10 @@ def draw(class_name: str, rng: np.random.Generator, size: int = 160) -> Image.Im
     layer = Image.new("RGBA", (width * scale, height * scale))
     shape(Pen(layer, _pose(rng, width * scale, height * scale)), rng, Palette.random(rng))
     layer = _lit(layer.reduce(scale), rng)
-    kind = rng.random()
-    if kind < 0.125:
+    setting = rng.random()
+    if setting < 0.125:
         return layer
-    canvas = (scenery if kind < 0.28 else plain)(rng, width, height)
+    canvas = (scenery if setting < 0.28 else plain)(rng, width, height)
     if rng.random() < 0.3:
         clutter(canvas, rng)
     if rng.random() < 0.6:
@@ -72,7 +72,7 @@ def _pose(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
     c, s = np.cos(turn), np.sin(turn)
     linear = np.array([[c, -s], [s, c]]) @ [[1.0, rng.uniform(-0.15, 0.15)], [0.0, 1.0]]
     linear = linear @ np.diag([flip * stretch, 1 / stretch])
-    # Half the frame's side in pixels. A turned frame's corners stick out; objects hardly do.
+    # Half the frame's side in pixels. Corners of a rotated frame may stick out: objects rarely do.
     half = min(width, height) / 2 * rng.uniform(0.75, 1.0) / (1 + 0.18 * abs(np.sin(2 * turn)))
     slack = np.maximum(0, np.array([width, height]) / 2 - half * 0.9)
     centre = np.array([width, height]) / 2 + rng.uniform(-0.8, 0.8, 2) * slack
@@ -104,11 +104,14 @@ def _cast_shadow(canvas: Image.Image, layer: Image.Image, rng: np.random.Generat
 
 
 def write_drawn(folder: Path, count: int, seed: int = 0, size: int = 160) -> Path:
-    """Write pictures 0 to `count` - 1 of `seed` as FOLDER/<class>/<index>.jpg (.png); give FOLDER.
+    """Write images 0 to `count` - 1 as FOLDER/<class>/<index>.jpg (or .png); return FOLDER.
 
-    Picture i is a function of (`seed`, i, `size`) alone: its class is number i modulo 12. A
-    complete folder of the same pictures is left as it is; one of other drawn pictures is replaced.
-    The folder appears whole or not at all. DataError when it holds files that were not drawn here.
+    Image i is a pure function of (`seed`, i, `size`); its class has number i modulo 12. A complete
+    folder of the same images stays unchanged; a folder of other drawn images is replaced. The
+    folder appears whole or not at all.
+
+    Raises:
+        DataError: the folder holds other files, or cannot be written.
     """
     folder = Path(folder)
     marker = {"version": VERSION, "count": count, "seed": seed, "size": size}
@@ -119,13 +122,13 @@ def write_drawn(folder: Path, count: int, seed: int = 0, size: int = 160) -> Pat
     try:
         _write_whole(folder, marker)
     except OSError as error:
-        if not _is_complete(folder, marker):  # else another process was faster
+        if not _is_complete(folder, marker):  # it is complete if another process was faster
             raise DataError(f"{folder}: cannot write the drawn pictures: {error}") from error
     return folder
 
 
 def _write_whole(folder: Path, marker: dict[str, int]) -> None:
-    """Draw into a folder beside `folder`, then put it in its place."""
+    """Draw into a temporary folder beside `folder`, then rename it to `folder`."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
@@ -142,7 +145,7 @@ def _write_whole(folder: Path, marker: dict[str, int]) -> None:
                 picture.save(new / name / f"{index:06d}.jpg", quality=90)
         (new / MARKER).write_text(json.dumps(marker))
         if _is_complete(folder, marker):
-            return  # another process was faster, and may be reading already
+            return  # another process was faster, and may already read the folder
         if folder.exists():
             folder.rename(work / "old")
         new.rename(folder)

@@ -140,14 +140,14 @@ def harness(pen: Pen, rng: np.random.Generator, c: Palette) -> None:
 
 def rope(pen: Pen, rng: np.random.Generator, c: Palette) -> None:
     """A rope: a ring coil, a tied bundle, or a butterfly hanging over its wraps."""
-    kind = rng.choice(["ring", "bundle", "butterfly"], p=[0.3, 0.45, 0.25])
+    style = rng.choice(["ring", "bundle", "butterfly"], p=[0.3, 0.45, 0.25])
     width = rng.uniform(0.06, 0.09)
     for k in range(int(rng.integers(9, 13))):
         wobble = rng.uniform(-1, 1, 6)
-        if kind == "ring":
+        if style == "ring":
             size = 0.68 + 0.16 * wobble[0]
             path = arc((0.06 * wobble[1], 0.06 * wobble[2]), size, size * 0.92, 0, 380, 30)
-        elif kind == "bundle":
+        elif style == "bundle":
             wide = 0.04 + 0.32 * (k % 6) / 5
             top, foot = -0.72 - 0.2 * abs(wobble[1]), 0.72 + 0.2 * abs(wobble[2])
             path = [
@@ -175,7 +175,7 @@ def rope(pen: Pen, rng: np.random.Generator, c: Palette) -> None:
         "bundle": ((0, -0.12), 0.26),
         "butterfly": ((0, -0.5), 0.24),
     }
-    at, half = places[kind]
+    at, half = places[style]
     for y in np.linspace(-0.16, 0.16, int(rng.integers(4, 7))):
         ends = np.array([(-half, y + 0.03), (half, y - 0.03)]) + at
         _strand(pen, np.linspace(*ends, 6), width * 1.1, c)
@@ -193,12 +193,12 @@ def _strand(pen: Pen, path: np.ndarray, width: float, c: Palette) -> None:
 
 def tent(pen: Pen, rng: np.random.Generator, c: Palette) -> None:
     """A dome, an A-frame or a tunnel, with door, poles and guy lines."""
-    kind = rng.choice(["dome", "ridge", "tunnel"], p=[0.5, 0.3, 0.2])
+    style = rng.choice(["dome", "ridge", "tunnel"], p=[0.5, 0.3, 0.2])
     high, edge = rng.uniform(-0.75, -0.45), shade(c.main, 0.45)
     for side in (-1, 1):
         for x in (0.5, 0.8)[: int(rng.integers(1, 3))]:
             pen.line([(side * x * 0.7, -0.1), (side * (x + 0.2), 0.66)], 0.015, c.dark)
-    if kind == "dome":
+    if style == "dome":
         apex = (rng.uniform(-0.15, 0.15), high)
         left, right = (-0.9, 0.6), (0.9, 0.55)
         rib = rng.uniform(0.05, 0.4)
@@ -214,7 +214,7 @@ def tent(pen: Pen, rng: np.random.Generator, c: Palette) -> None:
             pen.polygon(band, c.second, edge)
         for line in (west, east, pole):
             pen.line(line, 0.035, c.accent)
-    elif kind == "ridge":
+    elif style == "ridge":
         x = rng.uniform(-0.45, -0.2)
         back = (rng.uniform(0.45, 0.65), high + rng.uniform(0.0, 0.15))
         pen.polygon([(x, high), back, (0.95, 0.4), (x + 0.5, 0.65)], shade(c.main, 0.72), edge)

@@ -1,6 +1,6 @@
 """Drawn jackets: hardshells (smooth, hooded, zipped) and insulated ones (quilted in baffles).
 
-Both are cut alike and coloured alike, so that only the make tells them apart.
+Both have the same cuts and colours, so only the construction distinguishes the classes.
 """
 # ruff: noqa: RUF005 (`points + [x, y]` moves a numpy array; it does not append)
 
@@ -14,7 +14,7 @@ from jaxgear.data.synthetic.pen import Palette, Pen, arc, mirrored, shade, smoot
 
 @dataclass(frozen=True)
 class Cut:
-    """Proportions that every jacket varies in, in units of the object's frame."""
+    """Random proportions of a jacket, in units of the object's frame."""
 
     shoulder: float  # half width at the shoulders
     hem: float  # half width at the hem

@@ -74,8 +74,8 @@ def _ring(pen: Pen, rng: np.random.Generator, c: Palette) -> None:
     outline += [(neck * 0.75, 0.8), (-0.05, 0.9), (-left * 0.85, 0.75), (-left, 0.4)]
     path = smooth(outline, closed=True)
     path = np.concatenate([path, path[:2]])
-    kind = rng.choice(["plain", "wire", "screw"])
-    if kind == "wire":
+    style = rng.choice(["plain", "wire", "screw"])
+    if style == "wire":
         start, end = 7 * 4, 7 * 7  # the spline's samples along the gate
         pen.tube(np.concatenate([path[end:], path[: start + 1]]), w, c.main)
         for side in (-0.25, 0.25):
@@ -84,7 +84,7 @@ def _ring(pen: Pen, rng: np.random.Generator, c: Palette) -> None:
         pen.tube(path, w, c.main)
         pen.line(gate, w * 0.95, shade(c.metal, 0.5))
         pen.line(gate, w * 0.7, c.metal)
-        if kind == "screw":
+        if style == "screw":
             a, b = gate[0] * 0.75 + gate[1] * 0.25, gate[0] * 0.4 + gate[1] * 0.6
             pen.line([a, b], w * 1.45, shade(c.second, 0.5))
             pen.line([a, b], w * 1.15, c.second)
@@ -211,10 +211,10 @@ def helmet(pen: Pen, rng: np.random.Generator, c: Palette) -> None:
 
 def pulley(pen: Pen, rng: np.random.Generator, c: Palette) -> None:
     """A grooved wheel between two plates that meet in an eye at the top; sometimes two wheels."""
-    near_duplicate = rng.random() < 0.2
-    wheels = [(-0.42, 0.38), (0.42, 0.38)] if near_duplicate else [(0.0, 0.36)]
-    radius = rng.uniform(0.4, 0.44) if near_duplicate else rng.uniform(0.5, 0.6)
-    width = rng.uniform(0.6, 0.7) if near_duplicate else rng.uniform(0.32, 0.42)
+    double = rng.random() < 0.2
+    wheels = [(-0.42, 0.38), (0.42, 0.38)] if double else [(0.0, 0.36)]
+    radius = rng.uniform(0.4, 0.44) if double else rng.uniform(0.5, 0.6)
+    width = rng.uniform(0.6, 0.7) if double else rng.uniform(0.32, 0.42)
     neck = rng.uniform(0.22, 0.32)
     shift = rng.uniform(0.05, 0.16) * rng.choice([-1, 1])
     right = [(neck * 0.6, -0.97), (neck, -0.78), (neck * 0.95, -0.45), (width * 0.9, 0.05)]

@@ -1,7 +1,7 @@
-"""A pen that draws in the object's own frame while the pose lives in one homography.
+"""A pen that draws in the object's own frame; one homography holds the pose.
 
-A shape function draws an object in the square [-1, 1] x [-1, 1] (x to the right, y down) and never
-hears of pixels: rotation, scale, shear and perspective are in the pen's matrix.
+A shape function draws an object in the square [-1, 1] x [-1, 1] (x to the right, y down) without
+using pixels: the pen's matrix holds rotation, scale, shear and perspective.
 """
 
 import colorsys
@@ -57,7 +57,7 @@ def shade(colour: Colour, factor: Number) -> Colour:
 
 @dataclass(frozen=True)
 class Palette:
-    """The colours of one object, drawn alike for every class, so that colour tells nothing."""
+    """Random colours of one object, with the same distribution for every class."""
 
     main: Colour
     second: Colour
@@ -92,13 +92,13 @@ class Pen:
         self.layer = layer
         self.matrix = matrix
         self._draw = ImageDraw.Draw(layer)
-        # Pixels per unit at the object's centre; widths follow it.
+        # Pixels per unit at the object's centre; it scales line widths.
         self.unit = float(np.sqrt(abs(np.linalg.det(matrix[:2, :2])))) / matrix[2, 2]
 
     def placed(
         self, x: Number, y: Number, scale: Number, degrees: Number = 0, flip: bool = False
     ) -> "Pen":
-        """A pen for a smaller object: its frame at (x, y), scaled, turned and perhaps mirrored."""
+        """A pen for a part: its frame is placed at (x, y), scaled, rotated and maybe mirrored."""
         c, s = np.cos(np.radians(degrees)) * scale, np.sin(np.radians(degrees)) * scale
         f = -1.0 if flip else 1.0
         return Pen(self.layer, self.matrix @ np.array([[c * f, -s, x], [s * f, c, y], [0, 0, 1]]))
@@ -144,7 +144,7 @@ class Pen:
         self.polygon(arc((x, y), rx, rx if ry is None else ry, n=24), fill, edge)
 
     def hole(self, points: Points) -> None:
-        """Cut `points` [n, 2] out of what was drawn, so that the background shows."""
+        """Cut `points` [n, 2] out of the drawing, so that the background shows."""
         self._draw.polygon(self._pixels(points), fill=(0, 0, 0, 0))
 
     def _width(self, units: Number) -> int:

@@ -1,4 +1,4 @@
-"""What lies behind a drawn object: a studio background, mountain scenery, scattered things."""
+"""Backgrounds of drawn objects: studio, mountain scenery, scattered things."""
 
 import colorsys
 
@@ -23,7 +23,7 @@ def _gradient(
 
 
 def plain(rng: np.random.Generator, width: int, height: int) -> Image.Image:
-    """White, as in catalogues; now and then a soft studio tint."""
+    """White, as in catalogues; at times a soft studio tint."""
     if rng.random() < 0.8:
         level = int(rng.choice([255, rng.integers(240, 256)]))
         return Image.new("RGB", (width, height), (level, level, level))
@@ -32,7 +32,7 @@ def plain(rng: np.random.Generator, width: int, height: int) -> Image.Image:
 
 
 def scenery(rng: np.random.Generator, width: int, height: int) -> Image.Image:
-    """Sky, two or three ridges and a speckled ground, in the colours of any hour and season."""
+    """Sky, two or three ridges and speckled ground, in random colours."""
     sky = np.array([rng.uniform(90, 200), rng.uniform(130, 215), rng.uniform(170, 250)])
     image = _gradient(rng, sky, sky * 0.4 + 150, (width, height))
     pen = ImageDraw.Draw(image)
@@ -63,17 +63,17 @@ def clutter(image: Image.Image, rng: np.random.Generator) -> None:
         x, y = rng.uniform(0, image.width), rng.uniform(0, image.height)
         w, h = rng.uniform(0.03, 0.16, 2) * side
         colour = _random_colour(rng)
-        kind = rng.integers(4)
-        if kind == 0:
+        style = rng.integers(4)
+        if style == 0:
             reach = rng.uniform(-0.4, 0.4, 2) * side
             pen.line(
                 (x, y, x + reach[0], y + reach[1]),
                 colour,
                 max(2, int(rng.uniform(0.012, 0.04) * side)),
             )
-        elif kind == 1:
+        elif style == 1:
             pen.ellipse((x - w, y - h, x + w, y + h), fill=colour)
-        elif kind == 2:
+        elif style == 2:
             pen.rectangle((x - w, y - h / 2, x + w, y + h / 2), fill=colour)
             for row in range(2):
                 at = y - h / 4 + row * h / 2

@@ -1,5 +1,5 @@
-"""Sets that TensorFlow Datasets has prepared, as a `Folder`, read without TensorFlow.
+"""Reads prepared TensorFlow Datasets sets as a `Folder`, without TensorFlow.
 
-read.py is where to start. sets.py is the only user of TFDS here, which takes most of a second to
-import; shards.py has the tables beside the shards of our own sets.
+read.py is where to start. Only sets.py uses TFDS, which takes most of a second to import. shards.py
+reads and writes the shards of our own sets, and the tables beside them.
 """

@@ -1,9 +1,9 @@
-"""Any TensorFlow Datasets image classification set as a `Folder`: read with `as_data_source` from
-array_record, so that TensorFlow need not be installed.
+"""Reads any image classification set of TensorFlow Datasets as a `Folder`.
 
-Sets by `python -m jaxgear prepare` are opened from the tables beside their shards, without reading
-a picture. Those of others are decoded and checked once. Either way pictures are decoded by
-`images.py`, so a run on a prepared set sees the same numbers as a run on the folder.
+It is read with `as_data_source` from array_record, so TensorFlow need not be installed. Sets of
+`python -m jaxgear prepare` are opened from the tables beside their shards, without reading an
+image. Other sets are decoded and checked once. data/images decodes all of them, so a run on a
+prepared set sees the same numbers as a run on the folder.
 """
 
 import hashlib
@@ -24,34 +24,34 @@ from jaxgear.text import printable, stable_key
 
 @dataclass(frozen=True)
 class TfdsFolder(Folder):
-    """A TensorFlow Datasets set in the shape of a data folder; `root` is the set's own folder."""
+    """A TensorFlow Datasets set as a data folder; `root` is the folder of the set's version."""
 
     image: str  # name of the image feature
-    sources: Mapping[str, Any]  # rows of each split, pictures left encoded
+    sources: Mapping[str, Any]  # split -> its rows, with encoded images
     where: Mapping[str, tuple[str, int]]  # path of a record -> split, index in it
-    stored: Mapping[str, str]  # path of a record -> sha256 of the bytes stored for it
-    metadata: Mapping[str, Any]  # what `prepare` noted of the set; empty for sets of others
-    shards: tuple[Shard, ...] = ()  # of a set by `prepare`
+    stored: Mapping[str, str]  # path of a record -> sha256 of its stored bytes
+    metadata: Mapping[str, Any]  # written by `prepare`; empty for other sets
+    shards: tuple[Shard, ...] = ()  # only of sets of `prepare`
 
     def cache_key(self, record: Record) -> str:
-        """sha256 (hex) of the stored bytes: not of the file that they may have been made from."""
+        """sha256 (hex) of the stored bytes, not of their source file."""
         return self.stored[record.path]
 
     def read(self, record: Record) -> bytes:
-        """One picture as it is stored; `DataError` if it is damaged. Safe for many threads."""
+        """The stored bytes of one image; `DataError` if damaged. Safe for many threads."""
         split, index = self.where[record.path]
         try:
             rows = self.sources[split]
-            # Sets of others may be parquet, which TFDS parses.
+            # Other sets may be parquet, so TFDS has to parse them.
             data = bytes_of(rows, index, self.image) if self.shards else rows[index][self.image]
-            why = "not as it was written"
+            reason = "changed since it was written"
         except (MemoryError, ImportError):
             raise
-        except Exception as error:  # of array_record, protobuf or TFDS
-            data, why = b"", first_line(error)
+        except Exception as error:  # from array_record, protobuf or TFDS
+            data, reason = b"", first_line(error)
         if hashlib.sha256(data).hexdigest() != self.stored[record.path]:
             raise DataError(
-                f"{self._file(split, index)}: damaged ({why}); remove {self.root.parent} and "
+                f"{self._file(split, index)}: damaged ({reason}); remove {self.root.parent} and "
                 "prepare it again"
             )
         return data
@@ -69,29 +69,28 @@ class TfdsFolder(Folder):
 def read_tfds(
     source: str, *, size: int = 128, cache: CacheChoice = "user", min_classes: int = 2
 ) -> TfdsFolder:
-    """Reads a prepared set like a folder.
+    """A prepared set as a folder.
 
-    Sets by `prepare` give the records (path, sha256, label, split, group) and the fingerprint of
-    the folder that they were made from, and no picture of them is decoded now. Of other image
-    classification sets each picture is decoded once, checked and cached; the splits train, test and
-    validation are splits; if there is only train, the records have none and are split like a
-    folder's. Their paths are `<split>/<index>`.
+    A set of `prepare` gives the records (path, sha256, label, split, group) and the fingerprint of
+    its source folder; no image is decoded now. Each image of another set is decoded once, checked
+    and cached, and its path is `<split>/<index>`. The set's splits train, test and validation are
+    kept. If there is only train, the records have no split and are split like those of a folder.
 
     Args:
-        source: "NAME@DIR" or "NAME:CONFIG@DIR", where `DIR/NAME[/CONFIG]/VERSION` holds the set;
-            the newest version is taken.
-        size: of pictures that will be asked for.
+        source: "NAME@DIR" or "NAME:CONFIG@DIR". `DIR/NAME[/CONFIG]/VERSION` holds the set; the
+            newest version is taken.
+        size: letterbox size of the images that will be needed.
 
     Raises:
         DataError: no such set, not array_record, no image or class label, damaged, fewer than
-            `min_classes` classes, or stored smaller than `size`.
+            `min_classes` classes, or images stored smaller than `size`.
     """
     root = newest(source)
     builder, image, label = open_set(root)
     sources = sources_of(builder, image)
     classes = tuple(builder.info.features[label].names)
     if any(name != printable(name) for name in classes):
-        raise DataError(f"{root}: a class with control characters in its name")
+        raise DataError(f"{root}: a class name holds control characters")
     if len(classes) < min_classes:
         raise DataError(f"{root}: has {len(classes)} classes, at least {min_classes} needed")
     folder = TfdsFolder(
@@ -115,7 +114,7 @@ def read_tfds(
 
 
 def _by_tables(folder: TfdsFolder, size: int) -> TfdsFolder:
-    """A set by `prepare`."""
+    """A set of `prepare`, opened from its tables."""
     stored_at = folder.metadata.get("size")
     if stored_at and size > stored_at:
         raise DataError(
@@ -128,7 +127,7 @@ def _by_tables(folder: TfdsFolder, size: int) -> TfdsFolder:
     }
     shards = read_shards(folder.root, counts, len(folder.classes))
     where, stored, records = {}, {}, []
-    rows = dict.fromkeys(counts, 0)  # of each split, met so far
+    rows = dict.fromkeys(counts, 0)  # split -> number of rows so far
     for shard in shards:
         for index, record in enumerate(shard.records, rows[shard.split]):
             where[record.path] = shard.split, index
@@ -137,13 +136,13 @@ def _by_tables(folder: TfdsFolder, size: int) -> TfdsFolder:
         records += shard.records
     if len(where) != len(records) or any(rows[s] != len(folder.sources[s]) for s in rows):
         raise DataError(
-            f"{folder.root}: its tables do not fit its shards; remove it and prepare it again"
+            f"{folder.root}: its tables do not match its shards; remove it and prepare it again"
         )
     return _with_records(replace(folder, shards=tuple(shards)), records, where, stored)
 
 
 def _by_decoding(folder: TfdsFolder, label: str, store: PictureCache) -> TfdsFolder:
-    """A set of others, or by `gear_builder.Gear`: every picture is decoded."""
+    """Any other set, or a set of `gear_builder.Gear`; decodes every image."""
     ours = all(set(rows.dataset_info.features) == FEATURES for rows in folder.sources.values())
     has_splits = {our_split(split) for split in folder.sources} != {"train"}
 

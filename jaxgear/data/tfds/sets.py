@@ -1,4 +1,4 @@
-"""Finds and opens sets that TensorFlow Datasets has prepared, whoever made them."""
+"""Finds and opens prepared TensorFlow Datasets sets, from any source."""
 
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,14 @@ _KNOWN = "tensorflow_datasets.core.features."
 
 
 def our_split(split: str) -> str | None:
-    """Our name of a split of a set; None for one that is none of ours."""
+    """Our name of a TFDS split; None for other splits."""
     return split if split == "left_out" else split_of(split) or None
 
 
 def newest_version(base: Path) -> Path | None:
-    """The newest prepared version in the folder of a set."""
-    found = {path.parent for path in base.glob("*/dataset_info.json")}
-    versions = [path for path in found if tfds.core.Version.is_valid(path.name)]
+    """The newest prepared version in the folder of a set, or None."""
+    folders = {path.parent for path in base.glob("*/dataset_info.json")}
+    versions = [path for path in folders if tfds.core.Version.is_valid(path.name)]
     return max(versions, key=lambda path: tfds.core.Version(path.name), default=None)
 
 
@@ -36,7 +36,8 @@ def newest(source: str) -> Path:
     newest = newest_version(base)
     if newest is None:
         configs = sorted({path.parts[-3] for path in base.glob("*/*/dataset_info.json")})
-        hint = f"; it has the configs {', '.join(configs)}: tfds:NAME:CONFIG@DIR" if configs else ""
+        names = ", ".join(configs)
+        hint = f"; it has the configs {names}: use tfds:NAME:CONFIG@DIR" if configs else ""
         raise DataError(f"{base}: no prepared TFDS set there{hint}")
     return newest
 
@@ -48,20 +49,20 @@ def open_set(root: Path) -> tuple[tfds.core.DatasetBuilder, str, str]:
         builder = tfds.builder_from_directory(root)
     except (MemoryError, ImportError):
         raise
-    except Exception as error:  # TFDS and protobuf each have their own kinds
+    except Exception as error:  # TFDS and protobuf raise errors of their own
         raise DataError(f"{root}: not a readable TFDS set ({first_line(error)})") from error
     image = _feature(builder, "image", tfds.features.Image)
     return builder, image, _feature(builder, "label", tfds.features.ClassLabel)
 
 
 def _check_features(root: Path) -> None:
-    """Refuses a set that names features which are not TFDS' own: it would import and so run them.
+    """Refuses a set with features from outside TFDS, because TFDS would import and run them.
 
-    Any module in the working directory can be named, so also one that lies beside the set.
+    The name may refer to any module in the working directory, such as a file beside the set.
     """
     path = root / "features.json"
     if not path.is_file():
-        return  # not a set, as `builder_from_directory` says
+        return  # not a set; `builder_from_directory` reports that
     try:
         waiting = [from_json(read_regular(path, 2**24))]
     except (OSError, ValueError) as error:
@@ -79,7 +80,7 @@ def _check_features(root: Path) -> None:
 
 
 def sources_of(builder: tfds.core.DatasetBuilder, image: str) -> dict[str, Any]:
-    """The rows of each split that is one of ours, with pictures left encoded."""
+    """The rows of each split that `our_split` knows, with encoded images."""
     decoders = {image: tfds.decode.SkipDecoding()}
     try:
         return {
@@ -95,7 +96,7 @@ def sources_of(builder: tfds.core.DatasetBuilder, image: str) -> dict[str, Any]:
 
 
 def _feature(builder: tfds.core.DatasetBuilder, usual: str, kind: type) -> str:
-    """The name of the set's feature of a kind: the usual name, or the only one of that kind."""
+    """The name of the feature of type `kind`: `usual`, or the only one of that type."""
     names = [name for name, feature in builder.info.features.items() if isinstance(feature, kind)]
     if usual in names:
         return usual
@@ -108,8 +109,6 @@ def _feature(builder: tfds.core.DatasetBuilder, usual: str, kind: type) -> str:
 
 
 def bytes_of(rows: Any, index: int, feature: str) -> bytes:
-    """One feature of a row that is stored as bytes, without TFDS' parsing of the others, which
-    takes five times as long.
-    """
+    """A bytes feature of a row. TFDS parses all features, which takes five times as long."""
     example = tf_example_pb2.Example.FromString(rows.data_source[index])
     return example.features.feature[feature].bytes_list.value[0]

@@ -1,8 +1,8 @@
-"""Shards of a prepared set, and beside each a table of what is in it.
+"""Shards of a prepared set, each with a table of its records.
 
-A table (`<shard>.npz`) has a row a record, in order, so that a set is opened without reading its
-pictures. `SHA256SUMS` has the sum of every shard and table, as `sha256sum --check` reads it. No
-file is changed once it is written.
+A table (`<shard>.npz`) has one row per record, in order, so opening a set reads no image.
+`SHA256SUMS` has the sum of every shard and table, in the format of `sha256sum --check`. A written
+file never changes.
 """
 
 import contextlib
@@ -20,13 +20,13 @@ from jaxgear.data.folder import Record
 from jaxgear.errors import DataError
 from jaxgear.files import read_regular
 
-NAME = "gear"  # of the TFDS set
+NAME = "gear"  # name of the TFDS set
 FEATURES = {"image", "label", "path", "sha256", "group"}  # of its records
 SUMS = "SHA256SUMS"
-UNFINISHED = ".new-"  # before the name of a version that is being written
+UNFINISHED = ".new-"  # prefix of the folder of a version during writing
 
-_LIMIT = 2**31  # bytes of one table; a picture takes under one kilobyte
-# Single records, as they are read at random; JPEG and PNG are packed already.
+_LIMIT = 2**31  # bytes of one table; an image takes under one kilobyte
+# Groups of one record, for random access. JPEG and PNG are compressed already.
 _OPTIONS = "group_size:1,uncompressed"
 
 
@@ -37,29 +37,29 @@ class Shard:
     path: Path
     split: str  # also the split of its records
     records: tuple[Record, ...]
-    stored: tuple[str, ...]  # sha256 (hex) of the bytes of each picture in it
+    stored: tuple[str, ...]  # sha256 (hex) of each image's stored bytes
     sums: tuple[str, str]  # sha256 (hex) of the shard and of its table
 
 
 def shard_name(split: str, index: int, count: int) -> str:
-    """As TFDS names it."""
+    """The file name that TFDS expects."""
     return f"{NAME}-{split}.array_record-{index:05d}-of-{count:05d}"
 
 
 def table_of(shard: Path) -> Path:
-    """Where the table of a shard is."""
+    """The path of a shard's table."""
     return shard.with_name(shard.name + ".npz")
 
 
 def write_shard(shard: Shard, rows: Iterable[bytes]) -> tuple[str, str]:
-    """Writes a shard of new records and its table, both of which are on the disk when it returns.
+    """Writes a shard and its table, and waits until both are on the disk.
 
     Args:
-        shard: all of it but its sums.
-        rows: each record serialised, with its picture.
+        shard: complete except for its sums.
+        rows: the serialised records with their images.
 
     Returns:
-        Its sums.
+        The sums of the shard and its table.
 
     Raises:
         DataError: the disk is full.
@@ -71,7 +71,7 @@ def write_shard(shard: Shard, rows: Iterable[bytes]) -> tuple[str, str]:
         with contextlib.closing(ArrayRecordWriter(os.fspath(path), _OPTIONS)) as writer:
             for row in rows:
                 writer.write(row)
-    except RuntimeError as error:  # of array_record, as on a full disk
+    except RuntimeError as error:  # from array_record, for example on a full disk
         raise DataError(f"{path}: cannot be written: {str(error).splitlines()[0]}") from error
     table = table_of(path)
     columns = {
@@ -101,12 +101,12 @@ def write_sums(folder: Path, shards: Iterable[Shard]) -> None:
 
 
 def read_shards(folder: Path, counts: dict[str, int], classes: int) -> list[Shard]:
-    """The shards of a set by their tables: `counts` of them in each split.
+    """The shards of a set, read from their tables; `counts` has their number in each split.
 
-    That a shard is there in its full length is checked; its content, where it is read.
+    Checks that each shard exists with its full length. Its content is checked on access.
 
     Raises:
-        DataError: a table or shard that is missing or damaged, by name.
+        DataError: a table or shard is missing or damaged; the message names it.
     """
     try:
         lines = read_regular(folder / SUMS, _LIMIT).decode().splitlines()
@@ -125,24 +125,24 @@ def _read_shard(path: Path, split: str, sums: dict[str, str], classes: int) -> S
     try:
         data = read_regular(table, _LIMIT)
         if hashlib.sha256(data).hexdigest() != sums.get(table.name):
-            raise ValueError(f"not as {SUMS} has it")
+            raise ValueError(f"does not match {SUMS}")
         with np.load(io.BytesIO(data), allow_pickle=False) as columns:
             records, stored, size = _rows(dict(columns), split, classes)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
         raise _damaged(table, error) from None
     try:
-        found, digest = path.stat().st_size, sums[path.name]
-        if found != size:
-            raise ValueError(f"{found} bytes instead of {size}")
+        actual, digest = path.stat().st_size, sums[path.name]
+        if actual != size:
+            raise ValueError(f"{actual} bytes instead of {size}")
     except (OSError, ValueError, KeyError) as error:
         raise _damaged(path, error) from None
     return Shard(path, split, records, stored, (digest, sums[table.name]))
 
 
 def _damaged(path: Path, error: Exception) -> DataError:
-    why = error.strerror if isinstance(error, OSError) else error
+    reason = error.strerror if isinstance(error, OSError) else error
     return DataError(
-        f"{path}: missing or damaged ({why}); remove {path.parents[1]} and prepare it again"
+        f"{path}: missing or damaged ({reason}); remove {path.parents[1]} and prepare it again"
     )
 
 
@@ -153,9 +153,9 @@ def _rows(
     label, descriptor = columns["label"], columns["look"]
     sizes = {len(column) for name, column in columns.items() if name not in ("path", "bytes")}
     if sizes != {len(paths)} or descriptor.dtype != np.uint8 or descriptor.ndim != 2:
-        raise ValueError("columns that do not fit each other")
+        raise ValueError("its columns do not match")
     if label.min() < 0 or label.max() >= classes:
-        raise ValueError("a label that is no class")
+        raise ValueError("a label is not a class")
     descriptors, width = descriptor.tobytes(), descriptor.shape[1]
     records = tuple(
         Record(
