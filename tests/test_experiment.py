@@ -116,7 +116,7 @@ def test_the_history_has_the_rate_that_the_optimizer_used(tmp_path, capsys):
     make = recipe_of(lambda rate: optax.sgd(0.01), rate)
     run, _, _ = train(tmp_path / "own", make, epochs=1)
     assert np.isnan(run.rows[0].learning_rate)
-    assert "does not ask for the recipe's rate" in capsys.readouterr().out
+    assert "does not use the recipe's rate" in capsys.readouterr().out
 
 
 def test_the_result_is_there_when_figures_fail_and_they_are_drawn_when_it_is_resumed(

@@ -139,4 +139,4 @@ def test_a_signal_to_one_host_stops_both_and_a_run_of_one_goes_on_with_two(strai
 def test_hosts_with_different_pictures_are_refused(tmp_path):
     processes = start(*FLAGS, "--out", tmp_path, last=["--data", "drawn:72"])
     _, (_, complaint) = finish(processes, 1, 2)
-    assert "--data drawn:72: not the pictures that host 0 sees there" in complaint
+    assert "--data drawn:72: host 0 sees other pictures there than this host" in complaint
