@@ -100,7 +100,7 @@ def test_curves_end_with_all_epochs_and_are_not_drawn_for_each(tmp_path, monkeyp
     train(tmp_path / "quick", recipe_of(optax.sgd, 0.01))
     assert drawn == [1, 5]
     drawn.clear()
-    monkeypatch.setattr(experiment, "REDRAW", 0)
+    monkeypatch.setattr("jaxgear.experiment.run.REDRAW", 0)
     train(tmp_path / "slow", recipe_of(optax.sgd, 0.01))
     assert drawn == [1, 2, 3, 4, 5]
 

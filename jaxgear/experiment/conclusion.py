@@ -24,7 +24,7 @@ from jaxgear.prediction import predictor as prediction
 from jaxgear.program import Program, flat
 from jaxgear.training import history
 from jaxgear.training.runs import Run, read_json
-from jaxgear.training.runs.run import environment
+from jaxgear.training.runs.environment import environment
 
 SHOWN = 256  # training images, and as many backgrounds without gear, to fit the evidence of gear
 

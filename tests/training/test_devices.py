@@ -56,7 +56,10 @@ def test_a_coordinator_that_does_not_answer_is_named(monkeypatch):
     ("flags", "complaint"),
     [
         ({"hosts": 2}, "--coordinator ADDRESS:PORT goes with --hosts"),
-        ({"hosts": 2, "host_id": 2, "coordinator": "a:1"}, "--host-id 2: must be at least 0 and below --hosts"),
+        (
+            {"hosts": 2, "host_id": 2, "coordinator": "a:1"},
+            "--host-id 2: must be at least 0 and below --hosts",
+        ),
         ({"microbatch": 5}, "--microbatch 5: must divide --batch-size 48"),
     ],
 )

@@ -172,7 +172,7 @@ def test_a_damaged_checkpoint_is_passed_over_by_choice_alone(tmp_path, dataset):
     with reopen(run, dataset) as again, pytest.raises(CheckpointError) as refused:
         again.latest(make_state())
     assert str(damaged) in str(refused.value)
-    assert "--from-epoch goes on from another epoch (1, 2)" in str(refused.value)
+    assert "use --from-epoch to continue from another epoch (1, 2)" in str(refused.value)
     with pytest.raises(CheckpointError, match=r"--from-epoch 7: .* has epochs 1, 2, 3"):
         reopen(run, dataset, from_epoch=7)
     with reopen(run, dataset, from_epoch=2) as again:
@@ -232,8 +232,8 @@ def test_other_code_and_more_epochs_are_noted_and_recorded(tmp_path, dataset, ca
     with reopen(run, dataset, flags={"epochs": 5}):
         pass
     noted = capsys.readouterr().err
-    assert "another experiment file than the experiment.py of the run" in noted
-    assert "5 epochs instead of 3: schedules chunk" in noted
+    assert "an experiment file that differs from the run's experiment.py" in noted
+    assert "5 epochs instead of 3: schedules stretch" in noted
     assert "second look" in noted
     (entry,) = json.loads((run.path / "resumed.json").read_text())
     assert entry["config"] == {"epochs": [3, 5]}
@@ -254,7 +254,10 @@ def test_a_history_that_lacks_epochs_of_checkpoints_is_refused(tmp_path, dataset
     lines = table.read_text().splitlines(keepends=True)
     for kept in ([], lines[:1], lines[:2]):
         table.write_text("".join(kept)) if kept else table.unlink()
-        with pytest.raises(CheckpointError, match=r"history.csv: has \d of the epochs up to 2"):
+        complaint = r"history.csv: has \d epochs, but checkpoints go up to epoch 2"
+        with pytest.raises(CheckpointError, match=complaint):
+            CheckpointError, match=r"history.csv: has \d epochs, but checkpoints go up to epoch 2"
+        ):
             reopen(run, dataset)
     table.write_text("".join(lines))
     with reopen(run, dataset) as again:
