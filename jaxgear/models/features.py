@@ -47,7 +47,7 @@ class Frozen:
         return compute_features(self.backbone, split)[:, 0]
 
     def tested(self, split: Split) -> Float[np.ndarray, "N D"]:
-        """Inputs of the dense layer of `network`: scaled; with `mirror`, the mean of both images."""
+        """Inputs of the dense layer of `network`: scaled; with `mirror`, the mean of both views."""
         splits = [split, mirrored(split)] if self.mirror else [split]
         return np.mean([unit_scale(self.plain(split)) for split in splits], axis=0)
 
@@ -105,7 +105,7 @@ def compute_features(
 
 
 def mirrored(split: Split) -> Split:
-    """The mirror images of a split, with other sha256, so that they have their own cache entries."""
+    """The mirror images of a split, with another sha256 and so their own cache entries."""
     records = tuple(
         dataclasses.replace(
             record, sha256=hashlib.sha256(f"{record.sha256} mirrored".encode()).hexdigest()

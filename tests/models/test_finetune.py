@@ -15,7 +15,7 @@ from random_weights import pictures
 from jaxgear.data.augment.paste import backgrounds
 from jaxgear.data.augment.transforms import affine, flip
 from jaxgear.data.batches import Batches
-from jaxgear.data.dataset import Side
+from jaxgear.data.dataset import Split
 from jaxgear.data.folder.read import Record
 from jaxgear.models import features
 from jaxgear.models.finetune import FROZEN, FineTuned, Head, groups, stage_of, whole_variables
@@ -31,7 +31,7 @@ def side(*order):
     """The pictures of those numbers, as a side of a set."""
     order = list(order) or list(range(5))
     records = tuple(Record(f"{i}.png", f"{i:064x}", 0, None, 32, 32, b"") for i in order)
-    return Side(IMAGES[order], LABELS[order], records)
+    return Split(IMAGES[order], LABELS[order], records)
 
 
 @pytest.fixture

@@ -171,7 +171,7 @@ def test_damage_to_own_file_is_noticed(tmp_path, resnet18):
     data = bytearray(path.read_bytes())
     data[-5] ^= 1
     path.write_bytes(data)
-    assert "not those that were saved" in refused(path)
+    assert "differ from the saved sha256" in refused(path)
     path.write_bytes(data[:-8])
     assert "truncated" in refused(path)
 

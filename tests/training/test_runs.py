@@ -256,8 +256,6 @@ def test_a_history_that_lacks_epochs_of_checkpoints_is_refused(tmp_path, dataset
         table.write_text("".join(kept)) if kept else table.unlink()
         complaint = r"history.csv: has \d epochs, but checkpoints go up to epoch 2"
         with pytest.raises(CheckpointError, match=complaint):
-            CheckpointError, match=r"history.csv: has \d epochs, but checkpoints go up to epoch 2"
-        ):
             reopen(run, dataset)
     table.write_text("".join(lines))
     with reopen(run, dataset) as again:
