@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from jaxgear.files import Output
+from jaxgear.outputs import Output
 from jaxgear.prediction.predictor import Prediction
 from jaxgear.text import text_of
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from test_checkpoints import data_file, flip_a_byte, leaves, make_state, row
 
-from jaxgear import lock
+from jaxgear import files
 from jaxgear.data.dataset import keep_trained_out, open_dataset
 from jaxgear.data.folder.read import fingerprint
 from jaxgear.errors import CheckpointError, UsageError
@@ -197,7 +197,7 @@ def test_two_processes_cannot_write_one_run(tmp_path, dataset, capsys):
 
 def test_without_flock_a_run_is_written_and_not_locked(tmp_path, dataset, monkeypatch):
     """Windows has no fcntl."""
-    monkeypatch.setattr(lock, "fcntl", None)
+    monkeypatch.setattr(files, "fcntl", None)
     with Run.create(tmp_path, "scratch", CONFIG, dataset, SOURCE) as run, reopen(run, dataset):
         assert not (run.path / "lock").exists()
 

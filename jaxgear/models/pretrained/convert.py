@@ -80,7 +80,7 @@ def _count(text: str, first: int) -> int:
 def _describe(
     flat: dict[str, np.ndarray], table: Table, source: Source, path: Path
 ) -> tuple[ResNet, Preprocess]:
-    """The network that the tensors fit, from their names and shapes and the source's description."""
+    """The network that the tensors fit, from names, shapes and the source's description."""
     units = [0] * STAGES
     for name in flat:
         if match := re.match(r"params/layer([1-4])_(\d+)/", name):

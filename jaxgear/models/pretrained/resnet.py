@@ -145,7 +145,7 @@ class Unit(nn.Module):
 def _conv(
     bias: bool, dtype: jnp.dtype, features: int, window: int, stride: int, name: str
 ) -> nn.Conv:
-    """A convolution with explicit padding: `SAME` pads unevenly at stride 2, which shifts the map."""
+    """A convolution with explicit pads: `SAME` pads unevenly at stride 2, which shifts the map."""
     return nn.Conv(
         features,
         (window, window),

@@ -15,8 +15,7 @@ from typing import Any
 
 from jaxgear.data.dataset import Dataset, changed_pictures, few
 from jaxgear.errors import CheckpointError
-from jaxgear.files import write_json, write_text
-from jaxgear.lock import Lock
+from jaxgear.files import Lock, write_json, write_text
 from jaxgear.machine import devices
 from jaxgear.training import history
 from jaxgear.training.runs.checkpoints import Checkpoints
