@@ -1,4 +1,4 @@
-"""Files that are complete or absent, never half-written."""
+"""Files that are complete or absent, never half-written, and a lock for a folder."""
 
 import contextlib
 import errno
@@ -20,16 +20,15 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-PATIENCE = 5  # seconds for somebody to read from a pipe
+PATIENCE = 5  # seconds to wait for a pipe's reader
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file that takes the place of `path` at the end: a reader, or a crash, meets the old file or
-    the new one. After an exception there is the old one.
+    """A new file that replaces `path` on leaving; after an exception the old file stays.
 
-    A symbolic link is followed, and mode and group of the old file stay. A device or a pipe is not
-    replaced but written to, as it comes.
+    Readers and crashes see the old file or the new one. It follows symbolic links and keeps mode
+    and group of the old file. A device or pipe is not replaced: it gets each write at once.
     """
     if (status := _status(path)) is not None and not stat.S_ISREG(status.st_mode):
         with _open_in_place(path, status) as file:
@@ -55,7 +54,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def _status(path: Path) -> os.stat_result | None:
-    """Of what a path leads to; None if that is not there yet."""
+    """The status of a path's target; None if it does not exist."""
     try:
         return path.stat()
     except FileNotFoundError:
@@ -63,13 +62,13 @@ def _status(path: Path) -> os.stat_result | None:
 
 
 def _open_in_place(path: Path, status: os.stat_result) -> BinaryIO:
-    """A device or pipe, to be written; OSError for a folder, and a pipe that nobody reads."""
+    """Opens a device or pipe for writing; OSError for a folder, or a pipe without a reader."""
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
     give_up = time.monotonic() + PATIENCE
     while True:
         try:
-            # O_NONBLOCK: opening a pipe without a reader would otherwise wait for ever.
+            # Without O_NONBLOCK, opening a pipe without a reader waits for ever.
             descriptor = os.open(path, os.O_WRONLY | getattr(os, "O_NONBLOCK", 0))
             break
         except OSError as error:
@@ -83,7 +82,7 @@ def _open_in_place(path: Path, status: os.stat_result) -> BinaryIO:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Replaces a file in one move."""
+    """Replaces a file atomically."""
     with replacing(path) as file:
         file.write(content)
 
@@ -94,18 +93,18 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """`write_text` of indented JSON; a value that JSON lacks (NaN) is an error, not a bad file."""
+    """`write_text` of indented JSON; ValueError for a value that JSON lacks (NaN)."""
     write_text(path, to_json(value))
 
 
 def to_json(value: Any) -> str:
-    """Indented JSON; ValueError for what JSON lacks (NaN)."""
+    """Indented JSON; ValueError for a value that JSON lacks (NaN)."""
     return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def read_regular(path: str | os.PathLike[str], limit: int) -> bytes:
-    """A file whole; OSError if it is a pipe or folder, or has more than `limit` bytes."""
-    # O_NONBLOCK: opening a pipe without a writer would otherwise wait for ever.
+    """The content of a file; OSError if it is a pipe or folder, or has more than `limit` bytes."""
+    # Without O_NONBLOCK, opening a pipe without a writer waits for ever.
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor, not a path
         status = os.fstat(descriptor)
@@ -114,20 +113,23 @@ def read_regular(path: str | os.PathLike[str], limit: int) -> bytes:
         if status.st_size > limit:
             size = f"{-(-status.st_size // 2**20)} MB"
             raise OSError(errno.EFBIG, f"{size} is over the limit of {limit >> 20} MB")
-        # A limit would be allocated each time.
+        # Not `limit`: `read` would allocate that many bytes each time.
         return file.read(status.st_size + 1)
 
 
 def from_json(content: str | bytes) -> Any:
-    """The value of JSON as others read it: no NaN and infinity, no number that becomes one, no key
-    twice, nothing too deep. ValueError for all that.
+    """The value of strict JSON.
+
+    Raises:
+        ValueError: it has NaN, an infinity, a number that becomes one, a duplicate key, or too deep
+            nesting.
     """
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
+        items = dict(pairs)
+        if len(items) < len(pairs):
             raise ValueError("a key twice in one object")
-        return found
+        return items
 
     def finite(text: str) -> float:
         if not math.isfinite(value := float(text)):
@@ -143,14 +145,14 @@ def from_json(content: str | bytes) -> Any:
 
 
 class Lock:
-    """Holds `path` locked until `release`, or the end of the process, however it ends.
+    """Locks the file `path`, and so its folder, until `release` or the end of the process.
 
-    The kernel's lock (flock) is what counts; the pid and host inside are for people. So a process
-    that died leaves nothing to clean: its file is taken over with a note. Where there is no flock
-    (Windows) nothing is locked.
+    The kernel's lock (flock) counts; pid and host inside the file are for people. So a dead process
+    leaves nothing to clean up: the next process takes its file over with a note. Without flock
+    (Windows) it locks nothing.
 
     Raises:
-        UsageError: another process holds it.
+        UsageError: another process holds the lock.
     """
 
     def __init__(self, path: Path):
@@ -161,7 +163,7 @@ class Lock:
 
     @staticmethod
     def _locked(path: Path) -> int:
-        """The open file, locked, with this process's name in it."""
+        """Opens and locks the file, and writes this process's pid and host into it."""
         while True:
             file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
             try:
@@ -173,7 +175,7 @@ class Lock:
                     f"{path.parent}: in use by process {holder.get('pid', 'unknown')} on "
                     f"{holder.get('host', 'an unknown host')}; wait for it or stop it"
                 ) from error
-            # Whoever held it may have removed the file in between: then this lock is of nothing.
+            # If the last holder has removed the file meanwhile, this lock protects nothing.
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.stat(path), os.fstat(file)):  # noqa: PTH116
                     break
@@ -181,7 +183,7 @@ class Lock:
         if holder := _holder(file):
             print(
                 f"note: {path.parent}: process {holder.get('pid')} on {holder.get('host')} ended "
-                "without leaving; its lock is taken over",
+                "without releasing its lock; this process takes it over",
                 file=sys.stderr,
             )
         os.ftruncate(file, 0)
@@ -196,7 +198,7 @@ class Lock:
         self.release()
 
     def release(self) -> None:
-        """Removes the file and lets go of it."""
+        """Removes the file and releases the lock."""
         if self._file is not None:
             self._path.unlink(missing_ok=True)
             os.close(self._file)
@@ -204,7 +206,7 @@ class Lock:
 
 def _holder(file: int) -> dict[str, Any]:
     with contextlib.suppress(ValueError):
-        found = json.loads(os.pread(file, 4096, 0))
-        if isinstance(found, dict):
-            return found
+        holder = json.loads(os.pread(file, 4096, 0))
+        if isinstance(holder, dict):
+            return holder
     return {}

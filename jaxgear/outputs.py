@@ -16,13 +16,13 @@ STDOUT = Path("-")
 
 
 class Output:
-    """`replacing` for a file that the user named with a flag: `with Output("--csv", path) as out`.
+    """`replacing` for a file that a user names with a flag: `with Output("--csv", path) as out`.
 
-    Entering it finds out whether the file can be written, before any work. If nothing is written,
-    nothing is replaced. `-` is standard output.
+    Entering checks that the file can be written, before any work. If nothing is written, the old
+    file stays. `-` is standard output.
 
     Raises:
-        UsageError: it cannot be written, now or later.
+        UsageError: it cannot be written, on entering or later.
     """
 
     def __init__(self, flag: str, path: Path):
@@ -61,34 +61,34 @@ class Output:
 
 
 def write_output(flag: str, path: Path, content: str | bytes) -> None:
-    """Writes a file that the user named with `flag`; `UsageError` if it cannot be written."""
+    """Writes a file that a user names with `flag`; `UsageError` if it cannot be written."""
     with Output(flag, path) as output:
         output.write(content)
 
 
 @contextlib.contextmanager
 def outputs(named: Mapping[str, Path | None]) -> Iterator[dict[str, Output]]:
-    """Opened files by flag, of the flags that were given, for as long as a command works.
+    """Opens the outputs of a command by flag; skips flags with None.
 
-    While one of them is standard output, what the command prints goes to stderr. Where there are
-    others, the command goes on although whoever reads standard output has seen enough.
+    If one of them is standard output, everything that the command prints goes to stderr. If another
+    one is not, the command continues even after the reader of standard output has gone.
 
     Raises:
         UsageError: two flags name the same file, or one cannot be written.
     """
-    given = {flag: path for flag, path in named.items() if path is not None}
-    to_stdout = [flag for flag, path in given.items() if is_stdout(path)]
+    paths = {flag: path for flag, path in named.items() if path is not None}
+    to_stdout = [flag for flag, path in paths.items() if is_stdout(path)]
     flag_of: dict[str, str] = {}
-    for flag, path in given.items():
+    for flag, path in paths.items():
         place = str(STDOUT) if flag in to_stdout else os.path.realpath(path)
         if place != str(STDOUT) and is_special(path):
-            continue  # a device takes what several flags write
+            continue  # several flags may write to one device
         if (other := flag_of.setdefault(place, flag)) != flag:
             raise UsageError(f"{flag} {path}: {other} is written there")
     with contextlib.ExitStack() as stack:
-        if len(to_stdout) < len(given) and sys.stdout is not None:
+        if len(to_stdout) < len(paths) and sys.stdout is not None:
             stack.enter_context(contextlib.redirect_stdout(_Lasting(sys.stdout)))
-        opened = {flag: stack.enter_context(Output(flag, path)) for flag, path in given.items()}
+        opened = {flag: stack.enter_context(Output(flag, path)) for flag, path in paths.items()}
         if to_stdout:
             stack.enter_context(contextlib.redirect_stdout(sys.stderr))
         yield opened
@@ -100,19 +100,19 @@ def is_stdout(path: Path) -> bool:
         return True
     try:
         status, ours = path.stat(), os.fstat(sys.stdout.fileno())
-    except (OSError, AttributeError):  # not there yet; stdout is closed, or not of the system
+    except (OSError, AttributeError):  # no such file; stdout is closed or has no descriptor
         return False
     return os.path.samestat(status, ours) and not stat.S_ISCHR(ours.st_mode)
 
 
 def is_special(path: Path) -> bool:
-    """Whether it is standard output, or there and no regular file, as a device or a pipe."""
+    """Whether a path is standard output, or exists and is not a file, such as a device or pipe."""
     return path == STDOUT or (path.exists() and not path.is_file())
 
 
 @contextlib.contextmanager
 def _appending(stream: Any) -> Iterator[BinaryIO]:
-    """The bytes of a standard stream, behind what it has had."""
+    """The binary buffer of a standard stream, flushed before and after."""
     if stream is None:
         raise OSError(errno.EBADF, "it is closed")
     stream.flush()
@@ -121,7 +121,7 @@ def _appending(stream: Any) -> Iterator[BinaryIO]:
 
 
 class _Lasting:
-    """A standard stream that takes what is written, for nobody, once its reader has gone."""
+    """A standard stream that discards what is written once its reader has gone."""
 
     def __init__(self, stream: Any):
         self._stream = stream
@@ -143,6 +143,6 @@ class _Lasting:
         try:
             call(*arguments)
         except BrokenPipeError:
-            nobody = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nobody, self._stream.fileno())
-            os.close(nobody)
+            devnull = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(devnull, self._stream.fileno())
+            os.close(devnull)

@@ -118,7 +118,7 @@ def test_a_host_that_dies_ends_the_other_and_one_process_goes_on(straight, victi
 
 
 def saved(run):
-    return f"what was saved is whole, start all hosts again with --resume {run}"
+    return f"saved files are whole, start all hosts again with --resume {run}"
 
 
 def test_a_signal_to_one_host_stops_both_and_a_run_of_one_goes_on_with_two(straight, tmp_path):

@@ -191,7 +191,7 @@ def test_two_processes_cannot_write_one_run(tmp_path, dataset, capsys):
     (run.path / "lock").write_bytes(left)  # as a process leaves it that is killed
     with reopen(run, dataset):
         pass
-    assert "process 999999 on elsewhere ended without leaving" in capsys.readouterr().err
+    assert "process 999999 on elsewhere ended without releasing its lock" in capsys.readouterr().err
     assert not (run.path / "lock").exists()
 
 
