@@ -1,6 +1,6 @@
 """Flags that all experiments have, and which of them a resumed run may change.
 
-A config is a frozen dataclass of scalars; `cli.parse` turns its fields into flags. The type of a
+A config is a frozen dataclass of scalars; `flags.parse` turns its fields into flags. The type of a
 field (`Positive`, `Share`, ...) gives its valid range, also for fields that an experiment adds.
 """
 
