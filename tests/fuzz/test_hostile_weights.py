@@ -296,7 +296,7 @@ def check_loaded(folder: Path) -> None:
     assert 1 <= bundle.size <= 4096
     assert math.isfinite(bundle.temperature)
     assert all(name.isprintable() for name in bundle.classes)
-    bundle.side_of("0a" * 32)
+    bundle.split_of("0a" * 32)
 
 
 @pytest.mark.parametrize(
