@@ -1,4 +1,4 @@
-"""Fine-tuning of a pretrained ResNet: how the recipe of experiments/transfer.py goes on.
+"""Fine-tunes a pretrained ResNet: the second stage of experiments/transfer.py.
 
     python -m experiments.transfer --data FOLDER --finetune 4
 
@@ -16,8 +16,9 @@ from jaxgear.models.finetune import groups
 
 
 def recipe(head: Recipe, config: Any, data: Data) -> Recipe:
-    """After `head`, which trains the head on frozen features, its stages learn too, those from
-    `config.finetune` up.
+    """A recipe that trains the head and the stages from `config.finetune` up.
+
+    It starts from the network of `head`, a recipe that trains the head on frozen features.
     """
     network = head.features.network(head.model, train_from=config.finetune)
     resnet = network.backbone.clone(dtype=devices.fast_dtype())

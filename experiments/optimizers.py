@@ -23,11 +23,11 @@ class Config(scratch.Config):
 
     optimizer: Literal["muon", "adamw", "sgd", "lion"] = "adamw"
     peak_lr: Positive | None = None
-    """For batches of 48; it grows with the batch. None: the best one on validation."""
+    """Learning rate for batches of 48; it scales with the batch. None: the best on validation."""
 
 
 def recipe(config: Config, data: Data) -> Recipe:
-    """That of scratch.py, but for the optimizer and its rate."""
+    """The recipe of scratch.py with another optimizer and its rate."""
     muon = scratch.recipe(dataclasses.replace(config, peak_lr=1.0), data)
     peak_lr, optimizer = {
         "muon": (0.02, muon.optimizer),

@@ -1,4 +1,4 @@
-"""The CNN that published solutions of this task train, by their recipe: to measure others with.
+"""The baseline: the CNN and the recipe of published solutions of this task.
 
 python -m experiments.reference --data FOLDER
 """
@@ -23,7 +23,7 @@ class Config(experiment.Config):
 
 
 def recipe(config: Config, data: Data) -> Recipe:
-    """What is trained, and how."""
+    """Network, optimizer and augmentation."""
     return Recipe(
         model=ReferenceCNN(data.classes),
         per_example=True,

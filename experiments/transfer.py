@@ -1,11 +1,12 @@
-"""A classifier on the feature layers of a pretrained ResNet, which stay as they are.
+"""A classifier on the frozen backbone of a pretrained ResNet.
 
     python -m experiments.transfer --data FOLDER
     python -m experiments.transfer --data FOLDER --finetune 4
 
-The second goes on with experiments/finetune.py. Expect on 1,697 photographs of 12 classes, frozen,
-a test accuracy of 0.992 +- 0.006 (5 seeds). The first run computes features, a few minutes on two
-CPU cores (--image-size 128: one); later ones find them in the cache and take 10 to 20 seconds.
+The second command then fine-tunes the backbone (experiments/finetune.py). With a frozen backbone,
+expect a test accuracy of 0.992 +- 0.006 (5 seeds) on 1,697 photographs of 12 classes. The first run
+computes features: a few minutes on two CPU cores (--image-size 128: one minute). Later runs read
+them from the cache and take 10 to 20 seconds.
 """
 
 import dataclasses
@@ -35,7 +36,7 @@ class Config(experiment.Config):
     epochs: Count = 30
     image_size: Size = 224
     views: Count = 2
-    """Views of each training picture whose features are kept: itself, and augmented ones."""
+    """Views of each training picture to train on: the picture itself and augmented copies."""
     peak_lr: Positive = 0.001
     weight_decay: float = 0.3
     label_smoothing: Fraction = 0.0
@@ -44,14 +45,14 @@ class Config(experiment.Config):
     """Fine-tune from this stage up (4: the last; 0: the backbone stays frozen)."""
     finetune_epochs: Count = 6
     finetune_lr: Positive = 0.0001
-    """Of the backbone; the head learns at three times that."""
+    """Learning rate of the backbone; the head learns at three times this rate."""
     paste: Share = 0.9
     mirror: bool = True
-    """Predict from each picture and its mirror image: twice the work, and better outdoors."""
+    """Predict from each picture and its mirror image: twice the work, more accurate outdoors."""
 
 
 def recipe(config: Config, data: Data) -> Recipe:
-    """What is trained, and how."""
+    """Network, optimizer, augmentation and loss; with --finetune, two stages."""
     augment = chain(
         *(flip(), affine(rotate=10, scale=0.2), colour()),
         data.backgrounds(config.paste, clutter=0),
@@ -63,7 +64,7 @@ def recipe(config: Config, data: Data) -> Recipe:
         rate=optax.cosine_decay_schedule(config.peak_lr, data.steps(config.epochs)),
         optimizer=lambda rate: optax.adamw(rate, weight_decay=config.weight_decay),
         outliers=0.1,
-        evidence=0.25,  # logits on pretrained features tell gear well by themselves
+        evidence=0.25,  # logits of pretrained features already tell gear from no gear
         loss=smoothed_cross_entropy(config.label_smoothing),
     )
     return finetune.recipe(head, config, data) if config.finetune else head

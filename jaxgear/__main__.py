@@ -3,6 +3,6 @@
 from jaxgear.cli import main
 from jaxgear.machine.xla_flags import set_xla_flags
 
-if __name__ == "__main__":  # processes that decode pictures import this file too
+if __name__ == "__main__":  # worker processes that decode images import this file too
     set_xla_flags()
     main()

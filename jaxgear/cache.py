@@ -1,7 +1,7 @@
-"""The user's cache folder, and entries that are kept in it: one small file each, by hash.
+"""The user's cache folder, and its entries: one small file each, named by a hash.
 
-A cache only saves time. An entry that is missing, cut short or altered is not there; a cache that
-cannot be written is not used. It may be deleted at any time.
+A cache only saves time, and may be deleted at any time. A damaged entry counts as missing. A cache
+that cannot be written is not used.
 """
 
 import os
@@ -12,7 +12,7 @@ from typing import Literal
 
 from jaxgear.paths import expanded
 
-CacheChoice = Path | Literal["user"] | None  # a folder, `user_cache()`, or none
+CacheChoice = Path | Literal["user"] | None  # a folder, `user_cache()`, or no cache
 
 
 def user_cache() -> Path | None:
@@ -20,7 +20,7 @@ def user_cache() -> Path | None:
     if chosen := os.environ.get("JAXGEAR_CACHE"):
         return Path(expanded(chosen))
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if base.is_absolute():  # the XDG specification asks to ignore relative ones
+    if base.is_absolute():  # the XDG specification says to ignore a relative path
         return base / "jaxgear"
     try:
         return Path.home() / ".cache" / "jaxgear"
@@ -29,10 +29,10 @@ def user_cache() -> Path | None:
 
 
 class Entries:
-    """One checked file an entry, named by a hash (hex). Safe for many threads and processes."""
+    """Entries with checksums, by hash (hex). Safe for many threads and processes."""
 
     def __init__(self, choice: CacheChoice, place: str, outside: Path | None):
-        """`outside`: a data folder; a cache inside it is not used, as nothing is written there."""
+        """A cache inside the data folder `outside` is not used: nothing may be written there."""
         base = user_cache() if choice == "user" else choice
         if base is not None and outside is not None:
             inside = base.resolve().is_relative_to(outside.resolve())
@@ -41,7 +41,7 @@ class Entries:
         self._writable = True
 
     def read(self, sha256: str) -> bytes | None:
-        """What was written for this hash (hex), or None."""
+        """The entry of this hash (hex), or None."""
         if self._folder is None:
             return None
         try:
@@ -52,7 +52,7 @@ class Entries:
         return body if zlib.crc32(body).to_bytes(4, "little") == check else None
 
     def write(self, sha256: str, body: bytes) -> None:
-        """Stores an entry whole or not at all; after the first failure it stops trying."""
+        """Stores an entry, complete or not at all; after the first failure it stops trying."""
         if self._folder is None or not self._writable:
             return
         path = self._path(sha256)
@@ -65,7 +65,7 @@ class Entries:
             except BaseException:
                 unfinished.unlink(missing_ok=True)
                 raise
-        except OSError:  # read-only home, full disk: slower next time, and no reason to stop
+        except OSError:  # a read-only home or full disk only makes the next run slower
             self._writable = False
 
     def _path(self, sha256: str) -> Path:

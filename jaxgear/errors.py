@@ -1,7 +1,7 @@
-"""Errors a user can cause or meet. Each is one line, and each has its exit code.
+"""Errors that a user can cause or meet. Each has a one-line message and an exit code.
 
-Raise them with a message that names the file or flag and says what to do; `cli.run` prints that
-line and exits with `exit_code` (a traceback only with `--debug`).
+The message names the file or flag and says what to do. `cli.exit_with` prints it and exits with
+`exit_code`; only `--debug` shows a traceback.
 """
 
 from jaxgear.text import printable
@@ -38,6 +38,6 @@ class CheckpointError(GearError):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its kind: for a line of ours."""
+    """The first line of an error's message, or its type, to quote in a message of ours."""
     text = (str(error) or type(error).__name__).strip().partition("\n")[0][:300]
     return printable(text)

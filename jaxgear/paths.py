@@ -1,4 +1,4 @@
-"""Paths as people write them."""
+"""Paths that a user writes, with `~` and variables."""
 
 import argparse
 import os
@@ -7,18 +7,18 @@ from pathlib import Path
 
 from jaxgear.errors import UsageError
 
-_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+")  # of two letters or more: C:/ is a drive
-_UNSET = re.compile(r"\$(?:\{(\w+)\}|(\w+))(?=[/\\]|$)")  # a whole name in a path
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+")  # two letters or more: C:/ is a drive
+_UNSET = re.compile(r"\$(?:\{(\w+)\}|(\w+))(?=[/\\]|$)")  # only a whole name in a path
 
 
 def expanded(path: str) -> str:
-    """A path in which `~` and variables of the environment are what they stand for.
+    """A path with `~` and environment variables expanded.
 
-    For what no shell has expanded: `--data=~/pictures`, a setting in a file.
+    A shell does not expand them in `--data=~/pictures` or in a file of settings.
 
     Raises:
-        UsageError: an address such as s3://bucket, a user or a variable that is not there; unless
-            it is the name of a file.
+        UsageError: it is an address such as s3://bucket, or its user or variable does not exist;
+            unless a file has that name.
     """
     full = os.path.expanduser(os.path.expandvars(path))  # noqa: PTH111 - `Path` drops the slashes
     if os.path.lexists(full):
@@ -26,8 +26,8 @@ def expanded(path: str) -> str:
     if address := _ADDRESS.match(full):
         rest = full[address.end() :]
         raise UsageError(
-            f"{address[1]}://{rest}: an address, not a path of this machine; copy from it, or to "
-            "it, with its own tools"
+            f"{address[1]}://{rest}: an address, not a path of this machine; copy files from or to "
+            "it with its own tools"
         )
     if full.startswith("~"):
         raise UsageError(f"{path}: there is no such user")

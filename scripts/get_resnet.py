@@ -16,8 +16,8 @@ from pathlib import Path
 
 from jaxgear.cli import exit_with
 from jaxgear.errors import CheckpointError, GearError, UsageError
-from jaxgear.files import is_special
 from jaxgear.models.pretrained import download, load_backbone
+from jaxgear.outputs import is_special
 from jaxgear.paths import path_argument
 
 

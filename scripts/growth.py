@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from jaxgear.cli import exit_with
-from jaxgear.files import outputs
+from jaxgear.outputs import outputs
 from jaxgear.paths import path_argument
 
 DEFAULT = {"batch": 48, "side": 128, "pictures": 1000, "depth": 1}

@@ -22,7 +22,7 @@ from jaxgear.evaluation.finished import FinishedRun
 from jaxgear.evaluation.metrics import known_pictures
 from jaxgear.evaluation.robustness.corruptions import SEVERITIES
 from jaxgear.evaluation.robustness.measure import CLEAN, Measure
-from jaxgear.files import outputs
+from jaxgear.outputs import outputs
 from jaxgear.paths import path_argument
 
 

@@ -38,7 +38,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxgear.cli import exit_with
-from jaxgear.files import outputs
+from jaxgear.outputs import outputs
 from jaxgear.paths import path_argument
 from scripts.benchmarks import scaling, streaming
 

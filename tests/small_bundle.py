@@ -8,8 +8,8 @@ from jaxgear.bundle.bundle import Bundle
 from jaxgear.data.splits.known import KnownPictures
 from jaxgear.models.convnet import Conv, ConvNet, GlobalPool
 from jaxgear.models.grad_cam import map_program
+from jaxgear.program import Program, flat
 from jaxgear.program.apply import init
-from jaxgear.program.stablehlo import Program, flat
 
 CLASSES = ("axes", "boots", "hardshell_jackets")
 

@@ -15,7 +15,7 @@ from jaxgear.data.splits.known import KnownPictures
 from jaxgear.errors import CheckpointError, UsageError
 from jaxgear.evaluation import explain
 from jaxgear.models.convnet import Conv, ConvNet, GlobalPool
-from jaxgear.program.stablehlo import Program, flat
+from jaxgear.program import Program, flat
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), np.uint8)
 

@@ -18,6 +18,7 @@ from small_bundle import make_bundle
 from jaxgear import cli
 from jaxgear.errors import UsageError
 from jaxgear.experiment.config import Config
+from jaxgear.experiment.flags import parse
 
 ROOT = Path(__file__).parents[1]
 
@@ -238,9 +239,9 @@ def test_home_and_variables_in_flags_of_experiments(monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     monkeypatch.setenv("DISK", "/disk")
     flags = ["--data=~/pics", "--out=$DISK/runs", "--backgrounds=~/hills", "--init-from=~/old"]
-    config = cli.parse(Config, flags)
+    config = parse(Config, flags)
     assert (config.data, config.out) == ("/home/me/pics", "/disk/runs")
     assert (config.backgrounds, config.init_from) == ("/home/me/hills", "/home/me/old")
     with pytest.raises(UsageError, match="an address, not a path"):
-        cli.parse(Config, ["--data", "https://example.org/set"])
-    assert cli.parse(Config, ["--data", "drawn:60"]).data == "drawn:60"
+        parse(Config, ["--data", "https://example.org/set"])
+    assert parse(Config, ["--data", "drawn:60"]).data == "drawn:60"

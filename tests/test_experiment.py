@@ -100,7 +100,7 @@ def test_curves_end_with_all_epochs_and_are_not_drawn_for_each(tmp_path, monkeyp
     train(tmp_path / "quick", recipe_of(optax.sgd, 0.01))
     assert drawn == [1, 5]
     drawn.clear()
-    monkeypatch.setattr(experiment, "REDRAW", 0)
+    monkeypatch.setattr("jaxgear.experiment.run.REDRAW", 0)
     train(tmp_path / "slow", recipe_of(optax.sgd, 0.01))
     assert drawn == [1, 2, 3, 4, 5]
 
@@ -116,7 +116,7 @@ def test_the_history_has_the_rate_that_the_optimizer_used(tmp_path, capsys):
     make = recipe_of(lambda rate: optax.sgd(0.01), rate)
     run, _, _ = train(tmp_path / "own", make, epochs=1)
     assert np.isnan(run.rows[0].learning_rate)
-    assert "does not ask for the recipe's rate" in capsys.readouterr().out
+    assert "does not use the recipe's rate" in capsys.readouterr().out
 
 
 def test_the_result_is_there_when_figures_fail_and_they_are_drawn_when_it_is_resumed(

@@ -18,12 +18,12 @@ import optax
 import PIL.Image
 import pytest
 
-from jaxgear import cli
 from jaxgear.bundle.bundle import Bundle
 from jaxgear.data.dataset import open_dataset
 from jaxgear.data.sources import drawn_set
 from jaxgear.errors import UsageError
 from jaxgear.evaluation import calibration, metrics
+from jaxgear.experiment.flags import parse
 from jaxgear.experiment.recipe import Data
 from jaxgear.machine import devices
 from jaxgear.models.pretrained.backbone import load_backbone
@@ -220,7 +220,7 @@ def test_a_flag_that_is_a_decision_names_its_line(experiment, flag, start):
     """The line that is named holds that decision; of a file that leaves it out, the first."""
     module = importlib.import_module(f"experiments.{experiment}")
     with pytest.raises(UsageError, match=r", line \d+$") as error:
-        cli.parse(module.Config, [f"--{flag}", "x"])
+        parse(module.Config, [f"--{flag}", "x"])
     file, number = str(error.value).rpartition("change it in ")[2].split(", line ")
     assert file == module.__file__
     lines = Path(file).read_text().splitlines()
@@ -284,8 +284,8 @@ def test_switches_of_jax_that_change_arithmetic_are_one_line(switch, value, monk
 def test_a_probability_is_at_most_one(experiment):
     config = importlib.import_module(f"experiments.{experiment}").Config
     with pytest.raises(UsageError, match=r"^--paste 1\.5: must be at least 0 and at most 1$"):
-        cli.parse(config, ["--paste", "1.5"])
-    assert cli.parse(config, ["--paste", "1"]).paste == 1
+        parse(config, ["--paste", "1.5"])
+    assert parse(config, ["--paste", "1"]).paste == 1
 
 
 def test_a_run_is_resumed_where_its_pictures_are_now(tmp_path):

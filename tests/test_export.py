@@ -150,7 +150,7 @@ class Talkative(nn.Module):
 
 
 def test_a_network_that_cannot_be_a_program_is_one_line():
-    with pytest.raises(GearError, match="network Talkative: cannot be handed on") as error:
+    with pytest.raises(GearError, match="network Talkative: cannot be exported") as error:
         bundle_of(Talkative(), {})
     assert "\n" not in str(error.value)
 

@@ -91,7 +91,7 @@ def test_a_streamed_run_is_the_same_run_and_goes_on_in_memory(backgrounds, strai
 def test_the_second_signal_ends_it_at_once():
     code = """if True:
         import signal, time
-        from jaxgear.training.signals import deferred_signals
+        from jaxgear.machine.signals import deferred_signals
         with deferred_signals() as signals:
             print("ready", flush=True)
             while not signals.received:

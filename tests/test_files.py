@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxgear import files
+from jaxgear import files, outputs
 from jaxgear.errors import UsageError
 
 
@@ -74,7 +74,7 @@ def test_a_pipe_stays_and_its_reader_gets_the_bytes(tmp_path):
     got = []
     reader = threading.Thread(target=lambda: got.append(pipe.read_bytes()))
     reader.start()
-    files.write_output("--csv", pipe, "a" * 100_000)  # more than a pipe holds
+    outputs.write_output("--csv", pipe, "a" * 100_000)  # more than a pipe holds
     reader.join(10)
     assert got == [b"a" * 100_000]
     assert stat.S_ISFIFO(pipe.stat().st_mode)
@@ -85,22 +85,22 @@ def test_a_pipe_that_nobody_reads_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "PATIENCE", 0.1)
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(UsageError, match=r"--csv .*pipe: cannot be written \(nobody reads this"):
-        files.write_output("--csv", tmp_path / "pipe", "a")
+        outputs.write_output("--csv", tmp_path / "pipe", "a")
 
 
 def test_devices_are_written_to(tmp_path):
     """A terminal gets the bytes, /dev/null takes any number of outputs, a full device is named."""
     controller, terminal = os.openpty()
     device = Path(os.ttyname(terminal))
-    files.write_output("--json", device, "shown\n")
+    outputs.write_output("--json", device, "shown\n")
     assert os.read(controller, 100) == b"shown\r\n"
     assert stat.S_ISCHR(device.stat().st_mode)
     null = Path("/dev/null")
-    with files.outputs({"--csv": null, "--json": null}) as opened:
+    with outputs.outputs({"--csv": null, "--json": null}) as opened:
         opened["--csv"].write("a")
     assert stat.S_ISCHR(null.stat().st_mode)
     with pytest.raises(UsageError, match=r"--csv /dev/full: cannot be written \(No space left"):
-        files.write_output("--csv", Path("/dev/full"), "a")
+        outputs.write_output("--csv", Path("/dev/full"), "a")
     os.close(controller)
     os.close(terminal)
 
@@ -111,12 +111,12 @@ def test_what_is_no_place_for_a_file_is_named(tmp_path):
     for name, why in (("loop", "symbolic"), ("file/a", "Not a dir"), ("no/a", "no folder"), (".",
                       "it is a folder")):  # fmt: skip
         with pytest.raises(UsageError, match=f"--csv .*: cannot be written .*{why}"):
-            files.write_output("--csv", tmp_path / name, "a")
+            outputs.write_output("--csv", tmp_path / name, "a")
 
 
 def test_an_output_to_which_nothing_is_written_stays_as_it_was(tmp_path):
     (tmp_path / "old").write_text("old")
-    with files.outputs({"--csv": tmp_path / "old", "--json": tmp_path / "new", "--out": None}):
+    with outputs.outputs({"--csv": tmp_path / "old", "--json": tmp_path / "new", "--out": None}):
         print("work")
     assert (tmp_path / "old").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["old"]
@@ -126,17 +126,17 @@ def test_two_outputs_of_one_name_are_refused(tmp_path):
     (tmp_path / "link").symlink_to("a")
     for one, other in (("a", "a"), ("a", "link"), ("link", "../" + tmp_path.name + "/a")):
         named = {"--csv": tmp_path / one, "--json": tmp_path / other}
-        with pytest.raises(UsageError, match="--csv is written there"), files.outputs(named):
+        with pytest.raises(UsageError, match="--csv is written there"), outputs.outputs(named):
             pass
     with (
         pytest.raises(UsageError, match="--csv is written there"),
-        files.outputs({"--csv": Path("-"), "--json": Path("-")}),
+        outputs.outputs({"--csv": Path("-"), "--json": Path("-")}),
     ):
         pass
 
 
 def test_standard_output_has_the_file_alone(capsysbinary):
-    with files.outputs({"--json": Path("-")}) as opened:
+    with outputs.outputs({"--json": Path("-")}) as opened:
         print("for people")
         opened["--json"].write("{}\n")
     assert capsysbinary.readouterr() == (b"{}\n", b"for people\n")
@@ -148,7 +148,7 @@ WORK = """
 import sys
 from pathlib import Path
 from jaxgear.cli import exit_with
-from jaxgear.files import outputs
+from jaxgear.outputs import outputs
 def command():
     with outputs({f"--{i}": Path(name) for i, name in enumerate(sys.argv[1:])}) as files:
         for number in range(20_000):

@@ -177,7 +177,7 @@ class Prints(foreign.Plain):
         (Narrow, r"network Narrow: gives 3 logits, not 12"),
         (Pair, "network Pair"),
         (Wants, "network Wants: TypeError.*mask"),
-        (Prints, "network Prints: cannot be handed on"),
+        (Prints, "network Prints: cannot be exported"),
         (
             lambda classes: foreign.ConvNet([lambda x: x.reshape(3, 7)], classes),
             r"network ConvNet.*reshape.*test_foreign.py:\d+",

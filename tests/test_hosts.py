@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxgear.training.runs.run import read_json
+from jaxgear.training.runs import read_json
 from scripts import kill_runs
 
 ROOT = Path(__file__).parents[1]
@@ -118,7 +118,7 @@ def test_a_host_that_dies_ends_the_other_and_one_process_goes_on(straight, victi
 
 
 def saved(run):
-    return f"what was saved is whole, start all hosts again with --resume {run}"
+    return f"saved files are whole, start all hosts again with --resume {run}"
 
 
 def test_a_signal_to_one_host_stops_both_and_a_run_of_one_goes_on_with_two(straight, tmp_path):
@@ -139,4 +139,4 @@ def test_a_signal_to_one_host_stops_both_and_a_run_of_one_goes_on_with_two(strai
 def test_hosts_with_different_pictures_are_refused(tmp_path):
     processes = start(*FLAGS, "--out", tmp_path, last=["--data", "drawn:72"])
     _, (_, complaint) = finish(processes, 1, 2)
-    assert "--data drawn:72: not the pictures that host 0 sees there" in complaint
+    assert "--data drawn:72: host 0 sees other pictures there than this host" in complaint

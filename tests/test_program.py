@@ -9,7 +9,8 @@ import pytest
 from jaxgear.errors import CheckpointError, UsageError
 from jaxgear.models.convnet import Conv, ConvNet, GlobalPool
 from jaxgear.program.apply import forward
-from jaxgear.program.stablehlo import FIXED_BATCH, LIMIT, Program, deserialize, flat, structured
+from jaxgear.program.stablehlo import FIXED_BATCH, LIMIT, Program, deserialize
+from jaxgear.program.variables import flat, structured
 
 RNG = np.random.default_rng(0)
 
@@ -119,7 +120,7 @@ def test_a_network_that_calls_outside_is_refused_by_name(network):
     model = network()
     images = np.zeros((1, 8, 8, 3), np.uint8)
     variables = jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False))
-    with pytest.raises(UsageError, match=f"network {network.__name__}: cannot be handed on"):
+    with pytest.raises(UsageError, match=f"network {network.__name__}: cannot be exported"):
         Program.of(model, variables, 8)
 
 

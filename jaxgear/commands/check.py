@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from jaxgear.errors import UsageError
-from jaxgear.files import STDOUT, Output, outputs, to_json
+from jaxgear.files import to_json
+from jaxgear.outputs import STDOUT, Output, outputs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -4,7 +4,8 @@ import argparse
 from pathlib import Path
 
 from jaxgear.errors import CheckpointError, UsageError
-from jaxgear.files import Output, outputs, to_json
+from jaxgear.files import to_json
+from jaxgear.outputs import Output, outputs
 
 SOURCE_LINES = (
     12  # of a difference between experiment files that are printed; of more, only the command

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from jaxgear.errors import UsageError
-from jaxgear.files import outputs, to_json
+from jaxgear.files import to_json
+from jaxgear.outputs import outputs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -4,7 +4,8 @@ import argparse
 from pathlib import Path
 
 from jaxgear.errors import UsageError
-from jaxgear.files import is_special, outputs, to_json
+from jaxgear.files import to_json
+from jaxgear.outputs import is_special, outputs
 
 # Ending of a file -> the format that people expect in it.
 OTHERS = {

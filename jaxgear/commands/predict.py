@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 from jaxgear.errors import UsageError
-from jaxgear.files import STDOUT, Output, outputs
+from jaxgear.outputs import STDOUT, Output, outputs
 
 ASKED = 5  # a grid should show at least this many new pictures
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jaxgear.errors import UsageError
-from jaxgear.files import outputs
+from jaxgear.outputs import outputs
 
 REPORT = "report.html"
 

@@ -1,7 +1,8 @@
-"""What a researcher writes, and how it is trained: a `Config` and a recipe in, a run folder out.
+"""Trains an experiment: a `Config` and a recipe in, a run folder out.
 
-recipe.py is where to start: what is decided. run.py trains it; assembly.py puts data and recipe
-together; conclusion.py hands the best epoch on; diagnosis.py says what cannot work, before step 0.
+recipe.py is where to start: all that an experiment decides. run.py trains a recipe; assembly.py
+joins recipe and data; conclusion.py saves and tests the best epoch; diagnosis.py names the faulty
+part of a recipe; flags.py makes a config from the command line.
 """
 
 from jaxgear.experiment.config import Config, Count, Fraction, Positive, Range, Share, Size

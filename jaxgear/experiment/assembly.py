@@ -1,6 +1,6 @@
-"""A recipe and its data, put together for the loop: splits, backgrounds, batches, the first state.
+"""Joins a recipe and its data for the loop: splits, backgrounds, batches, the first state.
 
-`prepare` writes nothing, so that a benchmark or a notebook can train without a run folder.
+`prepare` writes nothing, so a benchmark or a notebook can train without a run folder.
 """
 
 import collections
@@ -27,9 +27,9 @@ from jaxgear.program import flat, structured
 from jaxgear.training import history, loop, optim, steps
 from jaxgear.training.progress import Progress
 from jaxgear.training.runs import read_json
-from jaxgear.training.steps import TrainState
+from jaxgear.training.state import TrainState
 
-SCENES = 400  # backgrounds alone whose features are kept: no gear
+SCENES = 400  # backgrounds without gear whose features are cached
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -43,12 +43,12 @@ class Training:
     val: Batches
     state: TrainState
     rate: optim.Rate
-    step_options: dict[str, Any]  # of `steps.train_step`
+    step_options: dict[str, Any]  # keyword arguments of `steps.train_step`
 
     def epochs(
         self, state: TrainState, *, first: int = 1, last: int, progress: Progress
     ) -> Generator[tuple[TrainState, history.Row]]:
-        """`loop.epochs` of the recipe, from `state` on."""
+        """Trains epochs `first` to `last` from `state` with `loop.epochs`."""
         return loop.epochs(
             state,
             self.train,
@@ -66,8 +66,8 @@ def prepare(config: Config, make: Make) -> Training:
     """Opens the data, makes the recipe and its first state; writes nothing.
 
     Raises:
-        UsageError: a network or an optimizer that cannot be trained, by name.
-        DataError: what `open_dataset` says.
+        UsageError: a network or an optimizer cannot be trained; the message names it.
+        DataError: as `open_dataset`.
     """
     config = config.expanded()
     config.check()
@@ -117,11 +117,11 @@ def _ready(config: Config, recipe: Recipe, dataset: Dataset, bank: Bank | None) 
 def _batches(
     config: Config, recipe: Recipe, dataset: Dataset, bank: Bank | None
 ) -> tuple[Batches, Batches]:
-    """The training and validation splits, on the devices or streamed to them: images, or features.
+    """Training and validation batches of images or features, on the devices or streamed to them.
 
-    With a bank of backgrounds training images have the mask of their object as a fourth channel,
-    and validation images are there twice: as they are, and pasted. Both are made when they are due,
-    or, where the set is not `stored`, all at once.
+    With a bank of backgrounds, training images have an object mask as a fourth channel, and
+    validation has each image twice: plain and pasted. A `stored` set makes masks and composites
+    when a batch needs them; any other set makes all of them at once.
     """
     train, batches = dataset.split("train"), Batches
     if bank is not None:
@@ -135,14 +135,14 @@ def _batches(
 
         batches = Stream
     train, val = (
-        batches(of, split.labels, config.batch_size, config.seed, split.names)
-        for of, split in zip(images, (train, val), strict=True)
+        batches(inputs, split.labels, config.batch_size, config.seed, split.names)
+        for inputs, split in zip(images, (train, val), strict=True)
     )
     return train, val
 
 
 def _mix(recipe: Recipe, bank: Bank | None, size: int) -> Mix | None:
-    """The recipe's mix, and then its outliers where there are backgrounds."""
+    """The recipe's mix, followed by outlier exposure if there are backgrounds."""
     if bank is None or not recipe.outliers:
         return recipe.mix
     alone = scenes(bank)
@@ -155,9 +155,9 @@ def _mix(recipe: Recipe, bank: Bank | None, size: int) -> Mix | None:
 
 
 def open_data(config: Config) -> Dataset:
-    """The set that `--data` names, checked and split by `--seed`.
+    """The data set that `--data` names, checked and split by `--seed`.
 
-    The first thing an experiment does: programs compiled from here on are kept.
+    An experiment calls this first: programs compiled after it are cached.
     """
     keep_compiled()
     dataset = open_dataset(
@@ -171,46 +171,46 @@ def open_data(config: Config) -> Dataset:
         dataset = keep_trained_out(read_json(Path(config.resume) / "splits.json"), dataset)
     if config.batch_size > dataset.counts()["train"]:
         raise UsageError(
-            f"--batch-size {config.batch_size}: only {dataset.counts()['train']} pictures to "
-            "train on"
+            f"--batch-size {config.batch_size}: larger than the training split, which has "
+            f"{dataset.counts()['train']} pictures"
         )
     return dataset.streamed(config.stream, channels=4 if config.backgrounds else 3)
 
 
 def open_backgrounds(config: Config) -> Bank | None:
-    """What `--backgrounds` names, on the device (composites/bank.py); None for no backgrounds."""
+    """The backgrounds that `--backgrounds` names, on the device (composites/bank.py), or None."""
     if not config.backgrounds:
         return None
     folder = None if config.backgrounds == "drawn" else Path(config.backgrounds)
     bank = background_bank(folder, config.image_size, config.seed)
-    print(f"backgrounds: {len(bank)} pieces, of {config.backgrounds}")
+    print(f"backgrounds: {len(bank)} pieces, from {config.backgrounds}")
     return jnp.asarray(bank)
 
 
 def warm_start(config: Config, state: TrainState) -> TrainState:
-    """`state`, with the weights of `--init-from` wherever name and shape are the same.
+    """`state` with the weights of `--init-from` wherever name and shape match.
 
     Raises:
-        UsageError: not one leaf fits.
+        UsageError: no leaf fits.
     """
     if not config.init_from:
         return state
-    there = Bundle.load(config.init_from).weights
-    here = flat({"params": state.params, **state.model_state})
-    fits = {k for k, leaf in here.items() if k in there and there[k].shape == leaf.shape}
+    theirs = Bundle.load(config.init_from).weights
+    ours = flat({"params": state.params, **state.model_state})
+    fits = {k for k, leaf in ours.items() if k in theirs and theirs[k].shape == leaf.shape}
     if not fits:
         raise UsageError(f"--init-from {config.init_from}: none of its weights fit this network")
     rest = [
-        f"{k} {list(here[k].shape) if k in here else 'missing'} here, "
-        f"{list(there[k].shape) if k in there else 'missing'} there"
-        for k in sorted((here.keys() | there.keys()) - fits)
+        f"{k} {list(ours[k].shape) if k in ours else 'missing'} here, "
+        f"{list(theirs[k].shape) if k in theirs else 'missing'} there"
+        for k in sorted((ours.keys() | theirs.keys()) - fits)
     ]
-    print(f"weights of {config.init_from}: {len(fits)} of {len(here)} leaves taken")
+    print(f"weights of {config.init_from}: {len(fits)} of {len(ours)} leaves taken")
     if rest:
         print(f"not taken: {few(rest, 5)}")
     like = {"params": state.params, **state.model_state}
     taken = structured(like)(
-        {k: jnp.asarray(there[k], leaf.dtype) if k in fits else leaf for k, leaf in here.items()}
+        {k: jnp.asarray(theirs[k], leaf.dtype) if k in fits else leaf for k, leaf in ours.items()}
     )
     params = taken.pop("params")
     averaged = None

@@ -1,4 +1,4 @@
-"""The end of every experiment: its best model is handed on, and tested once."""
+"""The end of every experiment: saves its best model as a bundle and tests it once."""
 
 import dataclasses
 from collections.abc import Callable
@@ -23,20 +23,20 @@ from jaxgear.models.grad_cam import map_program
 from jaxgear.prediction import predictor as prediction
 from jaxgear.program import Program, flat
 from jaxgear.training import history
+from jaxgear.training.environment import environment
 from jaxgear.training.runs import Run, read_json
-from jaxgear.training.runs.run import environment
 
-SHOWN = 256  # training pictures, and backgrounds alone, that tell what is no gear
+SHOWN = 256  # training images, and as many backgrounds without gear, to fit the evidence of gear
 
 
 class HandedOn:
-    """What is handed on of a network whatever its weights are, made before it is trained."""
+    """The parts of a bundle that do not depend on the weights, made before training."""
 
     def __init__(self, model: Any, variables: PyTree, size: int, classes: int):
-        """Of a Flax network with variables like these.
+        """Exports a Flax network; of `variables` only the shapes matter.
 
         Raises:
-            UsageError: the network gives no logits of so many classes, or is no program.
+            UsageError: the network cannot be exported, or does not give `classes` logits.
         """
         self._model, self._size = model, size
         self._shapes = jax.eval_shape(lambda: variables)
@@ -44,13 +44,13 @@ class HandedOn:
         if self.program.classes != classes:
             raise UsageError(
                 f"network {type(model).__name__}: gives {self.program.classes} logits, not "
-                f"{classes}, one a class"
+                f"{classes}, one per class"
             )
         self.network = str(model)[:100_000]  # for people
         self._maps: Future[bytes | None] | None = None
 
     def make_maps(self) -> None:
-        """Begins to make `maps` on another thread, while the network is trained."""
+        """Starts making `maps` on another thread while the network trains."""
         if self._maps is None:
             pool = ThreadPoolExecutor(1)
             self._maps = pool.submit(map_program, self._model, self._shapes, self._size)
@@ -58,7 +58,7 @@ class HandedOn:
 
     @property
     def maps(self) -> bytes | None:
-        """Where the network looked, as a program (models/grad_cam.py)."""
+        """The Grad-CAM program (models/grad_cam.py), or None."""
         self.make_maps()
         return self._maps.result()
 
@@ -73,18 +73,21 @@ def conclude(
     bank: UInt8[Array, "M T T 3"] | None = None,
     share: float = 1.0,
 ) -> Path:
-    """Hands on the model of `row`, the best epoch, and tests it: all that reads test pictures.
+    """Saves the model of `row`, the best epoch, as a bundle, tests it, and returns the run folder.
 
-    Writes `model/`, `test.json`, then `confusion.png` and `predictions.png`, and prints the last
-    line. `features_of` is a quicker way to what the model's last layer takes than from pictures,
-    where there is one. With a `bank` of backgrounds the model gets evidence of gear (evidence.py),
-    weighed by `share`, and its temperature and the score from which a picture is gear are those of
-    the validation pictures as they are and pasted, alike. The first of several hosts does it; for
-    the others it is the run folder alone.
+    Nothing else reads test images. Writes `model/`, `test.json`, then `confusion.png` and
+    `predictions.png`, and prints the last line. Only the first host does this; the others just
+    return the folder.
+
+    With a `bank` of backgrounds the model gets evidence of gear (evidence.py), weighed by `share`.
+    Temperature and the least score of gear are then fitted on plain and pasted validation images.
+
+    Args:
+        features_of: a faster way to the inputs of the model's last layer, or None.
     """
     if not devices.first_host():
         return run.path
-    # Not above: matplotlib takes 0.2 s, which `--help` need not wait for.
+    # Imported here: matplotlib takes 0.2 s, and `--help` should not wait for it.
     from jaxgear.evaluation.plots import figures as plots
     from jaxgear.evaluation.plots import tiles
 
@@ -92,7 +95,7 @@ def conclude(
     before = None
     if run.tested and not run.trained:
         before = read_json(run.path / "test.json")
-        if before["epoch"] != row.epoch:  # more epochs came since, and were cut short
+        if before["epoch"] != row.epoch:  # training went on since and was interrupted
             before = None
         elif all(figure.exists() for figure in figures):
             return _announce(run, before)
@@ -129,7 +132,7 @@ def _bundle(
     bank: UInt8[Array, "M T T 3"] | None,
     share: float,
 ) -> tuple[Bundle, Callable[[Split], np.ndarray]]:
-    """The bundle, calibrated on validation, and the quickest way from pictures to its logits."""
+    """The bundle, calibrated on validation, and the fastest function from a split to its logits."""
     program, head = handed_on.program, handed_on.program.head
     val = and_pasted(dataset.split("val"), dataset.folder, bank)
     if bank is not None and head is not None:
@@ -167,15 +170,15 @@ def _bundle(
     if bank is not None:
         plain, pasted = np.split(bundle.score(logits), 2)
         scores = {
-            kind: tuple(np.quantile(of, np.linspace(0, 1, 101)).tolist())
-            for kind, of in (("plain", plain), ("pasted", pasted))
+            name: tuple(np.quantile(values, np.linspace(0, 1, 101)).tolist())
+            for name, values in (("plain", plain), ("pasted", pasted))
         }
         bundle = dataclasses.replace(bundle, gear_scores=scores).accepting(refusal.ACCEPTED)
     return bundle, logits_of
 
 
 def _finite(row: dict[str, float]) -> dict[str, float | None]:
-    """JSON has no number for a rate that is not known."""
+    """Replaces NaN, an unknown rate, by None: JSON has no NaN."""
     return {name: value if np.isfinite(value) else None for name, value in row.items()}
 
 

@@ -1,7 +1,7 @@
-"""Flags that all experiments have, and what a resumed run may be told anew.
+"""Flags that all experiments have, and which of them a resumed run may change.
 
-A config is a frozen dataclass of scalars; `cli.parse` makes flags of its fields. What values can
-work is said in the type of a field (`Positive`, `Share`, ...), of a researcher's own fields alike.
+A config is a frozen dataclass of scalars; `flags.parse` turns its fields into flags. The type of a
+field (`Positive`, `Share`, ...) gives its valid range, also for fields that an experiment adds.
 """
 
 import dataclasses
@@ -15,12 +15,12 @@ from jaxgear.paths import expanded
 from jaxgear.training.runs import read_json
 
 PATHS = ("data", "out", "resume", "init_from", "backgrounds", "weights")  # of any config
-LAST_SEED = 2**32 - 1  # of JAX's keys and numpy's generators alike
+LAST_SEED = 2**32 - 1  # the largest seed of both JAX's keys and numpy's generators
 
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """What values of a field can work, said in its type; `Config.check` holds it."""
+    """The valid range of a field, part of its type; `Config.check` enforces it."""
 
     low: float
     high: float = math.inf
@@ -28,7 +28,7 @@ class Range:
     high_too: bool = False
 
     def reason(self, value: float) -> str | None:
-        """Why `value` cannot work, or None."""
+        """Why `value` is outside the range, or None."""
         above = value >= self.low if self.low_too else value > self.low
         below = value <= self.high if self.high_too else value < self.high
         if above and below:
@@ -49,52 +49,52 @@ Fraction = Annotated[float, Range(0, 1)]  # below 1
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Flags that all experiments have. Every field of an experiment's Config is a scalar."""
+    """Flags that all experiments have. Every field is a scalar, also those an experiment adds."""
 
     data: str = ""
     """Folder of photographs (FOLDER/<class>/*), tfds:NAME@DIR or drawn:COUNT. Empty:
     data/gear_images if it is there, else the drawn set."""
     out: str = "results/runs"
-    """Folder in which the run folder is made."""
+    """Folder for new run folders."""
     resume: str = ""
-    """Run folder to continue; its config holds, unless --epochs asks for more."""
+    """Run folder to continue with its own config; --epochs may differ."""
     from_epoch: int = 0
-    """With --resume: go on from this epoch, not from the newest state (where that is damaged)."""
+    """With --resume: continue from this epoch, for example when the newest state is damaged."""
     allow_data_change: bool = False
-    """With --resume: go on although pictures were added, removed or edited."""
+    """With --resume: continue although pictures were added, removed or edited."""
     init_from: str = ""
-    """Run or bundle whose weights to start from, as far as they fit."""
+    """Run or bundle to take initial weights from, wherever name and shape match."""
     on_bad: Literal["stop", "skip"] = "stop"
-    """What to do about unusable pictures: stop with a list, or train without them."""
+    """On unusable pictures: stop with a list, or train without them."""
     group_by: str = "near-duplicates"
-    """What stays in one split: near-duplicates, each file, each folder, or pictures in
-    whose paths a regular expression finds the same."""
+    """What stays in one split: near-duplicates, each file, each folder, or pictures whose paths
+    match a regular expression with the same text."""
     seed: Annotated[int, Range(0, LAST_SEED, high_too=True)] = 0
-    """Decides the split, the order, the first weights and every augmentation."""
+    """Seed of the split, the order, the initial weights and every augmentation."""
     epochs: Count = 20
     batch_size: Count = 48
     image_size: Size = 128
     """Pictures are letterboxed to a square of this many pixels."""
     microbatch: int = 0
-    """Sum the gradient of a batch over parts of so many pictures, in the memory of one part."""
+    """Sum the gradient of a batch over parts of this many pictures, in the memory of one part."""
     stream: bool = False
-    """Decode pictures when their turn comes, also where all would fit in memory. A set that would
-    take more than half of the free memory streams anyway. The batches are the same to the bit."""
+    """Decode pictures batch by batch, even if all fit in memory. A set that would take more than
+    half of the free memory streams anyway. The batches are the same to the bit."""
     hosts: int = 1
-    """Train on so many processes, each with its devices; 0: as Slurm, Open MPI or Kubernetes say.
-    All see the same --data and --out."""
+    """Train on this many processes, each with its devices; 0: ask Slurm, Open MPI or Kubernetes.
+    All need the same --data and --out."""
     host_id: int = 0
-    """With --hosts: which of them this process is."""
+    """With --hosts: the number of this process, from 0."""
     coordinator: str = ""
     """With --hosts: ADDRESS:PORT of host 0."""
     patience: Count = 10
     """Stop after this many epochs without a lower validation loss."""
     backgrounds: str = ""
-    """Paste objects on other backgrounds: on photographs of this folder (the half of them that is
-    not kept for tests), or on `drawn` ones alone. The model then also says `none`, where it sees
-    no gear. Empty: do not."""
+    """Paste objects on the photographs of this folder (half of them; the other half is for tests),
+    or on `drawn` backgrounds. The model then also answers `none` for pictures without gear. Empty:
+    paste nothing."""
     paste: Share = 0.6
-    """With --backgrounds: probability of a training picture, or view of one, to be pasted."""
+    """With --backgrounds: probability that a training picture, or a view of it, is pasted."""
 
     def expanded(self) -> "Config":
         """The config with `~` and variables in its paths replaced."""
@@ -112,17 +112,19 @@ class Config:
             raise UsageError("--from-epoch and --allow-data-change go with --resume RUN")
         if self.microbatch < 0 or (self.microbatch and self.batch_size % self.microbatch):
             raise UsageError(
-                f"--microbatch {self.microbatch}: --batch-size {self.batch_size} is no multiple"
+                f"--microbatch {self.microbatch}: must divide --batch-size {self.batch_size}"
             )
         if self.hosts < 0 or not 0 <= self.host_id < max(1, self.hosts):
-            raise UsageError(f"--host-id {self.host_id}: from 0 to below --hosts {self.hosts}")
+            raise UsageError(
+                f"--host-id {self.host_id}: must be at least 0 and below --hosts {self.hosts}"
+            )
         if (self.hosts > 1) != bool(self.coordinator):
             raise UsageError("--coordinator ADDRESS:PORT goes with --hosts of 2 or more")
 
 
-# What a resumed run may be told anew.
+# Fields that a resumed run may change.
 OF_HOSTS = ("hosts", "host_id", "coordinator")
-# Where things lie: hashes tell whether they are the same.
+# Paths: hashes tell whether their content is the same.
 OF_PLACES = ("data", "backgrounds", "out", "weights")
 OF_RESUME = (
     *("resume", "from_epoch", "allow_data_change", "epochs", "stream"),
@@ -143,7 +145,7 @@ def stored_config(config: type[C], run: str) -> C:
 
 
 def check_resumed(config: C, stored: C) -> C:
-    """`config` may differ from `stored` in what is `OF_RESUME` alone."""
+    """`config`, if it differs from `stored` only in the fields `OF_RESUME`."""
     changed = [
         f"{_flag(field.name)} (the run has {getattr(stored, field.name)})"
         for field in dataclasses.fields(config)
@@ -153,15 +155,15 @@ def check_resumed(config: C, stored: C) -> C:
     if changed:
         raise UsageError(
             f"--resume {config.resume}: cannot change {', '.join(changed)}; a run keeps its "
-            "config, start a new one (--init-from takes the weights along)"
+            "config, so start a new run (--init-from starts it from these weights)"
         )
     return config
 
 
 def _ranges(type_: Any) -> list[Range]:
-    """Those of a field's type; a float without any is finite and not negative."""
+    """The ranges of a field's type; a plain float must be finite and not negative."""
     if get_origin(type_) is Annotated:
-        return [found for found in type_.__metadata__ if isinstance(found, Range)]
+        return [item for item in type_.__metadata__ if isinstance(item, Range)]
     return [r for part in get_args(type_) for r in _ranges(part)] or (
         [Range(0)] if type_ is float else []
     )

@@ -1,6 +1,6 @@
-"""Which part of a recipe is at fault, in one line, when JAX, Flax or optax ends a run.
+"""Names the faulty part of a recipe in one line when JAX, Flax or optax raises.
 
-Nothing is checked while all is well: the parts are traced one by one after an error.
+It costs nothing in a sound run: the parts are traced one by one only after an error.
 """
 
 import contextlib
@@ -26,15 +26,16 @@ PACKAGE = str(Path(__file__).parents[1])
 
 @contextlib.contextmanager
 def diagnosed(recipe: Recipe, train: Batches, classes: int) -> Iterator[None]:
-    """Turns an error of a network, an augmentation, a loss or an optimizer into a UsageError that
-    names it; any other stays.
+    """Turns an error of a network, augmentation, loss or optimizer into a UsageError that names it.
+
+    Other errors pass unchanged.
     """
     try:
         yield
     except GearError:
         raise
     except Exception as error:
-        # Of the machine, not of the recipe; where another host is lost, JAX soon ends this one.
+        # Errors of the machine, not of the recipe. After a lost host, JAX soon ends this process.
         machine = isinstance(error, OSError | MemoryError | jax.errors.JaxRuntimeError)
         if machine or devices.lost_host(error):
             raise
@@ -49,7 +50,7 @@ def diagnosed(recipe: Recipe, train: Batches, classes: int) -> Iterator[None]:
 def _parts(
     recipe: Recipe, train: Batches, classes: int
 ) -> Iterator[tuple[str, Callable[[], None]]]:
-    """What a step calls, in order, each with the shapes that the ones before give."""
+    """Name and shape check of each part of a step, in order; a part uses the shapes before it."""
     shape = (train.batch_size, *train.images.shape[1:])
     shapes: dict[str, Any] = {
         "images": jax.ShapeDtypeStruct(shape, jnp.float32),
@@ -78,7 +79,8 @@ def _parts(
 
     def evaluated() -> None:
         run = lambda p, s, x: apply({"params": p, **s}, x, train=False)  # noqa: E731
-        _two(jax.eval_shape(run, shapes["params"], shapes["state"], shapes["images"]), classes)
+        logits = jax.eval_shape(run, shapes["params"], shapes["state"], shapes["images"])
+        _check_logits(logits, classes)
 
     def objective(params: Any, state: Any, images: Any, targets: Any, key: Any) -> Any:
         logits, _ = apply(
@@ -88,7 +90,7 @@ def _parts(
             mutable=list(state),
             rngs=streams(key),
         )
-        _two(logits, classes)
+        _check_logits(logits, classes)
         return recipe.loss(logits, targets).mean()
 
     def trained() -> None:
@@ -113,14 +115,14 @@ def _parts(
     yield "optimizer", optimized
 
 
-def _two(logits: Any, classes: int) -> None:
+def _check_logits(logits: Any, classes: int) -> None:
     if getattr(logits, "ndim", None) != 2 or logits.shape[1] != classes:
         shape = list(getattr(logits, "shape", []))
-        raise ValueError(f"gives {shape}, not [batch, {classes}], a logit a class")
+        raise ValueError(f"gives {shape}, not [batch, {classes}], one logit per class")
 
 
 def _named(name: str, fault: Exception) -> str:
-    """With the function of optax that failed, where it is one."""
+    """The name of a part; for an optimizer, also the optax function that failed."""
     frames = traceback.walk_tb(fault.__traceback__)
     inside = [f.f_code.co_qualname for f, _ in frames if "/optax/" in f.f_code.co_filename]
     if name == "optimizer" and inside:
@@ -129,7 +131,7 @@ def _named(name: str, fault: Exception) -> str:
 
 
 def _reason(fault: Exception) -> str:
-    """The first line of an error, and the user's own line that led to it."""
+    """The first line of an error, and the last line of the user's own code that led to it."""
     line = next(iter(str(fault).strip().splitlines()), "")[:300]
     outside = (PACKAGE, sys.prefix, sys.base_prefix, *site.getsitepackages())
     where = [

@@ -1,14 +1,14 @@
-"""What an experiment decides, as plain data: `recipe(config, data) -> Recipe`.
+"""All that an experiment decides, as plain data: `recipe(config, data) -> Recipe`.
 
 A recipe names a network, an optimizer with its rate, augmentation and loss. Making one reads no
 image and trains nothing, so a test, a benchmark or a notebook can take it apart, or change a field
 with `dataclasses.replace`. `jaxgear.experiment` trains it.
 
-The network is any Flax Linen module; one of Flax NNX goes through `nnx.bridge.to_linen`. A layer
-that behaves otherwise in training takes `train`, `deterministic` or `use_running_average`. The
-network is handed on as a program (StableHLO), so commands need none of your code. The optimizer is
-any optax expression: 57 optimizers and wrappers are tested to resume to the bit. What cannot be
-trained or handed on is named before the first step.
+The network is any Flax Linen module; wrap a Flax NNX module with `nnx.bridge.to_linen`. A layer
+that differs in training takes `train`, `deterministic` or `use_running_average`. The bundle holds
+the network as a program (StableHLO), so commands need none of your code. The optimizer is any optax
+expression: 57 optimizers and wrappers are tested to resume to the bit. A part that cannot be
+trained or exported is named before the first step.
 """
 
 import inspect
@@ -32,29 +32,32 @@ CROSS_ENTROPY = smoothed_cross_entropy(0.0)
 
 @dataclass(frozen=True)
 class Data:
-    """What a recipe may know of the images that it is for."""
+    """The facts about the data that a recipe may use."""
 
     counts: tuple[int, ...]  # training images of each class
     batch_size: int
-    bank: Bank | None = None  # backgrounds; None: there are none
+    bank: Bank | None = None  # backgrounds; None: no backgrounds
 
     @property
     def classes(self) -> int:
-        """How many classes there are."""
+        """Number of classes."""
         return len(self.counts)
 
     def steps(self, epochs: int) -> int:
-        """Optimizer steps in so many epochs."""
+        """Optimizer steps in `epochs` epochs."""
         return epochs * -(-sum(self.counts) // self.batch_size)
 
     def backgrounds(self, probability: float, **options: float) -> Augment:
-        """Puts objects before backgrounds, the last of a chain; see `data.backgrounds`."""
+        """An augmentation, the last of a chain, that pastes objects on backgrounds.
+
+        See `data.augment.backgrounds` for the options.
+        """
         return backgrounds(self.bank, probability, **options)
 
     def class_weights(self, power: float) -> Float[np.ndarray, " K"]:
         """Loss weights ~ class frequency ** -power, 1 on average over the training images.
 
-        0 weighs all images alike, 1 makes classes count alike.
+        Power 0 weighs all images equally, power 1 all classes.
         """
         counts = np.array(self.counts, np.float64)
         weights = counts**-power
@@ -63,13 +66,13 @@ class Data:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What is trained, and how."""
+    """What to train, and how."""
 
     model: nn.Module
     """Any Flax network from images (float32 [B, S, S, 3], RGB, 0 to 255) to logits [B, K]. With
-    `features`, from those."""
+    `features`, its input is the features [B, D]."""
     optimizer: Callable[[optax.Schedule], optax.GradientTransformation]
-    """Given the rate, an optax optimizer."""
+    """Makes an optax optimizer from the rate."""
     rate: optax.Schedule | float
     """Learning rate at each update."""
     epochs: int
@@ -78,28 +81,28 @@ class Recipe:
     mix: Mix | None = None
     """Blends images and targets of a batch, as mixup does."""
     outliers: float = 0.0
-    """Share of examples replaced by a background without an object, whose target is the same for
-    all classes (outlier exposure, Hendrycks et al. 2019); where there are backgrounds."""
+    """Outlier exposure (Hendrycks et al. 2019): the share of examples to replace by a background
+    without an object, with a uniform target. Without backgrounds it does nothing."""
     class_weights: Float[np.ndarray, " K"] | None = None
     average: float = 0.0
-    """Decay of a moving average of the variables, which is then evaluated; 0: none is kept."""
+    """Decay of a moving average of the variables, which is evaluated in their place; 0: none."""
     per_example: bool = False
-    """No image's logits depend on another's in the batch: CPUs then work on parts that fit their
-    caches."""
+    """The logits of an image do not depend on the other images of a batch. CPUs then work on parts
+    of a batch that fit in their caches."""
     layout: devices.Layout = devices.replicated
-    """Where the state lies on several devices; or `devices.fsdp`."""
+    """How several devices hold the state: `devices.replicated` or `devices.fsdp`."""
     handed_on: nn.Module | None = None
-    """The network that is tested and handed on, with the same variables; None: `model`."""
+    """The network to test and bundle, with the same variables; None: `model`."""
     evidence: float = 1.0
-    """Weight of the evidence of gear beside the logits; see evaluation/no_gear/evidence.py."""
+    """Weight of the evidence of gear added to the logits; see evaluation/no_gear/evidence.py."""
     features: Frozen | None = None
-    """Feature layers below `model`, which are never trained."""
+    """The frozen backbone below `model`."""
     first: "Recipe | None" = None
-    """A recipe with `features` to train before this one, which starts from its network."""
+    """A recipe with `features` to train first; this one starts from its network."""
 
     @property
     def schedule(self) -> optax.Schedule:
-        """The learning rate as a function of the update."""
+        """The learning rate as a function of the update number."""
         return self.rate if callable(self.rate) else optax.constant_schedule(self.rate)
 
     @property
@@ -111,7 +114,7 @@ class Recipe:
         return optax.with_extra_args_support(tx)
 
     def network(self) -> nn.Module:
-        """The whole network that is tested and handed on, from images to logits."""
+        """The whole network to test and bundle, from images to logits."""
         if self.handed_on is not None:
             return self.handed_on
         return self.model if self.features is None else self.features.network(self.model)
@@ -121,7 +124,7 @@ Make = Callable[[Any, Data], Recipe]
 
 
 def source_of(make: Make) -> str:
-    """The text of the file that a recipe is written in; of a notebook, of the function."""
+    """The text of the file that defines a recipe; in a notebook, the text of the function."""
     try:
         return Path(inspect.getsourcefile(make)).read_text(encoding="utf-8")
     except (OSError, TypeError, UnicodeDecodeError):

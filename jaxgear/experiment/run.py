@@ -1,4 +1,4 @@
-"""Trains a recipe in a run folder: opens the pictures, resumes, records, draws, hands on.
+"""Trains a recipe in a run folder: opens the data, resumes, records, draws, tests.
 
     with experiment.start(config, recipe) as run:
         for row in run.epochs():
@@ -6,12 +6,12 @@
                 break
         return run.finish()
 
-See experiments/scratch.py. What is trained is put together in assembly.py.
+See experiments/scratch.py for a whole experiment, and assembly.py for the parts of training.
 
-Ctrl-C and SIGTERM save the state after the last finished step. Whatever ends a run, `--resume` goes
-on from what is whole on disk, on the CPU to the same bits. A damaged checkpoint is named, and
-passed over by `--from-epoch` alone. Changed images are refused by name, or recorded
-(`--allow-data-change`). The test split is opened once, for a model that is fixed.
+Ctrl-C and SIGTERM save the state after the last finished step. `--resume` continues any interrupted
+run from the newest complete state on disk, on the CPU to the same bits. A damaged checkpoint is an
+error that names it; only `--from-epoch` skips it. Changed images are an error that names them,
+unless `--allow-data-change` records them. The test split is opened once, after the model is final.
 """
 
 import contextlib
@@ -37,27 +37,27 @@ from jaxgear.training import history, loop
 from jaxgear.training.progress import Progress
 from jaxgear.training.runs import Run
 
-REDRAW = 15  # seconds between two drawings of the curves, each 0.3: an epoch may take less than one
+REDRAW = 15  # seconds between drawings of the curves; one takes 0.3 s, an epoch maybe less than 1 s
 
 
 def start(config: Config, make: Make) -> "Experiment":
-    """A new run folder, or the one that `--resume` names, and all that is trained in it.
+    """An experiment in a new run folder, or in the one that `--resume` names.
 
-    The folder is named after the file in which the Config is defined.
+    The folder is named after the file that defines the Config.
 
     Raises:
-        UsageError: hosts that see different pictures, or what `prepare` and `Run` say.
+        UsageError: the hosts see different images, or as `prepare` and `Run`.
     """
     config = config.expanded()
     training = prepare(config, make)
     dataset = training.dataset
     if devices.from_first(dataset.folder.fingerprint) != dataset.folder.fingerprint:
-        raise UsageError(f"--data {config.data}: not the pictures that host 0 sees there")
+        raise UsageError(f"--data {config.data}: host 0 sees other pictures there than this host")
     recipe, variables = training.recipe, training.state.variables
     with diagnosed(recipe, training.train, len(dataset.classes)):
         if recipe.features is not None:
             variables = recipe.features.variables(variables)
-        # What the end needs is made before step 0: what cannot be handed on is said now.
+        # Export before step 0: a network that cannot be exported fails now, not after training.
         handed_on = HandedOn(recipe.network(), variables, dataset.size, len(dataset.classes))
     fields, source = dataclasses.asdict(config), source_of(make)
     bank = training.bank
@@ -80,7 +80,7 @@ def start(config: Config, make: Make) -> "Experiment":
 
 
 class Experiment:
-    """A recipe that is trained in a run folder. A context manager: leaving it lets go of both."""
+    """A recipe and the run folder it trains in. A context manager: leaving it releases both."""
 
     def __init__(self, config: Config, training: Training, handed_on: HandedOn, run: Run):
         self.config, self.training, self.run = config, training, run
@@ -106,7 +106,7 @@ class Experiment:
 
     @property
     def rows(self) -> list[history.Row]:
-        """The history so far, of resumed epochs too."""
+        """The history so far, including epochs before a resume."""
         return self.run.rows
 
     @property
@@ -115,17 +115,17 @@ class Experiment:
         return bool(self.rows) and history.epochs_since_best(self.rows) >= self.config.patience
 
     def epochs(self) -> Iterator[history.Row]:
-        """Trains the epochs that are left and gives the row of each, when it is on disk.
+        """Trains the remaining epochs and yields the row of each after it is on disk.
 
-        Keeps the curves drawn. A signal saves the state after the last finished step, and then ends
-        the process.
+        Redraws the curves. A signal saves the state after the last finished step and then ends the
+        process.
         """
         self.state = self.run.latest(self.state)
         self._epochs = self._train()
         return self._epochs
 
     def finish(self) -> Path:
-        """Hands on the best epoch and tests it; returns the run folder."""
+        """Saves the best epoch as a bundle, tests it, and returns the run folder."""
         self._close()
         if self.patience_exhausted and self.rows[-1].epoch < self.recipe.epochs:
             patience = self.config.patience
@@ -148,14 +148,14 @@ class Experiment:
             self._epochs.close()
 
     def _train(self) -> Generator[history.Row]:
-        # Not above: matplotlib takes 0.2 s, which `--help` need not wait for.
+        # Imported here: matplotlib takes 0.2 s, and `--help` should not wait for it.
         from jaxgear.evaluation.plots import figures as plots
 
         def draw() -> None:
             if devices.first_host():
                 plots.save(plots.curves(self.rows, self.path.name), self.path / "curves.png")
 
-        if self.patience_exhausted:  # it ended so before it was resumed
+        if self.patience_exhausted:  # the run had stopped early before it was resumed
             return
         training, drawn, stale = self.training, -math.inf, False
         self._handed_on.make_maps()
@@ -174,8 +174,8 @@ class Experiment:
                     self.run.record(self.state, row)
                     if row.epoch == first and math.isnan(row.learning_rate):
                         progress.say(
-                            "note: the optimizer does not ask for the recipe's rate: history.csv "
-                            "has none"
+                            "note: the optimizer does not use the recipe's rate, so history.csv "
+                            "has no rate"
                         )
                     stale = time.monotonic() - drawn < REDRAW
                     if not stale:
@@ -187,5 +187,5 @@ class Experiment:
                 raise
             finally:
                 if stale:
-                    with contextlib.suppress(OSError):  # whatever ends the run is the news
+                    with contextlib.suppress(OSError):  # must not hide the error that ends the run
                         draw()

@@ -1,4 +1,4 @@
-"""What sets the machine up: devices and hosts, huge pages, XLA's flags, compiled programs, memory.
+"""The machine: devices and hosts, huge pages, XLA's flags, cached programs, free memory.
 
 devices.py is where to start. huge_pages.py and xla_flags.py act before JAX is imported.
 """

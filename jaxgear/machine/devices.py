@@ -1,8 +1,8 @@
-"""Devices and hosts: one mesh axis, `data`, along which batches are split.
+"""Devices and hosts: a mesh with one axis, `data`, along which batches are split.
 
-Everything else is replicated, or split by `fsdp` where a state is large. One process sees its own
-devices; `join` makes those of several processes (hosts) one mesh. A mesh of one device is no mesh:
-arrays are then plain ones.
+All other arrays are replicated, or split by `fsdp` if the state is large. A process has its own
+devices; `join` joins the devices of several processes (hosts) into one mesh. With one device,
+arrays are plain arrays.
 """
 
 import signal
@@ -22,20 +22,20 @@ from jaxtyping import Array, PyTree
 from jaxgear.errors import GearError, UsageError, first_line
 
 AXIS = "data"
-PATIENCE = 60  # seconds for the hosts to come together
-HEARTBEAT = 30  # seconds without a sign of life after which a host counts as lost
-# In messages of JAX, Gloo and Orbax when a host is gone.
+PATIENCE = 60  # seconds to wait for all hosts
+HEARTBEAT = 30  # seconds of silence after which a host counts as lost
+# Words in messages of JAX, Gloo and Orbax about a lost host.
 LOST = ("gloo", "connection closed", "connection reset", "heartbeat", "coordination", "barrier")
-Layout = Callable[[Mesh, np.ndarray], NamedSharding]  # of a leaf of the state
+Layout = Callable[[Mesh, np.ndarray], NamedSharding]  # the sharding of a leaf of the state
 
 
 def join(hosts: int, host_id: int, coordinator: str) -> None:
-    """Makes this process one of `hosts`; nothing for one. Before anything else is asked of JAX.
+    """Makes this process one of `hosts`; does nothing for one host. Call it before any use of JAX.
 
-    0 hosts: number, place and coordinator are what Slurm, Open MPI or Kubernetes say.
+    For 0 hosts, Slurm, Open MPI or Kubernetes give their number, the host id and the coordinator.
 
     Raises:
-        UsageError: the others could not be reached.
+        UsageError: the other hosts cannot be reached.
     """
     if hosts == 1:
         return
@@ -53,24 +53,22 @@ def join(hosts: int, host_id: int, coordinator: str) -> None:
             **named,
             initialization_timeout=PATIENCE,
             heartbeat_timeout_seconds=HEARTBEAT,
-            shutdown_timeout_seconds=3600,  # the first host tests the model meanwhile
+            shutdown_timeout_seconds=3600,  # the others wait while the first host tests the model
         )
     except (RuntimeError, ValueError) as error:
         where = f"--coordinator {coordinator}" if hosts else "--hosts 0"
-        raise UsageError(
-            f"{where}: the hosts did not come together ({first_line(error)})"
-        ) from error
+        raise UsageError(f"{where}: the hosts could not connect ({first_line(error)})") from error
     finally:
         signal.signal(signal.SIGTERM, before)  # JAX takes it for a preemption notice
 
 
 def _wait_for(coordinator: str, host_id: int) -> None:
-    """Until host 0 listens: JAX itself would abort the process, with a stack of C++."""
+    """Waits until host 0 listens. JAX itself would abort the process with a C++ stack trace."""
     address, _, port = coordinator.rpartition(":")
     if not address or not port.isdigit():
         raise UsageError(f"--coordinator {coordinator}: expected ADDRESS:PORT")
     if host_id == 0:
-        print(f"host 0: waits {PATIENCE} s for the others at {coordinator}", file=sys.stderr)
+        print(f"host 0: waiting {PATIENCE} s for the other hosts at {coordinator}", file=sys.stderr)
         return
     until = time.monotonic() + PATIENCE
     while True:
@@ -86,7 +84,7 @@ def _wait_for(coordinator: str, host_id: int) -> None:
 
 
 def check_switches() -> None:
-    """Raises UsageError where JAX is told to compute otherwise than jaxgear and optax expect."""
+    """Raises UsageError if JAX is set to compute in a way that jaxgear and optax do not expect."""
     switches = {
         "jax_enable_x64": False,
         "jax_numpy_rank_promotion": "allow",
@@ -101,40 +99,40 @@ def check_switches() -> None:
 
 
 def first_host() -> bool:
-    """Whether this is the process that writes files and speaks."""
+    """Whether this process is the first host, which writes files and prints."""
     return jax.process_index() == 0
 
 
 def fast_dtype() -> str:
-    """What networks should compute in: bfloat16 on accelerators, float32 on CPUs.
+    """The dtype for networks to compute in: bfloat16 on accelerators, float32 on CPUs.
 
-    Parameters, statistics and loss stay float32. On a GPU two runs had the same rows, the second
-    from kept programs; a program that is compiled anew may choose other kernels.
+    Parameters, statistics and loss stay float32. On a GPU, two runs gave the same history when the
+    second used cached programs. A newly compiled program may choose other kernels.
     """
     return "float32" if jax.default_backend() == "cpu" else "bfloat16"
 
 
 def all_devices() -> Mesh:
     """A mesh of all devices of all hosts."""
-    # Auto: with Explicit, scatters ask for the sharding of their output.
+    # Auto, because with Explicit a scatter needs the sharding of its output.
     return jax.make_mesh((jax.device_count(),), (AXIS,), axis_types=(AxisType.Auto,))
 
 
 def replicated(mesh: Mesh, leaf: Any = None) -> NamedSharding:
-    """All of it on every device."""
+    """The sharding that puts a whole array on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def by_rows(mesh: Mesh) -> NamedSharding:
-    """The first axis is split over the devices."""
+    """The sharding that splits the first axis over the devices."""
     return NamedSharding(mesh, PartitionSpec(AXIS))
 
 
 def fsdp(mesh: Mesh, leaf: np.ndarray) -> NamedSharding:
-    """Split along the longest axis that the devices divide; small leaves are replicated.
+    """The sharding that splits a leaf along the longest axis that the devices divide.
 
-    "Fully sharded data parallelism" (Zhao et al. 2023): parameters and the optimizer's state are
-    stored once, and gathered where a layer needs them.
+    Small leaves are replicated. This is fully sharded data parallelism (Zhao et al. 2023):
+    parameters and optimizer state are stored once and gathered where a layer needs them.
     """
     axes = [axis for axis in range(leaf.ndim) if leaf.shape[axis] % mesh.size == 0]
     if leaf.size < 1024 or not axes:
@@ -144,13 +142,13 @@ def fsdp(mesh: Mesh, leaf: np.ndarray) -> NamedSharding:
 
 
 def check_divides(batch_size: int, mesh: Mesh, flag: str) -> None:
-    """Raises UsageError unless each device gets equally many pictures of a batch."""
+    """Raises UsageError unless the devices divide the batch equally."""
     if batch_size % mesh.size:
         raise UsageError(f"{flag} {batch_size}: must be a multiple of the {mesh.size} devices")
 
 
 def place(tree: PyTree, mesh: Mesh, layout: Layout = replicated) -> PyTree:
-    """Arrays that every host has alike, laid out on the devices of a mesh."""
+    """Puts arrays that are the same on every host on the devices of a mesh."""
     if mesh.size == 1:
         return jax.tree.map(jnp.asarray, tree)
     return jax.tree.map(lambda leaf: _place(leaf, mesh, layout), tree)
@@ -165,7 +163,7 @@ def _place(leaf: Any, mesh: Mesh, layout: Layout) -> Array:
 
 
 def place_rows(tree: PyTree, mesh: Mesh) -> PyTree:
-    """This host's rows of arrays that all hosts have a part of, as the whole arrays."""
+    """The whole arrays of which each host has a part of the rows, from this host's rows."""
     if mesh.size == 1:
         return jax.device_put(tree)
     return jax.tree.map(
@@ -174,7 +172,7 @@ def place_rows(tree: PyTree, mesh: Mesh) -> PyTree:
 
 
 def local(tree: PyTree) -> PyTree:
-    """Whole arrays on this process alone, whatever mesh they are on."""
+    """Whole arrays on one device of this process, from arrays on any mesh."""
     return jax.tree.map(_local, tree)
 
 
@@ -192,14 +190,14 @@ def _local(leaf: Any) -> Any:
 
 
 def highest(number: int) -> int:
-    """The largest of the numbers that the hosts have. All must ask."""
+    """The maximum over hosts. Collective: every host must call it."""
     if jax.process_count() == 1:
         return number
     return int(multihost_utils.process_allgather(np.int32(number)).max())
 
 
 def from_first(text: str) -> str:
-    """What the first host has. All must ask."""
+    """The first host's text. Collective: every host must call it."""
     if jax.process_count() == 1:
         return text
     data = np.frombuffer(text.encode(), np.uint8)
@@ -209,14 +207,14 @@ def from_first(text: str) -> str:
 
 
 def lost_host(error: BaseException | None, run: object = "RUN") -> GearError | None:
-    """What to say about an error that came from another host's end; None for any other."""
-    # JAX's is a ValueError where an array is read; Orbax's a TimeoutError, for any broken barrier.
+    """The error to report if `error` comes from the loss of another host; otherwise None."""
+    # JAX raises a ValueError when it reads an array, Orbax a TimeoutError for a broken barrier.
     if not isinstance(error, RuntimeError | ValueError | TimeoutError):
         return None
     text = str(error).lower()
     if jax.process_count() == 1 or not any(sign in text for sign in LOST):
         return None
     return GearError(
-        "another host ended or cannot be reached; what was saved is whole, start all hosts again "
+        "another host ended or cannot be reached; saved files are whole, start all hosts again "
         f"with --resume {run} ({first_line(error)})"
     )

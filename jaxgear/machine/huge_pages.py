@@ -1,9 +1,9 @@
-"""Large arrays in pages of 2 MiB: a training step on a CPU is 1.1 to 1.3 times as fast.
+"""Puts large arrays in pages of 2 MiB: a training step on a CPU is 1.1 to 1.3 times as fast.
 
-XLA asks for its outputs and temporaries anew in each step, and glibc takes them from the system and
-gives them back: a step of a small network spends a fifth of its time in page faults, of 4 KiB each.
-glibc can ask for huge pages (`glibc.malloc.hugetlb`, glibc 2.35), but is told so only as the
-process starts, so a program that wants them is started once more. A value of yours is kept
+XLA allocates its outputs and temporaries in each step, and glibc gets them from the system and
+returns them. So a step of a small network spends a fifth of its time in page faults of 4 KiB each.
+glibc can use huge pages (`glibc.malloc.hugetlb`, glibc 2.35), but reads the setting only when a
+process starts. So this module restarts the program. A value that you set is kept
 (`GLIBC_TUNABLES=glibc.malloc.hugetlb=0`: no huge pages).
 """
 
@@ -15,9 +15,9 @@ TUNABLE = "glibc.malloc.hugetlb"
 
 
 def restart_with_huge_pages() -> None:
-    """Replaces this process by itself with huge pages; nothing where it has them or there are none.
+    """Restarts this process with huge pages, unless it has them or the kernel has none.
 
-    The same interpreter, arguments and process id. To be called before anything else is imported.
+    Interpreter, arguments and process id stay the same. Call it before any other import.
     """
     tunables = os.environ.get("GLIBC_TUNABLES", "")
     if sys.platform != "linux" or TUNABLE in tunables or not _on_request():
@@ -29,7 +29,7 @@ def restart_with_huge_pages() -> None:
 
 
 def _on_request() -> bool:
-    """Whether the kernel gives huge pages to those who ask."""
+    """Whether the kernel gives huge pages on request."""
     try:
         setting = Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text()
     except OSError:

@@ -1,4 +1,4 @@
-"""How much memory is free."""
+"""Free memory."""
 
 import contextlib
 import os
@@ -9,12 +9,12 @@ _PROC, _CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 
 
 def free_memory() -> int | None:
-    """Bytes that can be had without swapping: of the machine, or what its cgroups leave of it.
+    """Bytes that can be allocated without swapping, within the limits of machine and cgroups.
 
-    None where the system does not say: macOS and Windows.
+    None on macOS and Windows, which do not tell.
     """
-    found = [*_of_machine(), *_of_cgroups()]
-    return max(0, min(found)) if found else None
+    free = [*_of_machine(), *_of_cgroups()]
+    return max(0, min(free)) if free else None
 
 
 def _of_machine() -> Iterator[int]:
@@ -28,7 +28,7 @@ def _of_machine() -> Iterator[int]:
 
 
 def _of_cgroups() -> Iterator[int]:
-    """What is left below each limit of this process's cgroup and of those that it is in."""
+    """Free bytes below each limit of this process's cgroup and of its parents."""
     try:
         lines = (_PROC / "self/cgroup").read_text().splitlines()
     except OSError:
@@ -42,7 +42,7 @@ def _of_cgroups() -> Iterator[int]:
             names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
         else:
             continue
-        # A container sees the path of its host, and its own cgroup as the root.
+        # In a container, the path is the host's, and the container's own cgroup is the root.
         inner = PurePosixPath(path.lstrip("/"))
         for place in (inner, *inner.parents):
             yield from _left(base / place, *names)
@@ -56,6 +56,6 @@ def _left(folder: Path, limit: str, used: str, reclaimable: str) -> Iterator[int
     with contextlib.suppress(OSError, ValueError):
         for line in (folder / "memory.stat").read_text().splitlines():
             name, _, value = line.partition(" ")
-            if name == reclaimable:  # files that were read; they count as used
+            if name == reclaimable:  # cached files, which count as used
                 left += int(value)
     yield left

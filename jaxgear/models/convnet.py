@@ -1,11 +1,11 @@
-"""The convolutional network, as a list of layers that reads like its diagram.
+"""A convolutional network as a list of layers that reads like its diagram.
 
     ConvNet([Conv(24), Pool(), Conv(48), Pool(), Dense(64)], classes=12)
 
-Every layer is a Flax module or a function, called as `layer(x)`, and with `train=` (or
-`deterministic=`) where it takes that. Ours have float32 variables and compute in the type of what
-comes. The network takes pictures as they are stored (RGB, 0 to 255) and normalises them itself, so
-that no caller can forget to or do it differently.
+Every layer is a Flax module or a function. It is called as `layer(x)`, with `train=` (or
+`deterministic=`) if it takes that. The layers here have float32 variables and compute in the dtype
+of their input. The network takes stored images (RGB, 0 to 255) and normalises them itself, so no
+caller can forget it.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,9 +23,9 @@ from jaxgear.program.apply import mode
 class ConvNet(nn.Module):
     """Layers in order, then a dense layer of `classes` logits.
 
-    `mean` and `std` normalise pixel values of 0 to 255; the defaults suit pictures on white. Layers
-    compute in `dtype`; statistics of batches and logits are float32 whatever it is (Micikevicius et
-    al. 2018, "Mixed Precision Training").
+    `mean` and `std` normalise pixel values of 0 to 255; the defaults suit images on white. Layers
+    compute in `dtype`. Batch statistics and logits are always float32 (Micikevicius et al. 2018,
+    "Mixed Precision Training").
     """
 
     layers: Sequence[Callable[..., jax.Array]]
@@ -42,7 +42,7 @@ class ConvNet(nn.Module):
         return self.head(x.reshape(x.shape[0], -1))
 
     def features(self, images: Num[ArrayLike, "B H W 3"], train: bool) -> jax.Array:
-        """What the last layer before the head puts out: [B, D], or [B, h, w, C]."""
+        """The output of the last layer before the head: [B, D] or [B, h, w, C]."""
         x = ((jnp.asarray(images, jnp.float32) - self.mean) / self.std).astype(self.dtype)
         for layer in self.layers:
             x = layer(x, **mode(layer, train))
@@ -65,7 +65,7 @@ class Conv(nn.Module):
             self.features,
             (self.kernel, self.kernel),
             self.strides,
-            use_bias=False,  # the normalisation has one
+            use_bias=False,  # the normalisation has a bias
             dtype=x.dtype,
             conv_general_dilated=convolution.conv_general_dilated,
             name="conv",
@@ -75,7 +75,7 @@ class Conv(nn.Module):
 
 
 class Residual(nn.Module):
-    """Two convolutions around which the input is added (He et al. 2015): shape unchanged."""
+    """Two convolutions plus a skip connection (He et al. 2015); keeps the shape."""
 
     kernel: int = 3
 
@@ -87,26 +87,26 @@ class Residual(nn.Module):
 
 
 class Pool(nn.Module):
-    """The largest value of each `window` x `window` square: [B, H, W, C] -> [B, H/w, W/w, C].
+    """Max pooling over `window` x `window` squares: [B, H, W, C] -> [B, H/w, W/w, C].
 
-    Rows and columns that do not fill a window are dropped, as `VALID` padding does.
+    Drops rows and columns that do not fill a window, as `VALID` padding does.
     """
 
     window: int = 2
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"], train: bool) -> Float[Array, "B h w C"]:
-        window = min(self.window, x.shape[1], x.shape[2])  # a small map gives at least one value
+        window = min(self.window, x.shape[1], x.shape[2])  # so a small map gives at least one value
         return max_pool(x, (window, window), (window, window))
 
 
 class SpaceToDepth(nn.Module):
-    """Squares of pixels become channels: [B, H, W, C] -> [B, H/p, W/p, p*p*C].
+    """Turns squares of pixels into channels: [B, H, W, C] -> [B, H/p, W/p, p*p*C].
 
-    Where `patch` does not divide the side, the last row and column are repeated.
+    Repeats the last row and column if `patch` does not divide the size.
 
-    As a first layer it replaces thin convolutions over a large picture, which no matrix unit can
-    use well, by one over a small picture with many channels (Shi et al. 2016, in reverse).
+    As a first layer it makes a large image with few channels, which no matrix unit uses well, into
+    a small image with many channels (the reverse of Shi et al. 2016).
     """
 
     patch: int
@@ -123,7 +123,7 @@ class SpaceToDepth(nn.Module):
 
 
 class GlobalPool(nn.Module):
-    """Mean and maximum over the whole map, side by side: [B, H, W, C] -> [B, 2C]."""
+    """Mean and maximum over the whole map, concatenated: [B, H, W, C] -> [B, 2C]."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"], train: bool) -> Float[Array, "B D"]:
@@ -131,7 +131,7 @@ class GlobalPool(nn.Module):
 
 
 class Dense(nn.Module):
-    """A fully connected layer and ReLU, of the flattened input: [B, ...] -> [B, features]."""
+    """Flattens, then a fully connected layer and ReLU: [B, ...] -> [B, features]."""
 
     features: int
 

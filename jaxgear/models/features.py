@@ -1,8 +1,8 @@
-"""Features of a frozen backbone, computed once for each picture and view, and kept.
+"""Features of a frozen backbone, computed once per image and view, and cached.
 
-View 0 of a picture is the picture itself; the others are augmented with keys made from its content,
-so that a view does not depend on the set that the picture is in. Entries are keyed by weights,
-preprocessing, picture and view; an entry that is missing or damaged is computed again.
+View 0 is the image itself. The other views are augmented with keys made from the image's content,
+so a view does not depend on the data set. Cache entries are keyed by weights, preprocessing, image
+and view; a missing or damaged entry is computed again.
 """
 
 import dataclasses
@@ -24,39 +24,39 @@ from jaxgear.data.folder import LazyPictures
 from jaxgear.models.finetune import FineTuned, Head, unit_scale, whole_variables
 from jaxgear.models.pretrained import Backbone
 
-BATCH = 32  # one compiled shape for any number of pictures
+BATCH = 32  # one compiled shape for any number of images
 Augment = Callable[[Key[Array, " B"], Float[Array, "B S S C"]], Float[Array, "B S S 3"]]
 Progress = Callable[[int, int], None]
 
 
 @dataclasses.dataclass(frozen=True)
 class Frozen:
-    """Feature layers that never change: computed once for each view of an image, and kept."""
+    """A frozen backbone whose features are computed once per image and view, and cached."""
 
     backbone: Backbone
-    views: int = 1  # of each training image: itself, and augmented ones
-    augment: Augment | None = None  # makes the others; a function of key and image alone
+    views: int = 1  # per training image: the image itself and augmented copies
+    augment: Augment | None = None  # makes the augmented views from key and image alone
     mirror: bool = False  # predict from each image and its mirror image
 
     def train(self, split: Split) -> Float[np.ndarray, "N V D"]:
-        """Features to train on, of a split with masks where `augment` wants them."""
+        """Features to train on; the split has masks if `augment` needs them."""
         return compute_features(self.backbone, split, self.views, self.augment)
 
     def plain(self, split: Split) -> Float[np.ndarray, "N D"]:
-        """Features of the images as they are."""
+        """Features of the images without augmentation."""
         return compute_features(self.backbone, split)[:, 0]
 
     def tested(self, split: Split) -> Float[np.ndarray, "N D"]:
-        """What the dense layer of `network` takes: scaled, and the mean of both with `mirror`."""
+        """Inputs of the dense layer of `network`: scaled; with `mirror`, the mean of both views."""
         splits = [split, mirrored(split)] if self.mirror else [split]
-        return np.mean([unit_scale(self.plain(one)) for one in splits], axis=0)
+        return np.mean([unit_scale(self.plain(split)) for split in splits], axis=0)
 
     def network(self, head: Head, **fields: Any) -> FineTuned:
-        """The whole network with that head, from images to logits; see `FineTuned`."""
+        """The whole network with this head, from images to logits; see `FineTuned`."""
         return FineTuned.over(self.backbone, head, mirror=self.mirror, **fields)
 
     def variables(self, head: PyTree) -> PyTree:
-        """Those of `network`, given those of its head."""
+        """The variables of `network`, from those of its head."""
         return whole_variables(self.backbone, head)
 
 
@@ -67,45 +67,45 @@ def compute_features(
     augment: Augment | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Float[np.ndarray, "N V D"]:
-    """Features of `views` views of each picture.
+    """Features of `views` views of each image.
 
     Args:
         backbone: runs in evaluation mode, its normalisation folded into the convolutions.
-        split: images, letterboxed, and their records, of which sha256 is the key of a picture's
-            entries and the seed of its views. With masks, where `augment` wants them.
-        augment: makes views 1 and on.
-        progress: called with the number of views done and in all.
+        split: letterboxed images, with masks if `augment` needs them, and their records. A record's
+            sha256 is the key of the image's cache entries and the seed of its views.
+        augment: makes views 1 and up.
+        progress: called with the number of finished views and the number of all views.
     """
     images, sha256 = split.images, [record.sha256 for record in split.records]
     plain = _Store(backbone, images.shape[1], "")
-    # The program of the views is only made where there are views.
+    # Trace the augmentation only if there are augmented views.
     recipe = _recipe(augment, images.shape) if views > 1 else ""
     stores = [plain, *[_Store(backbone, images.shape[1], recipe)] * (views - 1)]
-    found = {
+    entries = {
         (row, view): stores[view].get(sha256[row], view)
         for row in range(len(images))
         for view in range(views)
     }
-    missing = [place for place, entry in found.items() if entry is None]
+    missing = [place for place, entry in entries.items() if entry is None]
     folded = backbone.fold() if missing else backbone
     for start in range(0, len(missing), BATCH):
         places = missing[start : start + BATCH]
-        # The last batch is filled up with its first picture.
+        # Pad the last batch with its first image.
         rows = [row for row, _ in places] + [places[0][0]] * (BATCH - len(places))
-        unique, again = np.unique(rows, return_inverse=True)  # each is read once
+        unique, again = np.unique(rows, return_inverse=True)  # read each image once
         view = np.array([view for _, view in places] + [0] * (BATCH - len(places)), np.int32)
         seeds = np.array([int(sha256[row][:8], 16) for row in rows], np.uint32)
-        pictures = _views(augment if view.any() else None, images[unique][again], seeds, view)
-        for place, entry in zip(places, np.asarray(folded.features(pictures)), strict=False):
+        batch = _views(augment if view.any() else None, images[unique][again], seeds, view)
+        for place, entry in zip(places, np.asarray(folded.features(batch)), strict=False):
             stores[place[1]].put(sha256[place[0]], place[1], entry)
-            found[place] = entry
-        progress(len(found) - len(missing) + start + len(places), len(found))
-    flat = [found[row, view] for row in range(len(images)) for view in range(views)]
+            entries[place] = entry
+        progress(len(entries) - len(missing) + start + len(places), len(entries))
+    flat = [entries[row, view] for row in range(len(images)) for view in range(views)]
     return np.stack(flat).reshape(len(images), views, -1)
 
 
 def mirrored(split: Split) -> Split:
-    """The mirror images of a split, whose features have entries of their own."""
+    """The mirror images of a split, with another sha256 and so their own cache entries."""
     records = tuple(
         dataclasses.replace(
             record, sha256=hashlib.sha256(f"{record.sha256} mirrored".encode()).hexdigest()
@@ -118,7 +118,7 @@ def mirrored(split: Split) -> Split:
 
 @functools.partial(jax.jit, static_argnames="augment")
 def _views(augment, images, seeds, view):
-    """View 0 is the picture; bytes again, as features are defined on what can be stored."""
+    """Views of a batch as uint8, because features are defined on stored images; 0 is the image."""
     plain = images[..., :3]
     if augment is None:
         return plain
@@ -129,7 +129,7 @@ def _views(augment, images, seeds, view):
 
 
 def _recipe(augment: Augment | None, shape: tuple[int, ...]) -> str:
-    """Another augmentation has other entries."""
+    """A hash of the augmentation, so that each augmentation has its own cache entries."""
     shapes = [((BATCH, *shape[1:]), jnp.uint8), ((BATCH,), jnp.uint32), ((BATCH,), jnp.int32)]
     return program_sha256(
         _views.trace(augment, *(jax.ShapeDtypeStruct(*shape) for shape in shapes))
@@ -137,7 +137,7 @@ def _recipe(augment: Augment | None, shape: tuple[int, ...]) -> str:
 
 
 class _Store:
-    """Features of one backbone, size and recipe, in the user's cache folder."""
+    """Features of one backbone, image size and augmentation, in the user's cache folder."""
 
     def __init__(self, backbone: Backbone, size: int, recipe: str):
         self._magic = json.dumps(

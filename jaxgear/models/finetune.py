@@ -1,9 +1,8 @@
 """A classifier on the features of a pretrained ResNet: `Head` alone, or on top of its backbone.
 
-Stage one trains a `Head` on features that were computed once (features.py). `FineTuned` is the
-whole network from pictures to logits, with the same head; frozen stages run on their stored
-statistics and never change them. Which parameters the optimizer may move is an optax expression of
-the experiment.
+Experiments first train a `Head` on cached features (features.py). `FineTuned` is the whole network
+from images to logits with the same head. Its frozen stages use their stored statistics and never
+change them. An optax expression in the experiment decides which parameters to train.
 """
 
 from typing import Any
@@ -16,13 +15,13 @@ from jaxtyping import Array, Float, Num, PyTree
 
 from jaxgear.models.pretrained import STAGES, Backbone, Preprocess, ResNet
 
-FROZEN = STAGES + 1  # `train_from` of a network of which only the head learns
+FROZEN = STAGES + 1  # the `train_from` that trains only the head
 
 
 class Head(nn.Module):
-    """Features, pooled and scaled to about 1, through dropout to logits: [B, D] -> [B, K].
+    """Pooled features, scaled to about 1, through dropout to logits: [B, D] -> [B, K].
 
-    Of [B, V, D], several views of each image, their mean is classified.
+    Of several views per image, [B, V, D], it classifies the mean.
     """
 
     classes: int
@@ -37,18 +36,18 @@ class Head(nn.Module):
 
 
 def unit_scale(features: Num[ArrayLike, "*B D"]) -> Float[Array, "*B D"]:
-    """Features of unit root mean square: one learning rate suits those of any backbone."""
+    """Features scaled to unit root mean square, so one learning rate suits any backbone."""
     x = jnp.asarray(features, jnp.float32)
     return x * jnp.reciprocal(jnp.sqrt(jnp.square(x).mean(axis=-1, keepdims=True) + 1e-6))
 
 
 class FineTuned(nn.Module):
-    """Pictures (RGB, 0 to 255) through a ResNet's features to logits: [B, H, W, 3] -> [B, K].
+    """Images (RGB, 0 to 255) through a ResNet's features to logits: [B, H, W, 3] -> [B, K].
 
-    `order`, `scale`, `mean` and `std` are the preprocessing that belongs to the weights
-    (`Preprocess`). Stages from `train_from` on (0: the stem; `FROZEN`: none) are trained, on the
-    running statistics that came with the weights, or with `batch_statistics` on the batch's. With
-    `mirror`, features are the mean over the picture and its mirror image, but not in training.
+    `order`, `scale`, `mean` and `std` are the preprocessing of the weights (`Preprocess`). Stages
+    from `train_from` on are trained (0: the stem; `FROZEN`: none). They use the weights' running
+    statistics, or with `batch_statistics` those of the batch. With `mirror`, features are the mean
+    over the image and its mirror image, except in training.
     """
 
     backbone: ResNet
@@ -83,12 +82,12 @@ class FineTuned(nn.Module):
 
 
 def unmirrored(model: nn.Module) -> nn.Module:
-    """`model`, which looks at each picture as it is and at nothing else."""
+    """`model` without mirror images: it sees each image only as it is."""
     return model.clone(mirror=False) if isinstance(model, FineTuned) else model
 
 
 def whole_variables(backbone: Backbone, head: PyTree) -> PyTree:
-    """The variables of a `FineTuned` network, given those of its head."""
+    """The variables of a `FineTuned` network, from those of its head."""
     below = backbone.variables
     return {
         "params": {"backbone": below["params"], "head": head["params"]},
@@ -97,7 +96,7 @@ def whole_variables(backbone: Backbone, head: PyTree) -> PyTree:
 
 
 def stage_of(path: tuple[str, ...]) -> int:
-    """The stage of a parameter of `FineTuned`, by its path: 0 the stem, 1 to 4, and 5 the head."""
+    """The stage of a `FineTuned` parameter, from its path: 0 is the stem, 5 the head."""
     if path[0] == "head":
         return FROZEN
     name = path[1]
@@ -107,8 +106,8 @@ def stage_of(path: tuple[str, ...]) -> int:
 def groups(params: PyTree, train_from: int) -> PyTree:
     """`params` of `FineTuned` with each leaf replaced by "frozen", "backbone" or "head".
 
-    Labels for `optax.partition`: what lies below stage `train_from` is frozen. (`optax.masked`
-    alone would pass the gradient of frozen leaves through.)
+    Labels for `optax.partition`. Stages below `train_from` are frozen. (`optax.masked` alone would
+    pass on the gradient of frozen leaves.)
     """
 
     def group(path: tuple[str, ...]) -> str:

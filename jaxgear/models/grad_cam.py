@@ -1,4 +1,4 @@
-"""Grad-CAM of a network, as a program that a bundle can hold.
+"""Exports Grad-CAM of a network as a program for its bundle.
 
 Selvaraju et al. 2017, "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
 Localization", at the last convolution or the block around it.
@@ -18,13 +18,13 @@ from jaxgear.models.finetune import unmirrored
 from jaxgear.program import export, flat, structured
 from jaxgear.program.apply import forward
 
-Place = tuple[tuple[str, ...], int]  # path of a layer, and which call of it
+Place = tuple[tuple[str, ...], int]  # path of a layer, and number of its call
 
 
 def map_program(model: nn.Module, variables: PyTree, size: int) -> bytes | None:
-    """The program of `heat_maps` for a network; None where it has no convolution that shows maps.
+    """The Grad-CAM program of a network, serialized; None without a convolution that gives maps.
 
-    (weights, u8 [B, S, S, 3], class i32 [B]; -1: the predicted one) -> float32 [B, S, S].
+    (weights, u8 [B, S, S, 3], class i32 [B]; -1: the predicted class) -> float32 [B, S, S].
     """
     model = unmirrored(model)
     shapes = jax.eval_shape(lambda: variables)
@@ -38,7 +38,7 @@ def map_program(model: nn.Module, variables: PyTree, size: int) -> bytes | None:
     row = jax.ShapeDtypeStruct((), jnp.int32)
     try:
         exported = export(run, flat(shapes), size, type(model).__name__, row)
-    except UsageError:  # no gradient, say: occlusion needs none
+    except UsageError:  # for example no gradient; occlusion maps need none
         return None
     return bytes(exported.serialize())
 
@@ -50,14 +50,14 @@ def _maps(
     images: UInt8[jax.Array, "B S S 3"],
     classes: Int[jax.Array, " B"],
 ) -> Float[jax.Array, "B S S"]:
-    """Grad-CAM of a batch; a class of -1 is the predicted one."""
+    """Grad-CAM of a batch; class -1 stands for the predicted class."""
 
     def score(change):
-        """The sum of the logits, where the map at `place` is changed by so much; and the map."""
+        """The sum of the chosen logits with `change` added to the map at `place`, and the map."""
         kept = {}
 
-        def see(here, y):
-            if here != place:
+        def see(layer, y):
+            if layer != place:
                 return y
             kept["map"] = y
             return y + change
@@ -75,7 +75,7 @@ def _maps(
 
 
 def _last_convolution(model: nn.Module, variables: PyTree, size: int) -> Place | None:
-    """The last call of a convolution, or of a block around some, that puts out a map of places."""
+    """The last call of a convolution, or of a block around one, that gives a map over 1 x 1."""
     seen: list[Place] = []
 
     def see(place, y):
@@ -89,8 +89,8 @@ def _last_convolution(model: nn.Module, variables: PyTree, size: int) -> Place |
 
 
 def _watch(run: Callable[[], PyTree], see: Callable[[Place, jax.Array], jax.Array]) -> PyTree:
-    """`run()`, with each map that a convolution or a block around some puts out replaced by
-    `see(place, map)`, in the order in which they finish.
+    """`run()` with each map of a convolution, or of a block around one, replaced by
+    `see(place, map)`, in the order in which the layers finish.
     """
     calls: dict[tuple[str, ...], int] = {}
     convolved: set[tuple[str, ...]] = set()  # paths of convolutions so far

@@ -1,4 +1,4 @@
-"""The CNN that published solutions of this task train: the network others are measured with."""
+"""The baseline: the CNN that published solutions of this task train."""
 
 import functools
 

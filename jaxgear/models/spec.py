@@ -1,7 +1,7 @@
-"""Networks of older bundles, which were written as JSON: version 3 of bundle.json.
+"""Builds the networks of older bundles, which describe them as JSON (bundle.json version 3).
 
-Newer ones hold a program (program/stablehlo.py). Only the modules named here can be built, with
-fields of plain values, so that a bundle from a stranger builds networks and nothing else.
+Newer bundles hold a program (program/stablehlo.py). Only the modules named here can be built, with
+fields of plain values, so an untrusted bundle can build networks and nothing else.
 """
 
 import dataclasses
@@ -31,19 +31,19 @@ MODULES = {
     )
 }
 MODULE = "module"
-MOST = 1000  # modules and values of their fields; a deep ConvNet has some hundred
-LARGEST = 2**20  # number: features, windows, classes, means
+MOST = 1000  # modules and field values at most; a deep ConvNet has some hundred
+LARGEST = 2**20  # the largest number in a field: features, windows, classes, means
 
 
 def from_spec(spec: Any) -> nn.Module:
     """The network that an older bundle describes.
 
     Raises:
-        CheckpointError: a module that is not known, fields that it does not have, or more modules
-            and numbers than a network needs.
+        CheckpointError: a module or field is unknown, or there are more modules, or larger numbers,
+            than a network needs.
     """
     if not isinstance(spec, dict):
-        raise CheckpointError("the network is no module")
+        raise CheckpointError("the network is not a module")
     left = [MOST]
     return _build(spec, left)
 
@@ -65,7 +65,7 @@ def _build(spec: Any, left: list[int]) -> Any:
     if isinstance(spec, list):
         return tuple(_build(item, left) for item in spec)
     if isinstance(spec, int | float) and abs(spec) > LARGEST:
-        raise CheckpointError(f"the network has a number over {LARGEST} in it")
+        raise CheckpointError(f"the network has a number above {LARGEST}")
     return spec
 
 

@@ -1,7 +1,7 @@
-"""A bundle and new pictures in, classes with probabilities out.
+"""Predicts: a bundle and new images in, classes with probabilities out.
 
-predictor.py is where to start. tables.py writes CSV and JSON; export.py makes a file that jax alone
-runs.
+predictor.py is where to start. tables.py writes CSV and JSON; export.py writes a file that needs
+only jax.
 """
 
 from jaxgear.prediction.predictor import NONE, Prediction, Predictor, open_folder, predict

@@ -1,9 +1,8 @@
-"""A bundle as one StableHLO file that needs jax alone: no flax, no jaxgear, no weights beside it.
+"""Exports a bundle as one StableHLO file that needs only jax: no flax, jaxgear or weights file.
 
-The file is what `jax.export` serialises: uint8 pictures of a fixed size and any number go in,
-calibrated probabilities come out (and from a bundle that can refuse pictures, the scores by which
-it does), and it runs on CPU, CUDA and TPU. What a program cannot say about
-itself (the classes in order, how a photograph becomes the square that goes in) is in a JSON card.
+`jax.export` serialises the file. It takes any number of uint8 images of a fixed size and gives
+calibrated probabilities; a bundle that can refuse images also gives their scores. It runs on CPU,
+CUDA and TPU. A JSON card lists the classes in order and the preprocessing of a photograph.
 """
 
 import hashlib
@@ -20,11 +19,12 @@ from jaxgear.program import PLATFORMS
 
 
 def export(bundle: Bundle) -> bytearray:
-    """The artefact: u8 [B, S, S, 3] RGB -> f32 [B, K] probabilities, for any B; of a bundle that
-    can refuse, those and f32 [B] scores.
+    """The artefact: u8 [B, S, S, 3] RGB -> f32 [B, K] probabilities, for any B.
+
+    A bundle that can refuse images also gives f32 [B] scores.
 
     Raises:
-        GearError: the network does something that cannot be exported, as host callbacks.
+        GearError: the network cannot be exported, for example because of host callbacks.
     """
     weights = jax.tree.map(jnp.asarray, bundle.weights)
 
@@ -39,13 +39,13 @@ def export(bundle: Bundle) -> bytearray:
         return jax.export.export(jax.jit(outputs), platforms=PLATFORMS)(pictures).serialize()
     except MemoryError:
         raise
-    except Exception as error:  # whatever a network of the user's own does
+    except Exception as error:  # a user's own network can raise anything
         reason = str(error).strip().partition("\n")[0]
         raise GearError(f"this network cannot be exported: {reason}") from error
 
 
 def card(bundle: Bundle, artefact: bytes | bytearray, name: str) -> dict[str, Any]:
-    """What a reader needs beside the artefact, which lies in the file `name`."""
+    """The card of the artefact in the file `name`: all that its user needs to know."""
     size, refuses = bundle.size, bundle.accept_from is not None
     output = f"float32 [batch, {len(bundle.classes)}], probabilities in the order of classes"
     return {

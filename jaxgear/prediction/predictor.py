@@ -1,4 +1,4 @@
-"""A bundle and pictures -> logits and probabilities: the one way, for evaluation and prediction."""
+"""Logits and probabilities of images by a bundle, for both evaluation and prediction."""
 
 import functools
 import hashlib
@@ -25,32 +25,32 @@ from jaxgear.errors import CheckpointError, DataError
 from jaxgear.machine.compile_cache import keep_compiled
 from jaxgear.program import running
 
-NONE = "none"  # what a refused picture shows
+NONE = "none"  # the class name of a refused image
 
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What a bundle makes of one file: either `image`, `probs` and `sha256`, or `error`."""
+    """The prediction for one file: either `image`, `probs` and `sha256`, or `error`."""
 
     path: str
     image: UInt8[np.ndarray, "S S 3"] | None = None  # as the network saw it
     probs: Float[np.ndarray, " K"] | None = None  # calibrated, in the order of the bundle's classes
     sha256: str | None = None  # of the file, hex
-    split: str | None = None  # of the data set that the file was on: train, val, test, left_out
+    split: str | None = None  # if the file is in the bundle's data: train, val, test or left_out
     error: str | None = None  # why it could not be read
-    score: float | None = None  # how much it looks like gear (`Bundle.score`)
-    refused: bool = False  # its score is too low: none of the classes
+    score: float | None = None  # of gear (`Bundle.score`)
+    refused: bool = False  # the score is too low for gear
 
     def name(self, classes: Sequence[str]) -> str:
-        """What it shows: the likeliest class, or `NONE`. Of a picture that was read."""
+        """The likeliest class, or `NONE` if refused; only for an image that was read."""
         return NONE if self.refused else classes[int(self.probs.argmax())]
 
 
 class Predictor:
-    """A bundle's network, compiled once for batches of `batch_size` pictures."""
+    """A bundle's network, compiled once for batches of `batch_size` images."""
 
     def __init__(self, bundle: Bundle, batch_size: int = 64):
-        """Raises CheckpointError where the bundle's program cannot run."""
+        """Compiles the program; CheckpointError if it cannot run."""
         keep_compiled()
         self.bundle = bundle
         self.batch_size = bundle.program.batch or batch_size
@@ -62,13 +62,13 @@ class Predictor:
             self._step = step.lower(self._weights, images).compile()
 
     def start(self, images: UInt8[np.ndarray, "n S S 3"]) -> jax.Array:
-        """Logits of up to `batch_size` pictures, [batch_size, K]; does not wait for them."""
+        """Starts computing logits [batch_size, K] of up to `batch_size` images; does not wait."""
         missing = self.batch_size - len(images)
         padded = np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing else images
         return self._step(self._weights, padded)
 
     def logits(self, images: UInt8[np.ndarray, "N S S 3"]) -> Float[np.ndarray, "N K"]:
-        """Logits of any number of pictures."""
+        """Logits of any number of images."""
         parts = [
             np.asarray(self.start(images[first : first + self.batch_size]))
             for first in range(0, len(images), self.batch_size)
@@ -76,28 +76,28 @@ class Predictor:
         none = np.zeros((0, len(self.bundle.classes)), np.float32)
         logits = np.concatenate([none, *parts])[: len(images)]
         if not np.isfinite(logits).all():
-            raise CheckpointError("the model's output is not finite: its weights are of no use")
+            raise CheckpointError("the model's output is not finite: its weights are unusable")
         return logits
 
     def probs(self, images: UInt8[np.ndarray, "N S S 3"]) -> Float[np.ndarray, "N K"]:
-        """Calibrated probabilities of any number of pictures."""
+        """Calibrated probabilities of any number of images."""
         return self.bundle.probs(self.logits(images))
 
 
 def predict(bundle: Bundle, sources: Any, batch_size: int = 64) -> Iterator[Prediction]:
-    """A prediction a picture, in order, as they come.
+    """Yields one prediction per image, in order, as soon as it is ready.
 
-    Threads decode the next pictures while the network works on a batch; at any time there are
-    about three batches of pictures in memory.
+    Threads decode the next images while the network works on a batch. Memory holds about three
+    batches of images at a time.
 
     Args:
-        sources: a file, folder or pattern, or a picture (PIL image, u8 [H, W, 3] array, bytes of a
-            file, binary file), or several of these. Pictures are called `<picture 1>`, by their
-            place.
+        sources: a file, folder or pattern, or an image (PIL image, u8 [H, W, 3] array, bytes of a
+            file, binary file), or several of these. Images in memory are called `<picture 1>` and
+            so on.
 
     Raises:
-        DataError: a folder without pictures, or a pattern that matches nothing.
-        TypeError: a source that is none of these.
+        DataError: a folder has no images, or a pattern matches nothing.
+        TypeError: a source is none of these.
     """
     return predict_files(bundle, find_pictures(sources), batch_size)
 
@@ -105,19 +105,19 @@ def predict(bundle: Bundle, sources: Any, batch_size: int = 64) -> Iterator[Pred
 def predict_files(
     bundle: Bundle, files: list[Path | Refused | InMemory], batch_size: int = 64
 ) -> Iterator[Prediction]:
-    """`predict` for files that were found before."""
-    # One picture is not padded to 64, and sizes are few, so that compiled programs are found again.
+    """`predict` for a list of files."""
+    # Few images are not padded to 64. Powers of two keep the number of compiled programs small.
     batch_size = bundle.program.batch or min(batch_size, 1 << (len(files) - 1).bit_length())
     pool = ThreadPoolExecutor(os.cpu_count())  # Pillow releases the GIL while it decodes
     try:
-        predictor = pool.submit(Predictor, bundle, batch_size)  # meanwhile others decode
+        predictor = pool.submit(Predictor, bundle, batch_size)  # compiles while others decode
         read = _ahead(pool, functools.partial(_read, bundle), files, batch_size)
         before: tuple[list[Prediction], jax.Array] | None = None
         while chunk := list(itertools.islice(read, batch_size)):
-            images = [one.image for one in chunk if one.image is not None]
+            images = [prediction.image for prediction in chunk if prediction.image is not None]
             none = np.zeros((0, bundle.size, bundle.size, 3), np.uint8)
             started = predictor.result().start(np.stack(images) if images else none)
-            if before is not None:  # the device works on this batch while we hand out the last
+            if before is not None:  # yield the last batch while the device works on this one
                 yield from _finish(bundle, *before)
             before = chunk, started
         if before is not None:
@@ -127,7 +127,7 @@ def predict_files(
 
 
 def _ahead(pool, read, files, most):
-    """`map(read, files)` with up to `most` results waiting."""
+    """`map(read, files)` on the pool, at most `most` results ahead."""
     waiting = deque()
     for file in files:
         waiting.append(pool.submit(read, file))
@@ -138,13 +138,13 @@ def _ahead(pool, read, files, most):
 
 
 def _read(bundle: Bundle, file: Path | Refused | InMemory) -> Prediction:
-    """Everything about a picture but its probabilities."""
+    """The prediction for a file, still without probabilities."""
     if isinstance(file, Refused):
         return Prediction(file.path, error=file.reason)
     path = file.name if isinstance(file, InMemory) else str(file)
     try:
         data = file.content if isinstance(file, InMemory) else read_bytes(path, path)
-        if not isinstance(data, bytes):  # no file, so none of the model's data
+        if not isinstance(data, bytes):  # not a file, so it has no hash and no split
             return Prediction(path, letterbox(to_rgb(data, path), bundle.size))
         image = load_letterboxed(data, bundle.size, path)
     except ImageError as error:
@@ -156,19 +156,20 @@ def _read(bundle: Bundle, file: Path | Refused | InMemory) -> Prediction:
 def _finish(bundle: Bundle, chunk: list[Prediction], logits: jax.Array) -> Iterator[Prediction]:
     logits = np.asarray(logits)
     rows = zip(bundle.probs(logits), bundle.score(logits), strict=True)
-    for one in chunk:
-        if one.image is None:
-            yield one
+    for prediction in chunk:
+        if prediction.image is None:
+            yield prediction
         else:
             probs, score = next(rows)
-            yield replace(one, probs=probs, score=float(score), refused=bundle.refuses(score))
+            refused = bundle.refuses(score)
+            yield replace(prediction, probs=probs, score=float(score), refused=refused)
 
 
 def open_folder(root: Path, bundle: Bundle, on_bad: OnBad) -> Split:
-    """All pictures of a folder, labelled in the order of the bundle's classes.
+    """All images of a folder, with labels in the order of the bundle's classes.
 
     Raises:
-        DataError: a class folder that the bundle does not know.
+        DataError: the bundle does not know a class folder.
     """
     folder = require_clean(read_folder(root, size=bundle.size, min_classes=1), on_bad)
     for name in folder.classes:

@@ -1,4 +1,4 @@
-"""Predictions as tables for programs, written as they come."""
+"""Tables of predictions as CSV and JSON, written row by row."""
 
 import csv
 import io
@@ -6,34 +6,36 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from jaxgear.files import Output
+from jaxgear.outputs import Output
 from jaxgear.prediction.predictor import Prediction
 from jaxgear.text import text_of
 
 BEFORE, AFTER = ("path", "class", "probability"), ("score", "refused")
-PREFIX = "class:"  # of the column of a class that would be taken for another column
+PREFIX = "class:"  # before the name of a class that is also the name of another column
 
 
 class CsvTable:
-    """Columns `path, class, probability`, one a class, `score` and `refused` (true or false);
-    pictures that were read. The class of a refused one is `none`, and its probability that of the
-    likeliest class.
+    """CSV of the images that were read: `path, class, probability`, a column per class, `score`,
+    `refused` (true or false). A refused image has class `none` and the probability of its likeliest
+    class.
     """
 
     def __init__(self, output: Output, classes: Sequence[str]):
         self._output, self._classes = output, classes
         self._write([*BEFORE, *map(column_of, classes), *AFTER])
 
-    def add(self, one: Prediction) -> None:
-        """A row, unless the picture was unreadable."""
-        if one.probs is not None:
-            probs = [f"{p:.6f}" for p in one.probs]
-            best = int(one.probs.argmax())
-            cells = [text_of(one.path), one.name(self._classes), probs[best], *probs]
-            self._write([*cells, f"{one.score:.6f}", "true" if one.refused else "false"])
+    def add(self, prediction: Prediction) -> None:
+        """Writes a row, unless the image was unreadable."""
+        if prediction.probs is not None:
+            probs = [f"{p:.6f}" for p in prediction.probs]
+            best = int(prediction.probs.argmax())
+            name = prediction.name(self._classes)
+            refused = "true" if prediction.refused else "false"
+            cells = [text_of(prediction.path), name, probs[best], *probs]
+            self._write([*cells, f"{prediction.score:.6f}", refused])
 
     def end(self) -> None:
-        """Nothing is left to write."""
+        """Does nothing: a CSV needs no end."""
 
     def _write(self, cells: list[str]) -> None:
         line = io.StringIO()
@@ -42,48 +44,47 @@ class CsvTable:
 
 
 def column_of(name: str) -> str:
-    """The column of a class: its name, unless that is, in any case, the name of another column."""
+    """The column of a class: its name, with `PREFIX` if that is another column's in any case."""
     taken = name.casefold() in (*BEFORE, *AFTER) or name.casefold().startswith(PREFIX)
     return PREFIX + name if taken else name
 
 
 class JsonTable:
-    """`{"predictions": [...], "unreadable": [{"path", "reason"}, ...]}`, entries as `as_json`."""
+    """`{"predictions": [...], "unreadable": [{"path", "reason"}, ...]}` with `as_json` entries."""
 
     def __init__(self, output: Output, classes: Sequence[str]):
         self._output, self._classes = output, classes
         self._unreadable: list[dict[str, str]] = []
         self._before = '{"predictions": [\n'
 
-    def add(self, one: Prediction) -> None:
-        """An entry."""
-        if one.error is not None:
-            self._unreadable.append({"path": text_of(one.path), "reason": one.error})
+    def add(self, prediction: Prediction) -> None:
+        """Writes an entry, or keeps an unreadable file for the end."""
+        if prediction.error is not None:
+            unreadable = {"path": text_of(prediction.path), "reason": prediction.error}
+            self._unreadable.append(unreadable)
             return
-        entry = json.dumps(as_json(one, self._classes), ensure_ascii=False, allow_nan=False)
+        entry = json.dumps(as_json(prediction, self._classes), ensure_ascii=False, allow_nan=False)
         self._output.write(self._before + entry)
         self._before = ",\n"
 
     def end(self) -> None:
-        """The closing part; without it the file is no JSON."""
+        """Writes the unreadable files and closes the JSON."""
         start = "" if self._before == ",\n" else self._before
         unreadable = json.dumps(self._unreadable, ensure_ascii=False)
         self._output.write(f'{start}\n], "unreadable": {unreadable}}}\n')
 
 
-def as_json(one: Prediction, classes: Sequence[str]) -> dict[str, Any]:
-    """A picture that was read: class (`none` where it is refused), probabilities, score, hash,
-    split of the model's data.
-    """
-    best = int(one.probs.argmax())
-    probs = [round(float(p), 6) for p in one.probs]
+def as_json(prediction: Prediction, classes: Sequence[str]) -> dict[str, Any]:
+    """The entry of an image that was read; its class is `none` if it was refused."""
+    best = int(prediction.probs.argmax())
+    probs = [round(float(p), 6) for p in prediction.probs]
     return {
-        "path": text_of(one.path),
-        "class": one.name(classes),
+        "path": text_of(prediction.path),
+        "class": prediction.name(classes),
         "probability": probs[best],
         "probabilities": dict(zip(classes, probs, strict=True)),
-        "score": round(one.score, 6),
-        "refused": one.refused,
-        "sha256": one.sha256,
-        "side": one.split,
+        "score": round(prediction.score, 6),
+        "refused": prediction.refused,
+        "sha256": prediction.sha256,
+        "side": prediction.split,
     }

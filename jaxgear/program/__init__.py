@@ -1,20 +1,18 @@
-"""A network as a program: a Flax module in, StableHLO out, which runs where Flax is not installed.
+"""Exports a network as a program: a Flax module in, StableHLO out, which needs no Flax to run.
 
-stablehlo.py is where to start. apply.py is how any Flax module is initialised and called;
-checks.py refuses programs that could do more than compute.
+stablehlo.py is where to start. apply.py initialises and calls any Flax module; checks.py refuses
+programs that could do more than compute; variables.py names variables.
 """
 
 from jaxgear.program.stablehlo import (
     LIMIT,
     PLATFORMS,
     Program,
-    Weights,
     deserialize,
     export,
-    flat,
     running,
-    structured,
 )
+from jaxgear.program.variables import Weights, flat, structured
 
 __all__ = [
     "LIMIT",

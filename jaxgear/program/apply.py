@@ -1,7 +1,7 @@
 """One way to call any Flax network or layer, in training or in evaluation.
 
-Flax leaves it to a module how it is told that it trains: ours take `train`, others
-`deterministic`, and many nothing at all.
+Flax modules differ in the argument that says whether they train: ours take `train`, others
+`deterministic`, and many take none.
 """
 
 import inspect
@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-# Keyword -> whether it is true in training.
+# Keyword -> its value in training.
 MODES = {
     "train": True,
     "training": True,
@@ -24,7 +24,7 @@ MODES = {
 
 
 def mode(module: Callable[..., Any], train: bool) -> dict[str, bool]:
-    """The keyword argument that tells `module` whether it trains; {} if it takes none.
+    """The keyword arguments that tell `module` whether it trains; {} if it takes none.
 
     `module` is a Linen module, an NNX module in `nnx.bridge.ToLinen`, or a function.
     """
@@ -35,14 +35,14 @@ def mode(module: Callable[..., Any], train: bool) -> dict[str, bool]:
         parameters = inspect.signature(called).parameters
     except (TypeError, ValueError):  # a builtin
         return {}
-    return {name: train is true for name, true in MODES.items() if name in parameters}
+    return {name: train is value for name, value in MODES.items() if name in parameters}
 
 
 def forward(model: nn.Module) -> Callable[..., Any]:
-    """`apply(variables, images, train, **options)` of a network: logits, float32 [B, K].
+    """The function `apply(variables, images, train, **options)` -> logits, float32 [B, K].
 
-    Images become float32 here, so that arithmetic on them never wraps around as that of bytes
-    does. `options` are those of `model.apply`: with `mutable`, the changed collections come too.
+    It converts images to float32, because arithmetic on bytes wraps around. `options` go to
+    `model.apply`; with `mutable` it also returns the changed collections.
     """
 
     def apply(variables: PyTree, images: Any, train: bool, **options: Any) -> Any:
@@ -57,15 +57,13 @@ def forward(model: nn.Module) -> Callable[..., Any]:
 
 
 def init(model: nn.Module, key: Any, images: Any) -> PyTree:
-    """Fresh variables of a network, plain arrays without Flax's boxes of metadata."""
+    """Fresh variables of a network, as plain arrays without Flax's metadata boxes."""
     images = jnp.asarray(images, jnp.float32)
     return nn.unbox(model.init(streams(key), images, **mode(model, train=False)))
 
 
 def streams(key: Any) -> dict[str, Any]:
-    """Random streams for a network. Linen makes those that are not here from "params", NNX from
-    "default".
-    """
+    """Random streams for a network. Linen derives others from "params", NNX from "default"."""
     return {
         "params": key,
         "dropout": jax.random.fold_in(key, 1),
@@ -76,7 +74,10 @@ def streams(key: Any) -> dict[str, Any]:
 def watched(
     apply: Callable[..., Array], variables: PyTree, images: Array
 ) -> tuple[Array, tuple[str | None, Array | None]]:
-    """Logits, and the name and input of the dense layer that put them out (None, None: another)."""
+    """Logits, and the name and input of the dense layer that gave them.
+
+    Name and input are None if something else gave the logits.
+    """
     dense: list[tuple[str, Array, Array]] = []
 
     def watch(call, args, kwargs, context):
@@ -95,5 +96,5 @@ def watched(
 
 
 def _float32(logits: Any) -> Any:
-    # Itself where it is that: program/stablehlo.py looks for the layer that put it out.
+    # Return the same object if it is float32: `watched` looks for the layer that gave it.
     return logits if logits.dtype == jnp.float32 else logits.astype(jnp.float32)

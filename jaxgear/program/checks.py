@@ -1,7 +1,7 @@
-"""What a program of a stranger must not have, looked for before and after `jax.export` reads it.
+"""Checks untrusted programs, before and after `jax.export` reads them.
 
-`jax.export.deserialize` trusts its input: tables that are shared make it take 2**80 steps, symbolic
-sizes make it expand polynomials, shardings reach parsers in C++. None of that is needed here.
+`jax.export.deserialize` trusts its input: shared tables make it take 2**80 steps, symbolic sizes
+make it expand polynomials, shardings reach parsers in C++. Networks need none of that.
 """
 
 import re
@@ -15,16 +15,16 @@ DEPTH_LIMIT, RANK_LIMIT = 16, 16
 SIZE = re.compile(
     rb"[0-9]{1,10}|([0-9]{1,4}\*)?(?P<batch>[A-Za-z]\w{0,31})"
 )  # of an axis: 8, batch, 4*batch
-# What JAX itself writes where the number of images is left open: a check of shapes, no call.
+# JAX writes this for an open number of images: a check of shapes, not a call.
 HARMLESS = {"shape_assertion"}
-# These talk to other programs or devices, or wait for them.
+# Operations that talk to other programs or devices, or wait for them.
 OUTSIDE = {
     *("infeed", "outfeed", "send", "recv", "partition_id", "replica_id"),
     *("all_gather", "all_reduce", "all_to_all", "reduce_scatter", "collective_broadcast"),
     "collective_permute",
 }
 DIALECTS = {"builtin", "func", "stablehlo", "chlo"}
-# Fields of jax/_src/export/serialization.fbs: places in the table `Exported`.
+# Fields of jax/_src/export/serialization.fbs: offsets in the table `Exported`.
 _NAME, _TREES, _MODULE = 6, (8, 12), 30
 _FORBIDDEN = {
     24: "effects",
@@ -36,18 +36,18 @@ _FORBIDDEN = {
 _VJP = 38
 _AVALS, _SHARDINGS, _PLATFORMS = (10, 14, 42), (18, 20), 22
 _NUMBERS = (34, 48, 50, 52, 54)
-# Of `PyTreeDef` and `AbstractValue`.
+# Offsets in the tables `PyTreeDef` and `AbstractValue`.
 _KIND, _CHILDREN, _NAMES, _SHAPE = 4, 6, 8, 6
-_LEAF_TO_DICT = 5  # kinds: leaf, none, tuple, list, dict; above them types of other packages
+_LEAF_TO_DICT = 5  # kinds 0 to 4: leaf, none, tuple, list, dict; higher: types of other packages
 
 
 def check_header(data: bytearray) -> None:
-    """Refuses a file for which `jax.export.deserialize` would take more than it explains.
+    """Refuses a file that would take `jax.export.deserialize` more time or memory than its size.
 
-    Everything that is reached is counted as often as it is reached. A sound file is reached once.
+    It counts each part as often as a path leads to it; a sound file has one path to each part.
 
     Raises:
-        ValueError: the reason. Other errors: damaged offsets.
+        ValueError: the file is refused, with the reason. Damaged offsets raise other errors.
     """
     _Header(data).check()
 
@@ -62,9 +62,9 @@ class _Header:
         root = Table(self.data, 0)
         root = Table(self.data, root.Indirect(0))
         self.left = min(HEADER_LIMIT, len(self.data) - self.length(root, _MODULE))
-        for field, what in _FORBIDDEN.items():
+        for field, name in _FORBIDDEN.items():
             if self.length(root, field):
-                raise ValueError(f"it has {what}")
+                raise ValueError(f"it has {name}")
         if root.Offset(_VJP):
             raise ValueError("it has a derivative")
         self.string(root, root.Offset(_NAME) + root.Pos)
@@ -93,7 +93,7 @@ class _Header:
         return table.VectorLen(offset) if offset else 0
 
     def elements(self, table: Table, field: int) -> range:
-        """Where the offsets in a vector are."""
+        """The positions of the offsets in a vector."""
         if not (count := self.length(table, field)):
             return range(0)
         self.spend(4 * count)
@@ -128,24 +128,26 @@ class _Header:
 
 
 def calls(exported: jax.export.Exported) -> set[str]:
-    """What the program calls outside of it: custom calls may run any function that is linked into
-    the process, others wait for other processes.
+    """The names of calls to the outside in a program.
+
+    A custom call can run any function that is linked into the process. Other operations can wait
+    for other processes.
     """
-    from jaxlib.mlir import ir  # as jax.extend.mlir has, without Pallas: 17 ms
+    from jaxlib.mlir import ir  # jax.extend.mlir has the same, but imports Pallas: 17 ms
     from jaxlib.mlir.dialects import chlo, stablehlo
 
-    found = set()
+    names = set()
 
     def see(operation: Any) -> Any:
         dialect, _, name = operation.name.partition(".")
         if name == "custom_call":
-            found.add(ir.StringAttr(operation.attributes["call_target_name"]).value)
+            names.add(ir.StringAttr(operation.attributes["call_target_name"]).value)
         elif dialect not in DIALECTS or name in OUTSIDE:
-            found.add(operation.name)
+            names.add(operation.name)
         return ir.WalkResult.ADVANCE
 
     with ir.Context() as context:
         stablehlo.register_dialect(context)
         chlo.register_dialect(context)
         exported.mlir_module(serialized=False).operation.walk(see)
-    return found - HARMLESS
+    return names - HARMLESS

@@ -1,8 +1,8 @@
-"""A network as a program: what a bundle keeps of it, instead of code.
+"""A network as a program, which a bundle stores instead of code.
 
 `jax.export` writes a network as StableHLO for CPU, CUDA and TPU, with its weights as arguments and
-any number of images. Whoever reads it needs neither Flax nor the file in which the network was
-defined. It can compute and nothing else: `Program.deserialize` refuses calls out of it.
+for any number of images. Reading it needs neither Flax nor the file that defines the network. It
+can only compute: `Program.deserialize` refuses programs that call anything outside.
 """
 
 import contextlib
@@ -13,45 +13,25 @@ from typing import Any
 import jax
 import jax.export
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PyTree, UInt8
 
 from jaxgear.errors import CheckpointError, UsageError
 from jaxgear.program.checks import calls, check_header
+from jaxgear.program.variables import Weights, flat, structured
 from jaxgear.text import printable
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 LIMIT = 2**24  # bytes; a ResNet-152 takes 0.5 MB
-FIXED_BATCH = 16  # of networks that cannot say what they do with any number of images
-Weights = dict[str, Any]  # name (collection/layer/.../leaf) -> array
-
-
-def flat(variables: PyTree) -> Weights:
-    """Variables by name. Random keys become the numbers that they are made of."""
-    leaves = jax.tree_util.tree_leaves_with_path(variables)
-    named = {_name(path): _plain(leaf) for path, leaf in leaves}
-    if len(named) < len(leaves):
-        raise UsageError("two variables of the network have the same name")
-    return named
-
-
-def structured(shapes: PyTree) -> Callable[[Weights], PyTree]:
-    """The inverse of `flat`, for variables of these shapes."""
-    named, structure = jax.tree_util.tree_flatten_with_path(shapes)
-
-    def restore(weights: Weights) -> PyTree:
-        return structure.unflatten([_as(leaf, weights[_name(path)]) for path, leaf in named])
-
-    return restore
+FIXED_BATCH = 16  # batch of networks that cannot be exported for any number of images
 
 
 @dataclass(frozen=True)
 class Program:
-    """A network without its weights: (weights, u8 [B, S, S, 3]) -> logits, and what is under them.
+    """A network without its weights: (weights, u8 [B, S, S, 3]) -> logits and features.
 
-    `head` names the dense layer that puts out the logits (as "params/head"), or is None where
-    something else does.
+    `head` names the dense layer that gives the logits, for example "params/head". It is None, and
+    there are no features, if something else gives them.
     """
 
     exported: jax.export.Exported
@@ -61,10 +41,10 @@ class Program:
     def of(cls, model: Any, variables: PyTree, size: int) -> "Program":
         """The program of a Flax network in evaluation, for images of `size` pixels.
 
-        `variables` are arrays, or their shapes: their values are not looked at.
+        `variables` are arrays or shapes; their values do not matter.
 
         Raises:
-            UsageError: the network cannot be written as a program; its name and the reason.
+            UsageError: the network cannot be exported; the message has its name and the reason.
         """
         from jaxgear.program.apply import forward, watched
 
@@ -80,7 +60,7 @@ class Program:
         return cls(exported, heads[-1])
 
     def __call__(self, weights: Weights, images: UInt8[ArrayLike, "B S S 3"]) -> dict[str, Array]:
-        """`logits`, float32 [B, K], and, with a `head`, `features`: what it takes, [B, D]."""
+        """`logits`, float32 [B, K], and, with a `head`, its inputs `features`, float32 [B, D]."""
         return self.exported.call(weights, images)
 
     def logits(self, weights: Weights, images: UInt8[ArrayLike, "B S S 3"]) -> Float[Array, "B K"]:
@@ -90,28 +70,28 @@ class Program:
     def features(
         self, weights: Weights, images: UInt8[ArrayLike, "B S S 3"]
     ) -> Float[Array, "B D"]:
-        """What the last dense layer takes. Of a program with a `head`."""
+        """The inputs of the last dense layer; only for a program with a `head`."""
         return self(weights, images)["features"]
 
     @property
     def shapes(self) -> Weights:
-        """The weights that it takes, as shapes and dtypes."""
+        """Shapes and dtypes of the weights."""
         (weights, _), _ = self.exported.in_tree.unflatten(self.exported.in_avals)
         return weights
 
     @property
     def images(self) -> Any:
-        """The images that it takes, as shape and dtype."""
+        """Shape and dtype of the images."""
         return self.exported.in_avals[-1]
 
     @property
     def batch(self) -> int | None:
-        """How many images it takes at a time; None: any number."""
+        """The number of images per call; None: any number."""
         return self.images.shape[0] if isinstance(self.images.shape[0], int) else None
 
     @property
     def classes(self) -> int:
-        """How many logits it gives."""
+        """The number of logits."""
         return self.exported.out_tree.unflatten(self.exported.out_avals)["logits"].shape[1]
 
     def serialize(self) -> bytes:
@@ -120,10 +100,10 @@ class Program:
 
     @classmethod
     def deserialize(cls, data: bytes, head: str | None) -> "Program":
-        """The inverse of `serialize`, for bytes of a stranger.
+        """The inverse of `serialize`, for untrusted bytes.
 
         Raises:
-            CheckpointError: no program, one that calls out of itself, or of another form.
+            CheckpointError: the bytes are no program, or it calls outside or has another signature.
         """
         program = cls(deserialize(data), head)
         exported = program.exported
@@ -148,29 +128,30 @@ class Program:
 def export(
     run: Callable[..., PyTree], weights: Weights, size: int, name: str, *more: Any
 ) -> jax.export.Exported:
-    """`run(weights, images, *more)` as a program; a shape in `more` is that of one image's value.
+    """Exports `run(weights, images, *more)` for any number of images.
 
-    For any number of images, or for `FIXED_BATCH` where the network needs to know how many.
+    If the network needs to know the number, it is `FIXED_BATCH`. A shape in `more` is the shape of
+    one image's value.
 
     Raises:
-        UsageError: `name` cannot be written as a program, and the reason.
+        UsageError: network `name` cannot be exported; the message has the reason.
     """
 
     def attempt(batch: Any) -> jax.export.Exported:
         images = jax.ShapeDtypeStruct((batch, size, size, 3), jnp.uint8)
-        rest = [jax.ShapeDtypeStruct((batch, *one.shape), one.dtype) for one in more]
+        rest = [jax.ShapeDtypeStruct((batch, *row.shape), row.dtype) for row in more]
         exported = jax.export.export(jax.jit(run), platforms=PLATFORMS)(weights, images, *rest)
-        exported.serialize()  # what can be computed here alone, callbacks say, fails here
+        exported.serialize()  # fails for parts that only this process can run, such as callbacks
         return exported
 
     limit = jax.config.jax_traceback_in_locations_limit
-    jax.config.update("jax_traceback_in_locations_limit", 0)  # no path of this machine in it
+    jax.config.update("jax_traceback_in_locations_limit", 0)  # keep this machine's paths out of it
     try:
         try:
             exported = attempt(jax.export.symbolic_shape("batch")[0])
         except (MemoryError, ImportError):
             raise
-        except Exception:  # whatever a network makes of a number that is not known
+        except Exception:  # a network can raise anything on an unknown batch size
             exported = attempt(FIXED_BATCH)
         _refuse_calls(exported, UsageError)
     except (MemoryError, ImportError):
@@ -178,7 +159,7 @@ def export(
     except Exception as error:
         reason = str(error).strip().partition("\n")[0][:300]
         raise UsageError(
-            f"network {name}: cannot be handed on as a program ({type(error).__name__}: {reason})"
+            f"network {name}: cannot be exported as a program ({type(error).__name__}: {reason})"
         ) from error
     finally:
         jax.config.update("jax_traceback_in_locations_limit", limit)
@@ -186,10 +167,10 @@ def export(
 
 
 def deserialize(data: bytes) -> jax.export.Exported:
-    """A program of a stranger that runs on this machine and calls nothing outside.
+    """Reads an untrusted program and checks that it runs here and calls nothing outside.
 
     Raises:
-        CheckpointError: none.
+        CheckpointError: it is no program, or it is refused.
     """
     if len(data) > LIMIT:
         raise CheckpointError(f"a program of {len(data):,} bytes, at most {LIMIT:,} are read")
@@ -203,8 +184,8 @@ def deserialize(data: bytes) -> jax.export.Exported:
     except Exception as error:  # hostile bytes make parsers raise anything
         reason = printable(str(error).strip().partition("\n")[0][:200])
         raise CheckpointError(
-            f"this jax ({jax.__version__}) reads no program in it ({reason}); one that a newer "
-            "jax wrote needs that jax"
+            f"this jax ({jax.__version__}) cannot read the program ({reason}); a program of a "
+            "newer jax needs that jax"
         ) from error
     if exported.nr_devices != 1 or exported.ordered_effects or exported.unordered_effects:
         raise CheckpointError("a program for several devices, or with effects")
@@ -216,7 +197,7 @@ def deserialize(data: bytes) -> jax.export.Exported:
 def _refuse_calls(exported: jax.export.Exported, error: type[Exception]) -> None:
     if called := calls(exported):
         names = printable(", ".join(sorted(called))[:200])
-        raise error(f"the program calls {names} outside of it")
+        raise error(f"the program calls {names}, which is outside of it")
 
 
 def _is_images(shape: Any) -> bool:
@@ -225,38 +206,12 @@ def _is_images(shape: Any) -> bool:
 
 @contextlib.contextmanager
 def running(what: str) -> Iterator[None]:
-    """CheckpointError for a program of a stranger whose header says other than its operations."""
+    """Turns errors of an untrusted program, whose header may lie, into a CheckpointError."""
     try:
         yield
     except (TypeError, ValueError, RuntimeError) as error:
-        # Of JAX's RuntimeErrors one alone is of the program: a message that is not UTF-8.
+        # Only one of JAX's RuntimeErrors is the program's fault: a message that is not UTF-8.
         if isinstance(error, RuntimeError) and "nanobind" not in str(error):
             raise
         reason = printable(str(error).strip().partition("\n")[0][:300])
         raise CheckpointError(f"{what} cannot run ({reason})") from error
-
-
-def _name(path: tuple[Any, ...]) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")
-
-
-def _is_key(leaf: Any) -> bool:
-    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _plain(leaf: Any) -> Any:
-    """A random key as numbers; anything else as it is."""
-    if not _is_key(leaf):
-        return leaf
-    if isinstance(leaf, jax.ShapeDtypeStruct):
-        return jax.eval_shape(jax.random.key_data, leaf)
-    return np.asarray(jax.random.key_data(leaf))
-
-
-def _as(like: Any, value: Any) -> Any:
-    """`value` of a weight as the variable `like` that it was."""
-    if not _is_key(like):
-        return value
-    kinds = []
-    jax.eval_shape(lambda key: kinds.append(jax.random.key_impl(key)), like)
-    return jax.random.wrap_key_data(value, impl=kinds[0])

@@ -1,5 +1,5 @@
-"""The training loop: a state and batches in, a state and a row of the history for each epoch out.
+"""The training loop: a state and batches in, a state and a history row per epoch out.
 
-steps.py is where to start: pure steps. loop.py compiles and repeats them; optim.py has optimizers
-and rates; runs/ keeps a run folder.
+steps.py is where to start: pure steps on the state of state.py. loop.py compiles and repeats them;
+optim.py has optimizers and rates; runs/ keeps a run folder.
 """

@@ -1,4 +1,4 @@
-"""Where a run was made: versions, device, commit and command line."""
+"""The environment of a run: versions, device, commit and command line."""
 
 import contextlib
 import datetime
@@ -34,22 +34,22 @@ def environment() -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """The commit of the checkout this code runs from, with `+` if files differ from it.
+    """The commit of the checkout that this code runs from, with `+` if files differ from it.
 
-    None where git does not track this file: installed in a virtual environment, the code may lie
-    in the checkout of another project.
+    None if git does not track this file: an installed package may lie in a virtual environment
+    inside another project's checkout.
     """
-    here = Path(__file__).resolve()
-    tracked = _git(here.parent, "ls-files", "--error-unmatch", here.name)
-    head = _git(here.parent, "rev-parse", "HEAD")
+    file = Path(__file__).resolve()
+    tracked = _git(file.parent, "ls-files", "--error-unmatch", file.name)
+    head = _git(file.parent, "rev-parse", "HEAD")
     if tracked is None or head is None:
         return None
-    changed = _git(here.parent, "status", "--porcelain", "--untracked-files=no")
+    changed = _git(file.parent, "status", "--porcelain", "--untracked-files=no")
     return head + ("+" if changed else "")
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    """What git says about a folder, whatever repository the environment names; None: nothing."""
+    """Git's output for a folder, whatever repository the environment names; None on failure."""
     environment = {k: v for k, v in os.environ.items() if k not in ("GIT_DIR", "GIT_WORK_TREE")}
     command = ["git", "-C", str(folder), *arguments]
     try:

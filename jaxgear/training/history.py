@@ -1,4 +1,4 @@
-"""The history of a run: one row an epoch, and what can be read from it."""
+"""The history of a run, one row per epoch: its CSV, the best epoch, and signs of overfitting."""
 
 import csv
 import dataclasses
@@ -20,7 +20,7 @@ FIELDS = (
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One epoch. Losses are example-weighted means; training's as optimised, with augmentation."""
+    """One epoch. Losses are example-weighted means; the training loss includes augmentation."""
 
     epoch: int  # from 1
     step: int  # optimizer steps so far
@@ -40,7 +40,7 @@ class Row:
 
 
 def to_csv(rows: Sequence[Row]) -> str:
-    """A header and a line a row; floats as `repr`, so that reading gives the same bits."""
+    """CSV with a header. Floats are written as `repr`, so reading gives the same bits."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(FIELDS)
@@ -58,21 +58,21 @@ def from_csv(text: str) -> list[Row]:
 
 
 def best(rows: Sequence[Row]) -> Row:
-    """The row of lowest validation loss, the earliest of equals; never one that is not finite."""
+    """The row of lowest finite validation loss; of equal rows, the earliest."""
     finite = [row for row in rows if math.isfinite(row.val_loss)]
     return min(finite, key=lambda row: row.val_loss)
 
 
 def epochs_since_best(rows: Sequence[Row]) -> int:
-    """How many epochs ago validation loss was lowest: what patience counts."""
+    """Epochs since the lowest validation loss, which patience counts."""
     return rows[-1].epoch - best(rows).epoch
 
 
 def overfitting(rows: Sequence[Row], least: int = 3) -> str | None:
-    """A sentence that names overfitting, or None.
+    """A sentence that reports overfitting, or None.
 
-    It is seen when at the end validation loss has been above its best for at least `least` epochs,
-    on a rising trend, while training loss fell.
+    Overfitting: in the last `least` epochs or more, validation loss rises above its best while
+    training loss falls.
     """
     lowest = best(rows)
     after = [row for row in rows if row.epoch >= lowest.epoch]
@@ -81,7 +81,7 @@ def overfitting(rows: Sequence[Row], least: int = 3) -> str | None:
         return None
     late = after[len(after) // 2 :]
     mean = sum(row.val_loss for row in late) / len(late)
-    # Half a percent is noise, not a trend.
+    # A rise of half a percent is noise.
     if mean <= 1.005 * lowest.val_loss or after[-1].train_loss >= lowest.train_loss:
         return None
     return (

@@ -1,4 +1,4 @@
-"""The only place where training steps are compiled: epochs, and passes of evaluation."""
+"""Compiles and runs training steps, epoch by epoch, and evaluation. No other module does."""
 
 import dataclasses
 import functools
@@ -16,14 +16,14 @@ from jaxgear.data.batches import Batch, Batches, Chunk
 from jaxgear.errors import DivergedError
 from jaxgear.machine import devices
 from jaxgear.machine.compile_cache import keep_compiled
+from jaxgear.machine.signals import deferred_signals
 from jaxgear.training import steps
 from jaxgear.training.history import Row
 from jaxgear.training.optim import rate_used
 from jaxgear.training.progress import Progress
-from jaxgear.training.signals import deferred_signals
 
-AGREE = 4  # steps after which several hosts ask each other whether to stop
-# Steps in one program, at most: a signal waits for them, and the bar moves after them.
+AGREE = 4  # steps between the hosts' votes on whether to stop
+# At most this many steps per program: a signal waits for all of them, and so does the bar.
 CHUNK = 32
 
 
@@ -41,24 +41,27 @@ def epochs(
 ) -> Iterator[tuple[steps.TrainState, Row]]:
     """Trains from epoch `first` to `last`, yielding the state and the history row after each.
 
-    `schedule` is the optimizer's rate, for the history; None: not known. `step_options` go to
-    `steps.train_step`. The state that is passed in is donated: use the one that is yielded. A state
-    from within epoch `first` (`Stopped.state`) goes on there.
+    The state passed in is donated: use the one that is yielded. A state from the middle of epoch
+    `first` (`Stopped.state`) continues there.
 
-    On several devices each works on its rows of a batch, and `layout` says where the state is:
-    `devices.replicated`, or `devices.fsdp`. Batch statistics and gradients are those of the whole
-    batch, so the numbers are those of one device but for rounding.
+    Each device works on its rows of a batch. Batch statistics and gradients cover the whole batch,
+    so results equal those of one device but for rounding.
+
+    Args:
+        schedule: the optimizer's rate, for the history; None: unknown.
+        layout: how devices hold the state: `devices.replicated` or `devices.fsdp`.
+        step_options: keyword arguments of `steps.train_step`.
 
     Raises:
         DivergedError: at the first step whose loss or gradient is not finite.
-        Stopped: after the program that was under way when SIGINT or SIGTERM came.
+        Stopped: on SIGINT or SIGTERM, after the program that was running.
     """
     mesh = train.mesh
     devices.check_divides(step_options.get("microbatch", 0), mesh, "--microbatch")
     if mesh.size > 1:
         state = devices.place(state, mesh, layout)
     step = functools.partial(steps.train_step, **step_options)
-    # One program to compile: a schedule is many operations.
+    # Compile the schedule as one program, because it consists of many operations.
     schedule = (lambda step: math.nan) if schedule is None else jax.jit(schedule)
     run = _compile_training(step, state, train, progress)
     evaluate = Evaluator(state.apply, state.variables, val, progress)
@@ -66,18 +69,18 @@ def epochs(
     with deferred_signals() as signals:
         for epoch in range(first, last + 1):
             start = time.perf_counter()
-            begun = -(-int(state.totals.count) // train.batch_size)  # batches, before interruption
+            begun = -(-int(state.totals.count) // train.batch_size)  # batches before an interrupt
             number, asked, previous = begun, begun, None
             for sent in run(state, epoch, begun):
                 state = sent.state
                 number += sent.count
-                # One program behind: the device works on this while the host looks at the last.
+                # Check the previous program, so that the device works on this one meanwhile.
                 if previous is not None:
                     _check_finite(previous, train, schedule)
                 previous = sent
                 images = sent.count * train.batch_size
                 progress.step(epoch, number, len(train), devices.local(state.totals), images)
-                # All hosts stop after the same step; asking each other costs a round trip.
+                # All hosts must stop after the same step. A vote costs a round trip.
                 if number - asked >= every:
                     asked = number
                     if received := devices.highest(signals.received):
@@ -106,24 +109,24 @@ def epochs(
 
 @dataclasses.dataclass(frozen=True)
 class Sent:
-    """Steps `first` and on, `count` of them, that were sent to the devices as one program."""
+    """`count` steps from step `first` on that were sent to the devices as one program."""
 
-    state: steps.TrainState  # after them
+    state: steps.TrainState  # after these steps
     first: int
     count: int
-    metrics: steps.Metrics  # [], or one of each step
-    grad_norm: Float[Array, "..."]
-    pictures: Batch | Chunk
+    metrics: steps.Metrics  # [], or [steps]
+    grad_norm: Float[Array, "..."]  # [], or [steps]
+    examples: Batch | Chunk
 
 
 Run = Callable[[steps.TrainState, int, int], Iterator[Sent]]
 
 
 def steps_a_program(train: Batches) -> int:
-    """How many steps to compile into one program.
+    """The number of steps to compile into one program: 1 on CPUs and for streamed data.
 
-    An accelerator is done with a step of a small network before Python has sent the next. CPUs run
-    operations inside a loop on one core (results/README.md, "Epochs as one compiled loop").
+    An accelerator finishes a step of a small network before Python sends the next. CPUs run the
+    operations of a compiled loop on one core (results/README.md, "Epochs as one compiled loop").
     """
     fits = train.resident and jax.default_backend() != "cpu"
     return min(CHUNK, len(train)) if fits else 1
@@ -132,33 +135,33 @@ def steps_a_program(train: Batches) -> int:
 def _compile_training(
     step: Callable[..., Any], state: steps.TrainState, train: Batches, progress: Progress
 ) -> Run:
-    """What runs an epoch from one of its batches on."""
+    """Compiles a function that runs an epoch from a given batch on."""
     mesh, most, shardings = train.mesh, steps_a_program(train), None
     if mesh.size > 1:
         whole = devices.replicated(mesh)
         shardings = (jax.tree.map(lambda leaf: leaf.sharding, state), whole, whole)
     if most > 1:
-        step, of = functools.partial(steps.train_chunk, step, mesh), train.chunks(1, 0, most)
-        given = lambda chunk: (train.images, train.labels, chunk)  # noqa: E731
+        step, inputs = functools.partial(steps.train_chunk, step, mesh), train.chunks(1, 0, most)
+        arguments = lambda chunk: (train.images, train.labels, chunk)  # noqa: E731
     else:
-        of, given = train.ordered(), lambda batch: (batch,)
+        inputs, arguments = train.ordered(), lambda batch: (batch,)
     step = jax.jit(step, donate_argnums=0, out_shardings=shardings)
-    program = compile_step("training", step, progress, state, *given(next(of)))
+    program = compile_step("training", step, progress, state, *arguments(next(inputs)))
 
     def run(state, epoch, first):
         done = int(state.step)
-        each = train.chunks(epoch, first, most) if most > 1 else train.shuffled(epoch, first)
-        for pictures in each:
-            state, *sums = program(state, *given(pictures))
-            count = int(pictures.count) if most > 1 else 1
-            yield Sent(state, done + 1, count, *devices.local(sums), pictures)
+        inputs = train.chunks(epoch, first, most) if most > 1 else train.shuffled(epoch, first)
+        for examples in inputs:
+            state, *sums = program(state, *arguments(examples))
+            count = int(examples.count) if most > 1 else 1
+            yield Sent(state, done + 1, count, *devices.local(sums), examples)
             done += count
 
     return run
 
 
 class Stopped(SystemExit):
-    """A signal ended training: `state` is that after the last finished step. Exits with 128 + n."""
+    """A signal ended training. `state` follows the last finished step. Exits with 128 + n."""
 
     def __init__(self, state: steps.TrainState, signal_number: int):
         super().__init__(128 + signal_number)
@@ -181,7 +184,7 @@ class Evaluator:
     def __call__(
         self, variables: PyTree, batches: Batches
     ) -> tuple[steps.Metrics, Float[np.ndarray, "N K"]]:
-        """Sums over all pictures, and the logits of each in the order of the set."""
+        """Sums over all examples, and the logits of each in the order of the data set."""
         total, logits = None, []
         for batch in batches.ordered():
             metrics, batch_logits = devices.local(self._step(variables, batch))
@@ -191,7 +194,7 @@ class Evaluator:
 
 
 def compile_step(name: str, step: Any, progress: Progress, *arguments: PyTree) -> Any:
-    """`step` compiled for the shapes of `arguments`, with a line that says how long it took."""
+    """`step` compiled for the shapes of `arguments`; prints how long that took."""
     start = time.perf_counter()
     keep_compiled()
     compiled = step.lower(*arguments).compile()
@@ -209,10 +212,10 @@ def _check_finite(sent: Sent, train: Batches, schedule: optax.Schedule) -> None:
     if not broken.any():
         return
     at = int(broken.argmax())
-    step, pictures = sent.first + at, devices.local(sent.pictures)
-    index, weight = (np.atleast_2d(rows)[at] for rows in (pictures.index, pictures.weight))
+    step, examples = sent.first + at, devices.local(sent.examples)
+    index, weight = (np.atleast_2d(rows)[at] for rows in (examples.index, examples.weight))
     raise DivergedError(
-        f"diverged at step {step} (epoch {int(pictures.epoch)}): loss {losses[at]:.3g}, gradient "
+        f"diverged at step {step} (epoch {int(examples.epoch)}): loss {losses[at]:.3g}, gradient "
         f"norm {norms[at]:.3g} at learning rate {float(schedule(step - 1)):.3g}; try a lower "
         f"--peak-lr. Pictures of that batch: "
         f"{', '.join(train.name(i) for i in index[weight > 0].tolist())}"

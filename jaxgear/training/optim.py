@@ -1,6 +1,6 @@
-"""What optax lacks: Muon that is quick on CPUs, masks, and what a step must know of an optimizer.
+"""Additions to optax: Muon that is fast on CPUs, masks, and the inputs and rates of any optimizer.
 
-Optimizers are put together in the experiment, as expressions of a rate.
+An experiment builds its optimizer itself, as an optax expression of a rate.
 """
 
 import functools
@@ -12,12 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 from optax.contrib import MuonDimensionNumbers, ScheduleFreeState
 
 from jaxgear.machine import devices
 
-# Of Jordan et al. 2024: singular values end between 0.7 and 1.2, not at 1, which is enough.
+# Jordan et al. 2024. Singular values end between 0.7 and 1.2 instead of at 1, which is enough.
 QUINTIC = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
 
@@ -30,13 +30,14 @@ def update(
     value: Float[Array, ""],
     loss_of: Callable[[PyTree], Float[Array, ""]],
 ) -> tuple[PyTree, PyTree]:
-    """`tx.update`, told all that an optimizer of optax may ask for beside the gradient.
+    """Calls `tx.update` with every extra argument that an optax optimizer may take.
 
-    That is the loss (`value`), its gradient (`grad`), and the loss of this batch as a function of
-    the parameters (`value_fn`; `obj_fn` for Sophia) with its gradient (`grad_fn`, for opaque SAM).
+    These are the loss (`value`), its gradient (`grad`), the loss of this batch as a function of the
+    parameters (`value_fn`; `obj_fn` for Sophia) and its gradient function (`grad_fn`, for opaque
+    SAM).
     """
 
-    # Line searches hand it whatever they do not know, and only under names that it takes.
+    # Line searches pass on the extra arguments that they do not know, if value_fn's names match.
     def value_fn(params: PyTree, obj_fn: Any = None, grad_fn: Any = None) -> Float[Array, ""]:
         return loss_of(params)
 
@@ -54,9 +55,9 @@ def update(
 
 
 def evaluated_params(opt_state: PyTree, params: PyTree) -> PyTree:
-    """The parameters to evaluate: the optimizer's own average where it keeps one.
+    """The parameters to evaluate: the optimizer's own average, if it keeps one.
 
-    Schedule-free optimizers do (Defazio et al. 2024); they train on other parameters.
+    Schedule-free optimizers keep one (Defazio et al. 2024) and train other parameters.
     """
     for state in _states(opt_state, ScheduleFreeState):
         average = functools.partial(_schedule_free_average, state.b1)
@@ -67,13 +68,26 @@ def evaluated_params(opt_state: PyTree, params: PyTree) -> PyTree:
 
 
 def _schedule_free_average(b1: Any, z: Any, y: PyTree) -> PyTree:
-    if isinstance(z, optax.MaskedNode):  # another optimizer moves these
+    if isinstance(z, optax.MaskedNode):  # another optimizer trains these
         return y
     return (y - (1.0 - b1) * z) / b1
 
 
+def moving_average(averaged: PyTree, new: PyTree, decay: float, step: Int[Array, ""]) -> PyTree:
+    """The moving average after one more step; leaves that are not floats are those of `new`."""
+    # A short memory at first, or the average would remember the random start.
+    rate = 1.0 - jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+
+    def move(old: Array, new: Array) -> Array:
+        if not jnp.issubdtype(new.dtype, jnp.inexact):
+            return new
+        return optax.incremental_update(new, old, rate).astype(old.dtype)
+
+    return jax.tree.map(move, averaged, new)
+
+
 class Rate:
-    """A learning rate that an optimizer is made with: knows whether the optimizer asks for it."""
+    """A learning rate schedule that records whether an optimizer uses it."""
 
     def __init__(self, schedule: optax.Schedule):
         self._schedule = schedule
@@ -84,13 +98,13 @@ class Rate:
         return self._schedule(update)
 
     def recorded(self, update: Any) -> Any:
-        """The rate at an update, for the history; not a number where no optimizer asked for it."""
+        """The rate at an update, for the history; NaN if the optimizer does not use it."""
         return self._schedule(update) if self.asked else jnp.nan
 
 
 def warmup_cosine(peak: float, steps: int, warmup: float) -> optax.Schedule:
-    """From a tenth of `peak` up to it in the part `warmup` of all steps, then down to a hundredth
-    along a cosine.
+    """Rises from a tenth of `peak` to `peak` over the share `warmup` of all steps, then falls along
+    a cosine to a hundredth of `peak`.
     """
     return optax.warmup_cosine_decay_schedule(
         0.1 * peak, peak, int(warmup * steps), steps, 0.01 * peak
@@ -100,8 +114,8 @@ def warmup_cosine(peak: float, steps: int, warmup: float) -> optax.Schedule:
 def rate_used(rate: optax.Schedule, opt_state: PyTree, step: int) -> float:
     """The learning rate of the last update before `opt_state`, after `step` >= 1 steps.
 
-    Counters inside the optimizer tell which it was: an optimizer that gathers gradients over steps,
-    or skips some, makes fewer updates than steps.
+    Counters inside the optimizer give the number of updates. It is smaller than the number of steps
+    if the optimizer accumulates gradients over steps or skips steps.
     """
     for state in _states(opt_state, optax.InjectStatefulHyperparamsState):
         if "learning_rate" in state.hyperparams:
@@ -113,13 +127,13 @@ def rate_used(rate: optax.Schedule, opt_state: PyTree, step: int) -> float:
 
 
 def _states(opt_state: PyTree, kind: type) -> list[Any]:
-    """The states of one kind inside an optimizer's, outermost first."""
+    """The states of type `kind` inside `opt_state`, outermost first."""
     nodes = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, kind))
     return [node for node in nodes if isinstance(node, kind)]
 
 
 def kernels(params: PyTree) -> PyTree:
-    """True for kernels, False for biases and normalisation: what weight decay should act on."""
+    """A mask for weight decay: True for kernels, False for biases and normalisation."""
     return jax.tree.map(lambda p: p.ndim > 1, params)
 
 
@@ -128,12 +142,12 @@ def muon(
     adam_learning_rate: optax.ScalarOrSchedule,
     weight_decay: float = 0.0,
 ) -> optax.GradientTransformation:
-    """`optax.contrib.muon` for convolution kernels (Jordan et al. 2024), Adam for all else.
+    """`optax.contrib.muon` for convolution kernels (Jordan et al. 2024), Adam for the rest.
 
-    A kernel [kh, kw, Cin, Cout] is a matrix to Cout. All other parameters, the head among them, are
-    left to Adam with Nesterov's momentum, as its authors advise; `weight_decay` is that of the
-    kernels. The same updates as optax's but for rounding, on a CPU in a fifth of its time
-    (results/README.md, "Muon on Gram matrices").
+    A kernel [kh, kw, Cin, Cout] counts as a matrix [kh * kw * Cin, Cout]. Adam with Nesterov
+    momentum trains all other parameters, including the head, as Muon's authors advise.
+    `weight_decay` acts on the kernels only. Updates equal optax's but for rounding, and take a
+    fifth of its time on a CPU (results/README.md, "Muon on Gram matrices").
     """
 
     def labels(params: PyTree) -> PyTree:
@@ -148,7 +162,7 @@ def muon(
     return optax.partition(
         {
             "muon": optax.chain(
-                # Its momentum alone: without iterations it only divides by the norm.
+                # Momentum only: with 0 iterations it just divides by the norm.
                 optax.contrib.scale_by_muon(ns_steps=0, weight_dimension_numbers=matrices),
                 optax.stateless(turned),
                 optax.add_decayed_weights(weight_decay),
@@ -167,19 +181,19 @@ def _kernel_update(kernel: Float[Array, "kh kw Cin Cout"]) -> Float[Array, "kh k
 
 
 def orthogonalized(matrix: Float[Array, "R C"]) -> Float[Array, "R C"]:
-    """The matrix with its singular values brought near 1; zeros stay zeros.
+    """The matrix with singular values near 1; a zero matrix stays zero.
 
-    Newton-Schulz iteration of Muon, X <- (a + b X X' + c (X X')^2) X.
+    Muon's Newton-Schulz iteration, X <- (a + b X X' + c (X X')^2) X.
     """
     norm = jnp.linalg.norm(matrix)
     matrix /= jnp.where(norm == 0, 1, norm)
-    # A GPU has nothing of the fewer products, and rounds them to TensorFloat-32 where it is not
-    # kept from it, which makes small eigenvalues of X X' negative: those would grow.
+    # GPUs gain nothing from fewer products. They round products to TF32 by default, which can make
+    # small eigenvalues of X X' negative, and negative ones would grow.
     return jax.lax.platform_dependent(matrix, cpu=by_gram, default=by_matrix)
 
 
 def by_matrix(x: Float[Array, "R C"]) -> Float[Array, "R C"]:
-    """The iteration as it is written, for a matrix of norm 1."""
+    """The iteration as published, for a matrix of norm 1."""
     a, b, c = QUINTIC
     for _ in range(ITERATIONS):
         if x.shape[0] >= x.shape[1]:
@@ -192,8 +206,10 @@ def by_matrix(x: Float[Array, "R C"]) -> Float[Array, "R C"]:
 
 
 def by_gram(x: Float[Array, "R C"]) -> Float[Array, "R C"]:
-    """The same for fewer products: its factors are all polynomials of the first X X', so they are
-    multiplied with each other, in the smaller dimension of X, and with X once.
+    """The same iteration with fewer large products.
+
+    Its factors are all polynomials of the first X X'. So they are multiplied with each other, in
+    the smaller dimension of X, and only once with X.
     """
     a, b, c = QUINTIC
     tall = x.shape[0] >= x.shape[1]

@@ -1,4 +1,4 @@
-"""What a person sees while a run trains: a bar on a terminal, one plain line an epoch otherwise."""
+"""Progress of training: a bar on a terminal, otherwise one plain line per epoch."""
 
 import sys
 import time
@@ -8,13 +8,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 
 from jaxgear.training.history import Row
-from jaxgear.training.steps import Metrics
+from jaxgear.training.state import Metrics
 
-REFRESH = 0.25  # seconds between two looks at the loss, which waits for the device
+REFRESH = 0.25  # seconds between reads of the loss; each read waits for the device
 
 
 class Progress:
-    """Prints on stdout, or nothing if `quiet`. A context manager: it leaves the terminal clean."""
+    """Prints progress on stdout, or nothing if `quiet`. A context manager that removes its bar."""
 
     def __init__(self, epochs: int = 0, quiet: bool = False):
         self.epochs = epochs
@@ -42,15 +42,18 @@ class Progress:
             self._bar.stop()
 
     def say(self, line: str) -> None:
-        """One line, above the bar where there is one."""
+        """Prints one line, above the bar if there is one."""
         if self._bar is not None:
             self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
         elif not self.quiet:
             print(line, flush=True)
 
     def step(self, epoch: int, number: int, steps: int, totals: Metrics, images: int) -> None:
-        """Steps of an epoch up to `number` of `steps` were sent to the device, with `images` since
-        the last call; `totals` are of the epoch so far.
+        """Moves the bar: the device has been sent `number` of the `steps` steps of an epoch.
+
+        Args:
+            totals: sums over the epoch so far.
+            images: number of images since the last call.
         """
         if self._bar is None:
             return
@@ -71,8 +74,8 @@ class Progress:
         )
 
     def epoch(self, row: Row, rate: float, devices: int) -> None:
-        """An epoch ended, of which `devices` trained on `rate` pictures a second together."""
-        shared = f"  {rate:.0f} images/s, {rate / devices:.0f} a device" if devices > 1 else ""
+        """Prints the row of an epoch; `rate` is in images per second of all `devices` together."""
+        shared = f"  {rate:.0f} images/s, {rate / devices:.0f} per device" if devices > 1 else ""
         once = "" if self._explained else "  (train: as optimised, with augmentation and smoothing)"
         self._explained = True
         self.say(str(row) + shared + once)

@@ -24,7 +24,8 @@ import jaxlib.mlir.dialects.stablehlo  # noqa: F401 - loaded once, before the pr
 import numpy as np
 from mutation import EXTREMES
 
-from jaxgear.bundle.bundle import MAPS, NETWORK, Bundle
+from jaxgear.bundle import Bundle
+from jaxgear.bundle.reading import MAPS, NETWORK
 from jaxgear.errors import CheckpointError
 from jaxgear.evaluation.explain import heat_maps
 from jaxgear.prediction.predictor import Predictor

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from jax import lax
 
 from jaxgear.models.cpu import convolution
+from jaxgear.models.cpu import gradients as on_cpu
 
 
 def gradients(convolve, x, kernel, g, **options):
@@ -96,9 +97,9 @@ def test_dilated_convolutions_are_left_to_xla(options):
 
 
 def test_blocks_divide_the_batch_and_fit():
-    assert convolution._block_size(50, convolution.BLOCK_BYTES // 4) == 2
-    assert convolution._block_size(48, 1) == 48
-    assert convolution._block_size(7, 10 * convolution.BLOCK_BYTES) == 1
+    assert on_cpu._block_size(50, on_cpu.BLOCK_BYTES // 4) == 2
+    assert on_cpu._block_size(48, 1) == 48
+    assert on_cpu._block_size(7, 10 * on_cpu.BLOCK_BYTES) == 1
 
 
 def test_the_gradient_is_ours_on_cpu_and_xla_s_elsewhere():

@@ -31,7 +31,7 @@ def test_tensors_of_every_kind(tmp_path):
 
 
 def test_the_old_format_is_named():
-    with pytest.raises(CheckpointError, match=r"before_1\.6\.pth: a \.pth from before torch 1\.6"):
+    with pytest.raises(CheckpointError, match=r"before_1\.6\.pth: a \.pth older than torch 1\.6"):
         read_weights(GOLDEN / "before_1.6.pth")
 
 
@@ -169,4 +169,4 @@ def test_cut_off_files_are_refused(tmp_path):
 def test_a_zip_of_something_else_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "other.zip", "w") as file:
         file.writestr("readme.txt", b"hello")
-    assert "not one that torch saved" in refused(tmp_path / "other.zip")
+    assert "not saved by torch" in refused(tmp_path / "other.zip")

@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from experiments import scratch
-from jaxgear import cli
+from jaxgear.experiment.flags import parse
 
 CLUSTER = Path(__file__).parents[2] / "scripts" / "cluster"
 
@@ -22,7 +22,7 @@ def test_slurm_starts_the_experiment_on_every_node(tmp_path):
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=env)
     python, flag, module, *flags = done.stdout.splitlines()
     assert (python, flag, module) == ("python", "-m", "experiments.scratch")
-    config = cli.parse(scratch.Config, flags)
+    config = parse(scratch.Config, flags)
     assert (config.hosts, config.data, config.out) == (0, "tfds:gear@SET", "a b")
 
 
@@ -34,7 +34,7 @@ def test_kubernetes_starts_as_many_hosts_as_there_are_pods():
     (line,) = spec["containers"][0]["args"]
     assert line.startswith("exec python -m experiments.scratch ")
     flags = line.replace("$JOB_COMPLETION_INDEX", "3").split()[4:]
-    config = cli.parse(scratch.Config, flags)
+    config = parse(scratch.Config, flags)
     assert config.hosts == job["spec"]["completions"] == job["spec"]["parallelism"]
     assert config.host_id == 3
     first = config.coordinator.partition(":")[0]

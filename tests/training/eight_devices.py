@@ -141,7 +141,7 @@ def test_divergence_names_the_pictures_of_all_devices():
 
 def test_the_line_of_an_epoch_says_what_each_device_did(capsys):
     train(2, progress=Progress())
-    assert re.search(r"images/s, \d+ a device$", capsys.readouterr().out.strip())
+    assert re.search(r"images/s, \d+ per device$", capsys.readouterr().out.strip())
 
 
 @pytest.mark.parametrize("kind", [Batches, Stream])

@@ -56,8 +56,11 @@ def test_a_coordinator_that_does_not_answer_is_named(monkeypatch):
     ("flags", "complaint"),
     [
         ({"hosts": 2}, "--coordinator ADDRESS:PORT goes with --hosts"),
-        ({"hosts": 2, "host_id": 2, "coordinator": "a:1"}, "--host-id 2: from 0 to below --hosts"),
-        ({"microbatch": 5}, "--microbatch 5: --batch-size 48 is no multiple"),
+        (
+            {"hosts": 2, "host_id": 2, "coordinator": "a:1"},
+            "--host-id 2: must be at least 0 and below --hosts",
+        ),
+        ({"microbatch": 5}, "--microbatch 5: must divide --batch-size 48"),
     ],
 )
 def test_flags_that_do_not_go_together(flags, complaint):

@@ -12,7 +12,7 @@ import time
 import jax.numpy as jnp
 from jaxgear.training.history import Row
 from jaxgear.training.progress import Progress
-from jaxgear.training.steps import Metrics
+from jaxgear.training.state import Metrics
 ones = Metrics(jnp.ones(()), jnp.ones(()), jnp.ones(()))
 with Progress(2) as progress:
     progress.say("compiled")

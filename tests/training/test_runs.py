@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from test_checkpoints import data_file, flip_a_byte, leaves, make_state, row
 
-from jaxgear import lock
+from jaxgear import files
 from jaxgear.data.dataset import keep_trained_out, open_dataset
 from jaxgear.data.folder.read import fingerprint
 from jaxgear.errors import CheckpointError, UsageError
@@ -172,7 +172,7 @@ def test_a_damaged_checkpoint_is_passed_over_by_choice_alone(tmp_path, dataset):
     with reopen(run, dataset) as again, pytest.raises(CheckpointError) as refused:
         again.latest(make_state())
     assert str(damaged) in str(refused.value)
-    assert "--from-epoch goes on from another epoch (1, 2)" in str(refused.value)
+    assert "use --from-epoch to continue from another epoch (1, 2)" in str(refused.value)
     with pytest.raises(CheckpointError, match=r"--from-epoch 7: .* has epochs 1, 2, 3"):
         reopen(run, dataset, from_epoch=7)
     with reopen(run, dataset, from_epoch=2) as again:
@@ -191,13 +191,13 @@ def test_two_processes_cannot_write_one_run(tmp_path, dataset, capsys):
     (run.path / "lock").write_bytes(left)  # as a process leaves it that is killed
     with reopen(run, dataset):
         pass
-    assert "process 999999 on elsewhere ended without leaving" in capsys.readouterr().err
+    assert "process 999999 on elsewhere ended without releasing its lock" in capsys.readouterr().err
     assert not (run.path / "lock").exists()
 
 
 def test_without_flock_a_run_is_written_and_not_locked(tmp_path, dataset, monkeypatch):
     """Windows has no fcntl."""
-    monkeypatch.setattr(lock, "fcntl", None)
+    monkeypatch.setattr(files, "fcntl", None)
     with Run.create(tmp_path, "scratch", CONFIG, dataset, SOURCE) as run, reopen(run, dataset):
         assert not (run.path / "lock").exists()
 
@@ -232,7 +232,7 @@ def test_other_code_and_more_epochs_are_noted_and_recorded(tmp_path, dataset, ca
     with reopen(run, dataset, flags={"epochs": 5}):
         pass
     noted = capsys.readouterr().err
-    assert "another experiment file than the experiment.py of the run" in noted
+    assert "an experiment file that differs from the run's experiment.py" in noted
     assert "5 epochs instead of 3: schedules stretch" in noted
     assert "second look" in noted
     (entry,) = json.loads((run.path / "resumed.json").read_text())
@@ -254,7 +254,8 @@ def test_a_history_that_lacks_epochs_of_checkpoints_is_refused(tmp_path, dataset
     lines = table.read_text().splitlines(keepends=True)
     for kept in ([], lines[:1], lines[:2]):
         table.write_text("".join(kept)) if kept else table.unlink()
-        with pytest.raises(CheckpointError, match=r"history.csv: has \d of the epochs up to 2"):
+        complaint = r"history.csv: has \d epochs, but checkpoints go up to epoch 2"
+        with pytest.raises(CheckpointError, match=complaint):
             reopen(run, dataset)
     table.write_text("".join(lines))
     with reopen(run, dataset) as again:

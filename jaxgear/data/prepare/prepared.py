@@ -30,7 +30,7 @@ from jaxgear.data.prepare.workshop import Staged, ToStore, staged
 from jaxgear.data.splits import NEAR_DUPLICATES
 from jaxgear.data.tfds.shards import NAME, UNFINISHED
 from jaxgear.errors import DataError, UsageError
-from jaxgear.lock import Lock
+from jaxgear.files import Lock
 
 Tick = Callable[[int, int], None]  # called with the numbers of finished and of all images
 

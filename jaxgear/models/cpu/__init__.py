@@ -1,6 +1,7 @@
-"""Layers written for CPUs, with the same results as XLA's own: convolution, pooling, batch norm.
+"""Layers that are fast on CPUs and equal XLA's own: convolution, pooling, batch normalisation.
 
-convolution.py is where to start. Other platforms take the operation that XLA has.
+convolution.py is where to start; gradients.py has its gradients. On other platforms, convolution is
+XLA's.
 """
 
 from jaxgear.models.cpu.normalization import BatchNorm

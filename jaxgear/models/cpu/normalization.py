@@ -1,7 +1,7 @@
-"""Batch normalisation with fewer passes over memory, and a gradient that is written out.
+"""Batch normalisation with fewer passes over memory and an explicit gradient.
 
-On a CPU much of a ResNet's training step is passes over maps that do not fit in its caches
-(results/README.md, "Batch normalisation and XLA's fusions").
+On a CPU, a ResNet's training step spends much of its time on passes over maps that do not fit in
+the caches (results/README.md, "Batch normalisation and XLA's fusions").
 """
 
 import functools
@@ -14,14 +14,14 @@ from jaxtyping import Array, Float
 
 
 class BatchNorm(nn.Module):
-    """As `flax.linen.BatchNorm` over all axes but the last, with the same variables.
+    """Like `flax.linen.BatchNorm` over all axes but the last, with the same variables.
 
-    Ioffe and Szegedy 2015. Statistics are those of the whole batch, in float32 at least, whatever
-    devices it is split over; the running variance is the biased one.
+    Ioffe and Szegedy 2015. Statistics cover the whole batch, even if it is split over devices, in
+    float32 or wider. The running variance is the biased one.
     """
 
     use_running_average: bool
-    momentum: float = 0.9  # what running statistics keep at a step
+    momentum: float = 0.9  # share of the running statistics that a step keeps
     epsilon: float = 1e-5
     dtype: str | jnp.dtype = "float32"  # of the result
 
@@ -37,9 +37,9 @@ class BatchNorm(nn.Module):
                 x, mean.value, var.value, scale, bias, self.epsilon, jnp.dtype(self.dtype)
             )
         shift = lax.stop_gradient(mean.value)
-        y, *found = _by_batch(x, scale, bias, shift, self.epsilon, jnp.dtype(self.dtype))
+        y, *statistics = _by_batch(x, scale, bias, shift, self.epsilon, jnp.dtype(self.dtype))
         if not self.is_initializing():
-            for running, new in zip((mean, var), found, strict=True):
+            for running, new in zip((mean, var), statistics, strict=True):
                 new = lax.stop_gradient(new).astype(running.value.dtype)
                 running.value = self.momentum * running.value + (1 - self.momentum) * new
         return y
@@ -52,13 +52,13 @@ def _normalised(x, mean, var, scale, bias, epsilon, dtype):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
 def _by_batch(x, scale, bias, shift, epsilon, dtype):
-    """The result, and mean and variance of the batch, both without a gradient."""
+    """The normalised batch, and its mean and variance, which have no gradient."""
     return _forward(x, scale, bias, shift, epsilon, dtype)[0]
 
 
 def _forward(x, scale, bias, shift, epsilon, dtype):
-    # Both sums in one pass. Of a square and a squared mean of large numbers little would be left,
-    # so from about the mean on (Chan et al. 1983): the running one, which every device has.
+    # Both sums in one pass. E[x^2] - E[x]^2 cancels for large means, so shift by about the mean
+    # first (Chan et al. 1983): by the running mean, which every device has.
     axes = tuple(range(x.ndim - 1))
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32)) - shift
     above = wide.mean(axes)

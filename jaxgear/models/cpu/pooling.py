@@ -1,9 +1,9 @@
-"""The largest value of each window, with a gradient that is fast on CPUs.
+"""Max pooling with a gradient that is fast on CPUs.
 
-XLA's gradient of a windowed maximum searches every window again. Here the forward pass keeps
-which value was the largest, one byte for each window, and the gradient is a sum of as many shifted
-copies as a window has places, which the compiler makes into one pass over memory (figures in
-results/README.md, "Convolution and pooling on a CPU").
+XLA's gradient of max pooling searches every window again. Here the forward pass stores the place of
+the largest value, one byte per window. The gradient is a sum of shifted copies, one per place in a
+window, which the compiler fuses into one pass over memory (results/README.md, "Convolution and
+pooling on a CPU").
 """
 
 import functools
@@ -22,18 +22,21 @@ def max_pool(
     strides: Pair,
     padding: tuple[Pair, Pair] = ((0, 0), (0, 0)),
 ) -> Float[Array, "B h w C"]:
-    """As `flax.linen.max_pool`, in the same order of arguments; no window lies in padding alone.
+    """Like `flax.linen.max_pool`, with the same arguments; no window may lie only in padding.
 
-    Of equal values the first in the window, row by row, gets the gradient, as with XLA.
+    Of equal values, the first in the window, row by row, gets the gradient, as in XLA.
 
     Raises:
-        ValueError: no window of 1 to 256 places that fits, or a stride below 1.
+        ValueError: the window does not fit, has more than 256 places, or a size or stride is below
+            1.
     """
     if min(*window, *strides) < 1 or window[0] * window[1] > 256:
-        raise ValueError(f"window {window}, strides {strides}: from 1 on, and at most 256 places")
+        raise ValueError(
+            f"window {window}, strides {strides}: must be at least 1, with at most 256 places"
+        )
     room = [length + sum(pad) for length, pad in zip(x.shape[1:3], padding, strict=True)]
     if window[0] > room[0] or window[1] > room[1]:
-        raise ValueError(f"window {window}: larger than the map, {room[0]} x {room[1]}")
+        raise ValueError(f"window {window}: larger than the map of {room[0]} x {room[1]}")
     return _max_pool(x, x.shape[1:3], tuple(window), tuple(strides), tuple(map(tuple, padding)))
 
 
@@ -73,7 +76,7 @@ _max_pool.defvjp(_forward, _backward)
 
 
 def _places(x, window, strides, padding):
-    """The values at each place of all windows: kh * kw arrays [B, h, w, C], row by row."""
+    """For each place in a window, its values in all windows: kh * kw arrays [B, h, w, C]."""
     if any(map(any, padding)):
         x = jnp.pad(x, ((0, 0), *padding, (0, 0)), constant_values=-jnp.inf)
     last = [

@@ -1,4 +1,4 @@
-"""ResNets with pretrained weights: a file of PyTorch, Keras or our own in, a `Backbone` out.
+"""Pretrained ResNets: a weights file of PyTorch, Keras or jaxgear in, a `Backbone` out.
 
 backbone.py is where to start. resnet.py is the network; convert.py and tables.py rename weights;
 weights_files.py and torch_zip.py read files; download.py fetches them.

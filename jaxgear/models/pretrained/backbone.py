@@ -1,6 +1,6 @@
-"""Pretrained ResNets from other frameworks, checked both ways: `load_backbone(path)`.
+"""Loads pretrained ResNets of other frameworks: `load_backbone(path)`.
 
-How foreign names become ours is in convert.py and, as data, in pretrained_tables.py.
+convert.py turns foreign names into ours; tables.py lists the names.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ from jaxgear.text import printable
 
 FORMAT = 1  # of our own .safetensors
 METADATA = "jaxgear"
-MODULE_FIELDS = {  # of ResNet, as our own files describe it
+MODULE_FIELDS = {  # fields of ResNet that our own files store
     "depth": int,
     "width": int,
     "stride_in_1x1": bool,
@@ -40,27 +40,27 @@ Images = UInt8[Array, "N H W 3"] | UInt8[np.ndarray, "N H W 3"]
 
 @dataclass(frozen=True)
 class Backbone:
-    """A pretrained network, its weights and how it wants its pixels."""
+    """A pretrained network, its weights and its preprocessing."""
 
     module: ResNet
     variables: dict[str, Any]  # {"params", "batch_stats"}, or {"params"} when folded; float32
-    head: dict[str, Array] | None  # {"kernel" [D, K], "bias" [K]}, where the file had one
+    head: dict[str, Array] | None  # {"kernel" [D, K], "bias" [K]}, if the file had one
     preprocess: Preprocess
-    origin: str  # where the weights came from, for people
-    sha256: str  # of the weights as loaded (names, shapes, numbers), whatever file they came in
+    origin: str  # the source of the weights, for people
+    sha256: str  # of the loaded weights (names, shapes, numbers), independent of the file format
 
     def features(self, images: Images) -> Float[Array, "N D"]:
-        """u8 RGB pictures -> pooled features. Compiled once for each shape of `images`."""
+        """u8 RGB images -> pooled features. Compiled once per shape of `images`."""
         return _features(self.module, self.preprocess, self.variables, images)
 
     def probs(self, images: Images) -> Float[Array, "N K"]:
-        """u8 RGB pictures -> probabilities of the classes that the weights were trained on."""
+        """u8 RGB images -> probabilities of the classes that the weights were trained on."""
         if self.head is None:
             raise CheckpointError(f"{self.origin}: these weights have no classification head")
         return _probs(self.module, self.preprocess, self.variables, self.head, images)
 
     def fold(self) -> "Backbone":
-        """The same features, faster: normalisation inside the convolutions. Inference only."""
+        """The same features, faster: folds normalisation into convolutions. Inference only."""
         if not self.module.norm:
             return self
         variables = fold_batch_norm(self.variables, self.module.epsilon)
@@ -81,18 +81,19 @@ def _probs(module: ResNet, preprocess: Preprocess, variables: Any, head: Any, im
 
 
 def load_backbone(path: Path) -> Backbone:
-    """Weights in any naming of pretrained_tables.py, or our own, from a file or a model's folder.
+    """Loads weights with our names or those of tables.py, from a file or a model's folder.
 
-    CheckpointError, in one line with the file's name, if they are not whole and sound.
+    Raises:
+        CheckpointError: the weights are incomplete or damaged; one line with the file's name.
     """
     path = Path(path)
     try:
         return _load(path)
-    except CheckpointError as error:  # it may quote what a stranger wrote
+    except CheckpointError as error:  # it may quote text of the untrusted file
         raise CheckpointError(printable(str(error))[:1400]) from error
     except MemoryError:
         raise
-    except Exception as error:  # names and numbers of a stranger make the machine fail in any way
+    except Exception as error:  # untrusted names and numbers can raise anything
         reason = printable(repr(error))[:200]
         raise CheckpointError(f"{path}: damaged, or no weights of a ResNet ({reason})") from error
 
@@ -104,7 +105,7 @@ def _load(path: Path) -> Backbone:
     flat = graft(parts.flat, parts.module, parts.called, path)
     digest = _sha256(flat)
     if own and source.metadata.get("sha256") != digest:
-        raise CheckpointError(f"{path}: damaged, its numbers are not those that were saved")
+        raise CheckpointError(f"{path}: damaged, its numbers differ from the saved sha256")
     tree = unflatten_dict({tuple(key.split("/")): jnp.asarray(a) for key, a in flat.items()})
     head = tree.pop("head", None)
     return Backbone(parts.module, tree, head, parts.preprocess, parts.origin, digest)
@@ -114,7 +115,9 @@ def _read_own(source: Source, path: Path) -> Converted:
     try:
         text = from_json(source.metadata[METADATA])
         if text["format"] != FORMAT:
-            raise CheckpointError(f"{path}: of format {text['format']!r}; this reads {FORMAT}")
+            raise CheckpointError(
+                f"{path}: format {text['format']!r}; this jaxgear reads format {FORMAT}"
+            )
         fields = {name: kind(text["module"][name]) for name, kind in MODULE_FIELDS.items()}
         preprocess, origin = Preprocess.from_json(text["preprocess"]), str(text["origin"])
     except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -131,9 +134,9 @@ def _sha256(flat: dict[str, np.ndarray]) -> str:
 
 
 def save_backbone(backbone: Backbone, path: Path, origin: str | None = None) -> None:
-    """Write our own .safetensors with its metadata, whole or not at all."""
+    """Writes our own .safetensors with its metadata, complete or not at all."""
     if not backbone.module.norm:
-        raise ValueError("a folded backbone cannot be trained on; save the one it came from")
+        raise ValueError("a folded backbone cannot be trained; save the original backbone")
     tree = dict(backbone.variables) | ({} if backbone.head is None else {"head": backbone.head})
     flat = {"/".join(key): np.asarray(a) for key, a in flatten_dict(tree).items()}
     module = backbone.module

@@ -1,7 +1,7 @@
-"""Foreign ResNet tensors -> ours, checked both ways.
+"""Converts ResNet tensors of other frameworks to ours.
 
-Every source tensor is used exactly once, every leaf of the network is filled, shapes fit and every
-number is finite: or else an error lists the names.
+It uses every source tensor exactly once, fills every leaf of the network, and checks shapes and
+that numbers are finite. Otherwise an error lists the names.
 """
 
 import re
@@ -24,9 +24,9 @@ from jaxgear.models.pretrained.weights_files import Source
 
 @dataclass(frozen=True)
 class Converted:
-    """Arrays by our paths (`params/conv1/kernel`), and the network that they are for."""
+    """Arrays by our paths (`params/conv1/kernel`), and the network that they fit."""
 
-    flat: dict[str, np.ndarray]  # a tensor that no rule knows keeps its own name, for `graft`
+    flat: dict[str, np.ndarray]  # a tensor without a rule keeps its own name, for `graft`
     module: ResNet
     preprocess: Preprocess
     origin: str
@@ -34,7 +34,7 @@ class Converted:
 
 
 def convert(source: Source, path: Path) -> Converted:
-    """Find the table that fits the names, rename and transpose; `path` is for messages."""
+    """Finds the table that fits the names, renames and transposes; `path` is for messages."""
     table = max(TABLES, key=lambda table: sum(bool(rename(n, table)) for n in source.tensors))
     flat: dict[str, np.ndarray] = {}
     called: dict[str, str] = {}
@@ -51,27 +51,27 @@ def convert(source: Source, path: Path) -> Converted:
         called[ours] = name
     if not known:
         names = ", ".join(repr(name[:80]) for name in list(source.tensors)[:3])
-        raise CheckpointError(f"{path}: no ResNet of a known naming (its tensors: {names}, ...)")
+        raise CheckpointError(f"{path}: no known names of ResNet tensors ({names}, ...)")
     module, preprocess = _describe(flat, table, source, path)
     return Converted(flat, module, preprocess, f"{path.name}, {table.name} names", called)
 
 
 def rename(name: str, table: Table) -> tuple[str, str] | None:
-    """Our path and the layout for a source tensor's name, or None if the table does not have it."""
+    """Our path and the layout of a source tensor, by its name; None if the table lacks it."""
     for pattern, ours, layout in table.rules:
         if match := re.fullmatch(pattern, name):
-            found = match.groupdict()
-            if "stage" in found:
-                stage = int(found["stage"]) - table.first_stage + 1
-                layer = f"layer{stage}_{_count(found['unit'], table.first_unit)}"
-                conv = _count(found.get("conv", "1"), table.first_conv) + 1
+            groups = match.groupdict()
+            if "stage" in groups:
+                stage = int(groups["stage"]) - table.first_stage + 1
+                layer = f"layer{stage}_{_count(groups['unit'], table.first_unit)}"
+                conv = _count(groups.get("conv", "1"), table.first_conv) + 1
                 ours = ours.format(layer=layer, conv=conv)
             return ours, layout
     return None
 
 
 def _count(text: str, first: int) -> int:
-    """`text` counted from 0: a number of which the smallest is `first`, a letter, or `b12`."""
+    """The index from 0 that `text` stands for: a number from `first` on, a letter, or `b12`."""
     if text.isdecimal():
         return int(text) - first
     return int(text[1:]) if text[1:] else ord(text) - ord("a")
@@ -80,7 +80,7 @@ def _count(text: str, first: int) -> int:
 def _describe(
     flat: dict[str, np.ndarray], table: Table, source: Source, path: Path
 ) -> tuple[ResNet, Preprocess]:
-    """The network that the tensors are for: by names and shapes, then by what the source says."""
+    """The network that the tensors fit, from names, shapes and the source's description."""
     units = [0] * STAGES
     for name in flat:
         if match := re.match(r"params/layer([1-4])_(\d+)/", name):
@@ -104,57 +104,58 @@ def _describe(
     preprocess = table.preprocess
     try:
         if source.layers:
-            module = module.clone(**_said_by_keras(source.layers, table, path))
+            module = module.clone(**_keras_fields(source.layers, table, path))
         if "downsample_in_bottleneck" in source.config:  # Hugging Face
             module = module.clone(stride_in_1x1=bool(source.config["downsample_in_bottleneck"]))
         if "pretrained_cfg" in source.config:  # timm
-            said = source.config["pretrained_cfg"]
-            mean, std = (said.get(key, getattr(preprocess, key)) for key in ("mean", "std"))
-            # Through JSON, as that checks the values.
+            config = source.config["pretrained_cfg"]
+            mean, std = (config.get(key, getattr(preprocess, key)) for key in ("mean", "std"))
+            # `from_json` checks the values.
             preprocess = Preprocess.from_json(imagenet(tuple(mean), tuple(std)).to_json())
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{path}: its description is damaged ({error!r})") from error
     return checked(module, path), preprocess
 
 
-def _said_by_keras(
+def _keras_fields(
     layers: dict[str, dict[str, Any]], table: Table, path: Path
 ) -> dict[str, bool | float]:
-    """Fields of ResNet that the layers of `model.json` tell: {} for those they do not."""
-    said: dict[str, set] = {"epsilon": set(), "momentum": set(), "stride_in_1x1": set()}
+    """The fields of ResNet that the layers of `model.json` determine."""
+    fields: dict[str, set] = {"epsilon": set(), "momentum": set(), "stride_in_1x1": set()}
     for name, layer in layers.items():
         if "epsilon" in layer:
-            said["epsilon"].add(float(layer["epsilon"]))
-            said["momentum"].add(float(layer["momentum"]))
+            fields["epsilon"].add(float(layer["epsilon"]))
+            fields["momentum"].add(float(layer["momentum"]))
         ours = rename(f"{name}/kernel", table)
         if ours is None or "strides" not in layer or max(layer["strides"]) == 1:
             continue
         if layer["padding"] == "same" and max(layer["kernel_size"]) > 1:
             raise CheckpointError(f"{path}: {name!r} pads unevenly (`same` at stride 2): not read")
         if match := re.fullmatch(r"params/layer\d_0/conv([12])/kernel", ours[0]):
-            said["stride_in_1x1"].add(match[1] == "1")
-    for key, values in said.items():
+            fields["stride_in_1x1"].add(match[1] == "1")
+    for key, values in fields.items():
         if len(values) > 1:
-            raise CheckpointError(f"{path}: layers that differ in {key}: {sorted(values)}")
-    return {key: values.pop() for key, values in said.items() if values}
+            raise CheckpointError(f"{path}: layers differ in {key}: {sorted(values)}")
+    return {key: values.pop() for key, values in fields.items() if values}
 
 
 def checked(module: ResNet, path: Path) -> ResNet:
-    """`module`, if a network can have its fields."""
+    """`module`, if its fields are possible; else CheckpointError."""
     sound = module.depth in DEPTHS and 1 <= module.width <= 4096
     if not sound or not 0 < module.epsilon < 1 or not 0 <= module.momentum < 1:
-        said = f"depth {module.depth}, width {module.width}, epsilon {module.epsilon}"
-        raise CheckpointError(f"{path}: {said}, momentum {module.momentum}: no ResNet has these")
+        fields = f"depth {module.depth}, width {module.width}, epsilon {module.epsilon}"
+        raise CheckpointError(f"{path}: {fields}, momentum {module.momentum}: no ResNet has these")
     return module
 
 
 def graft(
     flat: dict[str, np.ndarray], module: ResNet, called: dict[str, str], path: Path
 ) -> dict[str, np.ndarray]:
-    """`flat` as float32, if it is exactly what `module` and at most one head need.
+    """`flat` as float32, if it fits `module` and at most one head exactly.
 
-    `called` gives the source's names, by which the error lists what is missing, unknown, of the
-    wrong shape, not floating point, not finite or an impossible variance.
+    Raises:
+        CheckpointError: tensors are missing, unknown, of the wrong shape, not floating point, not
+            finite, or a variance is negative. The message uses the source's names, from `called`.
     """
     blank = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
     wanted = jax.eval_shape(module.init, jax.random.key(0), blank)
@@ -184,14 +185,14 @@ def graft(
             name_of(n) for n, a in grafted.items() if n.endswith("/var") and (a < 0).any()
         ],
     }
-    lines = [f"{what}: {_list(names)}" for what, names in problems.items() if names]
+    lines = [f"{problem}: {_list(names)}" for problem, names in problems.items() if names]
     if lines:
         raise CheckpointError(f"{path}: does not fit ResNet-{module.depth}: {'; '.join(lines)}")
     return grafted
 
 
 def _list(names: Iterable[str]) -> str:
-    """The first few, without what could disturb a terminal: names come from the file."""
+    """The first five names, printable, because they come from an untrusted file."""
     names = sorted(names)
     shown = ", ".join(name[:160] for name in names[:5])
     shown = "".join(c if c.isprintable() else "?" for c in shown)

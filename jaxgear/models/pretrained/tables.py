@@ -1,8 +1,8 @@
-r"""What ResNet weights are called elsewhere, as data: one table for each naming.
+r"""Names of ResNet weights in other frameworks, one table per naming.
 
-A rule is (pattern of the whole source name, our path, how the array is laid out there). Patterns
-catch `stage`, `unit` and `conv` as the source counts them; the table says what it calls the first.
-In paths, `{layer}` is our `layer{stage}_{unit}` and `{conv}` our number of the convolution.
+A rule is (pattern of the whole source name, our path, layout of the source array). Patterns catch
+`stage`, `unit` and `conv` as the source counts them; the table gives the source's first number of
+each. In paths, `{layer}` is our `layer{stage}_{unit}` and `{conv}` our number of the convolution.
 """
 
 from dataclasses import dataclass
@@ -11,20 +11,20 @@ from jaxgear.models.pretrained.preprocess import CAFFE, Preprocess, imagenet
 
 Rule = tuple[str, str, str]
 
-# Layout in the source -> axes that make it ours (HWIO for convolutions, in x out for dense layers).
+# Layout of the source -> transposition to ours (HWIO for convolutions, in x out for dense layers).
 LAYOUTS: dict[str, tuple[int, ...] | None] = {"as is": None, "OIHW": (2, 3, 1, 0), "OI": (1, 0)}
 
 
 @dataclass(frozen=True)
 class Table:
-    """One naming of ResNet tensors, and what weights so named have in common.
+    """One naming of ResNet tensors, and the properties that weights with these names share.
 
-    `stride_in_1x1`, `epsilon`, `momentum` and `preprocess` hold unless the source says otherwise.
+    `stride_in_1x1`, `epsilon`, `momentum` and `preprocess` are defaults; the source may differ.
     """
 
     name: str
     rules: tuple[Rule, ...]
-    ignored: tuple[str, ...]  # patterns of names that hold nothing a network needs
+    ignored: tuple[str, ...]  # patterns of names that a network does not need
     first_stage: int
     first_unit: int
     first_conv: int
@@ -122,7 +122,7 @@ HUGGING_FACE = Table(
     preprocess=imagenet(),
 )
 
-# Units are letters, or beyond ResNet-50 `a`, `b1`, `b2`, ...; so are the convolutions.
+# Units are letters, or `a`, `b1`, `b2`, ... beyond ResNet-50. Convolutions are letters.
 _LETTERED = r"(?P<unit>[a-z]\d{0,3})_branch2(?P<conv>[abc])"
 KERAS_OLD = Table(
     name="Keras (res2a_branch2a ...)",

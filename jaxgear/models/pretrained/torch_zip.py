@@ -1,8 +1,8 @@
-"""Tensors out of a `.pth` file without torch, and without running what the file says.
+"""Reads the tensors of a `.pth` file without torch and without running code from the file.
 
-A `.pth` is a zip with a pickle of the structure (`<name>/data.pkl`) and one file of raw numbers for
-each storage (`<name>/data/<key>`). A pickle can call anything, so only what rebuilds tensors is
-allowed here; everything else is refused by name.
+A `.pth` is a zip with a pickle of the structure (`<name>/data.pkl`) and one file of raw numbers per
+storage (`<name>/data/<key>`). A pickle can call anything, so only calls that rebuild tensors are
+allowed. An error names any other call.
 """
 
 import io
@@ -36,16 +36,17 @@ DTYPES = {
 
 
 def read_torch_zip(path: Path) -> dict[str, np.ndarray]:
-    """Name -> array of a state dict saved by torch 1.6 or later, alone or under "state_dict".
+    """The arrays by name of a state dict saved by torch 1.6 or later, alone or under "state_dict".
 
-    CheckpointError, in one line with the file's name, for anything else.
+    Raises:
+        CheckpointError: the file is anything else; one line with the file's name.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             tree = _Unpickler(archive, path).load()
     except (CheckpointError, MemoryError):
         raise
-    except Exception as error:  # a crafted pickle can make the machine fail in any way
+    except Exception as error:  # a hostile pickle can raise anything
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise CheckpointError(f"{path}: damaged or not a torch file ({reason})") from error
     while isinstance(tree, dict) and isinstance(tree.get("state_dict"), dict):
@@ -60,8 +61,8 @@ def read_torch_zip(path: Path) -> dict[str, np.ndarray]:
 
 
 class _Box:
-    """A storage or tensor on the pickle's stack. Arrays themselves have a `__setstate__`, which a
-    pickle could call; this has nothing to call.
+    """A storage or tensor on the pickle's stack. A pickle could call the `__setstate__` of a plain
+    array; a box has nothing to call.
     """
 
     __slots__ = ("array",)
@@ -71,7 +72,7 @@ class _Box:
 
 
 class _Global:
-    """Stands for an allowed global. Without `__dict__`, so that a pickle cannot alter it."""
+    """A stand-in for an allowed global. It has no `__dict__`, so a pickle cannot alter it."""
 
     __slots__ = ("name",)
 
@@ -97,24 +98,27 @@ ALLOWED = {
 
 
 def _with_plain_keys(opcode: bytes) -> Callable[["_Unpickler"], None]:
-    """An opcode that fills a dictionary, for keys that are text or a number alone: the hash of a
-    tuple that holds another twice, which holds another twice, takes for ever.
+    """An opcode that fills a dictionary, limited to keys that are text or integers.
+
+    A tuple that holds a second tuple twice, which holds a third twice, and so on, takes for ever to
+    hash.
     """
     fill = pickle._Unpickler.dispatch[opcode[0]]
 
     def filled(self: "_Unpickler") -> None:
         keys = self.stack[-2:-1] if opcode == pickle.SETITEM else self.stack[::2]
         if not all(isinstance(key, str | int) for key in keys):
-            raise pickle.UnpicklingError("a key that is neither text nor a number")
+            raise pickle.UnpicklingError("a key is neither text nor a number")
         fill(self)
 
     return filled
 
 
 class _Unpickler(pickle._Unpickler):
-    """The Python one and not the C one, which takes as much memory as a file tells it to."""
+    """Based on Python's unpickler: the C one allocates as much memory as a file tells it to."""
 
-    # Opcodes that torch never writes: buffers (memory before data), copyreg's extensions, sets.
+    # Without the opcodes that torch never writes: buffers (which allocate before they read),
+    # copyreg's extensions, sets.
     dispatch = {  # noqa: RUF012 (as in the base class)
         opcode: method
         for opcode, method in pickle._Unpickler.dispatch.items()
@@ -125,10 +129,11 @@ class _Unpickler(pickle._Unpickler):
 
     def __init__(self, archive: zipfile.ZipFile, path: Path):
         self._archive, self._path = archive, path
-        self._left = path.stat().st_size  # entries may overlap in a crafted zip, and be read again
+        # A budget of bytes: in a hostile zip, entries may overlap and be read many times.
+        self._left = path.stat().st_size
         names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
         if len(names) != 1:
-            raise CheckpointError(f"{path}: a zip, but not one that torch saved")
+            raise CheckpointError(f"{path}: a zip, but not saved by torch")
         self._folder = names[0].removesuffix("data.pkl")
         order = self._folder + "byteorder"
         if order in archive.namelist() and self._read(order).strip() != b"little":
@@ -143,28 +148,28 @@ class _Unpickler(pickle._Unpickler):
         if full not in ALLOWED:
             full = full[:80]
             raise CheckpointError(
-                f"{self._path}: refused, it would run {full!r}; save tensors alone (state_dict)"
+                f"{self._path}: refused, it would run {full!r}; save only tensors (state_dict)"
             )
         return _Global(full)
 
     def persistent_load(self, pid: Any) -> _Box:
         kind, cls, key, _, count = pid
         if kind != "storage" or not isinstance(cls, _Global) or not isinstance(key, str):
-            raise pickle.UnpicklingError("a storage that torch would not write")
+            raise pickle.UnpicklingError("a storage record is not of torch's form")
         dtype = DTYPES[cls.name.removeprefix("torch.")]
         if key not in self._storages:
             data = self._read(f"{self._folder}data/{key}")
             self._storages[key] = _Box(np.frombuffer(data, dtype))
         storage = self._storages[key]
         if storage.array.dtype != dtype or storage.array.size != count:
-            raise pickle.UnpicklingError(f"storage {key} does not have as many numbers as it says")
+            raise pickle.UnpicklingError(f"storage {key} has another size or type than recorded")
         return storage
 
     def _read(self, name: str) -> bytes:
         info = self._archive.getinfo(name)
-        # torch does not compress: nothing in the file is larger than the file.
+        # torch does not compress, so no entry is larger than the file.
         if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
-            raise CheckpointError(f"{self._path}: {name} is compressed; torch would not do that")
+            raise CheckpointError(f"{self._path}: {name} is compressed, which torch never does")
         self._left -= info.file_size
         if self._left < 0:
             raise CheckpointError(f"{self._path}: its parts are larger than the file")
@@ -172,17 +177,17 @@ class _Unpickler(pickle._Unpickler):
 
 
 def _rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any) -> _Box:
-    """The view that torch saved, copied; checked to lie within its storage."""
+    """A copy of the view that torch saved, after a check that it lies within its storage."""
     if len(size) != len(stride) or len(size) > 8:
         raise pickle.UnpicklingError(f"a tensor of {len(size)} axes and {len(stride)} strides")
     if any(type(n) is not int or not 0 <= n < 2**40 for n in (offset, *size, *stride)):
-        raise pickle.UnpicklingError("a tensor of impossible size or stride")
+        raise pickle.UnpicklingError("a tensor has an impossible size or stride")
     array = storage.array
     if 0 in size:
         return _Box(np.zeros(size, array.dtype))
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     if last >= array.size or math.prod(size) > array.size:
-        raise pickle.UnpicklingError(f"a tensor of size {size!r} outside its storage")
+        raise pickle.UnpicklingError(f"a tensor of size {size!r} exceeds its storage")
     steps = [step * array.itemsize for step in stride]
     view = np.lib.stride_tricks.as_strided(array[offset:], size, steps, writeable=False)
     return _Box(view.copy())

@@ -1,7 +1,7 @@
-"""Weight files as named arrays: safetensors, torch's `.pth`, TensorFlow.js `model.json` and shards.
+"""Reads weight files as named arrays: safetensors, torch's `.pth`, TensorFlow.js `model.json`.
 
-Nothing here knows what a ResNet is. Files are taken to be hostile: sizes are checked before memory
-is taken, paths in a file stay in its folder, and nothing in a file is run.
+It reads weights of any network. It treats files as hostile: it checks sizes before it allocates
+memory, keeps paths in a file inside its folder, and runs nothing from a file.
 """
 
 import math
@@ -17,13 +17,13 @@ from jaxgear.errors import CheckpointError
 from jaxgear.files import from_json, read_regular
 from jaxgear.models.pretrained.torch_zip import read_torch_zip
 
-JSON_LIMIT = 16 * 2**20  # bytes; of `[]`, they take 0.4 GB in memory
+JSON_LIMIT = 16 * 2**20  # bytes; if they are all `[]`, they take 0.4 GB in memory
 TOTAL_LIMIT = 2**30  # bytes of tensors; ResNet-152 has 0.24 GB
 
 
 @dataclass(frozen=True)
 class Source:
-    """What a weight file holds."""
+    """The content of a weight file."""
 
     tensors: dict[str, np.ndarray]  # as stored: names, layouts and dtypes of the source
     metadata: dict[str, str] = field(default_factory=dict)  # of a safetensors file
@@ -32,9 +32,10 @@ class Source:
 
 
 def read_weights(path: Path) -> Source:
-    """A file, or a folder with one model in it. What it is, its content decides.
+    """Reads a file, or a folder with one model. The content decides the format, not the name.
 
-    CheckpointError, in one line with the file's name: missing, damaged, truncated, unsafe.
+    Raises:
+        CheckpointError: it is missing, damaged, truncated or unsafe; one line with the file's name.
     """
     path = Path(path)
     try:
@@ -59,7 +60,7 @@ def read_weights(path: Path) -> Source:
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
     if head[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04"):
-        raise CheckpointError(f"{path}: a .pth from before torch 1.6; load and save it with torch")
+        raise CheckpointError(f"{path}: a .pth older than torch 1.6; load and save it with torch")
     if head[:4] == b"\x89HDF":
         raise CheckpointError(f"{path}: HDF5 is not read; convert it with tensorflowjs_converter")
     raise CheckpointError(
@@ -69,14 +70,14 @@ def read_weights(path: Path) -> Source:
 
 def _read_folder(folder: Path) -> Source:
     names = ("model.json", "model.safetensors", "pytorch_model.bin")
-    found = [folder / name for name in names if (folder / name).is_file()]
-    if not found:
-        # An unpacked package keeps its model one or more folders down.
-        found = sorted(folder.glob("*/model.json")) + sorted(folder.glob("*/*/model.json"))
-    if not found:
+    models = [folder / name for name in names if (folder / name).is_file()]
+    if not models:
+        # An unpacked package has its model one or two folders down.
+        models = sorted(folder.glob("*/model.json")) + sorted(folder.glob("*/*/model.json"))
+    if not models:
         raise CheckpointError(f"{folder}: holds none of {', '.join(names)}; give the file itself")
-    source = read_weights(found[0])
-    config = found[0].parent / "config.json"
+    source = read_weights(models[0])
+    config = models[0].parent / "config.json"
     if not config.is_file():
         return source
     return Source(source.tensors, source.metadata, source.layers, _read_json(config))
@@ -102,7 +103,7 @@ def _read_safetensors(path: Path) -> Source:
 
 
 def _read_tfjs(path: Path) -> Source:
-    """`model.json`: groups of weights, each laid end to end across its shard files."""
+    """Reads `model.json`: groups of weights, each stored end to end in its shard files."""
     model = _read_json(path)
     tensors: dict[str, np.ndarray] = {}
     try:
@@ -133,7 +134,7 @@ def _keras_layers(model: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _weight_spec(weight: dict[str, Any], path: Path) -> tuple[str, tuple[int, ...], int]:
-    """Name, shape and bytes of one entry of the manifest."""
+    """Name, shape and size in bytes of an entry of the manifest."""
     name, shape = weight["name"], weight["shape"]
     if len(shape) > 8:
         raise CheckpointError(f"{path}: {name!r} has {len(shape)} axes")
@@ -172,7 +173,7 @@ def manifest_paths(path: Path) -> list[str]:
 
 
 def _shard_name(name: Any, path: Path) -> str:
-    """`name` as `model.json` gives it, if it is a path inside the folder; else CheckpointError."""
+    """`name`, a shard in `model.json`; CheckpointError if it is not a path inside the folder."""
     windows = PureWindowsPath(str(name))
     parts = PurePosixPath(str(name)).parts
     unsafe = (

@@ -1,12 +1,12 @@
 """Checkpoints of a run: the newest, and the best few by validation loss. The only Orbax import.
 
-A directory, named by the epoch, holds the items `model` (parameters and other variables), `average`
-(where one is kept), `train` (optimizer state, step, key, sums of an interrupted epoch) and beside
-them a manifest: the sha256 of every file, as Orbax restores a flipped byte without a word, and the
-shape of every leaf, as it names none. `save` returns when everything is on disk; the manifest is
-written last, and what has none was never saved.
+A folder per epoch holds the items `model` (parameters and other variables), `average` (if the state
+keeps one) and `train` (optimizer state, step, key, sums of an interrupted epoch). It also holds a
+manifest. The manifest has the sha256 of every file, because Orbax restores damaged bytes silently,
+and the shape of every leaf, because Orbax does not name leaves that do not fit. `save` returns when
+everything is on disk. It writes the manifest last, so a folder without one is unfinished.
 
-Orbax is imported where it is used: 0.1 s that `--help` and a mistake in a flag need not wait for.
+Orbax is imported inside functions: it takes 0.1 s, and `--help` and flag errors need not wait.
 """
 
 import hashlib
@@ -22,20 +22,19 @@ from jaxtyping import PyTree
 from jaxgear.errors import CheckpointError
 from jaxgear.files import write_json
 from jaxgear.machine import devices
-from jaxgear.training.steps import TrainState
+from jaxgear.training.state import TrainState
 
 MANIFEST = "manifest.json"
-# What a save takes beside its leaves: metadata, shardings, a block for each of some 50 files. Asked
-# for in advance, since Orbax prints pages from its threads when the disk fills under it.
+# Disk space of a save beside its leaves: metadata, shardings, a block for each of some 50 files.
+# Checked in advance, because Orbax's threads print pages of errors when the disk fills up.
 OVERHEAD = 1 << 19  # bytes
 
 
 class Checkpoints:
-    """The checkpoints under `folder`, one an epoch: the `keep_latest` newest and the `keep_best` of
-    lowest validation loss. A context manager.
+    """The checkpoints under `folder`, one per epoch. A context manager.
 
-    Two newest are kept by default: when the last one is damaged there is one to go back to, and
-    the last but one is there until the manifest of the last is.
+    It keeps the `keep_latest` newest and the `keep_best` of lowest validation loss. The default
+    keeps the two newest: if the last one is damaged or unfinished, the one before it remains.
     """
 
     def __init__(self, folder: Path, keep_best: int = 3, keep_latest: int = 2):
@@ -51,7 +50,7 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             step_format_fixed_length=6,
             cleanup_tmp_directories=True,
-            # Both are needed: with the policy alone Orbax takes the newest for the best.
+            # The policy alone is not enough: Orbax would take the newest for the best.
             best_fn=lambda metrics: metrics["val_loss"],
             best_mode="min",
             preservation_policy=preservation_policy.AnyPreservationPolicy(
@@ -68,7 +67,7 @@ class Checkpoints:
         self.close()
 
     def close(self) -> None:
-        """Lets go of the folder."""
+        """Releases the folder."""
         self._manager.close()
 
     def delete(self, epoch: int) -> None:
@@ -81,10 +80,10 @@ class Checkpoints:
         return sorted(self._manager.all_steps())
 
     def save(self, state: TrainState, epoch: int, val_loss: float) -> None:
-        """Writes the state after `epoch`; complete on disk when this returns. All hosts must call.
+        """Writes the state after `epoch`; it is on disk on return. Collective: every host calls it.
 
         Raises:
-            CheckpointError: that epoch is there already, or the disk is full or not writable.
+            CheckpointError: that epoch exists already, or the disk is full or not writable.
         """
         import orbax.checkpoint as ocp
 
@@ -99,15 +98,15 @@ class Checkpoints:
             )
             if not saved:
                 raise CheckpointError(
-                    f"{self.folder}: epoch {epoch} is there already, not replaced"
+                    f"{self.folder}: epoch {epoch} exists already and was not replaced"
                 )
             folder = self._step_folder(epoch)
             if devices.first_host():
                 write_json(folder / MANIFEST, {"files": _sums(folder), "leaves": _leaves(items)})
-            devices.highest(0)  # no host goes on before the manifest is there
+            devices.highest(0)  # a barrier: no host continues before the manifest exists
         except (OSError, ValueError) as error:  # ValueError: how Orbax reports a full disk
             if devices.lost_host(error):
-                raise  # and JAX another host's end; the run says what to do about it
+                raise  # JAX reports a lost host as one too; the run turns it into advice
             reason = getattr(error, "strerror", None) or _reason(error)
             raise CheckpointError(
                 f"{self._step_folder(epoch)}: {size:,} bytes could not be written ({reason}); "
@@ -118,7 +117,7 @@ class Checkpoints:
         """The state after `epoch`, on the devices of `like`.
 
         Raises:
-            CheckpointError: no such epoch, a file that differs from the manifest, or leaves that do
+            CheckpointError: the epoch is missing, a file differs from the manifest, or leaves do
                 not fit `like`.
         """
         import orbax.checkpoint as ocp
@@ -144,20 +143,21 @@ class Checkpoints:
         return self.folder / f"{epoch:06d}"
 
     def _verify(self, epoch: int, items: dict[str, PyTree]) -> None:
-        """Files are those that were saved, and leaves those that are asked for."""
+        """Checks the files against the manifest, and the manifest's leaves against `items`."""
         folder = self._step_folder(epoch)
         try:
             manifest = json.loads((folder / MANIFEST).read_text())
             files, stored = dict(manifest["files"]), dict(manifest["leaves"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{folder}: no readable {MANIFEST} ({error})") from error
-        found = _sums(folder)
-        for name in sorted(files.keys() | found.keys()):
-            if files.get(name) != found.get(name):
-                what = "is missing" if name not in found else "differs from its manifest"
+        sums = _sums(folder)
+        for name in sorted(files.keys() | sums.keys()):
+            if files.get(name) != sums.get(name):
+                fault = "is missing" if name not in sums else "differs from its manifest"
                 others = ", ".join(str(e) for e in self.epochs if e != epoch) or "none"
                 raise CheckpointError(
-                    f"{folder / name}: {what}; --from-epoch goes on from another epoch ({others})"
+                    f"{folder / name}: {fault}; use --from-epoch to continue from another epoch "
+                    f"({others})"
                 )
         wanted = _leaves(items)
         differing = [
@@ -173,7 +173,7 @@ class Checkpoints:
 
 
 def _remove_unfinished(folder: Path) -> None:
-    """Removes what a save left that did not finish: Orbax would take it for a checkpoint."""
+    """Removes the folders of unfinished saves: Orbax would take them for checkpoints."""
     for path in sorted(folder.glob("*")):
         name = path.name.partition(".orbax-checkpoint-tmp")[0]
         if name.isdigit() and path.is_dir() and not (path / MANIFEST).is_file():
@@ -182,7 +182,7 @@ def _remove_unfinished(folder: Path) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """Orbax's paragraph about a full disk, or another's first line."""
+    """A short reason: "No space left on device", or the first line of the error."""
     text = str(error)
     return "No space left on device" if "No space left" in text else text.partition("\n")[0][:200]
 
@@ -203,12 +203,14 @@ def _items(state: TrainState) -> dict[str, PyTree]:
 
 
 def _not_empty(leaf: jax.Array) -> jax.Array:
-    """Orbax stores no array of size 0, which some optimizers keep: one value stands for it."""
+    """Replaces an array of size 0, which some optimizers keep, by one value: Orbax stores no empty
+    arrays.
+    """
     return leaf if leaf.size else jnp.zeros(1, leaf.dtype)
 
 
 def _leaves(items: dict[str, PyTree]) -> dict[str, str]:
-    """Path of each leaf -> dtype and shape."""
+    """The dtype and shape of each leaf, by path."""
     return {
         jax.tree_util.keystr(path, simple=True, separator="."): f"{leaf.dtype}{list(leaf.shape)}"
         for path, leaf in jax.tree_util.tree_leaves_with_path(items)

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM that wait for the step under way, so that its state can be saved."""
+"""Defers SIGINT and SIGTERM until the current step ends, so that its state can be saved."""
 
 import contextlib
 import os
@@ -9,24 +9,23 @@ from types import FrameType
 
 
 class Signals:
-    """`received` is the number of the signal that came, or 0."""
+    """`received` is the number of the first signal, or 0."""
 
     received = 0
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         if self.received:
-            # The second time: at once. What is on disk is whole at every moment.
+            # A second signal ends the process at once. Files on disk are complete at any time.
             os._exit(128 + number)
         self.received = number
 
 
 @contextlib.contextmanager
 def deferred_signals() -> Iterator[Signals]:
-    """Notes the first signal instead of raising; a second one ends the process at once.
+    """Records the first signal instead of raising; a second signal ends the process at once.
 
-    Whoever is inside looks at `received` and raises. If it came too late for that, leaving raises
-    SystemExit(128 + number). Outside of the main thread, where Python has no signals, nothing is
-    noted.
+    The code inside checks `received` and raises. If a signal came too late for that, leaving raises
+    SystemExit(128 + number). Outside the main thread Python has no signals, so none is recorded.
     """
     signals = Signals()
     if threading.current_thread() is not threading.main_thread():
@@ -35,7 +34,7 @@ def deferred_signals() -> Iterator[Signals]:
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.signal(number, signals) for number in numbers}
     try:
-        with contextlib.suppress(GeneratorExit):  # whoever was iterating has had enough
+        with contextlib.suppress(GeneratorExit):  # the consumer of the loop stopped iterating
             yield signals
     finally:
         for number, handler in before.items():

@@ -1,0 +1,84 @@
+"""Flags of an experiment: a config from the command line."""
+
+import contextlib
+import dataclasses
+import io
+import itertools
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from jaxgear.errors import UsageError
+from jaxgear.experiment.config import C, check_resumed, stored_config
+
+
+def parse(config: type[C], argv: Sequence[str]) -> C:
+    """A config from flags; with `--resume`, the run's config, which flags must not contradict.
+
+    Raises:
+        UsageError: a flag is unknown (the message has the nearest name), its value is bad, or a
+            resumed run has another value for it.
+    """
+    chosen = _parse(config, argv, None)
+    if chosen.resume:
+        stored = stored_config(config, chosen.resume)
+        chosen = check_resumed(_parse(config, argv, stored), stored)
+    chosen.check()
+    return chosen
+
+
+def _parse(config: type[C], argv: Sequence[str], default: C | None) -> C:
+    import tyro
+
+    message = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(message):
+            return tyro.cli(config, args=list(argv), default=default or config()).expanded()
+    except SystemExit as stop:
+        if not stop.code:  # --help
+            raise
+        raise UsageError(_one_line(message.getvalue()) + _to_edit(config, argv)) from None
+
+
+# Flags that people try for decisions of an experiment file -> start of the line to edit there.
+DECISIONS = {
+    "optimizer": r"\s*optimizer=",
+    "optim": r"\s*optimizer=",
+    "model": r"\s*model = |\s*model=",
+    "network": r"\s*model = |\s*model=",
+    "arch": r"\s*model = |\s*model=",
+    "layers": r"\s*model = |\s*model=",
+    "loss": r"\s*loss=",
+    "lr": r"\s*rate=",
+    "learning-rate": r"\s*rate=",
+    "schedule": r"\s*rate=",
+    "scheduler": r"\s*rate=",
+    "augment": r"\s*augment=",
+    "augmentation": r"\s*augment=",
+}
+
+
+def _to_edit(config: type, argv: Sequence[str]) -> str:
+    """A hint at the line of the experiment file to edit instead of an unknown flag, or ""."""
+    known = {field.name for field in dataclasses.fields(config)}
+    names = [word[2:].partition("=")[0].replace("_", "-") for word in argv if word[:2] == "--"]
+    file = getattr(sys.modules.get(config.__module__), "__file__", None)
+    for name in names:
+        if name.replace("-", "_") in known or name not in DECISIONS or file is None:
+            continue
+        lines = Path(file).read_text(encoding="utf-8").splitlines()
+        number = next((n for n, line in enumerate(lines, 1) if re.match(DECISIONS[name], line)), 1)
+        return f"; --{name} is no flag: change it in {file}, line {number}"
+    return ""
+
+
+def _one_line(box: str) -> str:
+    """tyro's framed message as one line: the error, and the nearest flag."""
+    lines = [line.strip("╭╮╰╯│─ \n") for line in box.splitlines()]
+    lines = [line for line in lines[1:] if line]
+    message = lines[0] if lines else "bad flags"
+    for line, following in itertools.pairwise(lines):
+        if line.startswith("Perhaps you meant"):
+            message += f"; perhaps you meant {following.split()[0]}"
+    return message
