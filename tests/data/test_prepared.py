@@ -346,7 +346,7 @@ def test_nothing_is_prepared_inside_the_folder(tmp_path):
 
 def test_without_flock_a_set_is_written(tmp_path, monkeypatch):
     """Windows has no fcntl."""
-    monkeypatch.setattr("jaxgear.lock.fcntl", None)
+    monkeypatch.setattr("jaxgear.files.fcntl", None)
     quietly(write_set(tmp_path / "data", {"a": 5, "b": 5}), tmp_path / "out")
     assert len(read_tfds(f"gear@{tmp_path / 'out'}", size=24).records) == 10
 
