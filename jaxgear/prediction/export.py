@@ -34,9 +34,9 @@ def export(bundle: Bundle) -> bytearray:
         return probs if bundle.accept_from is None else (probs, logits.max(axis=1))
 
     batch = bundle.program.batch or jax.export.symbolic_shape("batch")[0]
-    pictures = jax.ShapeDtypeStruct((batch, bundle.size, bundle.size, 3), jnp.uint8)
+    shape = jax.ShapeDtypeStruct((batch, bundle.size, bundle.size, 3), jnp.uint8)
     try:
-        return jax.export.export(jax.jit(outputs), platforms=PLATFORMS)(pictures).serialize()
+        return jax.export.export(jax.jit(outputs), platforms=PLATFORMS)(shape).serialize()
     except MemoryError:
         raise
     except Exception as error:  # a user's own network can raise anything

@@ -118,7 +118,7 @@ def _read_own(source: Source, path: Path) -> Converted:
             raise CheckpointError(
                 f"{path}: format {text['format']!r}; this jaxgear reads format {FORMAT}"
             )
-        fields = {name: kind(text["module"][name]) for name, kind in MODULE_FIELDS.items()}
+        fields = {name: type_(text["module"][name]) for name, type_ in MODULE_FIELDS.items()}
         preprocess, origin = Preprocess.from_json(text["preprocess"]), str(text["origin"])
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise CheckpointError(f"{path}: its metadata is damaged ({error!r})") from error

@@ -89,9 +89,9 @@ def _describe(
     bottleneck = any("/conv3/" in name for name in flat)
     depths = [d for d, shape in DEPTHS.items() if shape == (bottleneck, tuple(units))]
     if not depths:
-        kind = "bottleneck" if bottleneck else "basic"
+        name = "bottleneck" if bottleneck else "basic"
         known = ", ".join(map(str, DEPTHS))
-        raise CheckpointError(f"{path}: {kind} units {units} in its stages: no ResNet of {known}")
+        raise CheckpointError(f"{path}: {name} units {units} in its stages: no ResNet of {known}")
     stem = flat.get("params/conv1/kernel")
     module = ResNet(
         depth=depths[0],

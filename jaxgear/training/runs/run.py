@@ -149,8 +149,8 @@ class Run:
             raise lost from error
         if isinstance(error, OSError):
             raise CheckpointError(
-                f"{error.filename or self.path}: cannot be written ({error.strerror}); what was "
-                f"saved before is whole, go on with --resume {self.path}"
+                f"{error.filename or self.path}: cannot be written ({error.strerror}); "
+                f"earlier saves are whole, go on with --resume {self.path}"
             ) from error
 
     def _close(self) -> None:
