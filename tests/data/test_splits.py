@@ -255,7 +255,7 @@ def test_splits_without_train_are_refused():
         assign_splits(as_folder(records), alone(records), seed=0)
 
 
-def splitted(**labels: list[int]) -> Folder:
+def own_splits(**labels: list[int]) -> Folder:
     """A folder with splits; each split has images of the given classes."""
     records = [
         r for split, own in labels.items() for r in made_up([4] * 9, 0, split) if r.label in own
@@ -265,7 +265,7 @@ def splitted(**labels: list[int]) -> Folder:
 
 
 def test_classes_without_training_pictures_are_an_error_by_name():
-    folder = splitted(train=[0, 1], val=[0, 1], test=[1, 2, 3])
+    folder = own_splits(train=[0, 1], val=[0, 1], test=[1, 2, 3])
     with pytest.raises(DataError, match=r"no training pictures of axe \(is it axes\?\), tents$"):
         assign_splits(folder, alone(list(folder.records)), seed=0)
     assert missing_classes(folder) == {
@@ -276,7 +276,7 @@ def test_classes_without_training_pictures_are_an_error_by_name():
 
 
 def test_a_class_for_validation_alone_is_an_error_too():
-    folder = splitted(train=[0, 1, 2], val=[3])
+    folder = own_splits(train=[0, 1, 2], val=[3])
     with pytest.raises(DataError, match="no training pictures of tents"):
         assign_splits(folder, alone(list(folder.records)), seed=0)
 
