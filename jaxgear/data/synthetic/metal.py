@@ -97,9 +97,9 @@ def _ring(pen: Pen, rng: np.random.Generator, c: Palette) -> None:
 
 def crampon(pen: Pen, rng: np.random.Generator, c: Palette) -> None:
     """A spiked frame with straps, from the side or from above, alone or as a pair."""
-    view = _crampon_side if rng.random() < 0.6 else _crampon_top
+    view = _crampon_profile if rng.random() < 0.6 else _crampon_top
     if rng.random() < 0.35:
-        apart = (0.0, 0.42) if view is _crampon_side else (0.45, 0.0)
+        apart = (0.0, 0.42) if view is _crampon_profile else (0.45, 0.0)
         state = rng.integers(2**32)  # a pair is twice the same
         view(pen.placed(-apart[0], -apart[1], 0.7), np.random.default_rng(state), c)
         turn = rng.uniform(-12, 12)
@@ -108,7 +108,7 @@ def crampon(pen: Pen, rng: np.random.Generator, c: Palette) -> None:
         view(pen, rng, c)
 
 
-def _crampon_side(pen: Pen, rng: np.random.Generator, c: Palette) -> None:
+def _crampon_profile(pen: Pen, rng: np.random.Generator, c: Palette) -> None:
     long = rng.uniform(0.22, 0.36)
     frame = np.array([(-0.85, 0.25), (-0.4, 0.25), (-0.15, 0.12), (0.2, 0.12), (0.75, 0.2)])
     for dx, dy, tone in ((0.12, -0.16, 0.6), (0.0, 0.0, 1.0)):  # the far rail, then the near one
