@@ -39,7 +39,12 @@ def bundle():
 
 @pytest.mark.parametrize("error", [MemoryError(), ImportError("no flax")])
 @pytest.mark.parametrize(
-    "where", ["bundle.load_safetensors", "program.jax.export.deserialize", "bundle._read"]
+    "where",
+    [
+        "bundle.reading.load_safetensors",
+        "program.stablehlo.jax.export.deserialize",
+        "bundle.reading._read",
+    ],
 )
 def test_what_the_machine_lacks_is_not_blamed_on_the_bundle(folder, monkeypatch, error, where):
     def short(*arguments, **named):
