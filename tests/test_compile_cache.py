@@ -10,7 +10,7 @@ from jaxgear.machine.compile_cache import processor
 ROOT = Path(__file__).parents[1]
 CODE = """
 import jax
-from jaxgear.compile_cache import keep_compiled
+from jaxgear.machine.compile_cache import keep_compiled
 found = []
 jax.monitoring.register_event_listener(lambda name, **_: found.append(name))
 keep_compiled()

@@ -30,7 +30,7 @@ def test_options_are_added_to_what_was_given(monkeypatch, given, then):
 
 def test_xla_takes_them():
     """It ends a process that gives it a flag it does not know."""
-    program = "from jaxgear import xla_flags; xla_flags.set_xla_flags(); import jax; "
+    program = "from jaxgear.machine import xla_flags; xla_flags.set_xla_flags(); import jax; "
     done = subprocess.run(
         [sys.executable, "-c", program + "print(float(jax.numpy.ones(3).sum()))"],
         capture_output=True,
