@@ -33,7 +33,7 @@ import json, sys
 sys.modules["flax"] = sys.modules["foreign"] = None
 from pathlib import Path
 import numpy as np
-from jaxgear import export
+from jaxgear.prediction import export
 from jaxgear.bundle import Bundle
 from jaxgear.prediction import Predictor
 images = np.load(sys.argv[1])
