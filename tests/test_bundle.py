@@ -41,9 +41,9 @@ def bundle():
 @pytest.mark.parametrize(
     "where",
     [
-        "bundle.bundle.load_safetensors",
+        "bundle.reading.load_safetensors",
         "program.stablehlo.jax.export.deserialize",
-        "bundle.bundle._read",
+        "bundle.reading._read",
     ],
 )
 def test_what_the_machine_lacks_is_not_blamed_on_the_bundle(folder, monkeypatch, error, where):
