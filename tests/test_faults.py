@@ -170,7 +170,7 @@ def test_checkpoints_move_between_one_device_and_eight(tmp_path):
         from jax.sharding import NamedSharding, PartitionSpec as P
         sys.path.insert(0, "tests/training")
         from test_checkpoints import make_state
-        from jaxgear.training.checkpoints import Checkpoints
+        from jaxgear.training.runs.checkpoints import Checkpoints
         mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
         def spread(leaf):
             split = leaf.ndim == 4 and leaf.shape[-1] % 8 == 0
