@@ -160,7 +160,7 @@ def test_a_name_of_another_format_is_refused(tmp_path, capsys, name):
     with pytest.raises(SystemExit) as stop:
         cli.main(["export", "no/run", str(tmp_path / name)])
     assert stop.value.code == 2
-    assert "written is StableHLO, not" in capsys.readouterr().err
+    assert "the export is StableHLO, not" in capsys.readouterr().err
 
 
 def test_to_standard_output_goes_the_artefact_alone(bundles, tmp_path, capsysbinary):
