@@ -80,6 +80,7 @@ def prepare(config: Config, make: Make) -> Training:
 
 
 def _ready(config: Config, recipe: Recipe, dataset: Dataset, bank: Bank | None) -> Training:
+    """A recipe with batches and a state at step 0; first trains `recipe.first`, if there is one."""
     variables = None
     if recipe.first is not None:
         first = _ready(config, recipe.first, dataset, bank)
