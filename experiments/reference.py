@@ -1,6 +1,6 @@
 """The baseline: the CNN and recipe of published solutions to this task.
 
-    python -m experiments.reference --data FOLDER
+python -m experiments.reference --data FOLDER
 """
 
 import dataclasses

