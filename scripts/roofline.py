@@ -4,8 +4,8 @@
 
 The columns for each network and phase:
 
-- GFLOP and MB as XLA counts them, for programs with plain convolutions and with unrolled loops, since
-  XLA counts the body of a loop once.
+- GFLOP and MB as XLA counts them, for programs with plain convolutions and with unrolled loops,
+  because XLA counts the body of a loop once.
 - floor: the larger of FLOPs / measured peak of a matrix product and bytes / measured bandwidth of
   memory.
 - measured: the fastest of several calls, because other work on a shared machine only adds time.
