@@ -240,6 +240,7 @@ def _hash(opened: Callable[[], IO[bytes]], copy: IO[bytes] | None = None) -> str
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Puts the photographs in place; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m scripts.get_gear", description=(__doc__ or "").splitlines()[0]
     )

@@ -39,6 +39,7 @@ def get(source: str, to: Path | None) -> Path:
     )
 
 
+# Endings that name a file, not a model of Hugging Face.
 FILES = (".safetensors", ".pth", ".pt", ".bin", ".json", ".h5")
 
 
@@ -51,6 +52,7 @@ def _slug(source: str) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Gets weights and prints their file; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m scripts.get_resnet",
         description=__doc__,
@@ -71,8 +73,8 @@ def main(argv: list[str] | None = None) -> int:
         return error.exit_code
     module = backbone.module
     classes = "no head" if backbone.head is None else f"{backbone.head['bias'].size} classes"
-    kind = "v1" if module.stride_in_1x1 else "v1.5"
-    print(f"ResNet-{module.depth} {kind}, epsilon {module.epsilon}, {classes}", file=sys.stderr)
+    version = "v1" if module.stride_in_1x1 else "v1.5"
+    print(f"ResNet-{module.depth} {version}, epsilon {module.epsilon}, {classes}", file=sys.stderr)
     print(f"origin {backbone.origin}, weights sha256 {backbone.sha256}", file=sys.stderr)
     print(path)
     return 0

@@ -81,6 +81,7 @@ class ResNet(nn.Module):
 
 
 def network(depth: int, width: int) -> ResNet:
+    """A ResNet with the random weights of the tests, in evaluation mode."""
     weights = {k: torch.tensor(v) for k, v in torchvision_weights(depth, width).items()}
     net = ResNet(depth, width, len(weights["fc.bias"]))
     missing, unexpected = net.load_state_dict(weights, strict=False)
@@ -128,6 +129,7 @@ def backward() -> dict[str, np.ndarray]:
 
 
 def main() -> None:
+    """Writes the files of `GOLDEN` and prints their sizes."""
     GOLDEN.mkdir(exist_ok=True)
     np.savez_compressed(GOLDEN / "forward.npz", **forward())
     np.savez_compressed(GOLDEN / "backward.npz", **backward())

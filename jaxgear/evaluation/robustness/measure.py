@@ -79,7 +79,7 @@ class Robustness:
 
 @dataclasses.dataclass(frozen=True)
 class Beside:
-    """Figures of another run."""
+    """The figures of another run, shown beside those of this one."""
 
     name: str
     found: Robustness

@@ -14,12 +14,14 @@ BLOCK_BYTES = 5 << 20
 
 
 def xla(x, kernel, strides, pads, precision):
+    """XLA's own convolution."""
     return lax.conv_general_dilated(
         x, kernel, strides, pads, dimension_numbers=LAYOUT, precision=precision
     )
 
 
 def pointwise(shape, pads) -> bool:
+    """Whether the window of a kernel is 1 x 1, without pads."""
     return shape[:2] == (1, 1) and pads == NO_PADS
 
 
@@ -96,15 +98,15 @@ def _by_blocks(x, g, window, strides, pads, precision):
     # Crop rows and columns past the last window.
     height, width = (h - 1) * sh + kh, (w - 1) * sw + kw
     rows, columns = (
-        (before, length - size - before)
-        for (before, _), length, size in zip(pads, (height, width), x.shape[1:3], strict=True)
+        (before, needed - actual - before)
+        for (before, _), needed, actual in zip(pads, (height, width), x.shape[1:3], strict=True)
     )
     all_taps, row_taps = h * kh * kw * cin, height * (kw * cin + kh * cout)  # numbers copied
     by_rows = sh == 1 and row_taps < 0.75 * all_taps
-    block = _block_size(n, (row_taps if by_rows else all_taps) * w * x.dtype.itemsize)
+    size = _block_size(n, (row_taps if by_rows else all_taps) * w * x.dtype.itemsize)
 
-    def add_block(total, block_of):
-        x, g = block_of
+    def add_block(total, block):
+        x, g = block
         x = pad(x, rows, columns)
         across = [x[:, :, j : j + (w - 1) * sw + 1 : sw] for j in range(kw)]
         if by_rows:
@@ -119,7 +121,7 @@ def _by_blocks(x, g, window, strides, pads, precision):
 
     shape = (kh * cout, kw * cin) if by_rows else (cout, kh * kw * cin)
     zeros = jnp.zeros(shape, jnp.result_type(x, g))
-    blocks = [a.reshape(n // block, block, *a.shape[1:]) for a in (x, g)]
+    blocks = [a.reshape(n // size, size, *a.shape[1:]) for a in (x, g)]
     total, _ = lax.scan(add_block, zeros, blocks)
     if by_rows:
         return total.reshape(kh, cout, kw, cin).transpose(0, 2, 3, 1)
