@@ -32,11 +32,10 @@ def train() -> None:
     import jax
     import optax
 
-    from jaxgear import cli
+    from jaxgear import cli, experiment
     from jaxgear.data.augment import chain, flip
     from jaxgear.data.augment.transforms import mixup
     from jaxgear.experiment import Data, Recipe
-    from jaxgear.experiment import run as experiment
     from jaxgear.files import write_json
     from jaxgear.models.convnet import Conv, ConvNet, Dropout, GlobalPool
     from jaxgear.training import steps

@@ -213,12 +213,9 @@ def split_dataset(
     """`folder` with groups and splits; the second half of `open_dataset`."""
     folder = require_clean(folder, on_bad)
     refused = [file.path for file in folder.refused]
-    for paths, title in (
-        (folder.ignored, "hidden or system files"),
-        (refused, "unusable pictures"),
-    ):
+    for paths, noun in ((folder.ignored, "hidden or system files"), (refused, "unusable pictures")):
         if paths:
-            say(f"{len(paths)} {title} left out: {few(paths)}")
+            say(f"{len(paths)} {noun} left out: {few(paths)}")
     groups, splits = split_folder(folder, seed=seed, group_by=group_by)
     for split, names in missing_classes(folder).items():
         if names:
