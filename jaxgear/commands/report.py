@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "figures are kept in RUN for later reports",
     )
     parser.add_argument(
-        "--limit", type=int, metavar="N", help="with --robustness: corrupt at most so many pictures"
+        "--limit", type=int, metavar="N", help="with --robustness: corrupt at most N pictures"
     )
     parser.add_argument(
         "--set",

@@ -195,7 +195,7 @@ def _pairs(baseline: dict[tuple[str, ...], dict[str, Any]], group: Group) -> dic
 def _warnings(groups: Sequence[Group]) -> list[str]:
     runs = [run for group in groups for run in group.runs]
     warnings = [
-        f"{run.path}: not tested yet (no test.json); go on with --resume {run.path}"
+        f"{run.path}: not tested yet (no test.json); continue with --resume {run.path}"
         for run in runs
         if run.test is None
     ]

@@ -1,6 +1,6 @@
 """Metrics of a classifier, from tables of logits and labels, in NumPy.
 
-`METRICS` lists those of `test.json`.
+`METRICS` lists the metrics of `test.json`.
 """
 
 import functools

@@ -56,7 +56,7 @@ class Frozen:
         return FineTuned.over(self.backbone, head, mirror=self.mirror, **fields)
 
     def variables(self, head: PyTree) -> PyTree:
-        """The variables of `network`, from those of its head."""
+        """The variables of `network`, from the variables of its head."""
         return whole_variables(self.backbone, head)
 
 

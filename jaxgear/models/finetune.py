@@ -46,7 +46,7 @@ class FineTuned(nn.Module):
 
     `order`, `scale`, `mean` and `std` are the preprocessing of the weights (`Preprocess`). Stages
     from `train_from` on are trained (0: the stem; `FROZEN`: none). They use the weights' running
-    statistics, or with `batch_statistics` those of the batch. With `mirror`, features are the mean
+    statistics, or with `batch_statistics` the batch's own. With `mirror`, features are the mean
     over the image and its mirror image, except in training.
     """
 
@@ -87,7 +87,7 @@ def unmirrored(model: nn.Module) -> nn.Module:
 
 
 def whole_variables(backbone: Backbone, head: PyTree) -> PyTree:
-    """The variables of a `FineTuned` network, from those of its head."""
+    """The variables of a `FineTuned` network, from the variables of its head."""
     below = backbone.variables
     return {
         "params": {"backbone": below["params"], "head": head["params"]},

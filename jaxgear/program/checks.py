@@ -117,7 +117,7 @@ class _Header:
             raise ValueError(f"an array of {len(places)} axes")
         for at in places:
             if not (size := SIZE.fullmatch(self.string(aval, at))):
-                raise ValueError("the size of an axis is neither a number nor that of the batch")
+                raise ValueError("the size of an axis is neither a number nor the batch size")
             self.batch.add(size["batch"] or b"")
         if len(self.batch - {b""}) > 1:
             raise ValueError("more than one size is open")

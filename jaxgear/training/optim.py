@@ -74,7 +74,7 @@ def _schedule_free_average(b1: Any, z: Any, y: PyTree) -> PyTree:
 
 
 def moving_average(averaged: PyTree, new: PyTree, decay: float, step: Int[Array, ""]) -> PyTree:
-    """The moving average after one more step; leaves that are not floats are those of `new`."""
+    """The moving average after one more step; leaves that are not floats come from `new`."""
     # A short memory at first, or the average would remember the random start.
     rate = 1.0 - jnp.minimum(decay, (1.0 + step) / (10.0 + step))
 
