@@ -1,4 +1,4 @@
-"""The baseline: the CNN and the recipe of published solutions of this task.
+"""The baseline: the CNN and recipe of published solutions to this task.
 
 python -m experiments.reference --data FOLDER
 """

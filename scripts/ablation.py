@@ -1,13 +1,14 @@
-"""What matters for pictures taken outdoors: one change at a time, as a table.
+"""Measures which choices matter for pictures taken outdoors: one change at a time, as a table.
 
     python -m scripts.ablation --data FOLDER --photographs PHOTOS --composites-from ALL \\
         --wild WILD --seeds 1 2 3 --out DIR
     python -m scripts.ablation --out DIR --table
 
-Trains experiments/transfer.py with each change to `BASELINE`, and measures it on its validation
-split, as it is and pasted on photographs of ALL that no training sees (scripts/outdoor_test.py),
-and on WILD, pictures by class. A row is appended to DIR/ablation.csv for each; one that is there is
-not made again. Runs end with their test on catalogue pictures, as all do; nothing here reads it.
+Trains experiments/transfer.py with each change to `BASELINE`. Measures each model on its validation
+split, on that split pasted on photographs of ALL that no training sees (scripts/outdoor_test.py),
+and on WILD, a folder of pictures by class. Appends a row for each to DIR/ablation.csv; rows that
+exist are not made again. Like all runs, these end with a test on catalogue pictures, which this
+script does not read.
 """
 
 import argparse
@@ -55,57 +56,62 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "regularised-head": {"weight_decay": 3.0, "dropout": 0.5},
     "last-stage-tuned": {"finetune": 4, "finetune_epochs": 2},
 }
-# Of the baseline's model: logits are the mean over mirrored or not, at each of these scales.
+# Views at test time, for the baseline's model: logits are the mean over the image and its mirror
+# image at each of these scales.
 TEST_VIEWS = {"test-mirror": (1.0,), "test-mirror-scales": (0.9, 1.0, 1.1)}
 FOLDERS = ("--data", "--photographs", "--composites-from", "--wild")
 FIGURES = ("catalogue", "composite", "wild", "wild_recall")
 
 
-def train(name: str, seed: int, given: argparse.Namespace) -> Path:
-    """The run of a variant: the one that is there and complete, or a new one."""
-    out = given.out / "runs" / f"{name}-{seed}"
+def train(name: str, seed: int, arguments: argparse.Namespace) -> Path:
+    """The run folder of a variant: a complete one that exists, or a new one."""
+    out = arguments.out / "runs" / f"{name}-{seed}"
     if done := sorted(out.glob("*/test.json")):
         return done[-1].parent
-    changes = {"backgrounds": str(given.photographs)} | BASELINE | VARIANTS[name]
-    config = transfer.Config(data=str(given.data), out=str(out), seed=seed)
-    jax.clear_caches()  # programs of the variant before
+    changes = {"backgrounds": str(arguments.photographs)} | BASELINE | VARIANTS[name]
+    config = transfer.Config(data=str(arguments.data), out=str(out), seed=seed)
+    jax.clear_caches()  # drop the programs of the previous variant
     return transfer.main(dataclasses.replace(config, **changes))
 
 
-def composites(run: FinishedRun, given: argparse.Namespace) -> Path:
+def composites(run: FinishedRun, arguments: argparse.Namespace) -> Path:
     """The validation split of a run, pasted; runs of the same split share the folder."""
     split = sorted(picture.sha256 for picture in run.split("val"))
-    out = given.out / "composites" / hashlib.sha256("".join(split).encode()).hexdigest()[:16]
+    out = arguments.out / "composites" / hashlib.sha256("".join(split).encode()).hexdigest()[:16]
     if not out.exists():
         out.parent.mkdir(exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=given.out) as scratch:  # whole, or not there
-            made = Path(scratch, "val")
-            outdoor_test.build(run.path, given.composites_from, made, "val", str(given.data), 0)
-            made.rename(out)
+        with tempfile.TemporaryDirectory(dir=arguments.out) as scratch:  # complete or absent
+            new = Path(scratch, "val")
+            outdoor_test.build(
+                run.path, arguments.composites_from, new, "val", str(arguments.data), 0
+            )
+            new.rename(out)
     return out
 
 
-def measure(path: Path, scales: tuple[float, ...], given: argparse.Namespace) -> dict[str, float]:
-    """`FIGURES` of a run; without `scales` of pictures as they are."""
+def measure(
+    path: Path, scales: tuple[float, ...], arguments: argparse.Namespace
+) -> dict[str, float]:
+    """`FIGURES` of a run; without `scales`, each image is seen once, as it is."""
     run, bundle = FinishedRun.read(path), Bundle.load(path)
     predictor = Predictor(bundle)
 
     def score(images: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-        logits = viewed(predictor, images, scales) if scales else predictor.logits(images)
+        logits = logits_of_views(predictor, images, scales) if scales else predictor.logits(images)
         return metrics.summarise(logits, labels, bundle.classes, bundle.temperature)
 
     val = run.split("val")
-    folder = only(open_source(run, str(given.data), bundle.size), run, val)
+    folder = only(open_source(run, str(arguments.data), bundle.size), run, val)
     labels = np.array([bundle.classes.index(picture.name) for picture in val], np.int32)
-    found = [score(pixels(folder, bundle.size), labels)]
-    for root in (composites(run, given), given.wild):
+    scores = [score(pixels(folder, bundle.size), labels)]
+    for root in (composites(run, arguments), arguments.wild):
         split = open_folder(root, bundle, "stop")
-        found.append(score(split.images, split.labels))
-    recall = np.mean([row["recall"] for row in found[-1]["per_class"].values() if row["n"]])
-    return dict(zip(FIGURES, [*(one["accuracy"] for one in found), float(recall)], strict=True))
+        scores.append(score(split.images, split.labels))
+    recall = np.mean([row["recall"] for row in scores[-1]["per_class"].values() if row["n"]])
+    return dict(zip(FIGURES, [*(s["accuracy"] for s in scores), float(recall)], strict=True))
 
 
-def viewed(
+def logits_of_views(
     predictor: Predictor, images: UInt8[np.ndarray, "N S S 3"], scales: tuple[float, ...]
 ) -> Float[np.ndarray, "N K"]:
     """Mean logits of the pictures and their mirror images at each scale."""
@@ -119,20 +125,20 @@ def read(file: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(file.read_text().splitlines())) if file.exists() else []
 
 
-def run(given: argparse.Namespace) -> None:
-    """Makes the rows that are missing, seed by seed."""
+def run(arguments: argparse.Namespace) -> None:
+    """Makes the missing rows, seed by seed."""
     for flag in FOLDERS:
-        folder = getattr(given, flag.strip("-").replace("-", "_"))
+        folder = getattr(arguments, flag.strip("-").replace("-", "_"))
         if folder is None or not folder.is_dir():
             raise UsageError(f"{flag} {folder or ''}: name a folder")
-    file = given.out / "ablation.csv"
-    there = {(row["variant"], row["seed"]) for row in read(file)}
-    for seed in given.seeds:
-        for name in given.only or [*VARIANTS, *TEST_VIEWS]:
-            if (name, str(seed)) in there:
+    file = arguments.out / "ablation.csv"
+    done = {(row["variant"], row["seed"]) for row in read(file)}
+    for seed in arguments.seeds:
+        for name in arguments.only or [*VARIANTS, *TEST_VIEWS]:
+            if (name, str(seed)) in done:
                 continue
-            path = train(name if name in VARIANTS else "baseline", seed, given)
-            figures = measure(path, TEST_VIEWS.get(name, ()), given)
+            path = train(name if name in VARIANTS else "baseline", seed, arguments)
+            figures = measure(path, TEST_VIEWS.get(name, ()), arguments)
             row = {"variant": name, "seed": seed, **figures, "run": path.name}
             print(row, flush=True)
             with file.open("a", newline="") as lines:
@@ -164,10 +170,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--out", type=path_argument, required=True)
     parser.add_argument("--only", nargs="+", choices=[*VARIANTS, *TEST_VIEWS], metavar="NAME")
-    parser.add_argument("--table", action="store_true", help="print what is there, make nothing")
-    given = parser.parse_args()
-    made = given.out / "ablation.csv"
-    exit_with(lambda: print(table(read(made))) if given.table else run(given))
+    parser.add_argument("--table", action="store_true", help="print the rows so far, make none")
+    arguments = parser.parse_args()
+    file = arguments.out / "ablation.csv"
+    exit_with(lambda: print(table(read(file))) if arguments.table else run(arguments))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Pictures with what `data/composites/cutout.py` takes for their object, to look at.
+"""Draws pictures beside the objects that data/composites/masks.py cuts out of them, to check.
 
     python -m scripts.contact_sheet FOLDER OUT --pages 3
 
-Each page shows, for pictures of all classes in turn, the picture beside its cut-out on magenta.
-Made of your photographs: not for committing.
+Each page shows pictures of all classes in turn, each beside its cut-out on magenta. The pages show
+your photographs, so do not commit them.
 """
 
 import argparse
@@ -25,24 +25,24 @@ CELL, ACROSS, DOWN = 150, 6, 6
 MAGENTA = np.array([255, 0, 255])
 
 
-def pasted(path: Path, ground: np.ndarray) -> Image.Image:
+def pair(path: Path, ground: np.ndarray) -> Image.Image:
     """The picture on white, and its object on `ground` (RGB), side by side."""
     rgba = load_rgba(path.read_bytes(), str(path))
     opacity = cutout(rgba)[..., None] / 255
-    there = rgba[..., :3].astype(np.float32)
-    alone = np.clip(there - (1 - opacity) * (255 - ground), 0, 255).astype(np.uint8)
-    pair = Image.new("RGB", (2 * CELL, CELL), "white")
-    for place, pixels in enumerate((rgba[..., :3], alone)):
+    on_white = rgba[..., :3].astype(np.float32)
+    pasted = np.clip(on_white - (1 - opacity) * (255 - ground), 0, 255).astype(np.uint8)
+    sides = Image.new("RGB", (2 * CELL, CELL), "white")
+    for place, pixels in enumerate((rgba[..., :3], pasted)):
         image = Image.fromarray(np.ascontiguousarray(pixels))
         image.thumbnail((CELL - 4, CELL - 4))
-        pair.paste(image, (place * CELL, 0))
-    return pair
+        sides.paste(image, (place * CELL, 0))
+    return sides
 
 
 def in_turn(folder: Path) -> list[tuple[str, str]]:
-    """Class and path of every picture: one of each class, then the next of each."""
+    """Class and path of every picture: the first of each class, then the second of each, ..."""
     by_class: dict[str, list[str]] = {}
-    order = lambda one: hashlib.sha256(one.path.encode()).hexdigest()  # noqa: E731
+    order = lambda candidate: hashlib.sha256(candidate.path.encode()).hexdigest()  # noqa: E731
     for candidate in sorted(list_pictures(folder).candidates, key=order):
         by_class.setdefault(candidate.name, []).append(candidate.path)
     turns = itertools.zip_longest(*(by_class[name] for name in sorted(by_class)))
@@ -55,7 +55,7 @@ def in_turn(folder: Path) -> list[tuple[str, str]]:
 
 
 def write(folder: Path, out: Path, pages: int) -> None:
-    """Writes OUT/cutouts-*.png, as many as there are pictures for."""
+    """Writes OUT/cutouts-*.png, at most `pages` of them."""
     if pages < 1:
         raise UsageError(f"--pages {pages}: must be at least 1")
     each, pictures = ACROSS * DOWN, in_turn(folder)
@@ -66,7 +66,7 @@ def write(folder: Path, out: Path, pages: int) -> None:
         pen = ImageDraw.Draw(sheet)
         for place, (name, path) in enumerate(pictures[page * each :][:each]):
             at = (2 * CELL * (place % ACROSS), CELL * (place // ACROSS))
-            sheet.paste(pasted(folder / path, MAGENTA), at)
+            sheet.paste(pair(folder / path, MAGENTA), at)
             pen.text(at, f"{name} {Path(path).name[:18]}", fill="black")
         try:
             out.mkdir(parents=True, exist_ok=True)
@@ -81,8 +81,8 @@ def main() -> None:
     parser.add_argument("folder", type=path_argument)
     parser.add_argument("out", type=path_argument)
     parser.add_argument("--pages", type=int, default=2)
-    given = parser.parse_args()
-    exit_with(lambda: write(given.folder, given.out, given.pages))
+    arguments = parser.parse_args()
+    exit_with(lambda: write(arguments.folder, arguments.out, arguments.pages))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""Gets the 2,122 gear photographs and puts them at data/gear_images, verified.
+"""Gets the 2,122 gear photographs, verifies them and puts them in data/gear_images.
 
     python -m scripts.get_gear                       # download (33 MB)
     python -m scripts.get_gear --from gear_images.zip
     python -m scripts.get_gear --from some/folder
 
-Only files that the manifest of sha256 sums (jaxgear/data/gear.sha256) names are taken, so nothing
-else in an archive can reach the disk. They are unpacked beside the target, which appears complete
-or not at all. Exit codes: 0 in place, 2 usage, 4 no source or not the right pictures.
+Takes only the files that the manifest of sha256 sums (jaxgear/data/gear.sha256) names, so nothing
+else in an archive can reach the disk. Unpacks them beside the target, which appears complete or not
+at all. Exit codes: 0 in place, 2 usage, 4 no source or wrong pictures.
 """
 
 import argparse
@@ -43,7 +43,7 @@ _MAX_TOTAL = 500 * 2**20
 _TIMEOUT = 20  # seconds without a byte
 _PIECE = 2**18
 
-Files = dict[str, Callable[[], IO[bytes]]]  # name in the source -> opens it
+Files = dict[str, Callable[[], IO[bytes]]]  # name in the source -> function that opens it
 
 
 def read_manifest(path: Path) -> dict[str, str]:
@@ -60,18 +60,18 @@ def get_gear(
     url: str = URL,
     allow_incomplete: bool = False,
 ) -> str:
-    """Puts the pictures that `manifest` lists at `target`; returns a line that says what was done.
+    """Puts the pictures that `manifest` lists at `target`; returns a line about the result.
 
     Args:
         source: a zip, a folder, or None to download `url`. The pictures may lie in a top folder.
-        target: must not exist, be empty, or hold the very pictures already.
-        allow_incomplete: missing pictures are accepted, changed ones never.
+        target: a folder that does not exist, is empty, or already holds these pictures.
+        allow_incomplete: accept missing pictures; changed ones are never accepted.
 
     Raises:
-        DataError: nothing to be had, an unsafe archive, missing or changed pictures, or a target
-            that holds something else. Nothing is left behind then.
+        DataError: no source, an unsafe archive, missing or changed pictures, or a target with other
+            files. Nothing is left behind then.
     """
-    target = Path(os.path.realpath(target))  # a link to a folder stays, and its folder is filled
+    target = Path(os.path.realpath(target))  # fill the folder that a link names; keep the link
     if target.exists() and not target.is_dir():
         raise DataError(f"{target}: not a folder; choose another --to")
     if target.exists() and any(target.iterdir()):
@@ -87,16 +87,16 @@ def get_gear(
                 source = scratch / "download.zip"
                 _download(url, source)
             files = _files(source, stack)
-            found, extra = _match(files, manifest)
-            changed = _unpack(found, scratch / "pictures", manifest)
-        _require(str(source), manifest.keys() - found.keys(), changed, allow_incomplete)
+            matched, extra = _match(files, manifest)
+            changed = _unpack(matched, scratch / "pictures", manifest)
+        _require(str(source), manifest.keys() - matched.keys(), changed, allow_incomplete)
         (scratch / "pictures").chmod(0o755)
         (scratch / "pictures").replace(target)
     except OSError as error:
         raise DataError(f"{error.filename or target}: {error.strerror or error}") from None
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    return f"{target}: {len(found)} of {len(manifest)} pictures in place" + (
+    return f"{target}: {len(matched)} of {len(manifest)} pictures in place" + (
         f" ({len(extra)} other files in the source were not taken)" if extra else ""
     )
 
@@ -148,12 +148,12 @@ def _download(url: str, path: Path) -> None:
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = getattr(error, "reason", None) or error
         if isinstance(error, urllib.error.HTTPError):
-            error.close()  # it is the answer as well, with its connection
+            error.close()  # the error is also the response, with an open connection
         raise DataError(f"cannot download {url}: {reason}; {ALTERNATIVES}") from None
 
 
 def _files(source: Path, stack: ExitStack) -> Files:
-    """What a zip or a folder holds: name -> opens it. `stack` closes the zip."""
+    """The files of a zip or a folder: name -> function that opens it. `stack` closes the zip."""
     if source.is_dir():
         return {
             path.relative_to(source).as_posix(): lambda path=path: path.open("rb")
@@ -176,7 +176,7 @@ def _files(source: Path, stack: ExitStack) -> Files:
 
 
 def _check_safe(archive: zipfile.ZipFile, name: str) -> None:
-    """Refuses the whole archive for one entry that no honest archive has."""
+    """Refuses an archive that is too large or has an entry that could harm."""
     entries = archive.infolist()
     total = sum(info.file_size for info in entries)
     if len(entries) > _MAX_ENTRIES or total > _MAX_TOTAL:
@@ -201,18 +201,18 @@ def _check_safe(archive: zipfile.ZipFile, name: str) -> None:
 
 
 def _match(files: Files, manifest: dict[str, str]) -> tuple[Files, set[str]]:
-    """Manifest path -> opener, in the top folder that holds most of them; and the other names."""
+    """The manifest's files in the top folder that holds most of them, and the other names."""
     tops = {""} | {name.split("/", 1)[0] + "/" for name in files if "/" in name}
     best = max(sorted(tops), key=lambda top: sum(top + name in files for name in manifest))
-    found = {name: files[best + name] for name in manifest if best + name in files}
-    return found, files.keys() - {best + name for name in found}
+    matched = {name: files[best + name] for name in manifest if best + name in files}
+    return matched, files.keys() - {best + name for name in matched}
 
 
-def _unpack(found: Files, folder: Path, manifest: dict[str, str]) -> list[str]:
-    """Writes the files below `folder`; returns those whose bytes are not what the manifest says."""
+def _unpack(files: Files, folder: Path, manifest: dict[str, str]) -> list[str]:
+    """Writes the files below `folder`; returns the names whose bytes differ from the manifest."""
     folder.mkdir()
     changed = []
-    for name, opened in found.items():
+    for name, opened in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as file:
@@ -222,14 +222,14 @@ def _unpack(found: Files, folder: Path, manifest: dict[str, str]) -> list[str]:
 
 
 def _hash(opened: Callable[[], IO[bytes]], copy: IO[bytes] | None = None) -> str | None:
-    """sha256 of a file, copied on the way; None if damaged or larger than any picture here."""
+    """The sha256 of a file, None if it is damaged or too large; also writes its bytes to `copy`."""
     digest = hashlib.sha256()
     done = 0
     try:
         with opened() as file:
             while piece := file.read(_PIECE):
                 done += len(piece)
-                if done > _MAX_FILE:  # whatever size the archive declared
+                if done > _MAX_FILE:  # an archive may declare a smaller size
                     return None
                 digest.update(piece)
                 if copy is not None:
@@ -240,6 +240,7 @@ def _hash(opened: Callable[[], IO[bytes]], copy: IO[bytes] | None = None) -> str
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Puts the photographs in place; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m scripts.get_gear", description=(__doc__ or "").splitlines()[0]
     )

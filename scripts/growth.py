@@ -1,11 +1,12 @@
-"""What a training step of the default CNN costs as work grows: a table, and a plot with the fit.
+"""Measures how a training step of the default CNN slows as work grows: a table and a plot.
 
     python -m scripts.growth --csv results/growth.csv --plot results/growth.png
 
-Batch, side of pictures, number of pictures in memory and depth (residual blocks a stage) are
-varied one at a time. Pictures are noise. Each point is a process of its own, which tells its peak
-memory, and its time is that of the fastest step of `--rounds` such processes: what others do on a
-shared machine only adds. Network, optimizer and augmentation are those of experiments/scratch.py.
+Varies the batch, the size of pictures, their number in memory, and the depth (residual blocks a
+stage), one at a time. Pictures are noise. Each point runs in its own process, which reports its
+peak memory. The time of a point is its fastest step in `--rounds` processes, because other work on
+a shared machine only adds time. Network, optimizer and augmentation are those of
+experiments/scratch.py.
 """
 
 import argparse
@@ -41,8 +42,8 @@ AXES = {
 
 
 def measure(batch: int, side: int, pictures: int, depth: int, seconds: float) -> dict[str, Any]:
-    """Time of the fastest step, gathering its pictures included, and this process's memory."""
-    import jax  # here, so that the process that starts all others has none of it
+    """Time of the fastest step, with the gather of its pictures, and the memory of this process."""
+    import jax  # here, so that the parent process does not load it
 
     from experiments import scratch
     from jaxgear.data.batches import Batches
@@ -53,20 +54,20 @@ def measure(batch: int, side: int, pictures: int, depth: int, seconds: float) ->
 
     keep_compiled()
     classes = 12
-    made = scratch.recipe(
+    recipe = scratch.recipe(
         scratch.Config(), Data(counts=(pictures // classes + 1,) * classes, batch_size=batch)
     )
     layers = [
         layer.clone()
-        for layer in made.model.layers
+        for layer in recipe.model.layers
         for _ in range(depth if isinstance(layer, Residual) else 1)
     ]
-    model = made.model.clone(layers=layers)
+    model = recipe.model.clone(layers=layers)
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, (pictures, side, side, 3), np.uint8)
     batches = Batches(noise, rng.integers(0, classes, pictures), batch)
-    state = steps.init_state(model, made.tx, batches.images[:1], 0)
-    options = {"classes": classes, "loss": made.loss, "augment": made.augment}
+    state = steps.init_state(model, recipe.tx, batches.images[:1], 0)
+    options = {"classes": classes, "loss": recipe.loss, "augment": recipe.augment}
     step = jax.jit(functools.partial(steps.train_step, **options), donate_argnums=0)
     ahead = itertools.chain.from_iterable(map(batches.shuffled, itertools.count(1)))
     state, metrics, _ = jax.block_until_ready(step(state, next(ahead)))  # compiles
@@ -83,7 +84,7 @@ def measure(batch: int, side: int, pictures: int, depth: int, seconds: float) ->
 
 
 def fit(name: str, rows: list[dict[str, Any]]) -> tuple[np.ndarray, str]:
-    """Times of a step in ms as a + b n by least squares of relative errors, and the formula."""
+    """Step times in ms fitted as a + b n by least squares of relative errors, and the formula."""
     n = np.array([row[name] for row in rows], float)
     n, unit = {
         "side": (n**2 / 1000, "1,000 px"),
@@ -99,19 +100,19 @@ def fit(name: str, rows: list[dict[str, Any]]) -> tuple[np.ndarray, str]:
 def main() -> None:
     """Measures every point in turn, then writes the table and the plot."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=5, help="to measure each point for")
+    parser.add_argument("--seconds", type=float, default=5, help="duration of each point")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--csv", type=path_argument, required=True)
     parser.add_argument("--plot", type=path_argument, required=True)
-    given = parser.parse_args()
-    with outputs({"--csv": given.csv, "--plot": given.plot}) as files:
-        rows = measure_all(given.rounds, given.seconds)
+    arguments = parser.parse_args()
+    with outputs({"--csv": arguments.csv, "--plot": arguments.plot}) as files:
+        rows = measure_all(arguments.rounds, arguments.seconds)
         files["--csv"].write(to_csv(rows))
         files["--plot"].write(draw(rows))
 
 
 def measure_all(rounds: int, seconds: float) -> list[dict[str, Any]]:
-    """A row a point, of the fastest of its `rounds`."""
+    """A row for each point, from the fastest of its `rounds`."""
     rows = [
         {"varied": name, **DEFAULT, name: value}
         for name, values in VARIED.items()
@@ -119,16 +120,17 @@ def measure_all(rounds: int, seconds: float) -> list[dict[str, Any]]:
     ]
     spawn = multiprocessing.get_context("spawn")
     for row in rows * rounds:
-        with ProcessPoolExecutor(1, spawn) as pool:  # a process a point
+        with ProcessPoolExecutor(1, spawn) as pool:  # a new process for each point
             point = {name: row[name] for name in DEFAULT}
-            found = pool.submit(measure, **point, seconds=seconds).result()
-        row |= min(found, row, key=lambda one: one.get("step_ms", float("inf")))
+            measured = pool.submit(measure, **point, seconds=seconds).result()
+        if measured["step_ms"] < row.get("step_ms", float("inf")):
+            row |= measured
         print(row, flush=True)
     return rows
 
 
 def to_csv(rows: list[dict[str, Any]]) -> str:
-    """A table as text."""
+    """The rows as CSV."""
     text = io.StringIO()
     table = csv.DictWriter(text, rows[0], lineterminator="\n")
     table.writeheader()
@@ -138,7 +140,7 @@ def to_csv(rows: list[dict[str, Any]]) -> str:
 
 
 def draw(rows: list[dict[str, Any]]) -> bytes:
-    """The plot of a table, as PNG."""
+    """The plot of the rows, as PNG."""
     from jaxgear.evaluation.plots import figures as plots
     from scripts.benchmarks import plot_growth
 

@@ -1,13 +1,13 @@
-"""Kills a short run at random moments and resumes it: nothing may be lost, and no bit differ.
+"""Kills a short run at random moments and resumes it: it must end as if it had never been killed.
 
     python -m scripts.kill_runs --kills 100
 
-The run has all that has a state of its own: dropout, mixup, a moving average, momentum, early
-stopping. It is killed (SIGKILL) at a random moment, or in the middle of a save, and resumed, again
-and again until it is finished; then the next one starts. Every finished run must equal, in the
-sha256 of every leaf of its last state, in its history and in its test, one that was never killed.
+The run uses everything that keeps state: dropout, mixup, a moving average, momentum, early
+stopping. It is killed (SIGKILL) at a random moment or during a save, and resumed, until it
+finishes; then the next run starts. A run that was never killed gives the expected result: the
+sha256 of every leaf of the last state, the history and the test must be equal.
 
-`python -m scripts.kill_runs train` is that run.
+`python -m scripts.kill_runs train` starts such a run.
 """
 
 import argparse
@@ -28,15 +28,14 @@ KEPT = ("state.json", "test.json", "model/weights.safetensors")
 
 
 def train() -> None:
-    """One run, with the flags of any experiment."""
+    """Trains one run, with the flags of any experiment."""
     import jax
     import optax
 
-    from jaxgear import cli
+    from jaxgear import cli, experiment
     from jaxgear.data.augment import chain, flip
     from jaxgear.data.augment.transforms import mixup
     from jaxgear.experiment import Data, Recipe
-    from jaxgear.experiment import run as experiment
     from jaxgear.files import write_json
     from jaxgear.models.convnet import Conv, ConvNet, Dropout, GlobalPool
     from jaxgear.training import steps
@@ -81,7 +80,7 @@ def train() -> None:
 
 
 def start(out: Path, run: Path | None) -> subprocess.Popen:
-    """A new run in `out`, or `run` resumed."""
+    """Starts the process of a new run in `out`, or resumes `run`."""
     flags = ["--resume", run] if run else [*TRAIN, "--out", out]
     command = [sys.executable, "-m", "scripts.kill_runs", "train", *map(str, flags)]
     return subprocess.Popen(
@@ -90,9 +89,9 @@ def start(out: Path, run: Path | None) -> subprocess.Popen:
 
 
 def kill_some_time(process: subprocess.Popen, out: Path, longest: float, rng: random.Random) -> str:
-    """Kills at a random moment or during a save; "killed", or "ended" where it was too late."""
+    """Kills at a random moment or during a save; "killed", or "ended" if it came too late."""
     during_save = rng.random() < 0.5
-    saves = rng.randrange(1, 10)  # how many to let pass
+    saves = rng.randrange(1, 10)  # kill during this one
     stop = time.perf_counter() + (60 if during_save else rng.uniform(0, longest))
     saving = False
     while time.perf_counter() < stop and process.poll() is None:
@@ -110,19 +109,19 @@ def kill_some_time(process: subprocess.Popen, out: Path, longest: float, rng: ra
 
 
 def outcome(run: Path) -> dict[str, Any]:
-    """What must be equal, to the bit."""
-    found = {name: hashlib.sha256((run / name).read_bytes()).hexdigest() for name in KEPT}
+    """Hashes and history of a run, which must be equal to the bit."""
+    hashes = {name: hashlib.sha256((run / name).read_bytes()).hexdigest() for name in KEPT}
     lines = (run / "history.csv").read_text().splitlines()
-    return found | {"history": [line.rpartition(",")[0] for line in lines]}  # without seconds
+    return hashes | {"history": [line.rpartition(",")[0] for line in lines]}  # without seconds
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Prints the counts after each run; 1 if one was lost or came out different."""
+    """Prints the counts after each run; returns 1 if a run was lost or differs."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random moments")
     arguments = parser.parse_args(argv)
     rng = random.Random(arguments.seed)
     counts = dict.fromkeys(("killed", "resumed", "lost", "finished", "different"), 0)
@@ -140,7 +139,7 @@ def main(argv: list[str] | None = None) -> int:
             while not done:
                 run = _run_in(out)
                 process = start(out, run)
-                # After the last kill the run may come to its end.
+                # After the last kill, let the run finish.
                 spare = counts["killed"] >= arguments.kills
                 how = "ended" if spare else kill_some_time(process, out, longest, rng)
                 _, complaint = process.communicate()

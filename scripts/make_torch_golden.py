@@ -1,12 +1,12 @@
-"""Make tests/models/golden: what torch computes with the tests' random ResNet weights.
+"""Makes tests/models/golden: the outputs of PyTorch for the random ResNet weights of the tests.
 
-Run it where torch is installed (it needs torch and numpy, and neither JAX nor torchvision), from
-the root of the repository:
+Run it from the root of the repository, in an environment with torch and numpy. It needs neither JAX
+nor torchvision.
 
     python -m scripts.make_torch_golden
 
-Only outputs are kept; the weights are drawn again in the tests (tests/models/random_weights.py).
-The networks are torchvision's, written out: same names, v1.5.
+Only outputs are stored; tests draw the weights again (tests/models/random_weights.py). The networks
+are those of torchvision (v1.5), with the same names.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ from tests.models.random_weights import UNITS, pictures, torchvision_weights
 
 GOLDEN = Path("tests/models/golden")
 WIDTH = 16  # of the networks for every depth
-LABELS = [3, 1, 4, 1]  # of the pictures of the backward pass
+LABELS = [3, 1, 4, 1]  # of the images of the backward pass
 
 
 class Unit(nn.Module):
@@ -81,6 +81,7 @@ class ResNet(nn.Module):
 
 
 def network(depth: int, width: int) -> ResNet:
+    """A ResNet with the random weights of the tests, in evaluation mode."""
     weights = {k: torch.tensor(v) for k, v in torchvision_weights(depth, width).items()}
     net = ResNet(depth, width, len(weights["fc.bias"]))
     missing, unexpected = net.load_state_dict(weights, strict=False)
@@ -90,7 +91,7 @@ def network(depth: int, width: int) -> ResNet:
 
 
 def normalised(images: np.ndarray) -> torch.Tensor:
-    """u8 NHWC -> what torchvision's weights expect: f32 NCHW."""
+    """u8 NHWC -> f32 NCHW, normalised as torchvision's weights expect."""
     x = torch.tensor(images).permute(0, 3, 1, 2).float() / 255
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     return (x - mean[:, None, None]) / std[:, None, None]
@@ -98,36 +99,37 @@ def normalised(images: np.ndarray) -> torch.Tensor:
 
 def forward() -> dict[str, np.ndarray]:
     """Logits [2, 10] of every depth, and of one network of full width."""
-    found = {}
+    outputs = {}
     with torch.no_grad():
         for depth, width in [*((depth, WIDTH) for depth in UNITS), (50, 64)]:
             logits = network(depth, width)(normalised(pictures(2, 64)))
-            found[f"{depth}x{width}"] = logits.numpy()
-    return found
+            outputs[f"{depth}x{width}"] = logits.numpy()
+    return outputs
 
 
 def backward() -> dict[str, np.ndarray]:
     """Fine-tuning of stage 4 and the head of a ResNet-50: loss, gradients, running means.
 
-    Stage 4 normalises with the batch's statistics, the rest is frozen. Of each gradient, its norm
-    and its first eight numbers are kept.
+    Stage 4 normalises with the batch's statistics; the rest is frozen. Of each gradient it stores
+    the norm and the first eight numbers.
     """
     net = network(50, WIDTH)
     net.layer4.train()
     loss = nn.functional.cross_entropy(net(normalised(pictures(4, 64))), torch.tensor(LABELS))
     loss.backward()
-    found = {"loss": loss.detach().numpy()}
+    outputs = {"loss": loss.detach().numpy()}
     for name, parameter in net.named_parameters():
         if name.startswith(("layer4", "fc")):
-            found[f"norm {name}"] = parameter.grad.norm().numpy()
-            found[f"first {name}"] = parameter.grad.flatten()[:8].numpy()
+            outputs[f"norm {name}"] = parameter.grad.norm().numpy()
+            outputs[f"first {name}"] = parameter.grad.flatten()[:8].numpy()
     for name, buffer in net.named_buffers():
         if name.startswith("layer4") and name.endswith("running_mean"):
-            found[f"buffer {name}"] = buffer.numpy()
-    return found
+            outputs[f"buffer {name}"] = buffer.numpy()
+    return outputs
 
 
 def main() -> None:
+    """Writes the files of `GOLDEN` and prints their sizes."""
     GOLDEN.mkdir(exist_ok=True)
     np.savez_compressed(GOLDEN / "forward.npz", **forward())
     np.savez_compressed(GOLDEN / "backward.npz", **backward())

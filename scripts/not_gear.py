@@ -1,9 +1,9 @@
-"""Which score tells gear from what is no gear: AUROC, and the share refused at 95 % accepted.
+"""Compares scores that tell gear from no gear: AUROC, and the share refused at 95 % accepted.
 
     python -m scripts.not_gear RUN --data FOLDER --gear DIR... --not-gear SCENES
 
-Thresholds are chosen on the validation split of the run and the folders of `--choose`; figures are
-of the test split, the folders of `--gear`, and SCENES.
+Thresholds are chosen on the run's validation split and the folders of `--choose`. Figures are
+measured on the test split, the folders of `--gear`, and SCENES.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from jaxgear.evaluation.finished import FinishedRun
 from jaxgear.evaluation.no_gear import evidence
 from jaxgear.paths import path_argument
 
-ACCEPTED = 0.95  # of the pictures on which thresholds are chosen
+ACCEPTED = 0.95  # share of the images that choose the thresholds
 
 
 def energy(logits: Float[np.ndarray, "N K"]) -> Float[np.ndarray, " N"]:
@@ -34,14 +34,14 @@ def energy(logits: Float[np.ndarray, "N K"]) -> Float[np.ndarray, " N"]:
 
 
 def largest_less_mean(logits: Float[np.ndarray, "N K"]) -> Float[np.ndarray, " N"]:
-    """The largest logit less their mean: what training on backgrounds alone with equal targets
-    makes small where there is no gear (`paste.outlier_exposure`).
+    """The largest logit less the mean logit. Training on backgrounds with uniform targets makes it
+    small for images without gear (`paste.outlier_exposure`).
     """
     return (logits.max(axis=1) - logits.mean(axis=1)).astype(np.float64)
 
 
 def mean_logit(logits: Float[np.ndarray, "N K"]) -> Float[np.ndarray, " N"]:
-    """The mean logit: what evidence.py added to all of them."""
+    """The mean logit: the evidence that evaluation/no_gear/evidence.py adds to all logits."""
     return logits.mean(axis=1).astype(np.float64)
 
 
@@ -65,8 +65,8 @@ def mahalanobis(
     covariance = within.T @ within / len(known)
     size = np.trace(covariance) / len(covariance)
     precision = np.linalg.inv(0.9 * covariance + 0.1 * size * np.eye(len(covariance)))
-    apart = features.astype(np.float64)[:, None] - means  # [N, K, D]
-    return -np.einsum("nkd,de,nke->nk", apart, precision, apart, optimize=True).min(axis=1)
+    offset = features.astype(np.float64)[:, None] - means  # [N, K, D]
+    return -np.einsum("nkd,de,nke->nk", offset, precision, offset, optimize=True).min(axis=1)
 
 
 def nearest(
@@ -80,25 +80,24 @@ def nearest(
 
 
 def threshold(scores: Float[np.ndarray, " N"], accepted: float = ACCEPTED) -> float:
-    """The largest threshold by which the share `accepted` of the scores is at or above it."""
+    """The largest threshold that the share `accepted` of the scores reaches."""
     place = int(np.floor((1 - accepted) * len(scores)))
     return float(np.sort(scores)[place])
 
 
 def auroc(gear: Float[np.ndarray, " N"], other: Float[np.ndarray, " M"]) -> float:
-    """The chance that a picture of gear has a higher score than another; ties count half."""
+    """The chance that an image of gear scores higher than one without; ties count half."""
     below = np.searchsorted(np.sort(other), gear, side="left")
     up_to = np.searchsorted(np.sort(other), gear, side="right")
     return float((below + up_to).sum() / (2 * len(gear) * len(other)))
 
 
 def network(bundle: Bundle) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Pictures u8 [N, S, S, 3] -> features [N, D] and logits [N, K]."""
-
+    """A function from images, u8 [N, S, S, 3], to features [N, D] and logits [N, K]."""
     features_of = evidence.features_of(bundle.program, bundle.weights)
     head = bundle.program.head
     if head is None:
-        raise CheckpointError("the network has no dense layer that puts out its logits")
+        raise CheckpointError("the network has no dense layer that gives its logits")
 
     def both(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         features = features_of(images)
@@ -110,7 +109,7 @@ def network(bundle: Bundle) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarr
 def compare(
     run: Path, data: str, gear: list[Path], choose: list[Path], other: Path
 ) -> dict[str, tuple[float, float, float]]:
-    """Score -> AUROC, share of gear accepted, share of the rest refused."""
+    """Name of a score -> AUROC, share of gear accepted, share of the rest refused."""
     finished, bundle = FinishedRun.read(run), Bundle.load(run)
     root = Path(data or finished.config["data"])
     if not root.is_dir():
@@ -140,30 +139,32 @@ def compare(
         "Mahalanobis": lambda f, z: mahalanobis(f, known, labels),
         "5th nearest feature": lambda f, z: nearest(f, known),
     }
-    found = {}
+    figures = {}
     for name, score in scores.items():
         least = threshold(score(*val), ACCEPTED)
         inside, outside = score(*test), score(*rest)
-        found[name] = (
+        figures[name] = (
             auroc(inside, outside),
             float((inside >= least).mean()),
             float((outside < least).mean()),
         )
-    return found
+    return figures
 
 
 def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=path_argument)
-    parser.add_argument("--data", default="", help="the run's pictures, where they have moved")
+    parser.add_argument("--data", default="", help="the run's pictures, if they have moved")
     parser.add_argument("--gear", type=path_argument, nargs="*", default=[])
     parser.add_argument("--choose", type=path_argument, nargs="*", default=[])
     parser.add_argument("--not-gear", type=path_argument, required=True)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
 
     def run() -> None:
-        table = compare(given.run, given.data, given.gear, given.choose, given.not_gear)
+        table = compare(
+            arguments.run, arguments.data, arguments.gear, arguments.choose, arguments.not_gear
+        )
         print("| score | AUROC | gear accepted | rest refused |\n|---|---|---|---|")
         for name, figures in table.items():
             print(f"| {name} |", " | ".join(f"{figure:.3f}" for figure in figures), "|")

@@ -1,13 +1,14 @@
-"""Catalogue objects of a run's test split in outdoor photographs that it was never trained on.
+"""Pastes objects of a run's test split on outdoor photographs that the run never trained on.
 
     python -m scripts.outdoor_test RUN PHOTOGRAPHS OUT --not-gear SCENES
     python -m jaxgear evaluate RUN OUT --not-gear SCENES
 
-OUT/<class>/* holds one composite a image of the test split (`--side val` to choose by), SCENES the
-photographs alone. The photographs are those of the half of PHOTOGRAPHS that `--backgrounds
-PHOTOGRAPHS` leaves alone. Composites are made from the picture files, larger than networks see
-them and supersampled, by other rules than the augmentation's. The same run, photographs and seed
-give the same pixels. Made of your photographs: not for committing.
+Writes one composite for each image of the test split to OUT/<class>/, and the photographs alone to
+SCENES. For choices, use the validation split (`--side val`). The photographs are the half of
+PHOTOGRAPHS that `--backgrounds PHOTOGRAPHS` does not use. Composites are made from the picture
+files, larger than networks see them and supersampled, by other rules than the augmentation's. The
+same run, photographs and seed give the same pixels. The composites show your photographs, so do not
+commit them.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from jaxgear.errors import UsageError
 from jaxgear.evaluation.finished import FinishedRun
 from jaxgear.paths import path_argument
 
-SIDE, FINER = 384, 2
+SIDE, FINER = 384, 2  # pixels of a composite, supersampling
 
 
 def composite(rgba: np.ndarray, photograph: np.ndarray, rng: np.random.Generator) -> Image.Image:
@@ -57,7 +58,7 @@ def composite(rgba: np.ndarray, photograph: np.ndarray, rng: np.random.Generator
     height, width = layer.shape[:2]
     behind = ground[top : top + height, left : left + width]
     shown = np.clip(layer[..., 3:], 0, 1)
-    # The light of the scene, by half: its strength and its colour.
+    # Half of the strength and colour of the scene's light (square root).
     mean = ground.mean(axis=(0, 1))
     light = layer[..., :3] * np.clip(mean / 140, 0.5, 1.4) ** 0.5
     behind[:] = np.clip(light, 0, 255) + (1 - shown) * behind
@@ -68,7 +69,7 @@ def composite(rgba: np.ndarray, photograph: np.ndarray, rng: np.random.Generator
 
 
 def _piece(photograph: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
-    """A square of a photograph, at least half its shorter side long: f32 [side, side, 3]."""
+    """A random square of a photograph, at least half its shorter side long: f32 [side, side, 3]."""
     height, width = photograph.shape[:2]
     length = int(min(height, width) * rng.uniform(0.5, 1))
     top, left = (int(rng.integers(0, most - length + 1)) for most in (height, width))
@@ -76,16 +77,16 @@ def _piece(photograph: np.ndarray, side: int, rng: np.random.Generator) -> np.nd
     return np.asarray(piece.resize((side, side), Image.Resampling.BICUBIC)).astype(np.float32)
 
 
-def build(run: Path, folder: Path, out: Path, side: str, data: str, seed: int) -> int:
-    """Writes OUT/<class>/*.jpg; how many."""
+def build(run: Path, folder: Path, out: Path, split: str, data: str, seed: int) -> int:
+    """Writes OUT/<class>/*.jpg; returns their number."""
     finished = FinishedRun.read(run)
     root = Path(data or finished.config["data"])
     if not root.is_dir():
         raise UsageError(f"--data: the pictures of this run are not a folder ({root}); name one")
     if out.exists():
-        raise UsageError(f"{out}: is there already; name a new folder")
+        raise UsageError(f"{out}: exists already; name a new folder")
     grounds = [pixels for _, pixels in photographs(folder, "test")]
-    pictures = finished.split(side)
+    pictures = finished.split(split)
     for picture in pictures:
         rng = np.random.default_rng((seed, int(picture.sha256[:8], 16)))
         ground = grounds[rng.integers(len(grounds))]
@@ -97,24 +98,31 @@ def build(run: Path, folder: Path, out: Path, side: str, data: str, seed: int) -
 
 
 def main() -> None:
-    """Builds the folders."""
+    """Writes OUT and SCENES."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=path_argument)
     parser.add_argument("photographs", type=path_argument)
     parser.add_argument("out", type=path_argument)
     parser.add_argument("--side", choices=["test", "val"], default="test")
-    parser.add_argument("--data", default="", help="the run's pictures, where they have moved")
+    parser.add_argument("--data", default="", help="the run's pictures, if they have moved")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--not-gear", type=path_argument, help="copy the photographs alone there")
-    given = parser.parse_args()
+    parser.add_argument("--not-gear", type=path_argument, help="copy the photographs there")
+    arguments = parser.parse_args()
 
     def run() -> None:
-        count = build(given.run, given.photographs, given.out, given.side, given.data, given.seed)
-        print(f"{given.out}\t{count} composites")
-        if given.not_gear:
-            given.not_gear.mkdir(parents=True, exist_ok=True)
-            for path, _ in photographs(given.photographs, "test"):
-                shutil.copyfile(path, given.not_gear / path.name)
+        count = build(
+            arguments.run,
+            arguments.photographs,
+            arguments.out,
+            arguments.side,
+            arguments.data,
+            arguments.seed,
+        )
+        print(f"{arguments.out}\t{count} composites")
+        if arguments.not_gear:
+            arguments.not_gear.mkdir(parents=True, exist_ok=True)
+            for path, _ in photographs(arguments.photographs, "test"):
+                shutil.copyfile(path, arguments.not_gear / path.name)
 
     exit_with(run)
 

@@ -1,10 +1,10 @@
-"""How models hold when pictures get worse, a column a model: as Markdown, and as CSV with --csv.
+"""Accuracy of models on corrupted pictures, a column for each: as Markdown, and with --csv as CSV.
 
     python -m scripts.robustness RUN... --data FOLDER --set composite=DIR --set wild=DIR --csv FILE
 
-Clean and corrupted pictures are those of each run's own test split, letterboxed as its network sees
-them (`evaluation/robustness/corruptions.py`; the row is the mean of five severities); a set is a
-folder of pictures by class. `python -m jaxgear report RUN --robustness` has it by severity.
+Clean and corrupted pictures are each run's own test split, letterboxed as its network sees them
+(evaluation/robustness/corruptions.py). A row is the mean of the severities. A set is a folder of
+pictures by class. `python -m jaxgear report RUN --robustness` shows each severity.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from jaxgear.paths import path_argument
 
 
 def column(run: Path, data: str, sets: dict[str, Path], severities: list[int]) -> dict[str, float]:
-    """Row name -> accuracy of one run's model; macro-F1 too where there are sets."""
+    """Row name -> accuracy of a run's model, and macro-F1 of each set."""
     measure = Measure(FinishedRun.read(run), Bundle.load(run), data or None)
     rows = {}
     for name, score in measure.sets(sets).items():
@@ -37,7 +37,7 @@ def column(run: Path, data: str, sets: dict[str, Path], severities: list[int]) -
         if name != CLEAN:
             rows[f"{name}, macro-F1"] = score["macro_f1"]
     corruptions, _ = measure.corruptions(severities)
-    means = {name: float(np.mean(each)) for name, each in corruptions.items()}
+    means = {name: float(np.mean(values)) for name, values in corruptions.items()}
     return rows | means | {"mean of corruptions": float(np.mean(list(means.values())))}
 
 
@@ -45,22 +45,22 @@ def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", type=path_argument, nargs="+", metavar="RUN")
-    parser.add_argument("--data", default="", help="the runs' pictures, where they have moved")
+    parser.add_argument("--data", default="", help="the runs' pictures, if they have moved")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=FOLDER")
     parser.add_argument("--severity", type=int, action="append", choices=SEVERITIES)
     parser.add_argument("--csv", type=path_argument)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
 
     def run() -> None:
-        sets = named_folders(given.set)
-        severities = given.severity or list(SEVERITIES)
-        with outputs({"--csv": given.csv}) as files:
-            columns = [column(run, given.data, sets, severities) for run in given.runs]
-            names = [run.name for run in given.runs]
+        sets = named_folders(arguments.set)
+        severities = arguments.severity or list(SEVERITIES)
+        with outputs({"--csv": arguments.csv}) as files:
+            columns = [column(run, arguments.data, sets, severities) for run in arguments.runs]
+            names = [run.name for run in arguments.runs]
             print("| |", " | ".join(names), "|")
             print("|---|" + "---|" * len(names))
             for row in columns[0]:
-                print(f"| {row} |", " | ".join(f"{one[row]:.3f}" for one in columns), "|")
+                print(f"| {row} |", " | ".join(f"{column[row]:.3f}" for column in columns), "|")
             if "--csv" in files:
                 text = io.StringIO()
                 writer = csv.writer(text, lineterminator="\n")

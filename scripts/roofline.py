@@ -1,17 +1,19 @@
-"""Where the time of a training step goes, beside what the machine could do: a Markdown table.
+"""Compares the phases of a training step with the limits of the machine: a Markdown table.
 
     python -m scripts.roofline --data FOLDER
 
-For each network and phase: FLOPs and bytes as XLA counts them (of programs with plain convolutions
-and unrolled loops, as it counts the body of a loop once), the floor that the larger of FLOPs by the
-measured peak of a matrix product and bytes by the measured bandwidth of memory makes, the time of
-the fastest of calls in turn (what others do on a shared machine only adds), and how many times the
-floor that is.
+The columns for each network and phase:
 
-Backward is the gradient less the forward pass; host and rest is the whole step, with the gather of
-its pictures, less the phases before. Decoding is once a run, or each time a batch of a set that
-does not fit in memory is made. XLA's bytes are those between its fused loops: what the cache serves
-is counted too.
+- GFLOP and MB as XLA counts them, for programs with plain convolutions and with unrolled loops,
+  because XLA counts the body of a loop once.
+- floor: the larger of FLOPs / measured peak of a matrix product and bytes / measured bandwidth of
+  memory.
+- measured: the fastest of several calls, because other work on a shared machine only adds time.
+- times the floor: measured / floor.
+
+Backward is the gradient less the forward pass. Host and rest is the whole step, with the gather of
+its pictures, less the phases before. Decoding happens once a run, or for each batch of a set that
+does not fit in memory. XLA counts the bytes between fused loops, even those that the cache serves.
 """
 
 import argparse
@@ -52,24 +54,24 @@ class Work:
 
 
 def networks(seed: int = 0) -> list[Work]:
-    """The reference CNN and the default CNN as their experiments train them; ResNet-50 whole."""
-    found, images = [], np.zeros((1, SIDE, SIDE, 3), np.uint8)
+    """The reference and default CNNs as their experiments train them, and a whole ResNet-50."""
+    works, images = [], np.zeros((1, SIDE, SIDE, 3), np.uint8)
     for name, module in (("reference CNN", reference), ("default CNN", scratch)):
         config = module.Config(image_size=SIDE)
-        made = module.recipe(config, Data((100,) * CLASSES, config.batch_size))
-        state = steps.init_state(made.model, made.tx, images, seed)
-        options = {"classes": CLASSES, "loss": made.loss, "augment": made.augment}
-        options["per_example"] = made.per_example
-        found.append(Work(name, state, config.batch_size, options))
-    like = imagenet()
-    resnet = FineTuned(ResNet(50), Head(CLASSES), like.order, like.scale, like.mean, like.std, 0)
+        recipe = module.recipe(config, Data((100,) * CLASSES, config.batch_size))
+        state = steps.init_state(recipe.model, recipe.tx, images, seed)
+        options = {"classes": CLASSES, "loss": recipe.loss, "augment": recipe.augment}
+        options["per_example"] = recipe.per_example
+        works.append(Work(name, state, config.batch_size, options))
+    pre = imagenet()
+    resnet = FineTuned(ResNet(50), Head(CLASSES), pre.order, pre.scale, pre.mean, pre.std, 0)
     state = steps.init_state(resnet, optax.adamw(1e-4), images, seed)
     options = {"classes": CLASSES, "loss": steps.smoothed_cross_entropy(0.0)}
-    return [*found, Work("ResNet-50", state, 16, options)]
+    return [*works, Work("ResNet-50", state, 16, options)]
 
 
 def phases(work: Work, batches: Batches) -> dict[str, tuple[Callable[..., Any], tuple[Any, ...]]]:
-    """Phase -> a pure function and its arguments; `gradient` holds the forward pass too."""
+    """Phase -> a pure function and its arguments; `gradient` includes the forward pass."""
     batch, state = next(batches.shuffled(1)), work.state
     keys = jax.random.split(jax.random.key(0), work.batch)
     images = batch.image.astype(jnp.float32)
@@ -89,14 +91,14 @@ def phases(work: Work, batches: Batches) -> dict[str, tuple[Callable[..., Any], 
         updates, opt_state = state.tx.update(grads, opt_state, params)
         return optax.apply_updates(params, updates), opt_state
 
-    found: dict[str, Any] = {}
+    calls: dict[str, Any] = {}
     if augment := work.options.get("augment"):
-        found["augment"] = (lambda keys, images: augment(keys, images), (keys, images))
-    found["forward"] = (forward, (state.params, images))
-    found["gradient"] = (jax.value_and_grad(forward, has_aux=True), (state.params, images))
-    # Any gradient will do, as long as it is not zero.
-    found["optimizer"] = (optimizer, (state.params, state.opt_state, state.params))
-    return found
+        calls["augment"] = (lambda keys, images: augment(keys, images), (keys, images))
+    calls["forward"] = (forward, (state.params, images))
+    calls["gradient"] = (jax.value_and_grad(forward, has_aux=True), (state.params, images))
+    # Parameters in place of gradients: the time does not depend on the values, if not zero.
+    calls["optimizer"] = (optimizer, (state.params, state.opt_state, state.params))
+    return calls
 
 
 def counted(function: Callable[..., Any], arguments: tuple[Any, ...]) -> np.ndarray:
@@ -112,33 +114,33 @@ def counted(function: Callable[..., Any], arguments: tuple[Any, ...]) -> np.ndar
         mock.patch.object(convolution, "conv_general_dilated", plain),
         mock.patch.object(jax.lax, "fori_loop", unrolled),
     ):
-        # A new function, as the program of the old one may be kept.
-        program = jax.jit(lambda *given: function(*given)).lower(*arguments).compile()
+        # A new function, because JAX may have cached the program of the old one.
+        program = jax.jit(lambda *values: function(*values)).lower(*arguments).compile()
     costs = program.cost_analysis()
     return np.array([costs.get("flops", 0.0), costs["bytes accessed"]])  # a copy has no FLOPs
 
 
 def fastest(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Seconds of the fastest of each one's calls. All are called in turn, `rounds` times, so that
-    none has the calm moments of a shared machine to itself.
+    """Seconds of the fastest call of each function. All are called in turn, `rounds` times, so that
+    they share the calm moments of a machine.
     """
-    found = dict.fromkeys(calls, float("inf"))
+    seconds = dict.fromkeys(calls, float("inf"))
     for number in range(rounds + 2):
         for name, call in calls.items():
             start = time.perf_counter()
             jax.block_until_ready(call())
-            if number > 1:  # the first compile and warm up
-                found[name] = min(found[name], time.perf_counter() - start)
-    return found
+            if number > 1:  # the first two compile and warm up
+                seconds[name] = min(seconds[name], time.perf_counter() - start)
+    return seconds
 
 
 def machine() -> dict[str, Callable[[], Any]]:
-    """What the machine can do: a product of 2,048 a side, float32, and `a + b / 2` of 256 MB."""
+    """Probes of the machine: a float32 product of 2,048 x 2,048, and `a + b / 2` of 256 MB."""
     key = jax.random.key(0)
     square = jax.random.normal(key, (2048, 2048))
     product = jax.jit(lambda a: a @ a)
     a, b = (jax.random.normal(key, (1 << 26,)) for _ in range(2))
-    triad = jax.jit(lambda a, b: a + 0.5 * b, donate_argnums=0)  # into `a`: no new pages
+    triad = jax.jit(lambda a, b: a + 0.5 * b, donate_argnums=0)  # writes into `a`: no new pages
 
     def stream() -> jax.Array:
         nonlocal a
@@ -162,7 +164,7 @@ class Row:
 def measure(
     work: Work, images: np.ndarray, labels: np.ndarray, rounds: int
 ) -> tuple[list[Row], dict[str, float]]:
-    """The rows of a network, and the seconds of `machine` meanwhile."""
+    """The rows of a network, and the seconds of all calls, those of `machine` among them."""
     batches = Batches(images, labels, work.batch)
     parts = phases(work, batches)
     train_step = jax.jit(functools.partial(steps.train_step, **work.options), donate_argnums=0)
@@ -174,7 +176,7 @@ def measure(
         state, metrics, _ = train_step(state, next(ahead))
         return metrics.loss
 
-    calls = {name: functools.partial(jax.jit(f), *given) for name, (f, given) in parts.items()}
+    calls = {name: functools.partial(jax.jit(f), *inputs) for name, (f, inputs) in parts.items()}
     times = fastest(calls | {"whole step": whole} | machine(), rounds)
     costs = {name: counted(*part) for name, part in parts.items()}
     costs["backward"] = costs.pop("gradient") - costs["forward"]
@@ -214,16 +216,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="drawn:120", help="pictures of 12 classes")
     parser.add_argument("--rounds", type=int, default=10, help="calls of each phase")
-    given = parser.parse_args()
-    folder = read_source(given.data, SIDE)
+    arguments = parser.parse_args()
+    folder = read_source(arguments.data, SIDE)
     start = time.perf_counter()
     images = pixels(folder, SIDE, cache=None)
     decode = (time.perf_counter() - start) / len(images)
     labels = np.array([record.label for record in folder.records], np.int32)
     rows, best = [], {"product": float("inf"), "stream": float("inf")}
     for work in networks():
-        found, times = measure(work, images, labels, given.rounds)
-        rows += [Row(found[0].title, "decode", decode * work.batch), *found]
+        own, times = measure(work, images, labels, arguments.rounds)
+        rows += [Row(own[0].title, "decode", decode * work.batch), *own]
         best = {name: min(value, times[name]) for name, value in best.items()}
     print(table(rows, 2 * 2048**3 / best["product"], 3 * 4 * (1 << 26) / best["stream"]))
 

@@ -1,24 +1,24 @@
-"""Measures how the data side scales, on drawn pictures.
+"""Measures how the data pipeline scales, on drawn pictures.
 
     python -m scripts.scale draw DRAWN --count 10000 --side 256
     python -m scripts.scale prepare DRAWN --size 128 --rounds 3
     python -m scripts.scale open OUT --size 128
 
-draw      writes the drawn set on all cores (data/synthetic/drawn.py), about 200 a second and core
-          at 160 pixels; those that are there already are left
-prepare   seconds of `jaxgear prepare --size S`, everything included (processes that start, hashes,
-          groups, shards) but the imports of this process, against Pillow alone decoding and
-          resizing the same files on as many processes, in turn (A B C A B C ...), and against
-          Pillow also making the PNG file that is stored; and resident memory. `--size 0` stores the
-          files as they are, while Pillow resizes to 128. `--keep OUT` keeps the set.
+draw      writes the drawn set on all cores (data/synthetic/drawn.py), about 200 pictures a second
+          and core at 160 pixels; skips pictures that exist
+prepare   seconds of `jaxgear prepare --size S` (starting processes, hashes, groups and shards, but
+          not the imports of this process) and its resident memory. In turn (A B C A B C ...), as
+          many processes decode and resize the same files with Pillow alone, and with Pillow that
+          also encodes the stored PNG. `--size 0` stores the files as they are, while Pillow
+          resizes to 128. `--keep OUT` keeps the set.
 train     pictures a second of training experiments/scratch.py's network on a prepared set, streamed
           and in memory in turn, in one process, for `--seconds`; with `--backgrounds`, pasted
-memory    peak resident memory of a process that streams a prepared set and trains, and of one that
-          trains on 240 pictures in memory; both with `--backgrounds` where they are named
-grow      all of these on the first 1,000 to 100,000 pictures of DRAWN: --csv and --plot
+memory    peak resident memory of a process that trains on a streamed set, and of one that trains on
+          240 pictures in memory; both with `--backgrounds`, if given
+grow      prepare, open and train on the first 1,000 to 100,000 pictures of DRAWN: --csv and --plot
 open      seconds and memory until a prepared set is open, grouped and split
 
-The last line is JSON (on stderr where `--csv -` takes stdout); medians over the rounds.
+Figures are medians over the rounds. The last line is JSON (on stderr if `--csv -` takes stdout).
 """
 
 import argparse
@@ -42,7 +42,7 @@ from jaxgear.outputs import outputs
 from jaxgear.paths import path_argument
 from scripts.benchmarks import scaling, streaming
 
-_TASK = 64  # pictures that a process is given at a time
+_TASK = 64  # pictures that a process gets at a time
 
 
 def draw(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -75,13 +75,13 @@ def _draw(indices: Sequence[int], folder: Path, side: int) -> None:
 
 
 def prepare(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Our seconds and Pillow's, in turn."""
+    """Times `jaxgear prepare` and Pillow in turn."""
     from jaxgear.data.prepare.prepared import prepare
 
     paths = sorted(path for path in arguments.folder.glob("*/*") if path.name[0] != ".")
     out = arguments.keep or Path(tempfile.mkdtemp(prefix="scale-"))
     times: dict[str, list[float]] = {"ours": [], "pillow": [], "pillow_png": []}
-    shown = arguments.size or 128
+    pixels = arguments.size or 128
     for _ in range(arguments.rounds):
         shutil.rmtree(out, ignore_errors=True)
         start = time.perf_counter()
@@ -90,13 +90,13 @@ def prepare(arguments: argparse.Namespace) -> dict[str, Any]:
         times["ours"].append(time.perf_counter() - start)
         for name, save in (("pillow", False), ("pillow_png", True)):
             start = time.perf_counter()
-            _on_processes(partial(_pillow_alone, size=shown, save=save), paths, workers)
+            _on_processes(partial(_pillow_alone, size=pixels, save=save), paths, workers)
             times[name].append(time.perf_counter() - start)
-        print(json.dumps({name: round(found[-1], 2) for name, found in times.items()}), flush=True)
+        print(json.dumps({name: round(own[-1], 2) for name, own in times.items()}), flush=True)
     stored = sum(file.stat().st_size for file in path.iterdir())
     if not arguments.keep:
         shutil.rmtree(out)
-    seconds = {name: statistics.median(found) for name, found in times.items()}
+    seconds = {name: statistics.median(own) for name, own in times.items()}
     return {
         "pictures": len(paths),
         "size": arguments.size,
@@ -138,7 +138,7 @@ def open_prepared(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _on_processes(work: Callable[[Sequence], None], items: Sequence, workers: int) -> None:
-    """`work` on all items, on so many new processes."""
+    """Runs `work` on all items, on `workers` new processes."""
     parts = [items[start : start + _TASK] for start in range(0, len(items), _TASK)]
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
         for _ in pool.map(work, parts):
@@ -146,6 +146,7 @@ def _on_processes(work: Callable[[Sequence], None], items: Sequence, workers: in
 
 
 def _peak_mib(whose: int) -> float:
+    """Peak resident memory of this process or of its largest child."""
     return round(resource.getrusage(whose).ru_maxrss / 1024, 1)
 
 
@@ -167,15 +168,17 @@ def main() -> None:
     parser.add_argument("task", choices=TASKS)
     parser.add_argument("folder", type=path_argument)
     parser.add_argument("--count", type=int, default=2000, help="pictures to draw")
-    parser.add_argument("--side", type=int, default=160, help="longest side of what is drawn")
-    parser.add_argument("--size", type=int, default=128, help="pixels that are stored; 0: all")
+    parser.add_argument("--side", type=int, default=160, help="longest side of the drawn pictures")
+    parser.add_argument(
+        "--size", type=int, default=128, help="pixels to store; 0: the files as they are"
+    )
     parser.add_argument("--workers", type=int, default=os.cpu_count())
-    parser.add_argument("--seconds", type=float, default=30, help="to train for")
-    parser.add_argument("--backgrounds", default="", help="PHOTOS, or drawn: what is pasted on")
+    parser.add_argument("--seconds", type=float, default=30, help="duration of training")
+    parser.add_argument("--backgrounds", default="", help="a folder of photographs, or drawn")
     parser.add_argument("--csv", type=path_argument, default=Path("results/scale.csv"))
     parser.add_argument("--plot", type=path_argument, default=Path("results/scale.png"))
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--keep", type=path_argument, metavar="OUT", help="where the set stays")
+    parser.add_argument("--keep", type=path_argument, metavar="OUT", help="keep the set there")
     arguments = parser.parse_args()
     written = {"--csv": arguments.csv, "--plot": arguments.plot}
     with outputs(written if arguments.task == "grow" else {}) as arguments.files:

@@ -1,4 +1,4 @@
-"""A headless Chromium, where there is one (`apt-get install chromium chromium-driver`)."""
+"""A headless Chromium, if it is installed (`apt-get install chromium chromium-driver`)."""
 
 import json
 import shutil
@@ -8,7 +8,7 @@ import pytest
 
 
 def chromium() -> Iterator["object"]:
-    """A selenium driver; skips the test, with the reason, where no browser is installed."""
+    """A selenium driver; skips the test, with the reason, if no browser is installed."""
     binary = shutil.which("chromium") or shutil.which("chromium-browser")
     driver = shutil.which("chromedriver")
     if not (binary and driver):
@@ -29,7 +29,7 @@ def chromium() -> Iterator["object"]:
 
 
 def resize(browser, width: int, height: int = 800, *, dark: bool = False) -> None:
-    """The page as a screen of that width, down to that of a phone, shows it."""
+    """Sets the size of the screen; below 600 pixels it is that of a phone."""
     browser.execute_cdp_cmd(
         "Emulation.setDeviceMetricsOverride",
         {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600},
@@ -39,7 +39,7 @@ def resize(browser, width: int, height: int = 800, *, dark: bool = False) -> Non
 
 
 def errors(browser) -> list[str]:
-    """What the console has complained about since the last call."""
+    """Messages on the console since the last call."""
     return [f"{e['level']}: {e['message']}" for e in browser.get_log("browser")]
 
 
@@ -51,7 +51,7 @@ def overflow(browser) -> int:
 
 
 def requested(browser) -> set[str]:
-    """Schemes of what was fetched since the last call."""
+    """Schemes of the addresses that were fetched since the last call."""
     messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     return {
         message["params"]["request"]["url"].partition(":")[0]

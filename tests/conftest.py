@@ -14,13 +14,13 @@ install_import_hook("jaxgear", "typecheck.check")
 def pytest_configure(config: pytest.Config) -> None:
     """Keeps compiled programs between tests, the processes they start, and sessions.
 
-    Compiling them takes two fifths of the time. A folder for each of `-n` workers, as JAX may read
-    what is half written.
+    Compiling them takes two fifths of the time. Each of the `-n` workers has its own folder, as JAX
+    may read a half-written file.
     """
     from jaxgear.machine.compile_cache import processor
 
     if not config.pluginmanager.hasplugin("cacheprovider"):
-        return  # a session that a test has started: it has the folder from there
+        return  # a session that a test started; the environment names the folder
     worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
     keep = {
         "jax_compilation_cache_dir": str(config.cache.mkdir(f"compiled-{processor()}-{worker}")),
@@ -33,7 +33,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of real photographs and reference numbers beside the repository, if there."""
+    """The folder `shared` beside the repository: real photographs and reference numbers."""
     folder = Path(__file__).parents[1].resolve().parent / "shared"
     if not folder.is_dir():
         pytest.skip("needs the folder `shared` beside the repository (real photographs)")
@@ -42,7 +42,7 @@ def shared() -> Path:
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One cache for the file: its drawn pictures are drawn, and its programs compiled, once."""
+    """One cache for a test file, which draws images and compiles programs once."""
     return tmp_path_factory.mktemp("cache")
 
 
@@ -52,9 +52,7 @@ def own_cache(
     tmp_path_factory: pytest.TempPathFactory,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Path:
-    """Gives each test an empty cache, so that none reads or fills the user's own; or `cache`, to
-    those that are marked `one_cache`.
-    """
+    """Gives each test an empty cache, not the user's; tests marked `one_cache` get `cache`."""
     shared = request.node.get_closest_marker("one_cache")
     folder = request.getfixturevalue("cache") if shared else tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("JAXGEAR_CACHE", str(folder))

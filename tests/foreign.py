@@ -1,4 +1,4 @@
-"""Networks and layers that are not ours: what a researcher may bring."""
+"""Networks and layers from outside jaxgear, as a researcher may bring them."""
 
 import functools
 
@@ -11,7 +11,7 @@ from jaxgear.models.convnet import Conv, ConvNet, GlobalPool, Residual
 
 
 class SqueezeExcite(nn.Module):
-    """A layer of one's own, between ours (Hu et al. 2018)."""
+    """A user's own layer, for use between ours (Hu et al. 2018)."""
 
     @nn.compact
     def __call__(self, x, train):
@@ -20,7 +20,7 @@ class SqueezeExcite(nn.Module):
 
 
 class Plain(nn.Module):
-    """A whole network, with bytes in mind and no word of training."""
+    """A network that takes pixels of 0 to 255 and has no argument for training."""
 
     classes: int
 
@@ -32,7 +32,7 @@ class Plain(nn.Module):
 
 
 class Normed(nn.Module):
-    """Flax's own normalisation and dropout, told by `deterministic` and `use_running_average`."""
+    """Flax's own normalisation and dropout, switched by `deterministic`."""
 
     classes: int
     norm: str
@@ -51,7 +51,7 @@ class Normed(nn.Module):
 
 
 class Spectral(nn.Module):
-    """Kernels of spectral norm 1 (Miyato et al. 2018): a collection that is updated in training."""
+    """Kernels of spectral norm 1 (Miyato et al. 2018), with a collection that training updates."""
 
     classes: int
 
@@ -63,7 +63,7 @@ class Spectral(nn.Module):
 
 
 class Counting(nn.Module):
-    """A counter, whole numbers, and a key in variables of its own; noise in training."""
+    """Its own variables, an integer counter and a random key; adds noise in training."""
 
     classes: int
 
@@ -80,7 +80,7 @@ class Counting(nn.Module):
 
 
 class Attention(nn.Module):
-    """A small vision transformer (Dosovitskiy et al. 2021): no map that Grad-CAM could show."""
+    """A small vision transformer (Dosovitskiy et al. 2021): no map for Grad-CAM."""
 
     classes: int
 
@@ -96,7 +96,7 @@ class Attention(nn.Module):
 
 
 class Bare(nn.Module):
-    """No dense layer at the end: logits are means of a map."""
+    """A network without a dense layer: its logits are means of a map."""
 
     classes: int
 
@@ -107,7 +107,7 @@ class Bare(nn.Module):
 
 
 class Boxed(nn.Module):
-    """Parameters in boxes of metadata, a dense layer without bias, and shared weights."""
+    """Parameters in Flax's metadata boxes, a dense layer without bias, and shared weights."""
 
     classes: int
 
@@ -121,7 +121,7 @@ class Boxed(nn.Module):
 
 
 class Loops(nn.Module):
-    """Wants to know how many images there are."""
+    """Loops over the images, so its batch has a fixed size."""
 
     classes: int
 
@@ -132,7 +132,7 @@ class Loops(nn.Module):
 
 
 class Nnx(nnx.Module):
-    """Of Flax's newer API."""
+    """A network of NNX, Flax's newer API."""
 
     def __init__(self, classes, *, rngs):
         self.conv = nnx.Conv(3, 8, (3, 3), strides=2, rngs=rngs)
@@ -147,12 +147,12 @@ class Nnx(nnx.Module):
 
 
 def in_layers(*layers):
-    """Layers of others in a `ConvNet`."""
+    """A function that makes a `ConvNet` of foreign layers."""
     return lambda classes: ConvNet([Conv(8, strides=2), *layers, GlobalPool()], classes)
 
 
 def sequential(classes):
-    """A list of Flax's own, functions among them."""
+    """A list of Flax's own layers and functions."""
     return nn.Sequential(
         [
             *(lambda x: x / 255, nn.Conv(8, (3, 3), strides=2), nn.relu),
@@ -166,7 +166,7 @@ NETWORKS = {
     "layers of Flax and a function between ours": in_layers(
         nn.Conv(8, (1, 1)), nn.GroupNorm(4), nn.gelu, nn.Dropout(0.1)
     ),
-    "no word of training": Plain,
+    "no argument for training": Plain,
     "batch norm of Flax": functools.partial(Normed, norm="batch"),
     "group norm": functools.partial(Normed, norm="group"),
     "layer norm": functools.partial(Normed, norm="layer"),

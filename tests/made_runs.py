@@ -1,4 +1,4 @@
-"""Run folders that were made without training."""
+"""Makes run folders without training."""
 
 import json
 from pathlib import Path
@@ -29,7 +29,7 @@ def write_run(
     test_pictures: str | None = None,
     **config,
 ) -> Path:
-    """Figures alone: no pictures and no model. `accuracy` None: never tested."""
+    """Writes a run with figures only, no images and no model; `accuracy` None: not tested."""
     path.mkdir(parents=True)
     splits = {"train": "a", "val": "b", "test": test_pictures or f"c{seed}"}
     pictures = [
@@ -53,7 +53,7 @@ def write_run(
 
 
 def untrained(out: Path, data: str, *, size: int = 32, model=None, **config) -> Path:
-    """A whole run of a network that was never trained: every file, the bundle among them."""
+    """A run of an untrained network with all files, the bundle included."""
     dataset = open_dataset(data, size=size, seed=0, say=lambda line: None)
     model = model or ConvNet([Conv(4, strides=2), Conv(8), GlobalPool()], len(dataset.classes))
     images = dataset.split("val").images[:1]

@@ -1,4 +1,4 @@
-"""Small pictures and data folders for tests, made from a seed."""
+"""Makes small images and data folders from a seed."""
 
 import io
 from pathlib import Path
@@ -8,20 +8,23 @@ from PIL import Image
 
 
 def scene(seed: int, height: int = 48, width: int = 64) -> np.ndarray:
-    """A picture unlike those of other seeds: coloured blocks, u8 [H, W, 3]."""
+    """An image of coloured blocks, u8 [H, W, 3]; no near-duplicate of other seeds."""
     blocks = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
     return np.asarray(Image.fromarray(blocks).resize((width, height), Image.Resampling.NEAREST))
 
 
 def encoded(pixels: np.ndarray, kind: str = "PNG", **options) -> bytes:
-    """The bytes of a file."""
+    """The bytes of an image file in Pillow's format `kind`."""
     file = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(file, kind, **options)
     return file.getvalue()
 
 
 def write_set(root: Path, counts: dict[str, int], *, start: int = 0) -> Path:
-    """`root/<class>/<seed>.png` with so many distinct pictures a class (or `side/class`)."""
+    """Writes `counts` distinct images of each class to `root/<class>/<seed>.png`.
+
+    A class may be `split/class`. Seeds count from `start`.
+    """
     seed = start
     for name, count in counts.items():
         (root / name).mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""A bundle of a network that was never trained: quick, and right about nothing in particular."""
+"""Makes a bundle of an untrained network quickly; its predictions mean nothing."""
 
 import jax
 import numpy as np
@@ -15,7 +15,7 @@ CLASSES = ("axes", "boots", "hardshell_jackets")
 
 
 def make_bundle(model=None, variables=None, size=16, classes=CLASSES, known=None, temperature=0.5):
-    """`known`: sha256 (hex) -> split of the pictures that it says it was made with."""
+    """`known`: sha256 (hex) -> split of the images in the bundle's data set."""
     model = model or ConvNet([Conv(4), GlobalPool()], classes=len(classes))
     if variables is None:
         images = np.zeros((1, size, size, 3), np.uint8)
@@ -35,7 +35,7 @@ def make_bundle(model=None, variables=None, size=16, classes=CLASSES, known=None
 
 
 def random_variables(init):
-    """Variables of the shapes that `init()` has, without compiling it, which takes seconds."""
+    """Random variables in the shapes of `init()`, without compiling it, which takes seconds."""
     rng = np.random.default_rng(0)
 
     def draw(path, leaf):

@@ -149,7 +149,7 @@ def test_an_interrupted_run_goes_on_to_the_same_end(finished, tmp_path):
     _, complaint = process.communicate()
     assert process.returncode == 143
     folder = checkpoints[0].parents[2]
-    assert complaint.splitlines() == [f"interrupted; go on with --resume {folder}"]
+    assert complaint.splitlines() == [f"interrupted; continue with --resume {folder}"]
     assert not (folder / "test.json").exists()
     done = run("--resume", folder)
     assert done.returncode == 0, done.stderr

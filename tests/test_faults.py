@@ -62,7 +62,7 @@ def test_a_signal_saves_the_last_step_and_the_run_goes_on_to_the_same_bits(
     process.send_signal(number)
     _, complaint = finish(process, 128 + number)
     run = only(tmp_path)
-    assert complaint.splitlines() == [f"interrupted; go on with --resume {run}"]
+    assert complaint.splitlines() == [f"interrupted; continue with --resume {run}"]
     assert not (run / "lock").exists()
     assert not list(run.glob("**/*-tmp"))
     finish(start("--resume", run))

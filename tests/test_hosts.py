@@ -131,7 +131,7 @@ def test_a_signal_to_one_host_stops_both_and_a_run_of_one_goes_on_with_two(strai
     wait_for_epoch(tmp_path, begun + 2, processes)
     processes[1].send_signal(signal.SIGTERM)
     (_, complaint), _ = finish(processes, 128 + signal.SIGTERM, 128 + signal.SIGTERM)
-    assert f"interrupted; go on with --resume {run}" in complaint
+    assert f"interrupted; continue with --resume {run}" in complaint
     finish(start("--resume", run), 0, 0)
     np.testing.assert_allclose(history(run), history(straight), atol=2e-3)
 

@@ -1,4 +1,4 @@
-"""What README shows works as it stands there."""
+"""README's examples work as written."""
 
 import ast
 import functools
@@ -28,7 +28,7 @@ def test_the_five_lines_for_a_notebook(tmp_path, monkeypatch):
     shell = {}
     exec(compile(ast.Module(lines[:-1], []), str(README), "exec"), shell)
     figure = eval(compile(ast.Expression(lines[-1].value), str(README), "eval"), shell)
-    assert len(figure.axes) == len(shell["found"]) == 5
+    assert len(figure.axes) == len(shell["predictions"]) == 5
     assert figure._repr_png_().startswith(b"\x89PNG")
 
 

@@ -1,4 +1,4 @@
-"""Checks signatures under pytest: beartype, with an int allowed where a float is asked for."""
+"""Checks signatures under pytest: beartype, which accepts an int for a float."""
 
 import beartype
 

@@ -118,7 +118,7 @@ def _check_fit(program: Program, weights: dict[str, Any], size: int, classes: in
 
 
 def _network(card: dict[str, Any], folder: Path, size: int) -> tuple[Program, bytes | None, str]:
-    """The program of the network, that of its maps, and its layers as text."""
+    """The programs of the network and of its maps, and its layers as text."""
     if card["version"] == OLDER:
         from jaxgear.models.spec import from_spec
 

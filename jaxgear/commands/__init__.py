@@ -1,4 +1,4 @@
-"""A module for each command of `python -m jaxgear`: its flags, and what it does with them.
+"""A module for each command of `python -m jaxgear`: its flags and its work.
 
-`cli` imports the one that was asked for.
+`cli` imports them; each imports heavy libraries only when it runs.
 """

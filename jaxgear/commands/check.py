@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what would stay in one split: near-duplicates, file, folder or a pattern in names",
     )
     parser.add_argument(
-        "--since", type=Path, metavar="RUN", help="what has changed since that run was trained"
+        "--since", type=Path, metavar="RUN", help="list what changed since that run was trained"
     )
 
 
@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
         groups.setdefault(group, []).append(record.path)
     clashing = conflicts(folder)
     missing = missing_classes(folder)
-    given = [record.split or "train" for record in folder.records]
+    splits = [record.split or "train" for record in folder.records]
     counts = dict.fromkeys(folder.classes, 0)
     for record in folder.records:
         counts[folder.classes[record.label]] += 1
@@ -71,14 +71,14 @@ def run(arguments: argparse.Namespace) -> int:
         "cannot_be_split": _hindrance(folder, kept_together),
         "duplicate_groups": [paths for paths in groups.values() if len(paths) > 1],
         "alike_in_two_classes": _paths(near_duplicates_in_two_classes(folder.records, group_of)),
-        "alike_on_two_sides": _paths(near_duplicates_across(folder.records, group_of, given)),
+        "alike_on_two_sides": _paths(near_duplicates_across(folder.records, group_of, splits)),
         "fingerprint": folder.fingerprint,
     }
     if earlier is not None:
         from jaxgear.evaluation import influx
 
         findings["since"] = influx.since(earlier, folder)
-    # Opened after the folder was read, since they may be in it.
+    # Open them only now: they may lie in the folder, which is read by now.
     with outputs({"--json": arguments.json, "--sheet": sheet}) as files:
         _print(findings)
         if "--sheet" in files:

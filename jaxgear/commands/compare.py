@@ -7,9 +7,8 @@ from jaxgear.errors import CheckpointError, UsageError
 from jaxgear.files import to_json
 from jaxgear.outputs import Output, outputs
 
-SOURCE_LINES = (
-    12  # of a difference between experiment files that are printed; of more, only the command
-)
+# A longer difference between experiment files is printed as a `diff` command.
+SOURCE_LINES = 12
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Groups the runs by config and experiment file; prints and draws how the groups did."""
+    """Groups the runs by config and experiment file; prints and draws the figures of each group."""
     named = {f"--{flag}": getattr(arguments, flag) for flag in ("out", "csv", "json")}
     with outputs(named) as files:
         _compare(arguments, files)
@@ -41,7 +40,7 @@ def _compare(arguments: argparse.Namespace, outputs: dict[str, Output]) -> None:
         try:
             runs.append(FinishedRun.read(path))
         except CheckpointError as error:
-            if not path.exists():  # a slip of the pen, where the rest is a crashed run of RUNS/*
+            if not path.exists():  # mistyped; one that exists may be a crashed run of RUNS/*
                 raise
             unread.append(error)
     if not runs:
@@ -74,11 +73,8 @@ def _print_groups(compared) -> None:
 
     table = [["", "runs", *MEASURES.values()]]
     for group in compared.groups:
-        cells = [group.spread(name) for name in MEASURES]
-        table.append(
-            [group.label, str(len(group.runs))]
-            + [_cell(name, cell) for name, cell in zip(MEASURES, cells, strict=True)]
-        )
+        cells = [_cell(name, group.spread(name)) for name in MEASURES]
+        table.append([group.label, str(len(group.runs)), *cells])
     widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
     for row in table:
         cells = (cell.rjust(width) for cell, width in zip(row, widths, strict=True))
@@ -93,40 +89,40 @@ def _print_differences(compared) -> None:
     from jaxgear.evaluation.comparison import MEASURES
 
     for key, values in compared.differing.items():
-        print(f"{key}: " + ", ".join(f"{label} {_value(one)}" for label, one in values.items()))
+        print(f"{key}: " + ", ".join(f"{label} {_value(value)}" for label, value in values.items()))
     first = compared.groups[0]
     for group in compared.groups:
         if not (lines := compared.sources.get(group.label)):
             continue
         print(f"experiment.py: {group.label} differs from {first.label} in {len(lines)} lines")
         if len(lines) > SOURCE_LINES:
-            paths = [one.runs[0].path / "experiment.py" for one in (first, group)]
+            paths = [member.runs[0].path / "experiment.py" for member in (first, group)]
             lines = [f"diff {paths[0]} {paths[1]}"]
         for line in lines:
             print(f"  {line}")
     for label, pairs in compared.pairs.items():
         if pairs:
             print(f"{label} - {first.label}, paired by equal test pictures:")
-        for name, one in pairs.items():
-            sign = "+" if one.mean >= 0 else ""
-            count = f"{one.n} pair" + ("s" if one.n > 1 else "")
-            print(f"  {MEASURES[name]:13} {sign}{one} ({count})")
+        for name, difference in pairs.items():
+            sign = "+" if difference.mean >= 0 else ""
+            count = f"{difference.n} pair" + ("s" if difference.n > 1 else "")
+            print(f"  {MEASURES[name]:13} {sign}{difference} ({count})")
 
 
 def _value(value) -> str:
     return "(empty)" if value == "" else str(value)
 
 
-def _cell(name: str, one) -> str:
-    if one is None:
+def _cell(name: str, spread) -> str:
+    if spread is None:
         return "-"
     if name in ("best_epoch", "seconds"):
-        return f"{one.mean:.1f}" + ("" if one.std is None else f" ± {one.std:.1f}")
-    return str(one)
+        return f"{spread.mean:.1f}" + ("" if spread.std is None else f" ± {spread.std:.1f}")
+    return str(spread)
 
 
 def _description(compared, group) -> str:
-    """What sets a group apart, short enough for a legend."""
+    """The ways in which a group differs from the others, short enough for a legend."""
     words = [
         f"{key} {_value(values[group.label])}"
         for key, values in compared.differing.items()
@@ -148,6 +144,6 @@ def _csv(values) -> str:
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     for group in values["groups"]:
-        for one in group["runs"]:
-            writer.writerow({"group": group["group"], **one})
+        for run in group["runs"]:
+            writer.writerow({"group": group["group"], **run})
     return text.getvalue()

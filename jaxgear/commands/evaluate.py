@@ -53,7 +53,7 @@ def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
                 f"  {name:24} precision {row['precision']:.3f}  recall {row['recall']:.3f}  "
                 f"f1 {row['f1']:.3f}  n {row['n']}"
             )
-        elif count:  # recall and F1 of a class without pictures are of nothing
+        elif count:  # a class without pictures has no recall and no F1
             print(f"  {name:24} n 0, {count} pictures of others taken for it")
     shown = [metric for metric in metrics.METRICS if metric.in_line]
     print("  ".join(f"{metric.title} {metric.text(summary[metric.name], 4)}" for metric in shown))
@@ -68,12 +68,12 @@ def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
         if bundle.accept_from is None:
             print(f"note: {arguments.model} {refusal.ACCEPTS_ALL}", file=sys.stderr)
         others = [
-            one
-            for one in prediction.predict(bundle, [arguments.not_gear], arguments.batch_size)
-            if one.error is None
+            other
+            for other in prediction.predict(bundle, [arguments.not_gear], arguments.batch_size)
+            if other.error is None
         ]
-        refused = sum(one.refused for one in others)
-        known = sum(one.split is not None for one in others)
+        refused = sum(other.refused for other in others)
+        known = sum(other.split is not None for other in others)
         if known:
             print(
                 f"note: {arguments.not_gear}: {known} of {len(others)} are in the data of this "

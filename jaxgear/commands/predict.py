@@ -72,8 +72,8 @@ def _predict(arguments: argparse.Namespace, outputs: dict[str, Output]) -> int:
     bundle = Bundle.load(arguments.model)
     if arguments.accept is not None:
         bundle = bundle.accepting(arguments.accept)
-    kinds = {"--csv": CsvTable, "--json": JsonTable}
-    tables = [kind(outputs[f], bundle.classes) for f, kind in kinds.items() if f in outputs]
+    writers = {"--csv": CsvTable, "--json": JsonTable}
+    tables = [table(outputs[f], bundle.classes) for f, table in writers.items() if f in outputs]
     shown, splits, unreadable, refused = [], Counter(), 0, 0
     for prediction in predict_files(bundle, files, arguments.batch_size):
         path = printable(prediction.path)

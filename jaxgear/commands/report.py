@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "figures are kept in RUN for later reports",
     )
     parser.add_argument(
-        "--limit", type=int, metavar="N", help="with --robustness: corrupt at most so many pictures"
+        "--limit", type=int, metavar="N", help="with --robustness: corrupt at most N pictures"
     )
     parser.add_argument(
         "--set",
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Writes RUN/report.html or `--out`, a page that is complete in one file."""
+    """Writes the page, RUN/report.html or `--out`, as one complete file."""
     if arguments.limit is not None and (arguments.limit < 1 or not arguments.robustness):
         raise UsageError(f"--limit {arguments.limit}: goes with --robustness, and is at least 1")
 
@@ -71,29 +71,29 @@ def run(arguments: argparse.Namespace) -> None:
         )
         if beside and measured is None:
             raise UsageError(f"--beside: nothing is measured of {finished.path}; add --robustness")
-        found = find(finished, arguments.data)
-        for line in found.trained_on:
+        findings = find(finished, arguments.data)
+        for line in findings.trained_on:
             print(f"warning: {line}", file=sys.stderr)
-        page = report.render(finished, found, measured, beside)
+        page = report.render(finished, findings, measured, beside)
         files["--out"].write(page)
         print(file)
 
 
-def named_folders(given: Sequence[str]) -> dict[str, Path]:
+def named_folders(texts: Sequence[str]) -> dict[str, Path]:
     """NAME=FOLDER -> {NAME: FOLDER}.
 
     Raises:
-        UsageError: not of that form, or a name that is taken.
+        UsageError: a text is not of that form, or its name is taken.
     """
     from jaxgear.evaluation.robustness.corruptions import CORRUPTIONS
     from jaxgear.evaluation.robustness.measure import CLEAN
 
     folders = {}
-    for one in given:
-        name, _, folder = one.partition("=")
+    for text in texts:
+        name, _, folder = text.partition("=")
         if not name or not folder:
-            raise UsageError(f"--set {one}: expected NAME=FOLDER")
+            raise UsageError(f"--set {text}: expected NAME=FOLDER")
         if name in folders or name in (CLEAN, *CORRUPTIONS):
-            raise UsageError(f"--set {one}: the name {name} is taken")
+            raise UsageError(f"--set {text}: the name {name} is taken")
         folders[name] = Path(folder)
     return folders

@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> None:
             print(f"warning: whoever can reach {host} can use this; there is no password")
         shown = f"[{host}]" if ":" in host else host
         print(f"http://{shown}:{port}  (Ctrl-C stops)", flush=True)
-        # On SIGINT and SIGTERM it answers what it has begun, then raises them again: cli.exit_with.
+        # On SIGINT or SIGTERM it finishes open requests, then raises the signal for cli.exit_with.
         uvicorn.Server(config).run(sockets=[listening])
 
 

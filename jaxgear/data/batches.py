@@ -89,7 +89,7 @@ class Batches:
     def shuffled(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """Batches with every image once, in an order that depends on (seed, epoch) alone.
 
-        Starts at batch `first`, to go on with an interrupted epoch.
+        Starts at batch `first`, to continue an interrupted epoch.
         """
         return self._in_order(self._order(epoch), epoch, first)
 

@@ -113,15 +113,15 @@ class Dataset:
     ) -> "Dataset":
         """A `stored` copy if `always`, or if the pixels need over half of the free memory.
 
-        Else the set itself, also where the system reports no free memory. A pixel takes
+        Otherwise the set itself, also if the system does not report free memory. A pixel takes
         `channels` bytes: 4 with masks. `say` gets one line about a `stored` copy.
         """
         size = len(self.folder.records) * self.size**2 * channels
         free = free_memory()
         if not always and (free is None or size <= free / 2):
             return self
-        why = "--stream" if always else f"{free / 1e9:.1f} GB are free"
-        say(f"streaming: decodes {size / 1e9:.1f} GB of pixels batch by batch ({why})")
+        reason = "--stream" if always else f"{free / 1e9:.1f} GB are free"
+        say(f"streaming: decodes {size / 1e9:.1f} GB of pixels batch by batch ({reason})")
         return replace(self, stored=True)
 
     def describe(self) -> dict[str, Any]:
@@ -213,9 +213,9 @@ def split_dataset(
     """`folder` with groups and splits; the second half of `open_dataset`."""
     folder = require_clean(folder, on_bad)
     refused = [file.path for file in folder.refused]
-    for paths, kind in ((folder.ignored, "hidden or system files"), (refused, "unusable pictures")):
+    for paths, noun in ((folder.ignored, "hidden or system files"), (refused, "unusable pictures")):
         if paths:
-            say(f"{len(paths)} {kind} left out: {few(paths)}")
+            say(f"{len(paths)} {noun} left out: {few(paths)}")
     groups, splits = split_folder(folder, seed=seed, group_by=group_by)
     for split, names in missing_classes(folder).items():
         if names:

@@ -26,7 +26,7 @@ from jaxgear.paths import expanded
 from jaxgear.text import stable_key
 
 PHOTOGRAPHS = Path("data/gear_images")  # where scripts/get_gear.py puts them
-DRAWN = 600  # images in the drawn set by default: training takes under three minutes
+DRAWN = 600  # images in the drawn set by default: training takes two to five minutes
 
 _PATTERN = re.compile(r"[*?\[]")
 
@@ -45,7 +45,7 @@ def read_source(source: str, size: int) -> Folder:
 
 
 def default_source() -> str:
-    """What an empty `--data` means: the photographs where `get_gear` puts them, else `drawn`."""
+    """The source of an empty `--data`: the photographs where `get_gear` puts them, else `drawn`."""
     return str(PHOTOGRAPHS) if PHOTOGRAPHS.is_dir() else "drawn"
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from jaxgear.evaluation.finished import FinishedRun
 from jaxgear.evaluation.metrics import METRICS
-from jaxgear.evaluation.own_pictures import said_of, trained_on_test
+from jaxgear.evaluation.own_pictures import trained_on_test, warnings_of
 
 # Config keys that are no part of the method.
 NOT_METHOD = ("seed", "out", "resume")
@@ -30,7 +30,7 @@ MEASURES = {
     **{m.in_runs: m.in_runs.replace("_", " ").replace("macro f", "macro-F") for m in _TESTED},
     "seconds": "seconds",
 }
-# Those whose difference between groups is given.
+# The measures whose difference between groups is computed.
 PAIRED = tuple(name for name in MEASURES if name not in ("best_epoch", "seconds"))
 
 
@@ -83,15 +83,13 @@ def figures(run: FinishedRun) -> dict[str, float | int | None]:
 
 
 def compare(runs: Sequence[FinishedRun], warnings: Sequence[str] = ()) -> Comparison:
-    """Groups runs and compares the groups; `warnings` are put before its own."""
+    """Groups runs and compares the groups; `warnings` come before its own."""
     members: dict[str, list[FinishedRun]] = {}
     for run in runs:
         members.setdefault(_method(run), []).append(run)
-    groups = tuple(
-        Group(_label(index), tuple(found)) for index, found in enumerate(members.values())
-    )
+    groups = tuple(Group(_label(index), tuple(own)) for index, own in enumerate(members.values()))
     first, *others = groups
-    before = _by_test(first)
+    baseline = _by_test(first)
     configs = {group.label: group.runs[0].config for group in groups}
     keys = [key for config in configs.values() for key in config if key not in NOT_METHOD]
     values = {
@@ -101,12 +99,12 @@ def compare(runs: Sequence[FinishedRun], warnings: Sequence[str] = ()) -> Compar
     return Comparison(
         groups=groups,
         differing={
-            key: found
-            for key, found in values.items()
-            if len(found) < len(groups) or len(set(map(json.dumps, found.values()))) > 1
+            key: by_label
+            for key, by_label in values.items()
+            if len(by_label) < len(groups) or len(set(map(json.dumps, by_label.values()))) > 1
         },
         sources={g.label: _changed_lines(first, g) for g in others if _source(first) != _source(g)},
-        pairs={group.label: _pairs(before, group) for group in others},
+        pairs={group.label: _pairs(baseline, group) for group in others},
         warnings=(*warnings, *_warnings(groups)),
     )
 
@@ -179,41 +177,43 @@ def _by_test(group: Group) -> dict[tuple[str, ...], dict[str, Any]]:
     return {_tested_on(run): figures(run) for run in group.runs}
 
 
-def _pairs(before: dict[tuple[str, ...], dict[str, Any]], group: Group) -> dict[str, Spread]:
-    """Differences of a group to the first, `before`, between runs with the same test pictures.
+def _pairs(baseline: dict[tuple[str, ...], dict[str, Any]], group: Group) -> dict[str, Spread]:
+    """Differences of a group to the first, `baseline`, between runs with the same test pictures.
 
     Pairing takes the split, which is most of the spread, out of the comparison.
     """
-    after = _by_test(group)
-    shared = [(before[key], after[key]) for key in before.keys() & after.keys()]
-    found = {}
+    own = _by_test(group)
+    shared = [(baseline[key], own[key]) for key in baseline.keys() & own.keys()]
+    differences = {}
     for name in PAIRED:
         values = [b[name] - a[name] for a, b in shared if None not in (a[name], b[name])]
         if values:
-            found[name] = spread(values)
-    return found
+            differences[name] = spread(values)
+    return differences
 
 
 def _warnings(groups: Sequence[Group]) -> list[str]:
     runs = [run for group in groups for run in group.runs]
-    said = [
-        f"{run.path}: not tested yet (no test.json); go on with --resume {run.path}"
+    warnings = [
+        f"{run.path}: not tested yet (no test.json); continue with --resume {run.path}"
         for run in runs
         if run.test is None
     ]
-    said += [line for run in runs for line in said_of(run, trained_on_test(run))]
+    warnings += [line for run in runs for line in warnings_of(run, trained_on_test(run))]
     if len({run.fingerprint for run in runs}) > 1:
-        said.append("the runs had different pictures (fingerprints differ): compare them loosely")
+        warnings.append(
+            "the runs had different pictures (fingerprints differ): compare them loosely"
+        )
     elif len({tuple(sorted(map(_tested_on, group.runs))) for group in groups}) > 1:
-        said.append(
+        warnings.append(
             "the groups were tested on different pictures, as the seed decides the split: compare "
             "them loosely, or train each with the same seeds"
         )
     for group in groups:
         seeds = collections.Counter(run.config.get("seed") for run in group.runs)
         if again := [str(seed) for seed, count in seeds.items() if count > 1]:
-            said.append(
+            warnings.append(
                 f"{group.label} has several runs of seed {', '.join(again)}: repeats of one run, "
                 "so its spread is too small"
             )
-    return said
+    return warnings

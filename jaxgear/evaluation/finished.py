@@ -19,7 +19,7 @@ class SplitRow:
     sha256: str
     name: str  # of its class
     group: str  # shared by near-duplicates
-    split: str  # one of ALL
+    split: str  # one of `data.folder.names.ALL`
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,7 +26,7 @@ def since(run: FinishedRun, folder: Folder) -> dict[str, Any]:
     old = {(picture.path, picture.sha256) for picture in run.pictures}
     if old.isdisjoint((record.path, record.sha256) for record in folder.records):
         return _beside(run, folder)
-    group_by = run.config.get("group_by", NEAR_DUPLICATES)  # runs of before had no other
+    group_by = run.config.get("group_by", NEAR_DUPLICATES)  # older runs have no such flag
     _, splits = split_folder(folder, seed=int(run.config["seed"]), group_by=group_by)
     old = {(picture.path, picture.sha256): picture.split for picture in run.pictures}
     now = {(r.path, r.sha256): split for r, split in zip(folder.records, splits, strict=True)}

@@ -1,6 +1,6 @@
 """Metrics of a classifier, from tables of logits and labels, in NumPy.
 
-`METRICS` lists those of `test.json`.
+`METRICS` lists the metrics of `test.json`.
 """
 
 import functools
@@ -38,8 +38,8 @@ def most_confused(
 ) -> tuple[Int[np.ndarray, "M M"], list[str]]:
     """A confusion matrix of at most `most` classes, and their names.
 
-    Of more classes, the ones with the most mistakes stay in their order, and all others become one
-    row and column, so that every image still counts.
+    With more classes, those with the most mistakes stay, in their order. All others share one row
+    and column, so that every image still counts.
     """
     if len(classes) <= most:
         return confusion, list(classes)
@@ -108,7 +108,7 @@ class Tested:
 
     @property
     def calibration_error(self) -> float:
-        """That of the probabilities at the temperature."""
+        """Expected calibration error of the probabilities at the temperature."""
         probs = np.exp(log_softmax(self.logits, self.temperature))
         return expected_calibration_error(probs, self.labels)
 

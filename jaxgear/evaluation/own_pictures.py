@@ -18,15 +18,15 @@ def open_source(run: FinishedRun, source: str | None, size: int) -> Folder:
     Raises:
         DataError: it is not there.
     """
-    given = source or run.config.get("data") or default_source()
+    place = source or run.config.get("data") or default_source()
     try:
-        return read_source(given, size)
+        return read_source(place, size)
     except DataError as error:
         if source:
             raise
         raise DataError(
-            f"{run.path}: its pictures are not at {given!r} as its config says (a relative path "
-            f"counts from where the run was started); name their place with --data FOLDER"
+            f"{run.path}: its pictures are not at {place!r} as its config says (a relative path "
+            f"counts from where the run was started); name their folder with --data FOLDER"
         ) from error
 
 
@@ -35,20 +35,20 @@ def only(
 ) -> Folder:
     """`folder` with only the records of `pictures`, in their order.
 
-    Images that were added or moved since do not matter. `source` is the one that a user named, if
-    any, as in `open_source`.
+    Images that were added or moved since do not matter. `source` is the folder that a user named,
+    or None; only the error message uses it.
 
     Raises:
         DataError: an image is gone.
     """
     records = {record.sha256: record for record in folder.records}
     if gone := [picture.path for picture in pictures if picture.sha256 not in records]:
-        what_to_do = "name their place with --data FOLDER"
+        what_to_do = "name their folder with --data FOLDER"
         if source:
-            what_to_do = "--data names another folder, or they were edited (their bytes are asked)"
+            what_to_do = "--data names another folder, or they were edited (found by their bytes)"
         raise DataError(
             f"{folder.root}: {len(gone)} of the pictures that {run.path} was tested on are not "
-            f"there, as {gone[0]}; {what_to_do}"
+            f"there, for example {gone[0]}; {what_to_do}"
         )
     return dataclasses.replace(folder, records=tuple(records[p.sha256] for p in pictures))
 
@@ -60,17 +60,18 @@ def trained_on_test(run: FinishedRun) -> dict[str, int | None]:
     gone. Empty if no test image was trained on.
     """
     test = {picture.sha256 for picture in run.split("test")}
-    found: dict[str, int | None] = {}
+    counts: dict[str, int | None] = {}
     if own := len(test & {picture.sha256 for picture in run.split("train")}):
-        found[str(run.path)] = own
+        counts[str(run.path)] = own
     if before := run.config.get("init_from"):
         try:
             splits = map(_known(before).split_of, test)
         except CheckpointError:
-            found[before] = None
+            counts[before] = None
         else:
-            found |= {before: count} if (count := sum(split == "train" for split in splits)) else {}
-    return found
+            if count := sum(split == "train" for split in splits):
+                counts[before] = count
+    return counts
 
 
 @functools.lru_cache(maxsize=8)  # a thousand runs may have started from one model
@@ -78,11 +79,11 @@ def _known(path: str) -> KnownPictures:
     return Bundle.load(path).pictures
 
 
-def said_of(run: FinishedRun, trained: Mapping[str, int | None]) -> list[str]:
-    """A sentence for each entry of `trained_on_test`."""
+def warnings_of(run: FinishedRun, trained: Mapping[str, int | None]) -> list[str]:
+    """A warning for each entry of `trained_on_test`."""
     return [
-        f"{run.path}: its weights come from {by}, which is not there: whether that was trained on "
-        "its test pictures is not known"
+        f"{run.path}: its weights come from {by}, which is gone: it is not known whether that was "
+        "trained on its test pictures"
         if count is None
         else f"{run.path}: {count} of its {len(run.split('test'))} test pictures were trained on "
         f"by {by}: its test figures are too good"

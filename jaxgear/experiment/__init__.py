@@ -2,7 +2,7 @@
 
 recipe.py is where to start: all that an experiment decides. run.py trains a recipe; assembly.py
 joins recipe and data; conclusion.py saves and tests the best epoch; diagnosis.py names the faulty
-part of a recipe; flags.py makes a config from the command line.
+part of a recipe; config.py has the flags of every experiment, and flags.py reads them.
 """
 
 from jaxgear.experiment.config import Config, Count, Fraction, Positive, Range, Share, Size

@@ -80,6 +80,7 @@ def prepare(config: Config, make: Make) -> Training:
 
 
 def _ready(config: Config, recipe: Recipe, dataset: Dataset, bank: Bank | None) -> Training:
+    """A recipe with batches and a state at step 0; first trains `recipe.first`, if there is one."""
     variables = None
     if recipe.first is not None:
         first = _ready(config, recipe.first, dataset, bank)
@@ -201,8 +202,8 @@ def warm_start(config: Config, state: TrainState) -> TrainState:
     if not fits:
         raise UsageError(f"--init-from {config.init_from}: none of its weights fit this network")
     rest = [
-        f"{k} {list(ours[k].shape) if k in ours else 'missing'} here, "
-        f"{list(theirs[k].shape) if k in theirs else 'missing'} there"
+        f"{k} {list(ours[k].shape) if k in ours else 'missing'} in this network, "
+        f"{list(theirs[k].shape) if k in theirs else 'missing'} in the file"
         for k in sorted((ours.keys() | theirs.keys()) - fits)
     ]
     print(f"weights of {config.init_from}: {len(fits)} of {len(ours)} leaves taken")

@@ -79,11 +79,12 @@ def conclude(
     `predictions.png`, and prints the last line. Only the first host does this; the others just
     return the folder.
 
-    With a `bank` of backgrounds the model gets evidence of gear (evidence.py), weighed by `share`.
-    Temperature and the least score of gear are then fitted on plain and pasted validation images.
+    With a `bank` of backgrounds the model gets evidence of gear (evaluation/no_gear/evidence.py),
+    weighed by `share`. The temperature is then fitted on plain and pasted validation images, and
+    the least score of gear on the pasted ones.
 
     Args:
-        features_of: a faster way to the inputs of the model's last layer, or None.
+        features_of: computes the inputs of the model's last layer faster than its program; or None.
     """
     if not devices.first_host():
         return run.path

@@ -53,7 +53,7 @@ class Config:
 
     data: str = ""
     """Folder of photographs (FOLDER/<class>/*), tfds:NAME@DIR or drawn:COUNT. Empty:
-    data/gear_images if it is there, else the drawn set."""
+    data/gear_images if it exists, else the drawn set."""
     out: str = "results/runs"
     """Folder for new run folders."""
     resume: str = ""

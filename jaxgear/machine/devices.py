@@ -163,7 +163,7 @@ def _place(leaf: Any, mesh: Mesh, layout: Layout) -> Array:
 
 
 def place_rows(tree: PyTree, mesh: Mesh) -> PyTree:
-    """The whole arrays of which each host has a part of the rows, from this host's rows."""
+    """Puts this host's rows on its devices; returns the arrays of all hosts' rows."""
     if mesh.size == 1:
         return jax.device_put(tree)
     return jax.tree.map(

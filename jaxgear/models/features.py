@@ -56,7 +56,7 @@ class Frozen:
         return FineTuned.over(self.backbone, head, mirror=self.mirror, **fields)
 
     def variables(self, head: PyTree) -> PyTree:
-        """The variables of `network`, from those of its head."""
+        """The variables of `network`, from the variables of its head."""
         return whole_variables(self.backbone, head)
 
 
@@ -79,8 +79,8 @@ def compute_features(
     images, sha256 = split.images, [record.sha256 for record in split.records]
     plain = _Store(backbone, images.shape[1], "")
     # Trace the augmentation only if there are augmented views.
-    recipe = _recipe(augment, images.shape) if views > 1 else ""
-    stores = [plain, *[_Store(backbone, images.shape[1], recipe)] * (views - 1)]
+    program = _sha256_of(augment, images.shape) if views > 1 else ""
+    stores = [plain, *[_Store(backbone, images.shape[1], program)] * (views - 1)]
     entries = {
         (row, view): stores[view].get(sha256[row], view)
         for row in range(len(images))
@@ -128,7 +128,7 @@ def _views(augment, images, seeds, view):
     return jnp.where((view == 0)[:, None, None, None], plain, changed)
 
 
-def _recipe(augment: Augment | None, shape: tuple[int, ...]) -> str:
+def _sha256_of(augment: Augment | None, shape: tuple[int, ...]) -> str:
     """A hash of the augmentation, so that each augmentation has its own cache entries."""
     shapes = [((BATCH, *shape[1:]), jnp.uint8), ((BATCH,), jnp.uint32), ((BATCH,), jnp.int32)]
     return program_sha256(
@@ -139,9 +139,10 @@ def _recipe(augment: Augment | None, shape: tuple[int, ...]) -> str:
 class _Store:
     """Features of one backbone, image size and augmentation, in the user's cache folder."""
 
-    def __init__(self, backbone: Backbone, size: int, recipe: str):
+    def __init__(self, backbone: Backbone, size: int, program: str):
+        """`program`: the hash of the augmentation; "": none."""
         self._magic = json.dumps(
-            [backbone.sha256, backbone.preprocess.to_json(), size, recipe, backbone.module.depth]
+            [backbone.sha256, backbone.preprocess.to_json(), size, program, backbone.module.depth]
         ).encode()
         name = hashlib.sha256(self._magic).hexdigest()[:16]
         self._entries = Entries("user", f"features/{name}", None)

@@ -21,7 +21,7 @@ FROZEN = STAGES + 1  # the `train_from` that trains only the head
 class Head(nn.Module):
     """Pooled features, scaled to about 1, through dropout to logits: [B, D] -> [B, K].
 
-    Of several views per image, [B, V, D], it classifies the mean.
+    With several views per image, [B, V, D], it classifies their mean.
     """
 
     classes: int
@@ -46,7 +46,7 @@ class FineTuned(nn.Module):
 
     `order`, `scale`, `mean` and `std` are the preprocessing of the weights (`Preprocess`). Stages
     from `train_from` on are trained (0: the stem; `FROZEN`: none). They use the weights' running
-    statistics, or with `batch_statistics` those of the batch. With `mirror`, features are the mean
+    statistics, or with `batch_statistics` the batch's own. With `mirror`, features are the mean
     over the image and its mirror image, except in training.
     """
 
@@ -63,8 +63,8 @@ class FineTuned(nn.Module):
     @classmethod
     def over(cls, backbone: Backbone, head: Head, **fields: Any) -> "FineTuned":
         """The network of a pretrained backbone and a head, with its preprocessing."""
-        like = backbone.preprocess
-        return cls(backbone.module, head, like.order, like.scale, like.mean, like.std, **fields)
+        pre = backbone.preprocess
+        return cls(backbone.module, head, pre.order, pre.scale, pre.mean, pre.std, **fields)
 
     def __call__(self, images: Num[ArrayLike, "B H W 3"], train: bool) -> Float[Array, "B K"]:
         if train or not self.mirror:
@@ -87,7 +87,7 @@ def unmirrored(model: nn.Module) -> nn.Module:
 
 
 def whole_variables(backbone: Backbone, head: PyTree) -> PyTree:
-    """The variables of a `FineTuned` network, from those of its head."""
+    """The variables of a `FineTuned` network, from the variables of its head."""
     below = backbone.variables
     return {
         "params": {"backbone": below["params"], "head": head["params"]},

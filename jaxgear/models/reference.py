@@ -1,4 +1,4 @@
-"""The baseline: the CNN that published solutions of this task train."""
+"""The baseline: the CNN that published solutions to this task train."""
 
 import functools
 

@@ -53,12 +53,15 @@ def check_header(data: bytearray) -> None:
 
 
 class _Header:
+    """The flatbuffer around the bytecode, read within a budget of bytes."""
+
     def __init__(self, data: bytearray):
         self.data = data
-        self.left = HEADER_LIMIT
+        self.left = HEADER_LIMIT  # bytes that may still be read
         self.batch: set[bytes] = set()  # names of open sizes
 
     def check(self) -> None:
+        """Raises ValueError for a header that is too large or has parts that networks lack."""
         root = Table(self.data, 0)
         root = Table(self.data, root.Indirect(0))
         self.left = min(HEADER_LIMIT, len(self.data) - self.length(root, _MODULE))
@@ -84,11 +87,13 @@ class _Header:
             self.tree(Table(self.data, root.Indirect(root.Offset(field) + root.Pos)), 0)
 
     def spend(self, count: int) -> None:
+        """Takes `count` bytes from the budget."""
         self.left -= count
         if self.left < 0:
             raise ValueError("its parts are larger than the file, or too large")
 
     def length(self, table: Table, field: int) -> int:
+        """The length of a vector; 0 if the table lacks it."""
         offset = table.Offset(field)
         return table.VectorLen(offset) if offset else 0
 
@@ -106,17 +111,19 @@ class _Header:
         return text
 
     def aval(self, aval: Table) -> None:
+        """Checks the shape of an array."""
         places = self.elements(aval, _SHAPE)
         if len(places) > RANK_LIMIT:
             raise ValueError(f"an array of {len(places)} axes")
         for at in places:
             if not (size := SIZE.fullmatch(self.string(aval, at))):
-                raise ValueError("the size of an axis is neither a number nor that of the batch")
+                raise ValueError("the size of an axis is neither a number nor the batch size")
             self.batch.add(size["batch"] or b"")
         if len(self.batch - {b""}) > 1:
             raise ValueError("more than one size is open")
 
     def tree(self, node: Table, depth: int) -> None:
+        """Checks that arguments or results are nested dictionaries, lists and tuples."""
         self.spend(1)
         kind = self.data[node.Pos + node.Offset(_KIND)] if node.Offset(_KIND) else 0
         if depth > DEPTH_LIMIT or kind >= _LEAF_TO_DICT:
@@ -138,7 +145,7 @@ def calls(exported: jax.export.Exported) -> set[str]:
 
     names = set()
 
-    def see(operation: Any) -> Any:
+    def visit(operation: Any) -> Any:
         dialect, _, name = operation.name.partition(".")
         if name == "custom_call":
             names.add(ir.StringAttr(operation.attributes["call_target_name"]).value)
@@ -149,5 +156,5 @@ def calls(exported: jax.export.Exported) -> set[str]:
     with ir.Context() as context:
         stablehlo.register_dialect(context)
         chlo.register_dialect(context)
-        exported.mlir_module(serialized=False).operation.walk(see)
+        exported.mlir_module(serialized=False).operation.walk(visit)
     return names - HARMLESS

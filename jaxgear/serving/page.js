@@ -3,7 +3,7 @@
 
 const BARS = 3; // probabilities that are shown at once
 const MOST = 16; // pictures at a time; for more there is `jaxgear predict`
-const SIDES = { train: "training", val: "validation", test: "test", left_out: "left-out" };
+const SPLITS = { train: "training", val: "validation", test: "test", left_out: "left-out" };
 const find = (id) => document.getElementById(id);
 let limit = Infinity; // bytes of one picture, as the server says
 let waiting = Promise.resolve(); // the last of the pictures that are being classified
@@ -19,7 +19,7 @@ async function start() {
 function take(files) {
   const pictures = [...files].slice(0, MOST);
   if (!pictures.length) return say("No file in that: save the picture first, then drop the file.");
-  const left = files.length - pictures.length; // now: a field's list is emptied below
+  const left = files.length - pictures.length; // counted now: the input empties its list
   // One after another, whatever is dropped meanwhile.
   waiting = waiting.then(() => classifyAll(pictures, left));
 }
@@ -78,7 +78,7 @@ function show(name, answer) {
     if (answer.side) {
       part("flag").hidden = false;
       part("flag").textContent =
-        `In the model's own data, on the ${SIDES[answer.side]} side` +
+        `In the model's own data, in the ${SPLITS[answer.side]} split` +
         (answer.side === "train" ? ": it was trained on this picture, so this proves little." : ".");
     }
     const bars = answer.classes.map(bar);
@@ -91,24 +91,24 @@ function show(name, answer) {
   find("clear").hidden = false;
 }
 
-function bar(one) {
+function bar(entry) {
   const item = document.createElement("li");
   const [label, track, fill, value] = ["span", "span", "div", "span"].map((tag) =>
     document.createElement(tag)
   );
-  label.textContent = plain(one.name);
+  label.textContent = plain(entry.name);
   track.className = "track";
   fill.className = "fill";
-  fill.style.width = `${100 * one.probability}%`;
+  fill.style.width = `${100 * entry.probability}%`;
   value.className = "value";
-  value.textContent = one.probability.toFixed(2);
+  value.textContent = entry.probability.toFixed(2);
   track.append(fill);
   item.append(label, track, value);
   return item;
 }
 
 const plain = (name) => name.replaceAll("_", " ");
-const words = (one) => `${plain(one.name)} ${one.probability.toFixed(2)}`;
+const words = (entry) => `${plain(entry.name)} ${entry.probability.toFixed(2)}`;
 const say = (text) => (find("status").textContent = text);
 
 find("files").addEventListener("change", (event) => {

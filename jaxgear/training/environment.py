@@ -16,7 +16,7 @@ PACKAGES = ("jaxgear", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "nu
 
 
 def environment() -> dict[str, Any]:
-    """Versions, device, commit and command line."""
+    """Versions, devices, commit and command line, for `environment.json`."""
     versions = {}
     for package in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

@@ -1,4 +1,4 @@
-"""Compiles and runs training steps, epoch by epoch, and evaluation. No other module does."""
+"""Compiles training and evaluation steps and runs them epoch by epoch. No other module does."""
 
 import dataclasses
 import functools
@@ -23,7 +23,7 @@ from jaxgear.training.optim import rate_used
 from jaxgear.training.progress import Progress
 
 AGREE = 4  # steps between the hosts' votes on whether to stop
-# At most this many steps per program: a signal waits for all of them, and so does the bar.
+# At most this many steps per program: signals and the progress bar wait for all of them.
 CHUNK = 32
 
 
@@ -109,7 +109,7 @@ def epochs(
 
 @dataclasses.dataclass(frozen=True)
 class Sent:
-    """`count` steps from step `first` on that were sent to the devices as one program."""
+    """One program that was sent to the devices: `count` steps, from step `first` on."""
 
     state: steps.TrainState  # after these steps
     first: int

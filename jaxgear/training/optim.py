@@ -74,7 +74,7 @@ def _schedule_free_average(b1: Any, z: Any, y: PyTree) -> PyTree:
 
 
 def moving_average(averaged: PyTree, new: PyTree, decay: float, step: Int[Array, ""]) -> PyTree:
-    """The moving average after one more step; leaves that are not floats are those of `new`."""
+    """The moving average after one more step; leaves that are not floats come from `new`."""
     # A short memory at first, or the average would remember the random start.
     rate = 1.0 - jnp.minimum(decay, (1.0 + step) / (10.0 + step))
 
@@ -91,15 +91,15 @@ class Rate:
 
     def __init__(self, schedule: optax.Schedule):
         self._schedule = schedule
-        self.asked = False
+        self.used = False
 
     def __call__(self, update: Any) -> Any:
-        self.asked = True
+        self.used = True
         return self._schedule(update)
 
     def recorded(self, update: Any) -> Any:
         """The rate at an update, for the history; NaN if the optimizer does not use it."""
-        return self._schedule(update) if self.asked else jnp.nan
+        return self._schedule(update) if self.used else jnp.nan
 
 
 def warmup_cosine(peak: float, steps: int, warmup: float) -> optax.Schedule:
@@ -156,7 +156,7 @@ def muon(
     def matrices(updates: PyTree) -> PyTree:
         return jax.tree.map(lambda _: MuonDimensionNumbers((0, 1, 2), 3), updates)
 
-    def turned(updates: PyTree, params: PyTree) -> PyTree:
+    def orthogonal(updates: PyTree, params: PyTree) -> PyTree:
         return jax.tree.map(_kernel_update, updates)
 
     return optax.partition(
@@ -164,7 +164,7 @@ def muon(
             "muon": optax.chain(
                 # Momentum only: with 0 iterations it just divides by the norm.
                 optax.contrib.scale_by_muon(ns_steps=0, weight_dimension_numbers=matrices),
-                optax.stateless(turned),
+                optax.stateless(orthogonal),
                 optax.add_decayed_weights(weight_decay),
                 optax.scale_by_learning_rate(learning_rate),
             ),
@@ -208,8 +208,8 @@ def by_matrix(x: Float[Array, "R C"]) -> Float[Array, "R C"]:
 def by_gram(x: Float[Array, "R C"]) -> Float[Array, "R C"]:
     """The same iteration with fewer large products.
 
-    Its factors are all polynomials of the first X X'. So they are multiplied with each other, in
-    the smaller dimension of X, and only once with X.
+    All factors are polynomials of the first X X', so they commute. They are multiplied with each
+    other in the smaller dimension of X, and then once with X.
     """
     a, b, c = QUINTIC
     tall = x.shape[0] >= x.shape[1]

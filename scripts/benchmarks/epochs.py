@@ -11,7 +11,7 @@ from typing import Any
 
 
 def epoch(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Pictures a second in epochs without and with backgrounds, in turn (A B A B ...)."""
+    """Training pictures a second in epochs without and with backgrounds, in turn (A B A B ...)."""
     with contextlib.ExitStack() as stack:
         runs = []
         for backgrounds in ("", arguments.backgrounds):
@@ -37,9 +37,9 @@ def epoch(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def scratch_epochs(arguments: argparse.Namespace, backgrounds: str) -> tuple[int, Iterator[Any]]:
-    """How many pictures the experiment trains on, and its epochs as its own loop makes them.
+    """The number of training pictures, and the epochs of the experiment's own loop.
 
-    They end with one batch of validation, not all: with backgrounds there is twice as much.
+    Each epoch validates on one batch only, because backgrounds double the validation split.
     """
     import numpy as np
 
@@ -55,9 +55,9 @@ def scratch_epochs(arguments: argparse.Namespace, backgrounds: str) -> tuple[int
         seed=arguments.seed,
     )
     with contextlib.redirect_stdout(sys.stderr):
-        made = assembly.prepare(config, scratch.recipe)
-    size = made.val.batch_size
-    few = Batches(*(np.asarray(of[:size]) for of in (made.val.images, made.val.labels)), size)
-    made = dataclasses.replace(made, val=few)
-    epochs = made.epochs(made.state, last=sys.maxsize, progress=Progress(quiet=True))
-    return made.train.examples, epochs
+        training = assembly.prepare(config, scratch.recipe)
+    val, size = training.val, training.val.batch_size
+    batch = Batches(*(np.asarray(rows[:size]) for rows in (val.images, val.labels)), size)
+    training = dataclasses.replace(training, val=batch)
+    epochs = training.epochs(training.state, last=sys.maxsize, progress=Progress(quiet=True))
+    return training.train.examples, epochs

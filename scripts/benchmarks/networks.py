@@ -1,4 +1,4 @@
-"""Tasks of scripts/bench.py that time one step of a network again and again."""
+"""Tasks of scripts/bench.py that time one step of a network repeatedly."""
 
 import argparse
 import functools
@@ -11,7 +11,7 @@ CLASSES = 12
 
 
 def features_resnet50(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Pictures a second through the frozen, folded network, its preprocessing included."""
+    """Pictures a second through the frozen network, norms folded, preprocessing included."""
     import jax
     import jax.numpy as jnp
 
@@ -26,7 +26,7 @@ def features_resnet50(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def train_resnet50(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Pictures a second forward and backward, batch statistics included."""
+    """Pictures a second in a forward and backward pass, with batch statistics."""
     import jax
 
     from jaxgear.models.pretrained import ResNet
@@ -39,8 +39,8 @@ def train_resnet50(arguments: argparse.Namespace) -> dict[str, Any]:
     @jax.jit
     def step(variables: Any) -> Any:
         def loss(params: Any) -> Any:
-            here = {"params": params, "batch_stats": variables["batch_stats"]}
-            features, changed = module.apply(here, images, train=True, mutable=["batch_stats"])
+            current = {"params": params, "batch_stats": variables["batch_stats"]}
+            features, changed = module.apply(current, images, train=True, mutable=["batch_stats"])
             return (features**2).mean(), changed
 
         return jax.grad(loss, has_aux=True)(variables["params"])
@@ -66,11 +66,11 @@ def train_reference(arguments: argparse.Namespace) -> dict[str, Any]:
     loss = steps.smoothed_cross_entropy(0.0)
     options = {"classes": CLASSES, "loss": loss, "per_example": True}
     train_step = jax.jit(functools.partial(steps.train_step, **options), donate_argnums=0)
-    one = next(batches.ordered())
+    examples = next(batches.ordered())
 
     def step() -> jnp.ndarray:
         nonlocal state
-        state, metrics, _ = train_step(state, one)
+        state, metrics, _ = train_step(state, examples)
         return metrics.loss
 
     return _rate(step, batch, arguments.seconds)

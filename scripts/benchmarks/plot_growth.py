@@ -1,4 +1,4 @@
-"""What a step costs as work grows: time and memory against what is varied, with the fit."""
+"""Plots the cost of a step as work grows: time, its fit and memory against the varied quantity."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,19 +10,19 @@ from jaxgear.evaluation.plots.figures import FAINT, TRAIN, VAL, Figure, describe
 
 @dataclass(frozen=True)
 class Panel:
-    """One quantity that was varied, everything else as by default."""
+    """One varied quantity; all others have their defaults."""
 
     name: str
     values: Sequence[int]
     measured: Sequence[float]  # ms an image
-    fitted: Sequence[float]  # likewise
+    fitted: Sequence[float]  # ms an image
     fit: str  # the formula, for the legend
     memory: Sequence[float]  # largest resident memory of the process, GB
     logarithmic: bool = False
 
 
 def growth(panels: Sequence[Panel]) -> Figure:
-    """A panel a quantity: measured time an image, the fit, and memory on the right."""
+    """A panel for each quantity: measured time an image, its fit, and memory on the right axis."""
     columns = 3 if len(panels) == 3 else 2
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(5 * columns, 3.8 * rows), layout="constrained")

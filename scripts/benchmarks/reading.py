@@ -8,10 +8,10 @@ from typing import Any
 
 
 def read_pictures(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Pictures a second with an empty cache, and once more from what that kept.
+    """Pictures a second with an empty cache, and again with the filled cache.
 
-    What the start of a run does: every file is read, hashed, decoded where the cache lacks it,
-    described for near-duplicates, and letterboxed.
+    The work is that at the start of a run: read and hash every file, decode it unless it is cached,
+    compute its descriptor for near-duplicates, and letterbox it.
     """
     if not arguments.data:
         raise SystemExit("input: --data FOLDER is needed")
@@ -24,7 +24,7 @@ def read_pictures(arguments: argparse.Namespace) -> dict[str, Any]:
             folder = read_folder(arguments.data, size=arguments.size, cache=Path(cache))
             images = pixels(folder, arguments.size, cache=Path(cache))
             seconds.append(time.perf_counter() - start)
-    cold, cached = (len(images) / each for each in seconds)
+    cold, cached = (len(images) / duration for duration in seconds)
     return {
         "images": len(images),
         "images_per_second": round(cold, 1),

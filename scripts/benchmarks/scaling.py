@@ -1,4 +1,4 @@
-"""The task `grow` of scripts/scale.py: what each picture costs as there are more of them."""
+"""The task `grow` of scripts/scale.py: the cost of a picture as a set grows."""
 
 import argparse
 import csv
@@ -19,16 +19,16 @@ from scripts.benchmarks import streaming
 COUNTS = (1000, 3000, 10_000, 30_000, 100_000)
 PHASES = {
     "prepare": "images prepared, on all cores",
-    "open": "images of a prepared set that is opened",
-    "train": "images of a prepared set that is trained on, streamed",
+    "open": "images of a prepared set, opened",
+    "train": "images of a prepared set, streamed in training",
 }
 
 
 def grow(arguments: argparse.Namespace) -> dict[str, Any]:
     """Seconds and memory of each phase for the first 1,000 to 100,000 pictures of a drawn folder.
 
-    Written to `--csv` and drawn to `--plot`, which are open in `arguments.files`. Each phase is a
-    process of its own.
+    Writes them to `--csv` and draws them to `--plot`, which are open in `arguments.files`. Each
+    phase runs in its own process.
     """
     rows = []
     every = sorted(arguments.folder.glob("*/*"), key=lambda path: path.stem)
@@ -39,18 +39,18 @@ def grow(arguments: argparse.Namespace) -> dict[str, Any]:
                 link.parent.mkdir(parents=True, exist_ok=True)
                 os.link(path, link)
             words = [Path(scratch, "drawn"), Path(scratch, "set"), "--size", arguments.size]
-            found = {"prepare": _run("jaxgear", "prepare", *words)}
+            costs = {"prepare": _run("jaxgear", "prepare", *words)}
             words = [Path(scratch, "set"), "--size", arguments.size]
-            found["open"] = _run("scripts.scale", "open", *words)
+            costs["open"] = _run("scripts.scale", "open", *words)
             options = {"size": arguments.size, "backgrounds": arguments.backgrounds}
             trained = streaming.memory(argparse.Namespace(folder=words[0], **options))
-            found["train"] = {
-                # Each picture costs what a step says; how many steps an epoch has is plain.
+            costs["train"] = {
+                # The cost of a picture in a step, times the pictures of an epoch.
                 "seconds": count / trained["stream_images_per_second"],
                 "mib": trained["stream_mib"],
             }
-        for phase, one in found.items():
-            seconds, mib = one["seconds"], one["mib"]
+        for phase, cost in costs.items():
+            seconds, mib = cost["seconds"], cost["mib"]
             rows.append({"phase": phase, "pictures": count, "seconds": seconds, "mib": mib})
             print(json.dumps(rows[-1]), flush=True)
     arguments.files["--csv"].write(to_csv(rows))
@@ -59,7 +59,7 @@ def grow(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def to_csv(rows: list[dict[str, Any]]) -> str:
-    """A table as text."""
+    """The rows as CSV."""
     text = io.StringIO()
     table = csv.DictWriter(text, rows[0], lineterminator="\n")
     table.writeheader()
@@ -70,7 +70,7 @@ def to_csv(rows: list[dict[str, Any]]) -> str:
 
 
 def _run(module: str, *words: Any) -> dict[str, float]:
-    """Wall seconds and peak memory (of the largest process) of a command; or what it prints."""
+    """The JSON that a command prints last, or else its seconds and largest process in MiB."""
     start = time.perf_counter()
     command = [sys.executable, "-m", module, *map(str, words)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -87,7 +87,7 @@ def _run(module: str, *words: Any) -> dict[str, float]:
 
 
 def draw(rows: list[dict[str, Any]]) -> bytes:
-    """A panel a phase, as PNG: time a picture, the fit of the whole time, and memory."""
+    """A PNG with a panel for each phase: time a picture, the fit of the whole time, and memory."""
     from jaxgear.evaluation.plots import figures as plots
     from scripts.benchmarks import plot_growth
 

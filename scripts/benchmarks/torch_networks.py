@@ -18,7 +18,7 @@ class Conv(nn.Module):
 
 
 class Residual(nn.Module):
-    """Two convolutions around which the input is added."""
+    """Two convolutions; their input is added to their output."""
 
     def __init__(self, features: int, kernel: int = 3):
         super().__init__()
@@ -29,7 +29,7 @@ class Residual(nn.Module):
 
 
 class SpaceToDepth(nn.Module):
-    """Squares of pixels become channels, in the order row, column, channel."""
+    """Turns squares of pixels into channels, in the order row, column, channel."""
 
     def __init__(self, patch: int):
         super().__init__()
@@ -73,7 +73,7 @@ class ReferenceCNN(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions around which the input is added."""
+    """1x1, 3x3 and 1x1 convolutions; their input is added to their output."""
 
     def __init__(self, inputs: int, width: int, stride: int):
         super().__init__()
@@ -112,7 +112,7 @@ def scratch(classes: int, size: int) -> nn.Sequential:
 
 
 def convnet(layers: list[nn.Module], classes: int, size: int) -> nn.Sequential:
-    """Layers and a head, with the shapes that pictures of `size` pixels give them."""
+    """Layers and a head, initialised for pictures of `size` pixels."""
     model = nn.Sequential(*layers, nn.LazyLinear(classes)).eval()
     model(torch.zeros(1, 3, size, size))
     return model

@@ -2,12 +2,12 @@
 
     TORCH/bin/python scripts/benchmarks/torch_predict.py RUN FOLDER --csv FILE
 
-TORCH is an environment of its own, never jaxgear's: `pip install torch==2.13.0 numpy pillow`.
+TORCH is a separate environment without jaxgear: `pip install torch==2.13.0 numpy pillow`.
 
-Reads the weights of a run of experiments/scratch.py and does what a script around torchvision does:
-a DataLoader with two worker processes, Resize (bicubic), Pad, ToTensor, Normalize, batches of 64.
-Needs torch, numpy and Pillow. The last line is JSON with the seconds from the first import on, and
-how many images a second that is; it is on stderr where `--csv -` takes stdout.
+Reads the weights of a run of experiments/scratch.py and works like a script around torchvision: a
+DataLoader with two worker processes, Resize (bicubic), Pad, ToTensor, Normalize, batches of 64. The
+last line is JSON with the seconds since the first import, and the images a second; it goes to
+stderr if `--csv -` takes stdout.
 """
 
 import time
@@ -60,7 +60,7 @@ class Pictures(torch.utils.data.Dataset):
         return x.sub_(self.mean).div_(self.std)
 
     def reduction(self, image: Image.Image) -> int:
-        """`reduction in jaxgear/data/images/letterboxing.py`."""
+        """As `reduction` in jaxgear/data/images/letterboxing.py."""
         factor = 1
         while -(-max(image.size) // (2 * factor)) >= max(self.size, 128):
             factor *= 2
@@ -87,7 +87,7 @@ def network(card: dict, weights: dict[str, np.ndarray]) -> nn.Module:
 
 
 def read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    """A file of float32 arrays: a length, a JSON header, the bytes."""
+    """Reads float32 arrays from a file of a length, a JSON header and the bytes."""
     data = path.read_bytes()
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + length])
@@ -105,7 +105,7 @@ def opened(path: Path) -> contextlib.AbstractContextManager:
 
 
 def main() -> None:
-    """Predicts and prints how long it took."""
+    """Predicts and prints the time it took."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("folder", type=Path)
@@ -115,7 +115,7 @@ def main() -> None:
     bundle = arguments.run / "model"
     card = json.loads((bundle / "bundle.json").read_text())
     model = network(card, read_safetensors(bundle / "weights.safetensors"))
-    model = model.to(memory_format=torch.channels_last)  # a sixth faster here
+    model = model.to(memory_format=torch.channels_last)  # a sixth faster
     paths = sorted(path for path in arguments.folder.rglob("*") if path.is_file())
     pictures = Pictures(
         paths[: arguments.limit],

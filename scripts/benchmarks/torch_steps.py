@@ -4,12 +4,12 @@
     TORCH/bin/python scripts/benchmarks/torch_steps.py features-resnet50 --size 224 --seconds 8
     TORCH/bin/python scripts/benchmarks/torch_steps.py train-resnet50 --size 128 --seconds 10
 
-TORCH is an environment of its own, never jaxgear's: `pip install torch==2.13.0 numpy pillow`. The
+TORCH is a separate environment without jaxgear: `pip install torch==2.13.0 numpy pillow`. The
 speed of a shared machine drifts, so let `python -m scripts.bench TASK --pairs 5 --peer '...'` run
 this in turn with jaxgear.
 
-Each task does the work of the task of that name in scripts/bench.py. It tries both memory layouts;
-the faster one counts. The last line is JSON.
+Each task does the work of the task of that name in scripts/bench.py. It tries both memory layouts
+and reports the faster one. The last line is JSON.
 """
 
 import argparse
@@ -113,17 +113,17 @@ TASKS = {
 
 
 def main() -> None:
-    """Prints what a task found as JSON."""
+    """Prints the figures of a task as JSON."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("task", choices=TASKS)
     parser.add_argument("--size", type=int, default=128, help="of images, in pixels")
     parser.add_argument("--batch", type=int, help="images a step")
-    parser.add_argument("--seconds", type=float, default=20, help="to measure for")
+    parser.add_argument("--seconds", type=float, default=20, help="duration of the measurement")
     args = parser.parse_args()
-    found = TASKS[args.task](args)
-    print(json.dumps({"peer": f"torch {torch.__version__}", "task": args.task} | found))
+    figures = TASKS[args.task](args)
+    print(json.dumps({"peer": f"torch {torch.__version__}", "task": args.task} | figures))
 
 
 if __name__ == "__main__":

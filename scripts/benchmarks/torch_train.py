@@ -1,18 +1,20 @@
-"""What a PyTorch user gets for the tasks of training.py, and from pictures to an accuracy.
+"""The PyTorch peer of the tasks of training.py, and of `reach`.
 
     TORCH/bin/python scripts/benchmarks/torch_train.py train-scratch --batch 48
     TORCH/bin/python scripts/benchmarks/torch_train.py finetune-resnet50 --size 224
     TORCH/bin/python scripts/benchmarks/torch_train.py reach --data FOLDER --accuracy 0.90
 
-TORCH is an environment of its own, never jaxgear's: `pip install torch==2.13.0 numpy pillow`, and
+TORCH is a separate environment without jaxgear: `pip install torch==2.13.0 numpy pillow`, and
 torchvision for its ResNet-50.
 
-On a GPU: bfloat16 by autocast, channels last, AdamW fused, cuDNN's search for the fastest
-convolution, pictures and their order on the device; as it is (`eager`), by `torch.compile`, and by
-`torch.compile(mode="reduce-overhead")`, which replays CUDA graphs. The fastest counts; the last
-line is JSON. `reach` trains the CNN and the recipe that published solutions use (Adam 1e-3, 50
-pictures a step, 70 % of the pictures), eagerly. On a CPU it keeps images as NCHW. The figures of
-CPUs in results/README.md are of `--processes 1`, and of a clock that started after the imports.
+On a GPU it uses bfloat16 by autocast, channels last, fused AdamW, cuDNN's search for the fastest
+convolution, and keeps pictures and their order on the device. It tries eager mode (`eager`),
+`torch.compile` (`compile`), and `torch.compile(mode="reduce-overhead")` (`graphs`), which replays
+CUDA graphs, and reports the fastest. The last line is JSON.
+
+`reach` trains the CNN of published solutions with their recipe (Adam 1e-3, 50 pictures a step, 70 %
+of the pictures), eagerly, and on a CPU with images as NCHW. The CPU figures in results/README.md
+are of `--processes 1`, and of a clock that started after the imports.
 """
 
 import time
@@ -40,14 +42,14 @@ WAYS = {"eager": None, "compile": "default", "graphs": "reduce-overhead"}
 
 
 def resnet50(size: int) -> nn.Module:
-    """torchvision's, with a head of our classes."""
+    """torchvision's ResNet-50 with a head of `CLASSES`."""
     from torchvision.models import resnet50
 
     return resnet50(num_classes=CLASSES)
 
 
 def train(network: Callable[[int], nn.Module], batch: int, args: argparse.Namespace) -> dict:
-    """Pictures a second of the fastest way, and of each."""
+    """Pictures a second of the fastest way, and of each way."""
     rates = {}
     for way in args.ways.split(","):
         torch.compiler.reset()
@@ -69,11 +71,11 @@ def train(network: Callable[[int], nn.Module], batch: int, args: argparse.Namesp
 
 
 def epochs(model: nn.Module, batch: int, size: int, mode: str | None) -> Callable[[], int]:
-    """A function that trains one epoch and says on how many pictures."""
+    """A function that trains one epoch and returns its number of pictures."""
     count = batch * (64 if DEVICE.type == "cuda" else 8)
     model = model.to(DEVICE, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3, fused=DEVICE.type == "cuda")
-    # Stored as channels last, seen as [N, 3, S, S].
+    # Channels last in memory, [N, 3, S, S] by shape.
     images = torch.randint(0, 256, (count, size, size, 3), dtype=torch.uint8, device=DEVICE)
     images = images.permute(0, 3, 1, 2)
     labels = torch.randint(0, CLASSES, (count,), device=DEVICE)
@@ -112,8 +114,8 @@ def reach(args: argparse.Namespace) -> dict:
     files = [path for name in classes for path in sorted((folder / name).iterdir())]
     with multiprocessing.Pool(args.processes) as pool:
         images = np.stack(pool.map(read, files, chunksize=16))
-    sides = [int(hashlib.sha256(path.name.encode()).hexdigest(), 16) % 10 < 3 for path in files]
-    test = torch.tensor(sides, device=DEVICE)
+    in_test = [int(hashlib.sha256(path.name.encode()).hexdigest(), 16) % 10 < 3 for path in files]
+    test = torch.tensor(in_test, device=DEVICE)
     labels = torch.tensor([classes.index(path.parent.name) for path in files], device=DEVICE)
     images = torch.from_numpy(images).to(DEVICE).permute(0, 3, 1, 2)
     gpu = DEVICE.type == "cuda"
@@ -123,7 +125,7 @@ def reach(args: argparse.Namespace) -> dict:
     model = ReferenceCNN(len(classes)).to(DEVICE, memory_format=layout)
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
     forward = lambda index: model(images[index].float() / 127.5 - 1)  # noqa: E731
-    train_rows, test_rows = (torch.nonzero(side)[:, 0] for side in (~test, test))
+    train_rows, test_rows = (torch.nonzero(split)[:, 0] for split in (~test, test))
     accuracy, epoch = 0.0, 0
     while accuracy < args.accuracy and epoch < args.epochs:
         epoch += 1
@@ -135,14 +137,14 @@ def reach(args: argparse.Namespace) -> dict:
             optimizer.step()
         model.eval()
         with torch.inference_mode():
-            found = torch.cat([forward(part).argmax(1) for part in test_rows.split(100)])
-        accuracy = (found == labels[test_rows]).float().mean().item()
+            predicted = torch.cat([forward(part).argmax(1) for part in test_rows.split(100)])
+        accuracy = (predicted == labels[test_rows]).float().mean().item()
     seconds = round(time.perf_counter() - START, 1)
     return {"accuracy": round(accuracy, 4), "epochs": epoch, "seconds": seconds}
 
 
 def read(path: Path, size: int = 128) -> np.ndarray:
-    """[size, size, 3], letterboxed on white."""
+    """Reads a picture, letterboxed on white: [size, size, 3]."""
     picture = Image.open(path).convert("RGBA")
     canvas = Image.new("RGBA", picture.size, (255,) * 4)
     canvas.alpha_composite(picture)
@@ -154,7 +156,7 @@ def read(path: Path, size: int = 128) -> np.ndarray:
 
 
 def main() -> None:
-    """Prints what a task found as JSON."""
+    """Prints the figures of a task as JSON."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -162,25 +164,27 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--batch", type=int)
     parser.add_argument("--seconds", type=float, default=10)
-    parser.add_argument("--ways", default="eager,compile,graphs", help="some of these")
+    parser.add_argument("--ways", default="eager,compile,graphs", help="which ways to try")
     parser.add_argument("--data")
     parser.add_argument("--accuracy", type=float, default=0.90)
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--processes", type=int, help="for reach: that decode (all cores)")
+    parser.add_argument(
+        "--processes", type=int, help="for reach: processes that decode (default: all cores)"
+    )
     args = parser.parse_args()
     torch.backends.cudnn.benchmark = True
     torch.set_float32_matmul_precision("high")
     if args.task == "reach":
-        found = reach(args)
+        figures = reach(args)
     elif args.task == "train-scratch":
-        found = train(lambda size: scratch(CLASSES, size), args.batch or 48, args)
+        figures = train(lambda size: scratch(CLASSES, size), args.batch or 48, args)
     else:
-        found = train(resnet50, args.batch or 64, args)
+        figures = train(resnet50, args.batch or 64, args)
     device = torch.cuda.get_device_name() if DEVICE.type == "cuda" else "cpu"
     print(
         json.dumps(
-            {"peer": f"torch {torch.__version__}", "device": device, "task": args.task} | found
+            {"peer": f"torch {torch.__version__}", "device": device, "task": args.task} | figures
         )
     )
 

@@ -1,7 +1,7 @@
 """Tasks of scripts/bench.py that train whole epochs of a network, as training/loop.py does.
 
-Pictures are random and lie on the device as uint8, in an order that is shuffled each epoch; AdamW,
-no augmentation; one batch of validation an epoch. Their peer is torch_train.py beside this file.
+Pictures are random, lie on the device as uint8, and are shuffled each epoch. AdamW trains without
+augmentation. Each epoch validates on one batch. The peer is torch_train.py beside this file.
 """
 
 import argparse
@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 CLASSES = 12
-STEPS = {"cpu": 8}  # an epoch; elsewhere 64
+STEPS = {"cpu": 8}  # steps an epoch; 64 on other platforms
 
 
 def train_scratch(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -19,20 +19,21 @@ def train_scratch(arguments: argparse.Namespace) -> dict[str, Any]:
     from experiments import scratch
     from jaxgear.experiment import Data
 
-    made = scratch.recipe(scratch.Config(), Data(counts=(1,) * CLASSES, batch_size=48))
-    return _rate(arguments, made.model, arguments.batch or 48)
+    recipe = scratch.recipe(scratch.Config(), Data(counts=(1,) * CLASSES, batch_size=48))
+    return _rate(arguments, recipe.model, arguments.batch or 48)
 
 
 def finetune_resnet50(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Pictures a second of a ResNet-50 and a head, all of it trained, on the batch's statistics."""
+    """Pictures a second of a ResNet-50 and a head, all layers trained, with batch statistics."""
     from jaxgear.machine import devices
     from jaxgear.models.finetune import FineTuned, Head
     from jaxgear.models.pretrained import ResNet, imagenet
 
-    like = imagenet()
+    preprocess = imagenet()
     resnet = ResNet(50, dtype=devices.fast_dtype())
     model = FineTuned(
-        *(resnet, Head(CLASSES), like.order, like.scale, like.mean, like.std),
+        *(resnet, Head(CLASSES), preprocess.order),
+        *(preprocess.scale, preprocess.mean, preprocess.std),
         train_from=0,
         batch_statistics=True,
     )
@@ -40,7 +41,7 @@ def finetune_resnet50(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _rate(arguments: argparse.Namespace, model: Any, batch: int) -> dict[str, Any]:
-    """Of the median epoch, after one that compiles and warms up."""
+    """Pictures a second of the median epoch, after one that compiles and warms up."""
     import jax
     import numpy as np
     import optax
@@ -66,7 +67,7 @@ def _rate(arguments: argparse.Namespace, model: Any, batch: int) -> dict[str, An
         loss=steps.smoothed_cross_entropy(0.1),
     )
     next(epochs)
-    found = {"first_epoch_seconds": round(time.perf_counter() - start, 1)}
+    first = {"first_epoch_seconds": round(time.perf_counter() - start, 1)}
     times: list[float] = []
     stop = time.perf_counter() + arguments.seconds
     while time.perf_counter() < stop or len(times) < 3:
@@ -81,4 +82,4 @@ def _rate(arguments: argparse.Namespace, model: Any, batch: int) -> dict[str, An
         "batch": batch,
         "device_mib": memory >> 20,
         "device": jax.devices()[0].device_kind,
-    } | found
+    } | first

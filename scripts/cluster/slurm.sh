@@ -4,22 +4,22 @@
 #     sbatch --nodes=4 --gpus-per-node=8 scripts/cluster/slurm.sh --data tfds:gear@/shared/gear \
 #         --out /shared/runs --batch-size 1536
 #
-# What follows the file's name are flags of the experiment. EXPERIMENT chooses another one:
+# Arguments after the file's name are flags of the experiment. EXPERIMENT chooses another experiment:
 #     EXPERIMENT=experiments.transfer sbatch scripts/cluster/slurm.sh --data ...
 #
 # - Submit it from the repository's root, with jaxgear installed in .venv there (or set PYTHON).
 #   Every node must see the repository, --data and --out under the same path.
-# - One task a node; each task uses all devices of its node. `--hosts 0` asks Slurm how many tasks
-#   there are, which of them this one is, and where the first one runs. Open MPI answers alike:
+# - One task a node; each task uses all devices of its node. `--hosts 0` asks Slurm for
+#   the number of tasks, the number of this one, and the address of the first. Open MPI works too:
 #   `mpirun -n 4 python -m experiments.scratch --hosts 0 ...`.
 # - The first task writes the run folder and prints. A signal to any task, or the end of one, ends
 #   all of them, and the state after the last finished step is saved first. Slurm sends SIGTERM 120
 #   seconds before the time limit.
-# - Go on with `sbatch scripts/cluster/slurm.sh --resume /shared/runs/scratch-<time>`, on as many
-#   nodes as there are then, one included.
+# - Continue with `sbatch scripts/cluster/slurm.sh --resume /shared/runs/scratch-<time>`, on any
+#   number of nodes, even one.
 # - A batch is shared by all devices: 1536 images on 32 GPUs are 48 a GPU. `--microbatch` sums the
 #   gradient over parts of a batch that does not fit.
-# - Several machines and several GPUs were not at hand. Two processes on one CPU are tested:
+# - This file was never run: no cluster was available. Two processes on one CPU are tested:
 #   `pytest tests/test_hosts.py -m slow`.
 #SBATCH --job-name=jaxgear
 #SBATCH --nodes=2

@@ -32,7 +32,7 @@ def near_duplicate(seed: int) -> bytes:
     return encoded(pixels, "JPEG", quality=80)
 
 
-def test_twins_are_warned_of_and_drawn(tmp_path, capsys):
+def test_near_duplicates_are_warned_of_and_drawn(tmp_path, capsys):
     """The same photograph twice in a class, in two classes, and in two splits."""
     root = write_set(tmp_path / "set", {"train/axes": 5, "train/boots": 5, "test/axes": 2})
     (root / "test/boots").mkdir()
@@ -101,7 +101,7 @@ def test_what_would_keep_a_run_from_splitting_is_said(tmp_path, capsys, group_by
     assert (reason is not None) == stops
 
 
-def test_without_twins_there_is_no_sheet(tmp_path, capsys):
+def test_without_near_duplicates_there_is_no_sheet(tmp_path, capsys):
     root = write_set(tmp_path / "set", {"axes": 3, "boots": 3})
     assert call("check", root, "--sheet", tmp_path / "a.png") == 0
     assert "no near-duplicates" in capsys.readouterr().out

@@ -96,7 +96,7 @@ def test_skipped_and_hidden_files_are_said(tmp_path, said):
     assert any(".hidden" in line for line in said)
 
 
-def test_twins_on_a_folder_s_own_splits_are_warned_of(tmp_path, said):
+def test_near_duplicates_on_a_folder_s_own_splits_are_warned_of(tmp_path, said):
     write_set(tmp_path / "set/train", {"axes": 8, "boots": 8})
     for name in ("axes", "boots"):
         (tmp_path / "set/test" / name).mkdir(parents=True)
@@ -111,7 +111,7 @@ def test_twins_on_a_folder_s_own_splits_are_warned_of(tmp_path, said):
     assert all("near-duplicate.jpg" in line for line in warnings)
 
 
-def test_twins_in_two_classes_are_warned_of(tmp_path, said):
+def test_near_duplicates_in_two_classes_are_warned_of(tmp_path, said):
     write_set(tmp_path / "set", {"axes": 8, "boots": 8})
     with PIL.Image.open(tmp_path / "set/axes/00003.png") as picture:
         picture.convert("RGB").save(tmp_path / "set/boots/wrong.jpg", quality=60)
@@ -153,7 +153,7 @@ def test_a_set_of_more_than_half_of_the_free_memory_is_streamed(
         np.testing.assert_array_equal(same.labels, split.labels)
 
 
-def test_many_twins_are_a_line_with_the_first_few(tmp_path, said):
+def test_many_near_duplicates_are_a_line_with_the_first_few(tmp_path, said):
     """One line per file could be tens of thousands of lines."""
     write_set(tmp_path / "set/train", {"axes": 12, "boots": 12})
     for name in ("axes", "boots"):

@@ -112,7 +112,7 @@ def test_no_group_is_on_two_splits_and_every_class_is_on_three(
     assert near_duplicates_across(records, groups, list(splits.values())) == []
 
 
-def test_of_twins_on_two_splits_the_evaluated_one_is_kept():
+def test_of_near_duplicates_on_two_splits_the_evaluated_one_is_kept():
     records = made_up([300, 300])
     groups = [f"{record.label}/{i // 2}" for i, record in enumerate(records)]
     single, grouped = splits_of(records, alone(records)), splits_of(records, groups)
@@ -193,7 +193,7 @@ def test_a_class_too_small_is_named_with_what_it_needs():
         splits_of(same, groups)
 
 
-def test_twins_in_two_small_classes_are_an_error_not_an_empty_split():
+def test_near_duplicates_in_two_small_classes_are_an_error_not_an_empty_split():
     records = made_up([3, 3])
     groups = ["a", "b", "c", "a", "b", "c"]
     for seed in range(20):
@@ -308,7 +308,7 @@ def test_by_file_the_split_is_that_of_pictures_that_do_not_look_alike():
     assert splits == assign_splits(as_folder(records), alone(records), seed=3)
 
 
-def test_twins_across_given_splits_are_reported():
+def test_near_duplicates_across_given_splits_are_reported():
     records = made_up([3], 0, "train") + made_up([2], 10, "val") + made_up([2], 20, "test")
     splits = [record.split for record in records]
     groups = ["a", "b", "c", "b", "d", "a", "b"]

@@ -183,7 +183,7 @@ def test_largest_losses_are_of_pictures_that_were_not_trained_on(run, data):
     assert (misses[0].image != misses[0].overlay).any()
 
 
-def test_twins_are_counted_on_the_splits_that_the_run_gave_them(run):
+def test_near_duplicates_are_counted_on_the_splits_that_the_run_gave_them(run):
     finished = FinishedRun.read(run)
     near_duplicates = find(finished).near_duplicates
     assert (near_duplicates.groups, near_duplicates.straddling) == (12, 0)

@@ -169,8 +169,8 @@ def test_many_runs_beside_it_are_three_columns(run):
     row = many[many.index('<th scope="row">jpeg</th>') :].partition("</tr>")[0]
     assert [row.count(cell) for cell in (">0.200<", ">0.300<", ">0.400<")] == [1, 1, 1]
     assert row.count("<td") == 6 + 3
-    assert "The test split of 2 of them" in few
-    assert "The test split of 200 of them" in many
+    assert "The test splits of 2 of them" in few
+    assert "The test splits of 200 of them" in many
     assert "other-0" not in few
     assert abs(len(many) - len(few)) < 20
 

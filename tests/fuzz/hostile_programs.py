@@ -1,9 +1,10 @@
-"""Damaged programs, read in processes that may die: `python hostile_programs.py BUNDLE WHERE SEED
-COUNT`.
+"""Reads damaged programs in processes that may die.
 
-Damages the programs of BUNDLE in WHERE (header, bytecode, or use: anywhere, and what can be loaded
-is run), and prints JSON: how many were read and refused, and for each that did not end as one or
-the other, its number and how it ended. The damage follows from SEED and the number alone.
+    python hostile_programs.py BUNDLE WHERE SEED COUNT
+
+Damages the programs of BUNDLE. WHERE is header, bytecode, or use: damage anywhere, then run the
+program if it can be loaded. Prints JSON: how many programs were read and refused, and the number
+and outcome of each other one. The damage depends only on SEED and the number.
 """
 
 import faulthandler
@@ -40,8 +41,8 @@ MODULE = b"ML\xefR"  # where the bytecode starts
 
 
 def damaged(data: bytes, where: str, rng: random.Random) -> bytes:
-    """`data` after one to four changes of the header (the flatbuffer around the bytecode), of the
-    bytecode, most of them in its first part, where its types and sizes are, or of both.
+    """`data` after one to four changes in `where`: the header (the flatbuffer around the bytecode),
+    the bytecode (mostly its first part, which has types and sizes), or both.
     """
     for _ in range(rng.randint(1, 4)):
         start, size = data.find(MODULE), len(data)
@@ -75,12 +76,12 @@ def damaged(data: bytes, where: str, rng: random.Random) -> bytes:
 
 
 def _module_size(data: bytes, start: int) -> int:
-    """What the flatbuffer says of the bytecode."""
+    """The size of the bytecode by the flatbuffer, within the data."""
     return min(int.from_bytes(data[start - 4 : start], "little"), len(data) - start)
 
 
 def _serve(bundle: Path, where: str, seed: int, numbers: range, out: int) -> None:
-    """Reads programs and writes a line for each; dies with one that makes it."""
+    """Reads programs and writes a line for each; a program may kill this process."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     faulthandler.disable()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -110,28 +111,28 @@ def _serve(bundle: Path, where: str, seed: int, numbers: range, out: int) -> Non
 
 
 def _use(bundle: Path, name: str, data: bytes, original: bytes) -> None:
-    """Loads the bundle with these bytes, signed, and runs that program on an image."""
+    """Loads the bundle with these bytes and their hash, and runs that program on an image."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(shutil.copytree(bundle, temporary, dirs_exist_ok=True))
         (folder / name).write_bytes(data)
         card = json.loads((folder / "bundle.json").read_text())
         card["sha256"][name] = hashlib.sha256(data).hexdigest()
         (folder / "bundle.json").write_text(json.dumps(card))
-        found = Bundle.load(folder)
-    images = np.zeros((1, found.size, found.size, 3), np.uint8)
+        loaded = Bundle.load(folder)
+    images = np.zeros((1, loaded.size, loaded.size, 3), np.uint8)
     if name == MAPS:
-        heat_maps(found, images, batch_size=1)
+        heat_maps(loaded, images, batch_size=1)
     else:
-        Predictor(found, 1).logits(images)
+        Predictor(loaded, 1).logits(images)
 
 
 def _most_memory() -> float:
-    """In MiB, since the process began."""
+    """Peak memory of this process, in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def run(bundle: Path, where: str, seed: int, count: int) -> dict:
-    """Outcomes, and [number, how it ended] of those that are neither read nor refused."""
+    """Counts of outcomes, and [number, outcome] of programs neither read nor refused."""
     counts, odd, number = Counter(), [], 0
     while number < count:
         ours, theirs = os.pipe()

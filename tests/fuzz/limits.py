@@ -1,4 +1,4 @@
-"""What a single case may take, and the trees that must stay as they are."""
+"""Limits on the time and memory of a fuzz case, and the state of folders that must not change."""
 
 import faulthandler
 import gc
@@ -17,8 +17,8 @@ _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 @contextmanager
 def limited(mebibytes: int = MEBIBYTES) -> Iterator[None]:
-    """One case: fails above `mebibytes` of further memory or `SECONDS`, and ends a hang with a
-    traceback of all threads. Memory is measured where Linux's /proc is.
+    """Fails if a case takes more than `SECONDS`, or `mebibytes` of further memory (on Linux, by
+    /proc). Ends a hang with a traceback of all threads.
     """
     faulthandler.dump_traceback_later(60, exit=True)
     started, before = time.process_time(), _peak(reset=True)
@@ -37,7 +37,7 @@ def _peak(reset: bool = False) -> int:
     try:
         if reset:
             _CLEAR.write_text("5")
-    except OSError:  # no /proc, or none that may be written: time alone is limited
+    except OSError:  # no writable /proc: limits only time
         return 0
     line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1])
@@ -45,27 +45,27 @@ def _peak(reset: bool = False) -> int:
 
 @contextmanager
 def no_warnings() -> Iterator[None]:
-    """Warnings are seen even where what they become as errors is caught."""
+    """Fails on any warning, even if the code inside catches warnings raised as errors."""
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         yield
         gc.collect()
-    messages = [str(one) for one in seen]
+    messages = [str(warning) for warning in seen]
     assert not messages, messages[:3]
 
 
 def state(root: Path) -> dict[bytes, tuple]:
-    """Every entry below `root`, without following links, with what a write would change."""
-    found = {}
+    """Every entry below `root`, without following links: its time, mode and content."""
+    entries = {}
     for folder, folders, files in os.walk(os.fsencode(root)):
         for name in (*folders, *files):
             path = os.path.join(folder, name)  # noqa: PTH118 - bytes
             status = os.lstat(path)
-            what = None
+            content = None
             if os.path.islink(path):  # noqa: PTH114
-                what = os.readlink(path)  # noqa: PTH115
+                content = os.readlink(path)  # noqa: PTH115
             elif name in files:
                 with open(path, "rb") as file:  # noqa: PTH123
-                    what = hashlib.sha256(file.read()).digest()
-            found[path] = status.st_mtime_ns, status.st_mode, what
-    return found
+                    content = hashlib.sha256(file.read()).digest()
+            entries[path] = status.st_mtime_ns, status.st_mode, content
+    return entries

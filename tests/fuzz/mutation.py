@@ -1,7 +1,7 @@
-"""Good files -> files of a stranger: hypothesis strategies that damage bytes.
+"""Hypothesis strategies that damage files.
 
-Blind damage seldom gets past a parser's first check, so pieces that a format has (PNG and RIFF
-chunks, JPEG segments) are also moved as wholes, and PNG's check sums are repaired afterwards.
+Random damage seldom gets past a parser's first check. So whole pieces of a format (PNG and RIFF
+chunks, JPEG segments) are moved too, and PNG's checksums are repaired afterwards.
 """
 
 import struct
@@ -27,7 +27,7 @@ def mutated(draw: st.DrawFn, originals: list[bytes], most: int = 4) -> bytes:
 @st.composite
 def _change(draw: st.DrawFn, data: bytes, originals: list[bytes]) -> bytes:
     size = len(data)
-    # Headers are where sizes are claimed: half of all places are among the first 100 bytes.
+    # Headers state sizes, so half of all places are among the first 100 bytes.
     place = st.one_of(st.integers(0, min(100, size)), st.integers(0, size))
     at = draw(place)
     kind = draw(st.sampled_from(CHANGES))
@@ -67,7 +67,7 @@ CHANGES = ("flip", "flip", "write", "write", "cut", "insert", "prefix", "remove"
 
 
 def _pieces(data: bytes) -> list[bytes]:
-    """The file in the parts that its format has; what cannot be parsed is one part."""
+    """The file in the pieces of its format; the rest that cannot be parsed is one piece."""
     parts, at = [], 0
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         parts, at = [data[:8]], 8
@@ -95,7 +95,7 @@ def _pieces(data: bytes) -> list[bytes]:
 
 
 def _repaired(data: bytes) -> bytes:
-    """PNG chunks with the right check sums again; the size of a RIFF file."""
+    """Repairs the checksums of PNG chunks, or the size in a RIFF header."""
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         pieces = _pieces(data)
         for k, piece in enumerate(pieces[1:], 1):

@@ -201,7 +201,7 @@ def test_sizes_of_axes_are_numbers_or_the_batch(size, sound):
     data = (sound / "network.stablehlo").read_bytes()
     damaged = data.replace(b"\5\0\0\0batch\0", len(size).to_bytes(4, "little") + size + b"\0")
     assert damaged != data
-    assert "neither a number nor that of the batch" in refused(damaged, "params/head")
+    assert "neither a number nor the batch size" in refused(damaged, "params/head")
 
 
 def header(**fields) -> bytes:

@@ -11,7 +11,7 @@ Weights = dict[str, np.ndarray]
 
 def hugging_face(weights: Weights) -> Weights:
     """`transformers.ResNetForImageClassification`."""
-    found = {}
+    renamed = {}
     for name, array in weights.items():
         name = re.sub(r"^fc\.", "classifier.1.", name)
         name = re.sub(r"^conv1\.", "resnet.embedder.embedder.convolution.", name)
@@ -24,31 +24,31 @@ def hugging_face(weights: Weights) -> Weights:
                     rf"^{word}(\d)", lambda m, long=long: f"layer.{int(m[1]) - 1}.{long}", rest
                 )
             name = f"resnet.encoder.stages.{int(match[1]) - 1}.layers.{match[2]}.{rest}"
-        found[name] = array
-    return found
+        renamed[name] = array
+    return renamed
 
 
 def keras(weights: Weights, new: bool) -> Weights:
-    """`keras.applications.ResNet50`: of today, or as it was until 2019. HWIO, with biases."""
+    """`keras.applications.ResNet50`: its `new` names, or those until 2019. HWIO, with biases."""
     leaves = {
         "weight": "gamma",
         "bias": "beta",
         "running_mean": "moving_mean",
         "running_var": "moving_variance",
     }
-    found = {}
+    renamed = {}
     for name, array in weights.items():
         owner, leaf = name.rsplit(".", 1)
         if owner == "fc":
             layer = "predictions" if new else "fc1000"
-            found[f"{layer}/{'kernel' if leaf == 'weight' else 'bias'}"] = array.T
+            renamed[f"{layer}/{'kernel' if leaf == 'weight' else 'bias'}"] = array.T
         elif array.ndim == 4:
             layer = keras_layer(owner, new)
-            found[f"{layer}/kernel"] = array.transpose(2, 3, 1, 0)
-            found[f"{layer}/bias"] = np.full(len(array), 0.125, np.float32)
+            renamed[f"{layer}/kernel"] = array.transpose(2, 3, 1, 0)
+            renamed[f"{layer}/bias"] = np.full(len(array), 0.125, np.float32)
         else:
-            found[f"{keras_layer(owner, new)}/{leaves[leaf]}"] = array
-    return found
+            renamed[f"{keras_layer(owner, new)}/{leaves[leaf]}"] = array
+    return renamed
 
 
 def keras_layer(owner: str, new: bool) -> str:

@@ -112,8 +112,8 @@ def test_damage_is_named(folder, damage):
         (lambda: make_state(width=5), "layers_0"),
         (lambda: make_state(tx=optax.sgd(0.1)), "opt_state"),
         (lambda: make_state(average=False), "average"),
-        (lambda: make_state(classes=4), r"head\.bias: float32\[3\] there, float32\[4\] here"),
-        (lambda: jax.tree.map(halve, make_state()), "float32.* there, bfloat16"),
+        (lambda: make_state(classes=4), r"head\.bias: float32\[3\] saved, float32\[4\] needed"),
+        (lambda: jax.tree.map(halve, make_state()), "float32.* saved, bfloat16"),
     ],
     ids=["width", "optimizer", "average", "classes", "dtype"],
 )

@@ -62,7 +62,7 @@ def with_masks(split: Split, folder: Folder, *, cache: CacheChoice = "user") -> 
     size = split.images.shape[1]
     store = MaskCache(cache, size, VERSION, outside=folder.root)
 
-    def one(row: int) -> UInt8[np.ndarray, "S S 4"]:
+    def masked(row: int) -> UInt8[np.ndarray, "S S 4"]:
         record = split.records[row]
         key = folder.cache_key(record)
         mask = store.get(key)
@@ -71,7 +71,7 @@ def with_masks(split: Split, folder: Folder, *, cache: CacheChoice = "user") -> 
             store.put(key, mask)
         return np.dstack([split.images[row], mask])
 
-    return replace(split, images=LazyPictures((len(split.records), size, size, 4), one))
+    return replace(split, images=LazyPictures((len(split.records), size, size, 4), masked))
 
 
 def letterboxed(mask: UInt8[np.ndarray, "H W"], size: int) -> UInt8[np.ndarray, "S S"]:

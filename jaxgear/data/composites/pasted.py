@@ -27,8 +27,8 @@ KEPT = 2 * (os.cpu_count() or 1)  # cached batches of views: threads of a stream
 def and_pasted(split: Split, folder: Folder, bank: Bank | None) -> Split:
     """`split` followed by a pasted view of each of its images, made on access.
 
-    Without a bank: `split`. The sha256 of a pasted image covers its ingredients (program, hashes,
-    row), so no image has to be made for it.
+    Without a bank: `split`. The sha256 of a pasted image covers its inputs (program, hashes, row),
+    so no image has to be made for it.
     """
     if bank is None:
         return split
@@ -38,14 +38,14 @@ def and_pasted(split: Split, folder: Folder, bank: Bank | None) -> Split:
     pasted = views(augment, masked)
     shape = jax.ShapeDtypeStruct((BATCH, *masked.shape[1:]), np.uint8)
     program = _view.trace(augment, jax.random.split(jax.random.key(0), BATCH), shape)
-    recipe = hashlib.sha256(f"{VERSION} {program_sha256(program)} {count}".encode())
+    inputs = hashlib.sha256(f"{VERSION} {program_sha256(program)} {count}".encode())
     for record in split.records:  # a view also shows objects of other images
-        recipe.update(record.sha256.encode())
+        inputs.update(record.sha256.encode())
     records = tuple(
         replace(
             record,
             path=f"{record.path} (pasted)",
-            sha256=_sha256(recipe.digest() + number.to_bytes(8, "little")),
+            sha256=_sha256(inputs.digest() + number.to_bytes(8, "little")),
         )
         for number, record in enumerate(split.records)
     )
@@ -86,11 +86,11 @@ def views(
 
     lock = threading.Lock()  # only one thread makes a batch; the others wait for it
 
-    def one(row: int) -> UInt8[np.ndarray, "S S 3"]:
+    def view(row: int) -> UInt8[np.ndarray, "S S 3"]:
         with lock:
             return batch(row // BATCH)[row % BATCH]
 
-    return LazyPictures((*images.shape[:3], 3), one)
+    return LazyPictures((*images.shape[:3], 3), view)
 
 
 @functools.partial(jax.jit, static_argnames="augment")

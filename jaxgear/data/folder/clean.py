@@ -1,4 +1,4 @@
-"""Unusable files and conflicting copies: stop, or go on without them."""
+"""Unusable files and conflicting copies: stop, or continue without them."""
 
 from collections import defaultdict
 from dataclasses import replace
@@ -57,8 +57,8 @@ def require_clean(folder: Folder, on_bad: OnBad = "stop") -> Folder:
         return folder
     if on_bad == "stop":
         lines = [
-            f"{folder.root}: {len(bad)} files cannot be used; repair or remove them, or go on "
-            "without them (--on-bad skip)"
+            f"{folder.root}: {len(bad)} files cannot be used; repair or remove them, or "
+            "continue without them (--on-bad skip)"
         ]
         lines += [f"  {printable(refused.path)}: {refused.reason}" for refused in bad[:_LISTED]]
         if len(bad) > _LISTED:

@@ -20,28 +20,28 @@ class LazyPictures:
 
     dtype = np.dtype(np.uint8)
 
-    def __init__(self, shape: Shape, one: Callable[[int], UInt8[np.ndarray, "S S C"]]):
-        """`one` makes the image of a row; many threads call it at once."""
+    def __init__(self, shape: Shape, make: Callable[[int], UInt8[np.ndarray, "S S C"]]):
+        """`make` returns the image of a row; many threads call it at once."""
         self.shape = shape
-        self._one = one
+        self._make = make
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __iter__(self) -> Iterator[UInt8[np.ndarray, "S S C"]]:
-        return map(self._one, range(len(self)))
+        return map(self._make, range(len(self)))
 
     def __getitem__(
         self, rows: int | slice | list[int] | Int[np.ndarray, " n"]
     ) -> UInt8[np.ndarray, "..."]:
         """One image or several; `DataError` if a file is damaged or was changed."""
         if isinstance(rows, int | np.integer):
-            return self._one(range(len(self))[rows])
+            return self._make(range(len(self))[rows])
         indices = np.arange(len(self))[rows].tolist()
         out = empty_pictures((len(indices), *self.shape[1:]))
 
         def fill(position: int) -> None:
-            out[position] = self._one(indices[position])
+            out[position] = self._make(indices[position])
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow releases the GIL
             for _ in pool.map(fill, range(len(indices))):

@@ -185,10 +185,10 @@ def stored_pictures(folder: Folder, size: int, *, cache: CacheChoice = "user") -
     """The images that `pixels` returns, made on access: from the cache, else decoded."""
     store = PictureCache(cache, size, outside=folder.root)
 
-    def one(row: int) -> UInt8[np.ndarray, "S S 3"]:
+    def image(row: int) -> UInt8[np.ndarray, "S S 3"]:
         record = folder.records[row]
         if (entry := store.get(folder.cache_key(record))) is not None:
             return entry.pixels
         return load_letterboxed(folder.read(record), size, record.path)
 
-    return LazyPictures((len(folder.records), size, size, 3), one)
+    return LazyPictures((len(folder.records), size, size, 3), image)

@@ -90,8 +90,8 @@ def processes(
         yield pool
     except BrokenProcessPool:
         raise DataError(
-            "a process was killed (out of memory?); start again with fewer --workers to go on (use "
-            "1 if Python reads its program from a pipe)"
+            "a process was killed (out of memory?); start again with fewer --workers to continue "
+            "(use 1 if Python reads its program from a pipe)"
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)

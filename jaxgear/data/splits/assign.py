@@ -40,9 +40,9 @@ def assign_splits(
 
     Members of a group may have different own splits. Members in the commonest one (of equals, the
     first of test, val, train) keep it; the others are left out, so that no near-duplicate of a test
-    image is trained on. The price of a split without memory: of nearly half of the pairs of
-    near-duplicates one is left out. A new near-duplicate may leave an old image out, but never
-    moves it to another split.
+    image is trained on. This is the price of a split without memory: nearly half of the pairs of
+    near-duplicates lose one image. A new near-duplicate may leave an old image out, but never moves
+    it to another split.
 
     Each image is drawn by itself, so classes are stratified only in expectation. If a class has an
     empty split, the groups whose hash is nearest to the threshold fill it. Only in such a tiny

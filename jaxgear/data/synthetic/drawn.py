@@ -95,7 +95,7 @@ def _lit(layer: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 
 def _cast_shadow(canvas: Image.Image, layer: Image.Image, rng: np.random.Generator) -> None:
-    """Darken `canvas` (RGB) softly below and beside the object."""
+    """Darkens `canvas` (RGB) softly below and beside the object."""
     small = layer.getchannel("A").reduce(4).filter(ImageFilter.GaussianBlur(rng.uniform(0.8, 2)))
     strength = rng.uniform(0.15, 0.5)
     mask = small.point(lambda a: int(a * strength)).resize(layer.size, Image.Resampling.BILINEAR)
@@ -104,7 +104,7 @@ def _cast_shadow(canvas: Image.Image, layer: Image.Image, rng: np.random.Generat
 
 
 def write_drawn(folder: Path, count: int, seed: int = 0, size: int = 160) -> Path:
-    """Write images 0 to `count` - 1 as FOLDER/<class>/<index>.jpg (or .png); return FOLDER.
+    """Writes images 0 to `count` - 1 as FOLDER/<class>/<index>.jpg (or .png); returns FOLDER.
 
     Image i is a pure function of (`seed`, i, `size`); its class has number i modulo 12. A complete
     folder of the same images stays unchanged; a folder of other drawn images is replaced. The
@@ -128,7 +128,7 @@ def write_drawn(folder: Path, count: int, seed: int = 0, size: int = 160) -> Pat
 
 
 def _write_whole(folder: Path, marker: dict[str, int]) -> None:
-    """Draw into a temporary folder beside `folder`, then rename it to `folder`."""
+    """Draws into a temporary folder beside `folder`, then renames it to `folder`."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:

@@ -1,4 +1,4 @@
-"""Drawn gear of cloth, leather and cord: boots, gloves, harnesses, jackets, rope, tents.
+"""Drawn gear of cloth, leather and cord: boots, gloves, harnesses, rope, tents.
 
 Every function draws one object in [-1, 1] x [-1, 1] (x right, y down) and varies its construction,
 proportions and details by `rng`.

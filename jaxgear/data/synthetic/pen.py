@@ -144,7 +144,7 @@ class Pen:
         self.polygon(arc((x, y), rx, rx if ry is None else ry, n=24), fill, edge)
 
     def hole(self, points: Points) -> None:
-        """Cut `points` [n, 2] out of the drawing, so that the background shows."""
+        """Cuts `points` [n, 2] out of the drawing, so that the background shows."""
         self._draw.polygon(self._pixels(points), fill=(0, 0, 0, 0))
 
     def _width(self, units: Number) -> int:

@@ -56,7 +56,7 @@ def scenery(rng: np.random.Generator, width: int, height: int) -> Image.Image:
 
 
 def clutter(image: Image.Image, rng: np.random.Generator) -> None:
-    """Draw one to four scattered things on `image` (RGB): sticks, discs, labels, pebbles."""
+    """Draws one to four scattered things on `image` (RGB): sticks, discs, labels, pebbles."""
     pen = ImageDraw.Draw(image)
     side = max(image.size)
     for _ in range(int(rng.integers(1, 5))):

@@ -1,4 +1,4 @@
-"""Gear, or none: what speaks for gear in an image, and from which score on it is taken for gear.
+"""Tells images of gear from all others: a score of gear, and the threshold below which to refuse.
 
-refusal.py is where to start: the threshold. evidence.py is what is added to the logits.
+refusal.py is where to start: the threshold. evidence.py adds evidence of gear to the logits.
 """

@@ -1,9 +1,10 @@
 """Evidence of gear, as a part of the logits.
 
 The evidence is a linear discriminant (Fisher 1936) between the features of gear and of backgrounds
-alone; features are scaled, and their covariance is shrunk towards the identity. It is added to
-all logits of a network alike. Probabilities do not change, since a softmax ignores what all logits
-share. The largest logit, `Bundle.score`, then tells how much an image looks like gear at all.
+without gear; features are scaled, and their covariance is shrunk towards the identity. The evidence
+is added to all logits of a network equally. A softmax ignores what all logits share, so
+probabilities do not change. The largest logit, `Bundle.score`, then tells how much an image looks
+like gear at all.
 """
 
 from collections.abc import Callable
@@ -51,23 +52,24 @@ def with_evidence(
         held_out: features of gear that was not trained on. The evidence is scaled so that its
             standard deviation here is `share` times that of the largest logit.
     """
-    part = np.repeat([0.5 / len(gear), 0.5 / len(other)], [len(gear), len(other)])
+    weight = np.repeat([0.5 / len(gear), 0.5 / len(other)], [len(gear), len(other)])
     known = np.concatenate([gear, other]).astype(np.float64)
-    mean = part @ known
-    scale = np.sqrt(part @ (known - mean) ** 2) + 1e-6
+    mean = weight @ known
+    scale = np.sqrt(weight @ (known - mean) ** 2) + 1e-6
     known = (known - mean) / scale
-    covariance = known.T @ (known * part[:, None])
-    apart = known[: len(gear)].mean(axis=0) - known[len(gear) :].mean(axis=0)
-    towards = np.linalg.solve(covariance + SHRINK * np.eye(len(apart)), apart) / scale
+    covariance = known.T @ (known * weight[:, None])
+    difference = known[: len(gear)].mean(axis=0) - known[len(gear) :].mean(axis=0)
+    shrunk = covariance + SHRINK * np.eye(len(covariance))
+    direction = np.linalg.solve(shrunk, difference) / scale
 
     kernel, bias = (np.asarray(weights[f"{head}/{name}"]) for name in ("kernel", "bias"))
     dtype = kernel.dtype
     kernel, bias = kernel.astype(np.float64), bias.astype(np.float64)
     kernel, bias = kernel - kernel.mean(axis=1, keepdims=True), bias - bias.mean()
     largest = (held_out @ kernel + bias).max(axis=1)
-    evidence = (held_out - mean) @ towards
-    towards *= share * largest.std() / max(evidence.std(), 1e-12)
+    evidence = (held_out - mean) @ direction
+    direction *= share * largest.std() / max(evidence.std(), 1e-12)
     return weights | {
-        f"{head}/kernel": (kernel + towards[:, None]).astype(dtype),
-        f"{head}/bias": (bias - mean @ towards).astype(dtype),
+        f"{head}/kernel": (kernel + direction[:, None]).astype(dtype),
+        f"{head}/bias": (bias - mean @ direction).astype(dtype),
     }

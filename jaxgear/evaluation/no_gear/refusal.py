@@ -29,6 +29,6 @@ def promise(bundle: Bundle) -> str:
     shares = [f"{share:.0%} of {kind}" for kind, share in bundle.accepted_shares().items()]
     known = f"accepts {' and '.join(shares)} validation pictures" if shares else "was set by hand"
     return (
-        f"its threshold {known}, and fewer of real outdoor photographs, which were not there to "
-        "choose it"
+        f"its threshold {known}; it accepts fewer real outdoor photographs, which had no part in "
+        "choosing it"
     )

@@ -22,11 +22,11 @@ def pairs(folder: Folder, groups: Sequence[str]) -> list[tuple[Record, Record]]:
     members = defaultdict(list)
     for record, group in zip(folder.records, groups, strict=True):
         members[group].append(record)
-    found = []
+    chosen = []
     for first, *others in members.values():
         if others:
-            found.append((first, max(others, key=lambda other: _differ(first, other))))
-    return sorted(found, key=lambda pair: _differ(*pair), reverse=True)
+            chosen.append((first, max(others, key=lambda other: _differ(first, other))))
+    return sorted(chosen, key=lambda pair: _differ(*pair), reverse=True)
 
 
 def _differ(a: Record, b: Record) -> tuple[bool, bool]:
@@ -39,13 +39,13 @@ def contact_sheet(folder: Folder, groups: Sequence[str]) -> plots.Figure | None:
     Raises:
         DataError: an image changed since the folder was read.
     """
-    found = pairs(folder, groups)
-    if not found:
+    alike = pairs(folder, groups)
+    if not alike:
         return None
-    shown = found[:MOST]
+    shown = alike[:MOST]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         records = [record for pair in shown for record in pair]
-        images = list(pool.map(lambda one: letterbox(folder.load(one), PIXELS), records))
+        images = list(pool.map(lambda record: letterbox(folder.load(record), PIXELS), records))
     tiles = []
     for number, (record, image) in enumerate(zip(records, images, strict=True)):
         classes, splits = _differ(*shown[number // 2])
@@ -53,7 +53,7 @@ def contact_sheet(folder: Folder, groups: Sequence[str]) -> plots.Figure | None:
         name = printable(record.path)
         label = folder.classes[record.label]
         tiles.append(plots.Tile(image, f"{number // 2 + 1}", label, name, warning, bool(warning)))
-    title = f"{len(found)} pairs that look alike"
-    if len(shown) < len(found):
+    title = f"{len(alike)} pairs that look alike"
+    if len(shown) < len(alike):
         title = f"The first {len(shown)} of {title}"
     return plots.grid(tiles, title, columns=min(6, len(tiles)))

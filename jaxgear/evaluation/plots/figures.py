@@ -165,7 +165,7 @@ def grid(tiles: Sequence[Tile], title: str = "", columns: int | None = None) -> 
 
 
 def _draw(axes: Axes, tile: Tile, side: float) -> None:
-    """One tile of a grid; `side` is that of the axes, in inches."""
+    """One tile of a grid; `side` is the side of the axes in inches."""
     colour = WRONG if tile.wrong else INK
     axes.set_xticks([])
     axes.set_yticks([])

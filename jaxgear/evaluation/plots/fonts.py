@@ -21,7 +21,7 @@ logging.getLogger(font_manager.__name__).addFilter(lambda record: "weight" not i
 
 
 def style(text: str, size: float, bold: bool = False) -> dict[str, Any]:
-    """Arguments of a matplotlib text: fonts that have its letters; `$` starts no formula."""
+    """Arguments of a matplotlib text: fonts that have its letters, and `$` as a plain letter."""
     return {
         "fontfamily": _families(text, bold),
         "fontsize": size,
@@ -31,7 +31,7 @@ def style(text: str, size: float, bold: bool = False) -> dict[str, Any]:
 
 
 def fit(text: str, inches: float, size: float, bold: bool = False) -> str:
-    """`drawable` text that is at most so wide, cut in the middle, where names differ least."""
+    """`drawable` text at most `inches` wide, cut in the middle, where names differ least."""
     most = max(2, int(inches * 40))  # more letters than this never fit
     text = drawable(_cut(text, most + 1), bold)
     room = inches * _INCH
@@ -76,8 +76,8 @@ def _weight(bold: bool) -> str:
 
 
 def _families(text: str, bold: bool) -> list[str]:
-    found = (_family(letter, bold) for letter in text)
-    return list(dict.fromkeys([BASE, *(name for name in found if name)]))
+    families = (_family(letter, bold) for letter in text)
+    return list(dict.fromkeys([BASE, *(name for name in families if name)]))
 
 
 @functools.cache

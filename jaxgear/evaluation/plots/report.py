@@ -70,7 +70,7 @@ def to_svg(figure: Figure, label: str) -> str:
     svg = re.sub(r" xmlns(:xlink)?=\"[^\"]*\"", "", svg)
     svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg)
     used = set(re.findall(r"[#]([\w.-]+)[\")]", svg))
-    svg = re.sub(r" id=\"([^\"]*)\"", lambda found: found[0] if found[1] in used else "", svg)
+    svg = re.sub(r" id=\"([^\"]*)\"", lambda match: match[0] if match[1] in used else "", svg)
     for colour, paint in _PAINT.items():
         svg = svg.replace(colour, paint)
     svg = re.sub(r" (width|height)=\"[\d.]+pt\"", "", svg, count=2)

@@ -49,7 +49,7 @@ def prediction_grid(
     total = total or len(predictions)
     shown = predictions[:MOST]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        tiles = list(pool.map(lambda one: _tile(one, bundle.classes), shown))
+        tiles = list(pool.map(lambda prediction: _tile(prediction, bundle.classes), shown))
     count = f"{total} picture{'s' * (total != 1)}"
     title = count if total == len(shown) else f"The first {len(shown)} of {count}"
     if run := bundle.about.get("run"):
@@ -59,25 +59,27 @@ def prediction_grid(
     return plots.grid(tiles, title)
 
 
-def _tile(one: Prediction, classes: Sequence[str]) -> plots.Tile:
-    name = printable(Path(one.path).name)
-    if one.probs is None:
-        return plots.Tile(None, "no prediction", one.error or "", name)
+def _tile(prediction: Prediction, classes: Sequence[str]) -> plots.Tile:
+    name = printable(Path(prediction.path).name)
+    if prediction.probs is None:
+        return plots.Tile(None, "no prediction", prediction.error or "", name)
     try:
-        image = letterbox(load_rgb(one.path), PIXELS)
+        image = letterbox(load_rgb(prediction.path), PIXELS)
     except ImageError:  # gone or changed since
-        image = one.image
-    best, *others = np.argsort(-one.probs, kind="stable")
-    if one.refused:
+        image = prediction.image
+    best, *others = np.argsort(-prediction.probs, kind="stable")
+    if prediction.refused:
         title, second = NONE, f"no gear; most like {_words(classes[best])}"
-        return plots.Tile(image, title, second, name, _SEEN.get(one.split, ""))
-    second = f"then {_words(classes[others[0]])} {one.probs[others[0]]:.2f}" if others else ""
+        return plots.Tile(image, title, second, name, _SEEN.get(prediction.split, ""))
+    second = (
+        f"then {_words(classes[others[0]])} {prediction.probs[others[0]]:.2f}" if others else ""
+    )
     return plots.Tile(
         image,
-        f"{_words(classes[best])} {one.probs[best]:.2f}",
+        f"{_words(classes[best])} {prediction.probs[best]:.2f}",
         second,
         name,
-        _SEEN.get(one.split, ""),
+        _SEEN.get(prediction.split, ""),
     )
 
 

@@ -14,7 +14,7 @@ from jaxgear.errors import CheckpointError
 from jaxgear.evaluation import calibration, explain, metrics
 from jaxgear.evaluation.finished import FinishedRun, SplitRow
 from jaxgear.evaluation.no_gear import refusal
-from jaxgear.evaluation.own_pictures import only, open_source, said_of, trained_on_test
+from jaxgear.evaluation.own_pictures import only, open_source, trained_on_test, warnings_of
 from jaxgear.evaluation.report.near_duplicates import (
     THUMBNAIL,
     NearDuplicates,
@@ -55,19 +55,19 @@ class Refusals:
     """Test images that the model refuses as no gear; all of them show gear."""
 
     promise: str  # the share that the threshold accepts, by kind of image
-    right: int  # whose likeliest class is their label
+    right: int  # images whose likeliest class is their label
     by_class: dict[str, int]  # of the label
     lowest: list[Shown]  # the lowest scores first
 
     @property
     def n(self) -> int:
-        """How many there are."""
+        """The number of refused images."""
         return sum(self.by_class.values())
 
 
 @dataclasses.dataclass(frozen=True)
 class Calibration:
-    """Of the test split: bins and expected calibration error without and with the temperature."""
+    """Bins and calibration error of the test split, without and with the temperature."""
 
     temperature: float
     before: list[calibration.Bin]
@@ -86,7 +86,7 @@ class Findings:
     calibration: Calibration
     refusals: Refusals | None  # None: the model has no threshold
     near_duplicates: NearDuplicates
-    trained_on: list[str]  # sentences about test images that were trained on
+    trained_on: list[str]  # warnings of test images that were trained on
 
 
 def find(run: FinishedRun, source: str | None = None) -> Findings:
@@ -116,7 +116,7 @@ def find(run: FinishedRun, source: str | None = None) -> Findings:
         calibration=_calibration(logits[tested], labels[tested], bundle.temperature),
         refusals=_refusals(bundle, show, len(val)),
         near_duplicates=find_near_duplicates(run, folder),
-        trained_on=said_of(run, trained_on_test(run)),
+        trained_on=warnings_of(run, trained_on_test(run)),
     )
 
 

@@ -31,22 +31,22 @@ def find_near_duplicates(run: FinishedRun, folder: Folder) -> NearDuplicates:
     members: dict[str, list[SplitRow]] = collections.defaultdict(list)
     for picture in run.pictures:
         members[picture.group].append(picture)
-    groups = [found for found in members.values() if len(found) > 1]
+    groups = [group for group in members.values() if len(group) > 1]
     groups.sort(key=_telling)
-    splits = collections.Counter(picture.split for found in groups for picture in found)
-    kept = [{picture.split for picture in found} - {"left_out"} for found in groups]
+    counts = collections.Counter(picture.split for group in groups for picture in group)
+    kept = [{picture.split for picture in group} - {"left_out"} for group in groups]
     examples = [
         [
             (picture, letterbox(folder.load(records[picture.sha256]), THUMBNAIL))
-            for picture in found[:MEMBERS]
+            for picture in group[:MEMBERS]
             if picture.sha256 in records
         ]
-        for found in groups[:GROUPS]
+        for group in groups[:GROUPS]
     ]
     return NearDuplicates(
         groups=len(groups),
-        pictures={split: splits[split] for split in ALL},
-        straddling=sum(len(found) > 1 for found in kept),
+        pictures={split: counts[split] for split in ALL},
+        straddling=sum(len(splits) > 1 for splits in kept),
         examples=[shown for shown in examples if shown],
     )
 

@@ -12,20 +12,21 @@ from jaxgear.evaluation.report.near_duplicates import NearDuplicates
 _SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test", "left_out": "left out"}
 
 
-def losses(found: Findings) -> str:
+def losses(findings: Findings) -> str:
     """The section of images whose label is least likely, with heat maps."""
     return page.paragraph(
         "Test and validation pictures whose label the network finds least likely, worst first: "
-        "look here for wrong labels. Beside each, what spoke for the predicted class "
-        f"({found.seen_by}): red most, then yellow and green."
-    ) + _cards(found.misses)
+        "look here for wrong labels. The map beside each shows what speaks for the predicted "
+        f"class ({findings.seen_by}): red most, then yellow and green."
+    ) + _cards(findings.misses)
 
 
-def refusals(found: Findings) -> str:
+def refusals(findings: Findings) -> str:
     """The section of test images that are refused as no gear."""
-    if found.refusals is None:
+    if findings.refusals is None:
         return page.paragraph(f"This model {ACCEPTS_ALL}.")
-    refused, n, least = found.refusals, found.summary["n"], found.summary["accept_from"]
+    refused, summary = findings.refusals, findings.summary
+    n, least = summary["n"], summary["accept_from"]
     parts = [
         page.paragraph(
             f"A picture with a score below {least:.3f} is taken for no gear, and its class is "
@@ -37,36 +38,37 @@ def refusals(found: Findings) -> str:
             [
                 ("Gear from a score of", f"{least:.3f}"),
                 ("Test pictures refused", f"{refused.n:,} of {n:,}"),
-                ("Accepted", f"{found.summary['accepted']:.3f}"),
+                ("Accepted", f"{summary['accepted']:.3f}"),
                 ("Refused, with the right class", f"{refused.right:,} of {refused.n:,}"),
             ]
         ),
     ]
     if refused.n:
         count = f"The {len(refused.lowest)} lowest scores" if refused.n > 1 else "Its score"
-        parts.append(page.paragraph(f"{count}, and what spoke for the likeliest class:"))
+        parts.append(page.paragraph(f"{count}, and a map of what speaks for the likeliest class:"))
         parts.append(_cards(refused.lowest))
     return "".join(parts)
 
 
 def _cards(shown: list[Shown]) -> str:
     cards = ""
-    for one in shown:
-        picture = one.picture
+    for item in shown:
+        picture = item.picture
         alt = f"{picture.name}, {picture.path}"
-        images = page.picture(one.image, alt)
-        if one.overlay is not None:
-            images += page.picture(one.overlay, f"where the network saw {one.predicted}")
-        wrong = one.predicted != picture.name
-        verdict = one.verdict + (f" (most like {one.predicted})" if one.refused else "")
+        images = page.picture(item.image, alt)
+        if item.overlay is not None:
+            images += page.picture(item.overlay, f"where the network saw {item.predicted}")
+        wrong = item.predicted != picture.name
+        verdict = item.verdict + (f" (most like {item.predicted})" if item.refused else "")
         if wrong:
-            verdict += f", labelled {picture.name} {one.label_prob:.2f}"
-        elif not one.refused:
+            verdict += f", labelled {picture.name} {item.label_prob:.2f}"
+        elif not item.refused:
             verdict += " (right)"
+        amiss = " class=amiss" if wrong or item.refused else ""
         cards += (
             f'<li><figure><div class="row">{images}</div><figcaption>'
-            f"<strong{' class=amiss' if wrong or one.refused else ''}>{page.text(verdict)}</strong>"
-            f"{page.text(picture.path)} ({_SPLIT_NAMES[picture.split]}, loss {one.loss:.2f})"
+            f"<strong{amiss}>{page.text(verdict)}</strong>"
+            f"{page.text(picture.path)} ({_SPLIT_NAMES[picture.split]}, loss {item.loss:.2f})"
             "</figcaption></figure></li>\n"
         )
     return f'<ul class="cards">{cards}</ul>'
@@ -90,10 +92,10 @@ def splits(run: FinishedRun, near: NearDuplicates) -> str:
             f"{near.groups} groups of pictures that look alike (the same photograph resized, "
             f"re-encoded or recoloured) hold {sum(near.pictures.values())} pictures: {shown}. "
             + (
-                "All that are used of a group are in one split; the others are left out."
+                "The pictures of a group that are used are in one split; the others are left out."
                 if not near.straddling
-                else f"Of {near.straddling} groups there are pictures in several splits: the "
-                "folder's own splits put them there, and the test is easier for it."
+                else f"{near.straddling} groups have pictures in several splits: the folder's own "
+                "splits put them there, which makes the test easier."
             )
         )
     )

@@ -23,31 +23,31 @@ PAIRS = 10  # most confused pairs that are listed
 
 def render(
     run: FinishedRun,
-    found: Findings,
+    findings: Findings,
     robustness: Robustness | None = None,
     beside: Sequence[Beside] = (),
 ) -> str:
-    """The page, with `robustness` if it was measured, and that of other runs beside it."""
+    """The page, with `robustness` if it was measured, and that of the runs in `beside`."""
     sections = {
         "training": ("Training", _training(run)),
-        "classes": ("Test by class", _classes(found)),
-        "confusion": ("Confusions", _confusion(run, found)),
-        "losses": ("Largest losses", report_pictures.losses(found)),
-        "calibration": ("Calibration", _calibration(found.calibration, found.summary["n"])),
-        "no-gear": ("No gear", report_pictures.refusals(found)),
+        "classes": ("Test by class", _classes(findings)),
+        "confusion": ("Confusions", _confusion(run, findings)),
+        "losses": ("Largest losses", report_pictures.losses(findings)),
+        "calibration": ("Calibration", _calibration(findings.calibration, findings.summary["n"])),
+        "no-gear": ("No gear", report_pictures.refusals(findings)),
         "robustness": ("Robustness", report_robustness.section(robustness, beside)),
-        "data": ("Pictures and their split", report_pictures.splits(run, found.near_duplicates)),
+        "data": ("Pictures and their split", report_pictures.splits(run, findings.near_duplicates)),
         "setup": ("Config and environment", _setup(run)),
     }
-    return page.document(run.path.resolve().name, sections, _head(run, found))
+    return page.document(run.path.resolve().name, sections, _head(run, findings))
 
 
-def _head(run: FinishedRun, found: Findings) -> str:
-    summary = found.summary
+def _head(run: FinishedRun, findings: Findings) -> str:
+    summary = findings.summary
     return page.facts(
         [
             *((m.on_page, m.text(summary[m.name], 3)) for m in METRICS if m.on_page),
-            *([("Refused as no gear", f"{found.refusals.n:,}")] if found.refusals else []),
+            *([("Refused as no gear", f"{findings.refusals.n:,}")] if findings.refusals else []),
             ("Training pictures", f"{len(run.split('train')):,}"),
             ("Best epoch", f"{run.best.epoch} of {len(run.rows)}"),
         ]
@@ -85,10 +85,10 @@ def _training(run: FinishedRun) -> str:
     return "".join(parts) + page.fold("History of all epochs", table)
 
 
-def _classes(found: Findings) -> str:
+def _classes(findings: Findings) -> str:
     rows = []
     for (name, row), counts in zip(
-        found.summary["per_class"].items(), found.summary["confusion"], strict=True
+        findings.summary["per_class"].items(), findings.summary["confusion"], strict=True
     ):
         right = counts[len(rows)]
         low, high = wilson_interval(right, row["n"])
@@ -97,15 +97,15 @@ def _classes(found: Findings) -> str:
         )
         interval = f"{low:.3f} to {high:.3f}" if row["n"] else "-"
         rows.append([name, precision, recall, interval, f1, str(row["n"])])
-        if found.refusals:
-            rows[-1].append(str(found.refusals.by_class[name]))
+        if findings.refusals:
+            rows[-1].append(str(findings.refusals.by_class[name]))
     table = page.table(
         "Precision, recall and F1 on the test split",
         ["class", "precision", "recall", "95 % interval of recall", "F1", "pictures"]
-        + ["refused"] * bool(found.refusals),
+        + ["refused"] * bool(findings.refusals),
         rows,
     )
-    trained_on = "".join(page.paragraph(f"Warning: {line}.") for line in found.trained_on)
+    trained_on = "".join(page.paragraph(f"Warning: {line}.") for line in findings.trained_on)
     return (
         trained_on
         + table
@@ -116,8 +116,8 @@ def _classes(found: Findings) -> str:
     )
 
 
-def _confusion(run: FinishedRun, found: Findings) -> str:
-    counts, names = np.array(found.summary["confusion"]), run.classes
+def _confusion(run: FinishedRun, findings: Findings) -> str:
+    counts, names = np.array(findings.summary["confusion"]), run.classes
     shown, shown_names = most_confused(counts, names, MOST_CLASSES)
     styles = {}
     for i, j in zip(*np.nonzero(shown), strict=True):
@@ -158,23 +158,23 @@ def _confusion(run: FinishedRun, found: Findings) -> str:
     )
 
 
-def _calibration(found: Calibration, n: int) -> str:
+def _calibration(measured: Calibration, n: int) -> str:
     label = "Share of right predictions by confidence, before and after the temperature"
-    tables = {"before": found.before, f"after, T = {found.temperature:.2f}": found.after}
+    tables = {"before": measured.before, f"after, T = {measured.temperature:.2f}": measured.after}
     figure = page.figure(
         plots_report.to_svg(plots_report.reliability(tables), label),
         "Reliability: on the diagonal a probability means what it says",
     )
     values = page.facts(
         [
-            ("Calibration error before", f"{found.error_before:.3f}"),
-            ("after", f"{found.error_after:.3f}"),
-            ("Temperature", f"{found.temperature:.3f}"),
+            ("Calibration error before", f"{measured.error_before:.3f}"),
+            ("after", f"{measured.error_after:.3f}"),
+            ("Temperature", f"{measured.temperature:.3f}"),
         ]
     )
     rows = [
         [f"{b.low:.2f} to {b.high:.2f}", str(b.n), f"{b.confidence:.3f}", f"{b.accuracy:.3f}"]
-        for b in found.after
+        for b in measured.after
     ]
     table = page.table(
         "After the temperature, by confidence",
@@ -200,9 +200,9 @@ def _setup(run: FinishedRun) -> str:
     flat = []
     for key, value in run.environment.items():
         if isinstance(value, dict):
-            flat += [[f"{key}: {name}", str(one)] for name, one in value.items()]
+            flat += [[f"{key}: {name}", str(item)] for name, item in value.items()]
         else:
             flat.append([key, " ".join(map(str, value)) if isinstance(value, list) else str(value)])
     flat.append(["fingerprint of the pictures", run.fingerprint])
-    environment = page.table("Environment", ["what", "value"], flat, kind="words")
+    environment = page.table("Environment", ["key", "value"], flat, kind="words")
     return config + environment + page.fold("experiment.py as run", page.code(run.source))

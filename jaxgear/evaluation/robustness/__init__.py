@@ -1,4 +1,4 @@
 """Accuracy on damaged images: corruptions of five severities, and folders of other images.
 
-measure.py is where to start. corruptions.py has what is done to an image.
+measure.py is where to start. corruptions.py damages images.
 """

@@ -1,6 +1,6 @@
 """Common corruptions of images, u8 [H, W, 3], at five severities (Hendrycks & Dietterich 2019).
 
-These are the families that happen to product and phone photographs, and scale, rotation and
+These are the families that product and phone photographs suffer from, and scale, rotation and
 occlusion. Strengths are fractions of the image's side, so they mean the same at any size. Random
 choices come from `rng`.
 """
@@ -82,8 +82,8 @@ def occlusion(image, severity, rng):
 
 
 CORRUPTIONS: dict[str, Corruption] = {
-    one.__name__: one
-    for one in (
+    function.__name__: function
+    for function in (
         *(blur, noise, brightness, contrast, jpeg, pixelate),
         *(scale, rotation, occlusion),
     )
@@ -117,10 +117,10 @@ def turned(
     source = Image.fromarray(image)
     if size < 1:  # bicubic sampling alone would alias
         source = source.filter(ImageFilter.GaussianBlur(0.4 * (1 / size - 1)))
-    turned = source.transform(
+    result = source.transform(
         (width, height), Image.Transform.AFFINE, matrix, bicubic, fillcolor=WHITE
     )
-    return np.asarray(turned)
+    return np.asarray(result)
 
 
 def _bytes(values):

@@ -27,8 +27,8 @@ FILE = "robustness.json"
 CLEAN = "clean"
 
 
-# Figures of a set of images by name: the `OF_SETS`, the share that is taken for gear (`accepted`),
-# and `metrics.by_split` of a named folder (`by_side`), of which some may be the model's own data.
+# Figures of a set of images by name: the metrics `OF_SETS`, the share of images accepted as gear
+# (`accepted`), and `metrics.by_split` (`by_side`), as a folder may hold images of the model's data.
 Score = dict[str, Any]
 OF_SETS = tuple(metric for metric in metrics.METRICS if metric.of_sets)
 
@@ -68,18 +68,18 @@ class Robustness:
             return None
         card = read_json(run / FILE)
         try:
-            found = cls(**card)
-            for score in found.sets.values():
+            kept = cls(**card)
+            for score in kept.sets.values():
                 _check(score)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{run / FILE}: not readable, delete it ({error})") from error
-        same = (found.epoch, found.fingerprint) == (bundle.about.get("epoch"), bundle.fingerprint)
-        return found if same else None
+        same = (kept.epoch, kept.fingerprint) == (bundle.about.get("epoch"), bundle.fingerprint)
+        return kept if same else None
 
 
 @dataclasses.dataclass(frozen=True)
 class Beside:
-    """Figures of another run."""
+    """The figures of another run, shown beside those of this one."""
 
     name: str
     found: Robustness
@@ -90,14 +90,14 @@ class Beside:
         """Figures of the run in `path`, to show beside `run`.
 
         Raises:
-            UsageError: its model was not measured.
+            UsageError: its model was not measured yet.
         """
         other = FinishedRun.read(path)
         if (found := Robustness.read(path, Bundle.load(path))) is None:
             raise UsageError(
                 f"--beside {path}: nothing is measured of it yet; first report {path} --robustness"
             )
-        ours, theirs = ({one.sha256 for one in each.split("test")} for each in (run, other))
+        ours, theirs = ({picture.sha256 for picture in r.split("test")} for r in (run, other))
         return cls(path.resolve().name, found, ours == theirs)
 
 
@@ -132,14 +132,14 @@ def measured(
     corruptions, n = (kept.corruptions, kept.n) if kept else ({}, 0)
     if corrupted:
         corruptions, n = measure.corruptions(limit=limit, say=say)
-    found = Robustness(
+    result = Robustness(
         bundle.about.get("epoch"), bundle.fingerprint, sets, corruptions, list(SEVERITIES), n
     )
     try:
-        found.write(run.path)
+        result.write(run.path)
     except OSError as error:
         say(f"warning: {run.path / FILE}: not kept, cannot be written ({error.strerror})")
-    return found
+    return result
 
 
 class Measure:
@@ -151,9 +151,9 @@ class Measure:
         pictures = run.split("test")
         folder = open_source(run, source, bundle.size)
         self._images = pixels(only(folder, run, pictures, source), bundle.size)
-        self._labels = np.array([bundle.classes.index(one.name) for one in pictures], np.int32)
+        self._labels = np.array([bundle.classes.index(p.name) for p in pictures], np.int32)
         # A fixed random order: the first `limit` images are corrupted.
-        self._order = np.argsort([one.sha256 for one in pictures], kind="stable")
+        self._order = np.argsort([picture.sha256 for picture in pictures], kind="stable")
 
     def sets(self, folders: Mapping[str, Path]) -> dict[str, Score]:
         """Scores of the test split as it is, and of folders of images by class.
@@ -161,12 +161,12 @@ class Measure:
         Raises:
             DataError: a folder has unusable images, or a class that the model does not know.
         """
-        found = {CLEAN: self._score(self._images, self._labels)}
+        scores = {CLEAN: self._score(self._images, self._labels)}
         for name, folder in folders.items():
             split = open_folder(folder, self.bundle, "stop")
             known = [self.bundle.split_of(record.sha256) for record in split.records]
-            found[name] = self._score(split.images, split.labels, known)
-        return found
+            scores[name] = self._score(split.images, split.labels, known)
+        return scores
 
     def corruptions(
         self,
@@ -179,14 +179,14 @@ class Measure:
         """
         rows = self._order[:limit]
         images, labels = self._images[rows], self._labels[rows]
-        found = {}
+        accuracies = {}
         for name in CORRUPTIONS:
-            found[name] = [
+            accuracies[name] = [
                 float((self._predicted(corrupt(images, name, s)) == labels).mean())
                 for s in severities
             ]
-            say(f"{name}: accuracy {np.mean(found[name]):.3f} of {len(rows)} pictures")
-        return found, len(rows)
+            say(f"{name}: accuracy {np.mean(accuracies[name]):.3f} of {len(rows)} pictures")
+        return accuracies, len(rows)
 
     def _predicted(self, images: UInt8[np.ndarray, "N S S 3"]) -> Int[np.ndarray, " N"]:
         return self._predictor.logits(images).argmax(axis=1)
@@ -198,17 +198,17 @@ class Measure:
         splits: Sequence[str | None] = (),
     ) -> Score:
         logits: Float[np.ndarray, "N K"] = self._predictor.logits(images)
-        found: dict[str, Any] = metrics.summarise(
+        summary: dict[str, Any] = metrics.summarise(
             logits, labels, self.bundle.classes, self.bundle.temperature
         )
         accepted = refusal.acceptance(self.bundle, logits)["accepted"]
-        apart = metrics.by_split(logits, labels, splits) if splits else {}
-        figures = {metric.name: found[metric.name] for metric in OF_SETS}
-        return figures | {"accepted": accepted, "by_side": apart}
+        by_split = metrics.by_split(logits, labels, splits) if splits else {}
+        figures = {metric.name: summary[metric.name] for metric in OF_SETS}
+        return figures | {"accepted": accepted, "by_side": by_split}
 
 
 def _check(score: Score) -> None:
-    """ValueError for what `Measure` would not have written. Older files lack `by_side`."""
+    """Raises ValueError for a score that `Measure` did not write. Older files lack `by_side`."""
     score.setdefault("by_side", {})
     wanted = {"accepted", "by_side", *(metric.name for metric in OF_SETS)}
     if score.keys() != wanted:

@@ -14,12 +14,14 @@ BLOCK_BYTES = 5 << 20
 
 
 def xla(x, kernel, strides, pads, precision):
+    """XLA's own convolution."""
     return lax.conv_general_dilated(
         x, kernel, strides, pads, dimension_numbers=LAYOUT, precision=precision
     )
 
 
 def pointwise(shape, pads) -> bool:
+    """Whether the window of a kernel is 1 x 1, without pads."""
     return shape[:2] == (1, 1) and pads == NO_PADS
 
 
@@ -96,18 +98,18 @@ def _by_blocks(x, g, window, strides, pads, precision):
     # Crop rows and columns past the last window.
     height, width = (h - 1) * sh + kh, (w - 1) * sw + kw
     rows, columns = (
-        (before, length - size - before)
-        for (before, _), length, size in zip(pads, (height, width), x.shape[1:3], strict=True)
+        (before, needed - actual - before)
+        for (before, _), needed, actual in zip(pads, (height, width), x.shape[1:3], strict=True)
     )
-    copied, split = h * kh * kw * cin, height * (kw * cin + kh * cout)
-    both = sh == 1 and split < 0.75 * copied
-    block = _block_size(n, (split if both else copied) * w * x.dtype.itemsize)
+    all_taps, row_taps = h * kh * kw * cin, height * (kw * cin + kh * cout)  # numbers copied
+    by_rows = sh == 1 and row_taps < 0.75 * all_taps
+    size = _block_size(n, (row_taps if by_rows else all_taps) * w * x.dtype.itemsize)
 
-    def add_block(total, block_of):
-        x, g = block_of
+    def add_block(total, block):
+        x, g = block
         x = pad(x, rows, columns)
         across = [x[:, :, j : j + (w - 1) * sw + 1 : sw] for j in range(kw)]
-        if both:
+        if by_rows:
             taps = across
             g = jnp.concatenate([pad(g, (i, kh - 1 - i), (0, 0)) for i in range(kh)], axis=-1)
         else:
@@ -117,11 +119,11 @@ def _by_blocks(x, g, window, strides, pads, precision):
         x, g = (a.reshape(-1, a.shape[-1]) for a in (x, g))
         return total + _over_rows(g, x, precision), None
 
-    shape = (kh * cout, kw * cin) if both else (cout, kh * kw * cin)
+    shape = (kh * cout, kw * cin) if by_rows else (cout, kh * kw * cin)
     zeros = jnp.zeros(shape, jnp.result_type(x, g))
-    blocks = [a.reshape(n // block, block, *a.shape[1:]) for a in (x, g)]
+    blocks = [a.reshape(n // size, size, *a.shape[1:]) for a in (x, g)]
     total, _ = lax.scan(add_block, zeros, blocks)
-    if both:
+    if by_rows:
         return total.reshape(kh, cout, kw, cin).transpose(0, 2, 3, 1)
     return total.reshape(cout, kh, kw, cin).transpose(1, 2, 3, 0)
 

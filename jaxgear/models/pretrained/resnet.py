@@ -3,7 +3,7 @@
 He et al. 2015, "Deep Residual Learning for Image Recognition", table 1. v1 halves the map in the
 first 1x1 convolution of a stage (the paper, Caffe, Keras), v1.5 in its 3x3 (torchvision, timm).
 Published weights also differ in epsilon, momentum and biases of the convolutions. All of these are
-fields, and come with the weights. Parameter paths are `conv1`, `norm1` and
+fields, which the loader sets to fit the weights. Parameter paths are `conv1`, `norm1` and
 `layer{stage}_{unit}/conv{k} | norm{k} | conv_skip | norm_skip`, stages from 1 and units from 0.
 """
 
@@ -118,7 +118,7 @@ class ResNet(nn.Module):
 class Unit(nn.Module):
     """Two 3x3 convolutions, or a bottleneck of 1x1, 3x3 and 1x1, plus the skip connection."""
 
-    features: int  # of the 3x3 convolutions; a bottleneck puts out four times as many
+    features: int  # of the 3x3 convolutions; a bottleneck gives four times as many
     stride: int
     bottleneck: bool
     stride_in_1x1: bool

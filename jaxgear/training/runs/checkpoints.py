@@ -161,7 +161,7 @@ class Checkpoints:
                 )
         wanted = _leaves(items)
         differing = [
-            f"{leaf}: {stored.get(leaf, 'missing')} there, {wanted.get(leaf, 'missing')} here"
+            f"{leaf}: {stored.get(leaf, 'missing')} saved, {wanted.get(leaf, 'missing')} needed"
             for leaf in sorted(wanted.keys() | stored.keys())
             if wanted.get(leaf) != stored.get(leaf)
         ]

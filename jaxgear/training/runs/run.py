@@ -95,13 +95,13 @@ class Run:
         if changes and not allow_data_change:
             raise CheckpointError(
                 f"{path}: {len(changes)} pictures have changed since this run started: "
-                f"{few(changes, 5)}; start a new run, or go on with --allow-data-change"
+                f"{few(changes, 5)}; start a new run, or continue with --allow-data-change"
             )
         pasted_on = read_json(path / "environment.json").get("backgrounds", backgrounds)
         if pasted_on != backgrounds and not allow_data_change:
             raise CheckpointError(
                 f"{path}: this run was trained with other backgrounds; name them with "
-                "--backgrounds, or go on with --allow-data-change"
+                "--backgrounds, or continue with --allow-data-change"
             )
         history_file = path / "history.csv"
         try:
@@ -144,13 +144,13 @@ class Run:
     ) -> None:
         self._close()
         if self._first and isinstance(error, KeyboardInterrupt | SystemExit):
-            print(f"interrupted; go on with --resume {self.path}", file=sys.stderr)
+            print(f"interrupted; continue with --resume {self.path}", file=sys.stderr)
         if lost := devices.lost_host(error, self.path):
             raise lost from error
         if isinstance(error, OSError):
             raise CheckpointError(
                 f"{error.filename or self.path}: cannot be written ({error.strerror}); "
-                f"earlier saves are whole, go on with --resume {self.path}"
+                f"earlier saves are whole, continue with --resume {self.path}"
             ) from error
 
     def _close(self) -> None:
