@@ -1,5 +1,7 @@
 """Batch normalisation and its gradient are Flax's."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -25,6 +27,7 @@ def variables(rng, channels, mean=0.0):
     }
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def pulled(module, made, x, g):
     """Result, statistics, and the gradients of x, scale and bias for `g`."""
 
