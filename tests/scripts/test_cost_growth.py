@@ -100,6 +100,6 @@ def test_a_pipe_is_written_to_and_stays(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.slow
 def test_a_point_is_measured():
-    found = growth.measure(batch=8, split=32, pictures=20, depth=2, seconds=0.1)
+    found = growth.measure(batch=8, side=32, pictures=20, depth=2, seconds=0.1)
     assert found["image_ms"] == found["step_ms"] / 8
     assert 0.1 < found["peak_gb"] < 10
