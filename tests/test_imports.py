@@ -179,3 +179,14 @@ def test_importing_the_package_imports_nothing_else():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_package_has_the_names_for_notebooks():
+    from jaxgear import Bundle, Recipe, devices, predict, recipe
+    from jaxgear.bundle.bundle import Bundle as Home
+    from jaxgear.machine import devices as home
+
+    assert (Bundle, devices, recipe.Recipe) == (Home, home, Recipe)
+    assert callable(predict)
+    with pytest.raises(ImportError, match="nothing"):
+        from jaxgear import nothing  # noqa: F401
