@@ -1,6 +1,8 @@
 """The baseline: the CNN and recipe of published solutions to this task.
 
-python -m experiments.reference --data FOLDER
+    python -m experiments.reference --data FOLDER
+
+Seed 1 on 1,697 photographs: a test accuracy of 0.870 (results/README.md, "Robustness").
 """
 
 import dataclasses
