@@ -47,7 +47,7 @@ class Split:
         return tuple(record.path for record in self.records)
 
 
-def some(split: Split, count: int) -> Split:
+def subsample(split: Split, count: int) -> Split:
     """At most `count` images of a split, evenly spaced over it."""
     rows = np.unique(
         np.linspace(0, len(split.labels) - 1, min(count, len(split.labels))).astype(int)
@@ -145,7 +145,7 @@ class Dataset:
         }
 
 
-def keep_trained_out(recorded: dict[str, Any], dataset: Dataset) -> Dataset:
+def without_trained(recorded: dict[str, Any], dataset: Dataset) -> Dataset:
     """`dataset` without validation and test images that the run was trained on.
 
     `recorded` is the run's `splits.json`. An edited image has another hash, so it may have moved

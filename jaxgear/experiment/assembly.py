@@ -15,8 +15,8 @@ import jax.numpy as jnp
 from jaxgear.bundle import Bundle
 from jaxgear.data.augment import Bank, Mix, one_of, one_view, outlier_exposure, scenes, stream
 from jaxgear.data.batches import Batches
-from jaxgear.data.composites import and_pasted, background_bank, scene_split, with_masks
-from jaxgear.data.dataset import Dataset, few, keep_trained_out, open_dataset
+from jaxgear.data.composites import background_bank, scene_split, with_masks, with_pasted
+from jaxgear.data.dataset import Dataset, few, open_dataset, without_trained
 from jaxgear.errors import UsageError
 from jaxgear.experiment.config import Config
 from jaxgear.experiment.diagnosis import diagnosed
@@ -127,7 +127,7 @@ def _batches(
     train, batches = dataset.split("train"), Batches
     if bank is not None:
         train = with_masks(train, dataset.folder)
-    val = and_pasted(dataset.split("val"), dataset.folder, bank)
+    val = with_pasted(dataset.split("val"), dataset.folder, bank)
     images = train.images, val.images
     if recipe.features is not None:
         images = recipe.features.train(train), recipe.features.plain(val)
@@ -169,7 +169,7 @@ def open_data(config: Config) -> Dataset:
         group_by=config.group_by,
     )
     if config.resume:
-        dataset = keep_trained_out(read_json(Path(config.resume) / "splits.json"), dataset)
+        dataset = without_trained(read_json(Path(config.resume) / "splits.json"), dataset)
     if config.batch_size > dataset.counts()["train"]:
         raise UsageError(
             f"--batch-size {config.batch_size}: larger than the training split, which has "

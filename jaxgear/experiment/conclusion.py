@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Array, PyTree, UInt8
 
 from jaxgear.bundle import Bundle
-from jaxgear.data.composites import and_pasted, scene_split
-from jaxgear.data.dataset import Dataset, Split, some
+from jaxgear.data.composites import scene_split, with_pasted
+from jaxgear.data.dataset import Dataset, Split, subsample
 from jaxgear.data.splits import KnownPictures
 from jaxgear.errors import UsageError
 from jaxgear.evaluation import calibration, metrics
@@ -135,12 +135,12 @@ def _bundle(
 ) -> tuple[Bundle, Callable[[Split], np.ndarray]]:
     """The bundle, calibrated on validation, and the fastest function from a split to its logits."""
     program, head = handed_on.program, handed_on.program.head
-    val = and_pasted(dataset.split("val"), dataset.folder, bank)
+    val = with_pasted(dataset.split("val"), dataset.folder, bank)
     if bank is not None and head is not None:
         if features_of is None:
             of_images = evidence.features_of(program, weights)
             features_of = lambda split: of_images(split.images)  # noqa: E731
-        gear = and_pasted(some(dataset.split("train"), SHOWN), dataset.folder, bank)
+        gear = with_pasted(subsample(dataset.split("train"), SHOWN), dataset.folder, bank)
         scenes = scene_split(bank, dataset.size, SHOWN)
         known = [features_of(split) for split in (gear, scenes, val)]
         weights = evidence.with_evidence(weights, head, *known, share)

@@ -197,13 +197,13 @@ def test_pasted_pictures_follow_their_split(tmp_path, blue):
     folder = read_folder(write_set(tmp_path, {"a": 2, "b": 3}), size=SIDE)
     labels = np.array([record.label for record in folder.records], np.int32)
     side = Split(pixels(folder, SIDE), labels, folder.records)
-    assert pasted.and_pasted(side, folder, None) is side
-    both = pasted.and_pasted(side, folder, blue)
+    assert pasted.with_pasted(side, folder, None) is side
+    both = pasted.with_pasted(side, folder, blue)
     assert both.images.shape == (10, SIDE, SIDE, 3)
     np.testing.assert_array_equal(both.images[:5], side.images)
 
     def names(bank, part=side):
-        return [record.sha256 for record in pasted.and_pasted(part, folder, bank).records]
+        return [record.sha256 for record in pasted.with_pasted(part, folder, bank).records]
 
     assert names(jnp.array(blue)) == [record.sha256 for record in both.records]
     assert not set(names(blue + 1)[5:]) & set(names(blue)[5:])

@@ -10,7 +10,7 @@ from pictures import write_set
 
 from jaxgear.data.batches import Batches
 from jaxgear.data.composites.masks import with_masks
-from jaxgear.data.composites.pasted import and_pasted
+from jaxgear.data.composites.pasted import with_pasted
 from jaxgear.data.dataset import Split
 from jaxgear.data.folder.lazy import LazyPictures
 from jaxgear.data.folder.read import pixels, read_folder, stored_pictures
@@ -102,7 +102,7 @@ def test_pictures_with_masks_and_pasted_ones_are_those_in_memory(folder, bank):
     labels = np.array([record.label for record in folder.records], np.int32)
     memory = Split(pixels(folder, SIZE), labels, folder.records)
     stored = replace(memory, images=stored_pictures(folder, SIZE))
-    for change in (with_masks, lambda *of: and_pasted(*of, bank)):
+    for change in (with_masks, lambda *of: with_pasted(*of, bank)):
         one, other = change(memory, folder), change(stored, folder)
         assert one.records == other.records
         whole = Batches(one.images, one.labels, BATCH, seed=3)
@@ -116,7 +116,7 @@ def test_a_pass_over_pasted_pictures_makes_each_once(folder, bank):
     folder = replace(folder, records=folder.records * 10)
     labels = np.zeros(190, np.int32)
     images, decoded = counted(stored_pictures(folder, SIZE))
-    both = and_pasted(Split(images, labels, folder.records), folder, bank)
+    both = with_pasted(Split(images, labels, folder.records), folder, bank)
     assert decoded == []
     stream = Stream(both.images, both.labels, 10)
     assert len(list(stream.ordered())) == 38

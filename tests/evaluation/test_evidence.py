@@ -9,7 +9,7 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
 from small_bundle import make_bundle
 
-from jaxgear.data.dataset import Split, some
+from jaxgear.data.dataset import Split, subsample
 from jaxgear.data.folder.read import Record
 from jaxgear.evaluation.no_gear import evidence
 from jaxgear.models.convnet import Conv, ConvNet, GlobalPool
@@ -103,7 +103,7 @@ def test_other_outputs_are_left_alone():
 
 def test_some_pictures_of_a_split():
     whole = split(10, 0, 0)
-    few = some(whole, 4)
+    few = subsample(whole, 4)
     assert [record.path for record in few.records] == ["0.png", "3.png", "6.png", "9.png"]
     np.testing.assert_array_equal(few.images, whole.images[[0, 3, 6, 9]])
-    assert len(some(whole, 20).labels) == 10
+    assert len(subsample(whole, 20).labels) == 10

@@ -12,7 +12,7 @@ import pytest
 from test_checkpoints import data_file, flip_a_byte, leaves, make_state, row
 
 from jaxgear import files
-from jaxgear.data.dataset import keep_trained_out, open_dataset
+from jaxgear.data.dataset import open_dataset, without_trained
 from jaxgear.data.folder.read import fingerprint
 from jaxgear.errors import CheckpointError, UsageError
 from jaxgear.training import history
@@ -109,7 +109,7 @@ def test_an_edited_training_picture_is_never_tested_on(dataset):
     moved = list(dataset.splits)
     moved[index] = "test"  # what another hash may decide
     changed = replace(edited(dataset, index), splits=tuple(moved))
-    kept = keep_trained_out(described, changed)
+    kept = without_trained(described, changed)
     assert kept.splits[index] == "left_out"
     assert [a for a, b in zip(kept.splits, dataset.splits, strict=True) if a != b] == ["left_out"]
 

@@ -6,14 +6,14 @@ threshold of no gear. masks.py cuts objects out; bank.py has the backgrounds.
 
 from jaxgear.data.composites.bank import background_bank, photographs
 from jaxgear.data.composites.masks import cutout, with_masks
-from jaxgear.data.composites.pasted import and_pasted, program_sha256, scene_split
+from jaxgear.data.composites.pasted import program_sha256, scene_split, with_pasted
 
 __all__ = [
-    "and_pasted",
     "background_bank",
     "cutout",
     "photographs",
     "program_sha256",
     "scene_split",
     "with_masks",
+    "with_pasted",
 ]

@@ -24,7 +24,7 @@ BATCH = 32
 KEPT = 2 * (os.cpu_count() or 1)  # cached batches of views: threads of a stream use different ones
 
 
-def and_pasted(split: Split, folder: Folder, bank: Bank | None) -> Split:
+def with_pasted(split: Split, folder: Folder, bank: Bank | None) -> Split:
     """`split` followed by a pasted view of each of its images, made on access.
 
     Without a bank: `split`. The sha256 of a pasted image covers its inputs (program, hashes, row),

@@ -67,7 +67,7 @@ def _sets(measured: Robustness, beside: Sequence[Beside]) -> str:
             "test split" if name == CLEAN else name,
             *(metric.text(score[metric.name], 3) for metric in OF_SETS),
             f"{score['accepted']:.3f}",
-            *_cells([run.found.sets[name]["accuracy"] if name in run.found.sets else None
+            *_cells([run.figures.sets[name]["accuracy"] if name in run.figures.sets else None
                      for run in beside]),
         ]
         for name, score in measured.sets.items()
@@ -87,7 +87,9 @@ def _corruptions(measured: Robustness, beside: Sequence[Beside]) -> str:
             name,
             *(f"{accuracy:.3f}" for accuracy in measured.corruptions[name]),
             f"{measured.mean(name):.3f}",
-            *_cells([run.found.mean(name) if run.found.corruptions else None for run in beside]),
+            *_cells(
+                [run.figures.mean(name) if run.figures.corruptions else None for run in beside]
+            ),
         ]
         for name in measured.corruptions
     ]
@@ -99,7 +101,9 @@ def _corruptions(measured: Robustness, beside: Sequence[Beside]) -> str:
             "mean",
             *(f"{accuracy:.3f}" for accuracy in totals),
             f"{measured.mean_of_all:.3f}",
-            *_cells([run.found.mean_of_all if run.found.corruptions else None for run in beside]),
+            *_cells(
+                [run.figures.mean_of_all if run.figures.corruptions else None for run in beside]
+            ),
         ]
     )
     styles = {

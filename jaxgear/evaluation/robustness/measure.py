@@ -82,7 +82,7 @@ class Beside:
     """The figures of another run, shown beside those of this one."""
 
     name: str
-    found: Robustness
+    figures: Robustness
     same_test: bool  # its test split has the same pictures
 
     @classmethod
@@ -93,12 +93,12 @@ class Beside:
             UsageError: its model was not measured yet.
         """
         other = FinishedRun.read(path)
-        if (found := Robustness.read(path, Bundle.load(path))) is None:
+        if (figures := Robustness.read(path, Bundle.load(path))) is None:
             raise UsageError(
                 f"--beside {path}: nothing is measured of it yet; first report {path} --robustness"
             )
         ours, theirs = ({picture.sha256 for picture in r.split("test")} for r in (run, other))
-        return cls(path.resolve().name, found, ours == theirs)
+        return cls(path.resolve().name, figures, ours == theirs)
 
 
 def measured(
