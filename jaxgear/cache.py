@@ -29,7 +29,7 @@ def user_cache() -> Path | None:
 
 
 class Entries:
-    """Entries with checksums, by hash (hex). Safe for many threads and processes."""
+    """Entries with checksums, by key: a hash (hex). Safe for many threads and processes."""
 
     def __init__(self, choice: CacheChoice, place: str, outside: Path | None):
         """A cache inside the data folder `outside` is not used: nothing may be written there."""
@@ -40,23 +40,23 @@ class Entries:
         self._folder = None if base is None else base / place
         self._writable = True
 
-    def read(self, sha256: str) -> bytes | None:
-        """The entry of this hash (hex), or None."""
+    def read(self, key: str) -> bytes | None:
+        """The entry of this key, or None."""
         if self._folder is None:
             return None
         try:
-            data = self._path(sha256).read_bytes()
+            data = self._path(key).read_bytes()
         except OSError:
             return None
         body, check = data[:-4], data[-4:]
         return body if zlib.crc32(body).to_bytes(4, "little") == check else None
 
-    def write(self, sha256: str, body: bytes) -> None:
+    def write(self, key: str, body: bytes) -> None:
         """Stores an entry, complete or not at all; after the first failure it stops trying."""
         if self._folder is None or not self._writable:
             return
-        path = self._path(sha256)
-        unfinished = path.with_name(f".{sha256}-{os.getpid()}-{threading.get_ident()}")
+        path = self._path(key)
+        unfinished = path.with_name(f".{key}-{os.getpid()}-{threading.get_ident()}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -68,6 +68,6 @@ class Entries:
         except OSError:  # a read-only home or full disk only makes the next run slower
             self._writable = False
 
-    def _path(self, sha256: str) -> Path:
+    def _path(self, key: str) -> Path:
         assert self._folder is not None
-        return self._folder / sha256[:2] / sha256
+        return self._folder / key[:2] / key

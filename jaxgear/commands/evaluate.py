@@ -38,12 +38,12 @@ def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
     from jaxgear.bundle import Bundle
     from jaxgear.evaluation import metrics
     from jaxgear.evaluation.no_gear import refusal
-    from jaxgear.prediction import predictor as prediction
+    from jaxgear.prediction import Predictor, open_folder, predict
 
     bundle = Bundle.load(arguments.model)
-    split = prediction.open_folder(arguments.folder, bundle, arguments.on_bad)
+    split = open_folder(arguments.folder, bundle, arguments.on_bad)
     batch_size = min(arguments.batch_size, len(split.labels))
-    logits = prediction.Predictor(bundle, batch_size).logits(split.images)
+    logits = Predictor(bundle, batch_size).logits(split.images)
     summary = metrics.summarise(logits, split.labels, bundle.classes, bundle.temperature)
     summary["epoch"] = bundle.about.get("epoch")
     taken_for = np.sum(summary["confusion"], axis=0)
@@ -69,7 +69,7 @@ def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
             print(f"note: {arguments.model} {refusal.ACCEPTS_ALL}", file=sys.stderr)
         others = [
             other
-            for other in prediction.predict(bundle, [arguments.not_gear], arguments.batch_size)
+            for other in predict(bundle, [arguments.not_gear], arguments.batch_size)
             if other.error is None
         ]
         refused = sum(other.refused for other in others)

@@ -20,7 +20,7 @@ from jaxgear.evaluation.no_gear import evidence, refusal
 from jaxgear.files import write_json
 from jaxgear.machine import devices
 from jaxgear.models.grad_cam import map_program
-from jaxgear.prediction import predictor as prediction
+from jaxgear.prediction import Predictor
 from jaxgear.program import Program, flat
 from jaxgear.training import history
 from jaxgear.training.environment import environment
@@ -160,7 +160,7 @@ def _bundle(
         network=handed_on.network,
     )
     if features_of is None:
-        predictor = prediction.Predictor(bundle)
+        predictor = Predictor(bundle)
         logits_of = lambda split: predictor.logits(split.images)  # noqa: E731
     else:
         logits_of = lambda split: evidence.logits_of(weights, head, features_of(split))  # noqa: E731
