@@ -141,7 +141,7 @@ METRICS = (
     Metric("macro_f1", "macro-F1", lambda tested: macro_f1(tested.confusion),
            on_page="Macro-F1", in_runs="macro_f1", of_sets=True, of_splits=True),
     Metric("ece", "calibration error", lambda tested: tested.calibration_error),
-    Metric("n", "n", lambda tested: len(tested.labels), text=lambda value, digits: f"{value:,}",
+    Metric("n", "n", lambda tested: len(tested.labels), text=lambda value, digits: str(value),
            on_page="Test pictures", of_sets=True, of_splits=True),
     Metric("temperature", "temperature", lambda tested: tested.temperature, in_line=False),
 )  # fmt: skip
