@@ -14,7 +14,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from jaxgear.commands import check, compare, evaluate, export, predict, prepare, report, serve
+from jaxgear.commands.models import evaluate, export, predict
+from jaxgear.commands.pages import serve
+from jaxgear.commands.runs import compare, report
+from jaxgear.commands.sets import check, prepare
 from jaxgear.errors import GearError
 from jaxgear.paths import expanded
 

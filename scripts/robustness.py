@@ -17,7 +17,7 @@ import numpy as np
 
 from jaxgear.bundle import Bundle
 from jaxgear.cli import exit_with
-from jaxgear.commands.report import named_folders
+from jaxgear.commands.runs.report import named_folders
 from jaxgear.evaluation.finished import FinishedRun
 from jaxgear.evaluation.metrics import known_pictures
 from jaxgear.evaluation.robustness.corruptions import SEVERITIES

@@ -62,11 +62,20 @@ LAYERS = {
         *("training", "training.runs", "models", "program"),
         *("data", "data.augment", "data.composites", "data.splits", "machine"),
     ),
-    "commands": (
-        *("serving", "prediction", "bundle", "data", "data.prepare", "data.splits", "data.folder"),
+    "commands": (),
+    "commands.sets": (
+        *("data", "data.prepare", "data.splits", "data.folder", "evaluation", "evaluation.plots"),
+    ),
+    "commands.models": (
+        *("prediction", "bundle", "data", "data.folder"),
+        *("evaluation", "evaluation.plots", "evaluation.no_gear"),
+    ),
+    "commands.runs": (
+        *("prediction", "bundle", "data", "data.folder"),
         *("evaluation", "evaluation.plots", "evaluation.no_gear", "evaluation.robustness"),
         "evaluation.report",
     ),
+    "commands.pages": ("serving", "prediction", "bundle"),
 }
 FOR_ALL = ("errors", "text", "files", "outputs", "paths", "cache")  # and __init__
 MOST_MODULES, MOST_LINES = 8, 250  # of a folder, and of a module

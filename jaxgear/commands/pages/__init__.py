@@ -1,0 +1,4 @@
+"""Commands that serve a page on this machine until Ctrl-C.
+
+serve.py is where to start.
+"""
