@@ -43,7 +43,7 @@ LAYERS = {
     "prediction": ("bundle", "program", "data", "data.folder", "data.images", "machine"),
     "evaluation": (
         *("prediction", "bundle", "program", "training", "training.runs", "machine"),
-        *("data", "data.folder", "data.splits"),
+        *("data", "data.folder", "data.labels", "data.splits"),
     ),
     "evaluation.no_gear": ("bundle", "program", "data"),
     "evaluation.plots": (
@@ -61,7 +61,7 @@ LAYERS = {
     "experiment": (
         *("evaluation", "evaluation.plots", "evaluation.no_gear", "prediction", "bundle"),
         *("training", "training.runs", "models", "program"),
-        *("data", "data.augment", "data.composites", "data.splits", "machine"),
+        *("data", "data.augment", "data.composites", "data.splits", "data.labels", "machine"),
     ),
     "commands": (),
     "commands.sets": (

@@ -17,13 +17,14 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from jaxgear.bundle import Bundle
-from jaxgear.data.dataset import Split, few
+from jaxgear.data.dataset import Split
 from jaxgear.data.folder import OnBad, Refused, pixels, read_folder, require_clean
 from jaxgear.data.images import ImageError, letterbox, load_letterboxed, read_bytes
 from jaxgear.data.sources import InMemory, find_pictures, to_rgb
 from jaxgear.errors import CheckpointError, DataError
 from jaxgear.machine.compile_cache import keep_compiled
 from jaxgear.program import running
+from jaxgear.text import few
 
 NONE = "none"  # the class name of a refused image
 

@@ -11,15 +11,25 @@ from jaxgear.data.folder.read import (
     Folder,
     Record,
     assemble,
+    check_listing,
+    checker,
     class_names,
     fingerprint,
     pixels,
     read_folder,
     stored_pictures,
 )
-from jaxgear.data.folder.walk import Listing, Refused, list_files, list_pictures
+from jaxgear.data.folder.walk import (
+    Candidate,
+    Listing,
+    Refused,
+    check_names,
+    list_files,
+    list_pictures,
+)
 
 __all__ = [
+    "Candidate",
     "Folder",
     "LazyPictures",
     "Listing",
@@ -29,6 +39,9 @@ __all__ = [
     "Record",
     "Refused",
     "assemble",
+    "check_listing",
+    "check_names",
+    "checker",
     "class_names",
     "fingerprint",
     "list_files",

@@ -1,8 +1,10 @@
-"""Labels as data: tables, corrections and addresses in, checked records and new labels out.
+"""Labels as data: tables, archives, addresses and corrections in, listings and new labels out.
 
-corrections.py is where to start.
+listing.py is where to start: it lists a set, however it is named. apply.py lays corrections over
+one.
 """
 
+from jaxgear.data.labels.apply import corrected, with_corrections
 from jaxgear.data.labels.corrections import (
     Correction,
     append,
@@ -11,5 +13,18 @@ from jaxgear.data.labels.corrections import (
     read_corrections,
     standing,
 )
+from jaxgear.data.labels.listing import as_named, is_address, list_source
 
-__all__ = ["Correction", "append", "label_fault", "now", "read_corrections", "standing"]
+__all__ = [
+    "Correction",
+    "append",
+    "as_named",
+    "corrected",
+    "is_address",
+    "label_fault",
+    "list_source",
+    "now",
+    "read_corrections",
+    "standing",
+    "with_corrections",
+]

@@ -87,9 +87,11 @@ def prepare(
                 say(f"continuing an earlier run: {len(known)} pictures are already decoded")
             if before is not None and before.metadata["recipe"] == recipe:
                 known |= _versions().pictures_of(before)
+            cores = workers or os.cpu_count()
             with ThreadPoolExecutor(1) as importer:  # imports TFDS while processes start
                 loading = importer.submit(_versions)
-                cores = workers or os.cpu_count()
+                if cores == 1:  # this process decodes, and TFDS breaks imports during its own
+                    loading.result()
                 folder = _decode(root, listing, known, place, size, cores, tick)
             dataset = split_dataset(
                 folder, size=size or 128, seed=seed, on_bad=on_bad, group_by=group_by, say=say
