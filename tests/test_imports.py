@@ -25,7 +25,9 @@ LAYERS = {
         *("data.images", "machine"),
     ),
     "data.composites": ("data", "data.augment", "data.folder", "data.images"),
-    "data.prepare": ("data", "data.tfds", "data.splits", "data.folder", "data.images"),
+    "data.prepare": (
+        *("data", "data.tfds", "data.splits", "data.labels", "data.folder", "data.images"),
+    ),
     "program": (),
     "models.cpu": (),
     "models.pretrained": ("models.cpu",),
@@ -40,7 +42,9 @@ LAYERS = {
     "training": ("program", "data", "machine"),
     "training.runs": ("training", "data", "machine"),
     "bundle": ("models", "program", "data.splits"),
-    "prediction": ("bundle", "program", "data", "data.folder", "data.images", "machine"),
+    "prediction": (
+        *("bundle", "program", "data", "data.folder", "data.labels", "data.images", "machine"),
+    ),
     "evaluation": (
         *("prediction", "bundle", "program", "training", "training.runs", "machine"),
         *("data", "data.folder", "data.labels", "data.splits"),

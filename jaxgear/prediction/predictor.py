@@ -18,9 +18,10 @@ from jaxtyping import Float, UInt8
 
 from jaxgear.bundle import Bundle
 from jaxgear.data.dataset import Split
-from jaxgear.data.folder import OnBad, Refused, pixels, read_folder, require_clean
+from jaxgear.data.folder import OnBad, Refused, pixels, require_clean
 from jaxgear.data.images import ImageError, letterbox, load_letterboxed, read_bytes
-from jaxgear.data.sources import InMemory, find_pictures, to_rgb
+from jaxgear.data.labels import corrected
+from jaxgear.data.sources import InMemory, find_pictures, read_source, to_rgb
 from jaxgear.errors import CheckpointError, DataError
 from jaxgear.machine.compile_cache import keep_compiled
 from jaxgear.program import running
@@ -166,21 +167,28 @@ def _finish(bundle: Bundle, chunk: list[Prediction], logits: jax.Array) -> Itera
             yield replace(prediction, probs=probs, score=float(score), refused=refused)
 
 
-def open_folder(root: Path, bundle: Bundle, on_bad: OnBad) -> Split:
-    """All images of a folder, with labels in the order of the bundle's classes.
+def open_labelled(source: str, bundle: Bundle, on_bad: OnBad, labels: Path | None = None) -> Split:
+    """All images of a set, with labels in the order of the bundle's classes.
+
+    Args:
+        source: as `--data` (`read_source`).
+        labels: corrections that lie over it.
 
     Raises:
-        DataError: the bundle does not know a class folder.
+        DataError: the bundle does not know a class of the set, or as `read_source`.
     """
-    folder = require_clean(read_folder(root, size=bundle.size, min_classes=1), on_bad)
+    folder = read_source(source, bundle.size, min_classes=1)
+    if labels is not None:
+        folder = corrected(folder, labels, size=bundle.size)
+    folder = require_clean(folder, on_bad)
     for name in folder.classes:
         if name not in bundle.classes:
             raise DataError(
-                f"{root / name}: the model knows no class {name!r}, only "
+                f"{folder.root / name}: the model knows no class {name!r}, only "
                 f"{', '.join(bundle.classes)}"
             )
     if absent := [name for name in bundle.classes if name not in folder.classes]:
-        print(f"warning: {root} has no pictures of class {few(absent)}", file=sys.stderr)
+        print(f"warning: {source} has no pictures of class {few(absent)}", file=sys.stderr)
     order = np.array([bundle.classes.index(name) for name in folder.classes], np.int32)
     labels = order[[record.label for record in folder.records]]
     return Split(pixels(folder, bundle.size), labels, folder.records)
