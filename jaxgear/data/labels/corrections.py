@@ -13,25 +13,18 @@ which they were made. Rows are only ever added, so the file is also the history.
 8601. The last decision about a picture holds, but a program's never replaces a person's.
 """
 
-import codecs
-import contextlib
 import csv
 import io
-import os
 import re
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 
+from jaxgear.data.labels.rows import append_rows, whole_rows
 from jaxgear.errors import DataError, UsageError
 from jaxgear.files import read_regular
 from jaxgear.text import printable
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
 
 ACTIONS = ("relabel", "remove", "add")
 MAX_BYTES = 2**30
@@ -66,8 +59,6 @@ class Correction:
 
 
 FIELDS = tuple(field.name for field in fields(Correction))
-_HEADER = ",".join(FIELDS).encode()
-_LONGEST = 2**16  # bytes of a row
 
 
 def label_fault(label: str) -> str | None:
@@ -94,7 +85,7 @@ def read_corrections(path: Path) -> tuple[Correction, ...]:
     """
     try:
         data = read_regular(path, MAX_BYTES)
-        text = data[: len(data) - len(_unfinished(data))].decode("utf-8-sig")
+        text = whole_rows(data, len(FIELDS)).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise DataError(f"{path}: cannot be read as corrections ({reason})") from None
@@ -121,39 +112,10 @@ def append(path: Path, corrections: Iterable[Correction]) -> None:
     Raises:
         UsageError: the file cannot be written, or is something else.
     """
-    text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows(map(astuple, corrections))
     try:
-        with path.open("a+b") as file:
-            if fcntl is not None:
-                fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed
-            size = file.seek(0, os.SEEK_END)
-            file.seek(0)
-            header = file.readline(_LONGEST).removeprefix(codecs.BOM_UTF8).rstrip(b"\r\n")
-            file.seek(max(0, size - _LONGEST))
-            tail = file.read()
-            if not size:
-                file.write(_HEADER + b"\n")
-            elif header != _HEADER:
-                raise UsageError(f"{path}: not a corrections file, nothing is added to it")
-            elif torn := _unfinished(tail):
-                file.truncate(size - len(torn))
-            elif not tail.endswith(b"\n"):
-                file.write(b"\n")
-            file.write(text.getvalue().encode())
-            file.flush()
-            os.fsync(file.fileno())
+        append_rows(path, FIELDS, map(astuple, corrections))
     except OSError as error:
         raise UsageError(f"{path}: cannot be written ({error.strerror})") from None
-
-
-def _unfinished(data: bytes) -> bytes:
-    """A last line that a killed program left unfinished, or b""."""
-    last = data.rpartition(b"\n")[2]
-    with contextlib.suppress(csv.Error, StopIteration):
-        if last and len(next(csv.reader([last.decode(errors="replace")]))) >= len(FIELDS):
-            return b""
-    return last
 
 
 def standing(corrections: Iterable[Correction]) -> list[Correction]:
