@@ -43,7 +43,8 @@ LAYERS = {
     "training.runs": ("training", "data", "machine"),
     "bundle": ("models", "program", "data.splits"),
     "prediction": (
-        *("bundle", "program", "data", "data.folder", "data.labels", "data.images", "machine"),
+        *("bundle", "program", "machine"),
+        *("data", "data.folder", "data.labels", "data.splits", "data.images"),
     ),
     "evaluation": (
         *("prediction", "bundle", "program", "training", "training.runs", "machine"),

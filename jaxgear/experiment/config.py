@@ -58,8 +58,8 @@ class Config:
     drawn:COUNT. Empty: data/gear_images if it exists, else the drawn set."""
     labels: str = ""
     """Corrections that lie over the set: CSV with path,sha256,action,label,by,when, as
-    `jaxgear review` and `clean` write it. Pictures that it adds are trained on or validated on; the
-    test split stays as it is."""
+    `jaxgear review` and `clean` write it, or an export of Label Studio (.json). Pictures that it
+    adds are trained on or validated on; the test split stays as it is."""
     out: str = "results/runs"
     """Folder for new run folders."""
     resume: str = ""

@@ -6,7 +6,7 @@ images between runs. clean.py handles unusable files. lazy.py makes images on de
 
 from jaxgear.data.folder.clean import OnBad, require_clean
 from jaxgear.data.folder.lazy import LazyPictures
-from jaxgear.data.folder.picture_cache import MaskCache, PictureCache
+from jaxgear.data.folder.picture_cache import MaskCache, PictureCache, shrink
 from jaxgear.data.folder.read import (
     Folder,
     Record,
@@ -49,5 +49,6 @@ __all__ = [
     "pixels",
     "read_folder",
     "require_clean",
+    "shrink",
     "stored_pictures",
 ]

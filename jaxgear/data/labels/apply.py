@@ -9,14 +9,24 @@ from pathlib import Path, PurePosixPath
 from jaxgear.cache import CacheChoice
 from jaxgear.data.folder import Folder, PictureCache, Record, Refused, checker, fingerprint
 from jaxgear.data.labels.corrections import Correction, read_corrections, standing
+from jaxgear.data.labels.label_studio import read_export
 from jaxgear.text import few, stable_key
 
 
 def corrected(
     folder: Folder, labels: Path, *, size: int, say: Callable[[str], None] = print
 ) -> Folder:
-    """`folder` with the corrections of a file (`with_corrections`); `DataError` as they raise."""
-    folder, unknown = with_corrections(folder, read_corrections(labels), labels.parent, size=size)
+    """`folder` with the corrections of a file (`with_corrections`).
+
+    Args:
+        labels: a corrections file, or an export of Label Studio (.json).
+        say: gets a line on what changed, and one on rows that name no picture.
+
+    Raises:
+        DataError: as `read_corrections` and `read_export`.
+    """
+    read = read_export if labels.suffix.lower() == ".json" else read_corrections
+    folder, unknown = with_corrections(folder, read(labels), labels.parent, size=size)
     say(f"{labels}: {summary(folder)}")
     if unknown:
         names = few(row.path or row.sha256 for row in unknown)
