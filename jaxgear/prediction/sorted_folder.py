@@ -99,12 +99,12 @@ class SortedFolder:
         cells = (f"{figure:.6f}" for figure in figures)
         return Placed(_absolute(file), sha256, place, name, *cells, *_state_of(file))
 
-    def place(self, rows: Sequence[Placed], descriptors: Sequence[bytes]) -> None:
-        """Writes rows and descriptors down, then places the pictures."""
+    def place(self, rows: Sequence[Placed], descriptors: Mapping[str, bytes]) -> None:
+        """Writes rows and descriptors (by sha256, hex) down, then places the pictures."""
         with self._named():
             with self._descriptors.open("ab") as file:
-                for row, described in zip(rows, descriptors, strict=True):
-                    file.write(bytes.fromhex(row.sha256) + described)
+                for sha256, described in descriptors.items():
+                    file.write(bytes.fromhex(sha256) + described)
             append_rows(self.out / TABLE, _HEADER, map(astuple, rows))
             self.rows += rows
             for row in rows:

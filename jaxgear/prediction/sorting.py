@@ -98,19 +98,22 @@ class Sorter:
         pending, self._pending = self._pending, []
         if not pending:
             return
+        new = {p.sha256: p.descriptor for p in pending if p.sha256 not in self._sha256}
+        self._sha256 |= new.keys()
         before = len(self._descriptors)
-        new = [prediction.descriptor for prediction in pending]
-        self._descriptors += new
+        self._descriptors += new.values()
         groups = near_duplicates.groups(self._descriptors).tolist()
         met = set(groups[:before])
-        rows = []
-        for prediction, group in zip(pending, groups[before:], strict=True):
-            folder = self._of(prediction)
-            if prediction.split or group in met or prediction.sha256 in self._sha256:
-                folder = DUPLICATES
+        first = set()  # hashes of pictures that are like none before them
+        for sha256, group in zip(new, groups[before:], strict=True):
+            if group not in met:
+                first.add(sha256)
             met.add(group)
-            self._sha256.add(prediction.sha256)
-            rows.append(self._row(prediction, folder))
+        rows = []
+        for prediction in pending:
+            alike = prediction.split is not None or prediction.sha256 not in first
+            first.discard(prediction.sha256)  # a copy of it is a duplicate
+            rows.append(self._row(prediction, DUPLICATES if alike else self._of(prediction)))
         self._folder.place(rows, new)
 
     def _of(self, prediction: Prediction) -> str:
