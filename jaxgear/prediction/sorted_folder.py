@@ -10,7 +10,8 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
+from operator import attrgetter
 from pathlib import Path
 
 from jaxgear.data.images import descriptor
@@ -42,6 +43,7 @@ class Placed:
         return self.file.partition("/")[0]
 
 
+_cells = attrgetter(*(field.name for field in fields(Placed)))
 _HEADER = [{"name": "class"}.get(field.name, field.name) for field in fields(Placed)]
 
 
@@ -61,15 +63,16 @@ class SortedFolder:
             for row in self.rows[self._placed() :]:
                 self._place(row)
         self._taken = {row.file.casefold() for row in self.rows}
-        self._known = {(row.path, row.bytes, row.modified) for row in self.rows}
+        self._known = {row.path: (row.bytes, row.modified) for row in self.rows}
 
     def release(self) -> None:
         """Releases the lock."""
         self._lock.release()
 
-    def has(self, file: Path) -> bool:
+    def has(self, file: str) -> bool:
         """Whether a file was placed, and has not changed since."""
-        return (_absolute(file), *_state_of(file)) in self._known
+        path = _absolute(file)
+        return path in self._known and self._known[path] == _state_of(path)
 
     def check(self, file: Path) -> None:
         """Raises UsageError if `file` cannot be placed here by a hard link, unless it is copied."""
@@ -82,7 +85,7 @@ class SortedFolder:
             probe.unlink()
 
     def row(
-        self, file: Path, sha256: str, folder: str, name: str, figures: tuple[float, float]
+        self, file: str, sha256: str, folder: str, name: str, figures: tuple[float, float]
     ) -> Placed:
         """The row of a file that goes to `folder`, under a name that is free there.
 
@@ -90,14 +93,17 @@ class SortedFolder:
             name: its class, or `none`.
             figures: probability and score.
         """
-        place, number = f"{folder}/{file.name}", 1
-        while place.casefold() in self._taken or os.path.lexists(self.out / place):
+        path = _absolute(file)
+        place = f"{folder}/{os.path.basename(path)}"  # noqa: PTH119 - called for each picture
+        stem, suffix = os.path.splitext(place)  # noqa: PTH122
+        number = 1
+        while place.casefold() in self._taken or os.path.lexists(f"{self.out}/{place}"):
             more = "" if number == 1 else f"-{number}"
-            place = f"{folder}/{file.stem}-{sha256[:8]}{more}{file.suffix}"
+            place = f"{stem}-{sha256[:8]}{more}{suffix}"
             number += 1
         self._taken.add(place.casefold())
         cells = (f"{figure:.6f}" for figure in figures)
-        return Placed(_absolute(file), sha256, place, name, *cells, *_state_of(file))
+        return Placed(path, sha256, place, name, *cells, *_state_of(path))
 
     def place(self, rows: Sequence[Placed], descriptors: Mapping[str, bytes]) -> None:
         """Writes rows and descriptors (by sha256, hex) down, then places the pictures."""
@@ -105,7 +111,7 @@ class SortedFolder:
             with self._descriptors.open("ab") as file:
                 for sha256, described in descriptors.items():
                     file.write(bytes.fromhex(sha256) + described)
-            append_rows(self.out / TABLE, _HEADER, map(astuple, rows))
+            append_rows(self.out / TABLE, _HEADER, map(_cells, rows))
             self.rows += rows
             for row in rows:
                 self._place(row)
@@ -115,7 +121,7 @@ class SortedFolder:
         """Writes `unreadable.csv`: these files, and those of earlier runs that are there still."""
         with self._named():
             path = self.out / UNREADABLE
-            now = {_absolute(Path(file)): reason for file, reason in reasons.items()}
+            now = {_absolute(file): reason for file, reason in reasons.items()}
             sorted_now = {row.path for row in self.rows}
             for file, reason in _read_unreadable(path).items():
                 if file not in sorted_now and os.path.lexists(file):
@@ -128,12 +134,12 @@ class SortedFolder:
 
     def _place(self, row: Placed) -> None:
         """Links or copies one picture, unless it is there, or gone where it came from."""
-        target = self.out / row.file
-        target.parent.mkdir(exist_ok=True)
+        target = f"{self.out}/{row.file}"
         if os.path.lexists(target) or not os.path.lexists(row.path):
             return
+        os.makedirs(os.path.dirname(target), exist_ok=True)  # noqa: PTH103, PTH120
         if self._copy:
-            with replacing(target) as file, Path(row.path).open("rb") as source:
+            with replacing(Path(target)) as file, Path(row.path).open("rb") as source:
                 shutil.copyfileobj(source, file, 2**20)
             shutil.copystat(row.path, target)
         else:
@@ -163,14 +169,14 @@ class SortedFolder:
             raise UsageError(f"--sort {self.out}: cannot be written ({reason})") from error
 
 
-def _absolute(path: Path) -> str:
-    return os.path.normpath(path.absolute())
+def _absolute(path: str) -> str:
+    return os.path.abspath(path)  # noqa: PTH100 - called for each picture
 
 
-def _state_of(file: Path) -> tuple[str, str]:
+def _state_of(path: str) -> tuple[str, str]:
     """Size and time of a file, as text; empty if it is gone."""
     try:
-        status = file.stat()
+        status = os.stat(path)  # noqa: PTH116
     except OSError:
         return "", ""
     return str(status.st_size), str(status.st_mtime_ns)

@@ -13,6 +13,7 @@ person may move and remove files in OUT, and a second run goes on where the firs
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from jaxgear.data.folder import Refused
@@ -22,7 +23,7 @@ from jaxgear.prediction.predictor import NONE, Prediction
 from jaxgear.prediction.sorted_folder import HIDDEN, TABLE, UNREADABLE, Placed, SortedFolder
 
 REVIEW, DUPLICATES = "review", "duplicates"
-_LEAST = 256  # pictures that are placed at a time
+_LEAST, _MOST = 2048, 16384  # pictures that are placed at a time
 
 
 class Sorter:
@@ -67,7 +68,7 @@ class Sorter:
         Raises:
             UsageError: they cannot be placed in `out` by hard links.
         """
-        left = [f for f in files if not isinstance(f, Path) or not self._folder.has(f)]
+        left = [f for f in files if not isinstance(f, Path) or not self._folder.has(str(f))]
         first = next((file for file in left if isinstance(file, Path) and file.is_file()), None)
         if first is not None:
             self._folder.check(first)
@@ -78,11 +79,11 @@ class Sorter:
         if prediction.error is not None:
             self._unreadable[prediction.path] = prediction.error
             return
-        if self._folder.has(Path(prediction.path)):
+        if self._folder.has(prediction.path):
             return
-        self._pending.append(prediction)
-        # Near-duplicates are searched anew each time, so ever more pictures are placed at once.
-        if len(self._pending) >= max(_LEAST, len(self._descriptors) // 8):
+        self._pending.append(replace(prediction, image=None))
+        # Near-duplicates are searched among all each time, so ever more are placed at once.
+        if len(self._pending) >= min(max(_LEAST, len(self._descriptors) // 2), _MOST):
             self._flush()
 
     def end(self) -> None:
@@ -126,7 +127,7 @@ class Sorter:
 
     def _row(self, prediction: Prediction, folder: str) -> Placed:
         return self._folder.row(
-            Path(prediction.path),
+            prediction.path,
             prediction.sha256,
             folder,
             prediction.name(self._classes),
