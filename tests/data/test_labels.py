@@ -350,3 +350,29 @@ def test_errors_about_a_copy_name_what_the_user_named(tmp_path, cache):
         read_source(f"memory://{tmp_path.name}/one", 16)
     assert str(error.value).startswith(f"memory://{tmp_path.name}/one: 1 class folders")
     assert str(cache) not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "csv", "parquet"])
+def test_damaged_files_are_refused_or_read_and_nothing_else(folder, tmp_path, cache, kind):
+    """200 mutated archives and tables: a listing or a DataError, and no file outside the cache."""
+    make = {"zip": zipped_table, "tar": tarred, "csv": beside, "parquet": parquet}[kind]
+    made = Path(make(folder, tmp_path))
+    whole = made.read_bytes()
+    cache.mkdir()
+    outside = lambda: sorted(p for p in tmp_path.rglob("*") if cache not in p.parents)  # noqa: E731
+    before = outside()
+    rng = np.random.default_rng(0)
+    refusals = []
+    for _ in range(200):
+        data = bytearray(whole)
+        for place in rng.integers(0, len(data), rng.integers(1, 8)):
+            data[place] = rng.integers(256)
+        data = data[: rng.integers(1, len(data))] if rng.random() < 0.2 else data
+        made.write_bytes(data)
+        try:
+            list_source(str(made))
+        except DataError as error:
+            refusals.append(str(error))
+    assert refusals
+    assert not any("\n" in refusal for refusal in refusals)
+    assert outside() == before
