@@ -229,7 +229,7 @@ def test_home_and_variables_in_flags_of_commands(tmp_path, capsys, monkeypatch):
         assert call("check", folder, "--json", "~/found.json") == 0
         (tmp_path / "found.json").unlink()
     assert not (tmp_path / "~").exists()
-    for folder, word in (("s3://b/set", "s3://b/set: an address"), ("$UNSET/set", "UNSET is not")):
+    for folder, word in (("s3://b/set", "s3://b/set: its kind"), ("$UNSET/set", "UNSET is not")):
         assert call("check", folder) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert word in line
@@ -243,5 +243,5 @@ def test_home_and_variables_in_flags_of_experiments(monkeypatch):
     assert (config.data, config.out) == ("/home/me/pics", "/disk/runs")
     assert (config.backgrounds, config.init_from) == ("/home/me/hills", "/home/me/old")
     with pytest.raises(UsageError, match="an address, not a path"):
-        parse(Config, ["--data", "https://example.org/set"])
+        parse(Config, ["--out", "https://example.org/set"])
     assert parse(Config, ["--data", "drawn:60"]).data == "drawn:60"

@@ -724,14 +724,14 @@ def test_bombs_are_refused_by_name_at_once_and_in_little_memory(tmp_path: Path):
         from jaxgear.data.images import load_rgb
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         for path in sys.argv[1:]:
-            start = time.perf_counter()
+            start = time.process_time()
             try:
                 load_rgb(path)
             except ImageError as error:
                 assert str(error).startswith(path) and "million pixels" in str(error), error
             else:
                 raise SystemExit("accepted")
-            assert time.perf_counter() - start < 0.1
+            assert time.process_time() - start < 0.1
         after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         assert after - before < 20_000, (before, after)  # KB
     """
