@@ -56,6 +56,10 @@ LAYERS = {
         *("evaluation", "evaluation.plots", "evaluation.no_gear", "evaluation.robustness"),
         *("prediction", "bundle", "training", "training.runs", "data.folder", "data.images"),
     ),
+    "evaluation.clean": (
+        *("evaluation.report", "models", "models.pretrained", "machine"),
+        *("data", "data.splits", "data.folder", "data.images"),
+    ),
     "serving": ("evaluation", "prediction", "bundle", "data.images"),
     "experiment": (
         *("evaluation", "evaluation.plots", "evaluation.no_gear", "prediction", "bundle"),
@@ -64,7 +68,8 @@ LAYERS = {
     ),
     "commands": (),
     "commands.sets": (
-        *("data", "data.prepare", "data.splits", "data.folder", "evaluation", "evaluation.plots"),
+        *("data", "data.prepare", "data.splits", "data.folder", "models.pretrained"),
+        *("evaluation", "evaluation.plots", "evaluation.clean"),
     ),
     "commands.models": (
         *("prediction", "bundle", "data", "data.folder"),
