@@ -60,6 +60,10 @@ LAYERS = {
         *("evaluation.report", "models", "models.pretrained", "machine"),
         *("data", "data.splits", "data.folder", "data.images"),
     ),
+    "evaluation.drift": (
+        *("evaluation", "evaluation.plots", "evaluation.no_gear", "prediction", "bundle"),
+        *("data.splits", "data.folder", "data.images"),
+    ),
     "serving": ("evaluation", "prediction", "bundle", "data.images"),
     "experiment": (
         *("evaluation", "evaluation.plots", "evaluation.no_gear", "prediction", "bundle"),
@@ -69,7 +73,7 @@ LAYERS = {
     "commands": (),
     "commands.sets": (
         *("data", "data.prepare", "data.splits", "data.folder", "models.pretrained"),
-        *("evaluation", "evaluation.plots", "evaluation.clean"),
+        *("evaluation", "evaluation.plots", "evaluation.clean", "evaluation.drift"),
     ),
     "commands.models": (
         *("prediction", "bundle", "data", "data.folder"),

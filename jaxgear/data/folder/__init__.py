@@ -8,6 +8,7 @@ from jaxgear.data.folder.clean import OnBad, require_clean
 from jaxgear.data.folder.lazy import LazyPictures
 from jaxgear.data.folder.picture_cache import MaskCache, PictureCache
 from jaxgear.data.folder.read import (
+    HEAP,
     Folder,
     Record,
     assemble,
@@ -15,11 +16,13 @@ from jaxgear.data.folder.read import (
     fingerprint,
     pixels,
     read_folder,
+    read_heap,
     stored_pictures,
 )
-from jaxgear.data.folder.walk import Listing, Refused, list_files, list_pictures
+from jaxgear.data.folder.walk import Listing, Refused, is_heap, list_files, list_pictures
 
 __all__ = [
+    "HEAP",
     "Folder",
     "LazyPictures",
     "Listing",
@@ -31,10 +34,12 @@ __all__ = [
     "assemble",
     "class_names",
     "fingerprint",
+    "is_heap",
     "list_files",
     "list_pictures",
     "pixels",
     "read_folder",
+    "read_heap",
     "require_clean",
     "stored_pictures",
 ]

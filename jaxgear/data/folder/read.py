@@ -19,11 +19,13 @@ from jaxtyping import UInt8
 from jaxgear.cache import CacheChoice
 from jaxgear.data.folder.lazy import LazyPictures, empty_pictures
 from jaxgear.data.folder.picture_cache import PictureCache, shrink
-from jaxgear.data.folder.walk import Candidate, Listing, Refused, list_pictures
+from jaxgear.data.folder.walk import Candidate, Listing, Refused, list_files, list_pictures
 from jaxgear.data.images import ImageError, load_letterboxed, load_rgb, read_bytes
 from jaxgear.errors import DataError
 from jaxgear.paths import expanded
-from jaxgear.text import stable_key
+from jaxgear.text import printable, stable_key
+
+HEAP = ""  # the only class of a folder without class folders
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,32 @@ def read_folder(
     """
     root = Path(expanded(os.fspath(root)))
     listing = list_pictures(root)
+    return assemble(root, listing, _check(root, listing, size, cache), min_classes)
+
+
+def read_heap(
+    root: str | os.PathLike[str], *, size: int = 128, cache: CacheChoice = "user"
+) -> Folder:
+    """`read_folder` for a folder without class folders: all pictures have the class `HEAP`.
+
+    Raises:
+        DataError: no such folder, or no usable picture in it.
+    """
+    root = Path(expanded(os.fspath(root)))
+    files, refused = list_files(root)
+    candidates = [Candidate(path, HEAP, None) for path in files]
+    listing = Listing(classes={HEAP}, candidates=candidates, refused=refused)
+    folder = assemble(root, listing, _check(root, listing, size, cache), min_classes=1)
+    if not folder.records:
+        reasons = [f" ({printable(file.path)}: {file.reason})" for file in folder.refused[:1]]
+        raise DataError(f"{root}: no usable picture{''.join(reasons)}")
+    return folder
+
+
+def _check(
+    root: Path, listing: Listing, size: int, cache: CacheChoice
+) -> list[tuple[str, int, int, bytes] | Refused]:
+    """The sha256, height, width and descriptor of each candidate, or its refusal."""
     store = PictureCache(cache, size, outside=root)
 
     def check(candidate: Candidate) -> tuple[str, int, int, bytes] | Refused:
@@ -97,8 +125,7 @@ def read_folder(
         return sha256, entry.height, entry.width, entry.descriptor
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow releases the GIL while it decodes
-        checked = list(pool.map(check, listing.candidates))
-    return assemble(root, listing, checked, min_classes)
+        return list(pool.map(check, listing.candidates))
 
 
 def assemble(

@@ -67,6 +67,11 @@ def list_pictures(root: Path) -> Listing:
     return listing
 
 
+def is_heap(root: Path) -> bool:
+    """Whether a folder holds visible files and no visible folder."""
+    return [bool(names) for names in _names_in(root)] == [False, True]
+
+
 def list_files(folder: Path) -> tuple[list[str], list[Refused]]:
     """Every visible file below a folder without classes, and the refused files.
 
