@@ -31,6 +31,7 @@ LEAST = 5  # new pictures, and pictures of the reference, for a test; also of a 
 MOST = 1500  # of each are compared; more are thinned out evenly
 NEIGHBOURS = 5
 FOREIGN = 24  # pictures that are named
+LEVEL = 0.05  # p-values below are called different
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Drift:
         """The result as lines to print."""
         if self.p_value is None:
             return [f"drift: not tested: {self.reason}"]
-        verdict = "look different" if self.p_value < 0.05 else "look like those of the run"
+        verdict = "look different" if self.p_value < LEVEL else "look like those of the run"
         text = [
             f"drift: {self.n} new pictures {verdict} (p = {self.p_value:.4f}, against "
             f"{self.reference} pictures that it did not train on)"

@@ -26,7 +26,7 @@ def foreign_sheet(drift: Drift) -> plots.Figure | None:
         plots.Tile(
             image,
             f"{place}",
-            f"farther than {one.farther_than:.0%}",
+            f"farther than {one.farther_than:.0%} of those",
             printable(one.record.path),
             f"most like {one.predicted}",
         )
@@ -35,6 +35,6 @@ def foreign_sheet(drift: Drift) -> plots.Figure | None:
     return plots.grid(
         tiles,
         f"The {len(shown)} of {drift.n} new pictures that are least like the {drift.reference} "
-        f"known ones (p = {drift.p_value:.4f} that all are alike by chance)",
+        f"known ones (p = {drift.p_value:.4f})",
         columns=min(6, len(tiles)),
     )
