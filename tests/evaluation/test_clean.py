@@ -7,6 +7,7 @@ import numpy as np
 import PIL.Image
 import PIL.ImageFilter
 import pytest
+from scipy.ndimage import uniform_filter1d
 from sklearn.linear_model import LogisticRegression
 
 from jaxgear.data.folder.read import Folder, Record, read_folder
@@ -229,6 +230,10 @@ def test_blur_grows_with_blurring():
     assert found[0] < 0.3
     assert min(found[3:]) > quality.BLURRED
     assert quality.blur(np.full((9, 9), 7, np.float32)) == 0
+    # Camera shake blurs one direction alone.
+    for axis in (0, 1):
+        shaken = uniform_filter1d(np.asarray(image, np.float32), 31, axis=axis)
+        assert quality.blur(shaken) > quality.BLURRED
 
 
 @pytest.fixture
