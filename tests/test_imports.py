@@ -62,7 +62,7 @@ LAYERS = {
     ),
     "evaluation.drift": (
         *("evaluation", "evaluation.plots", "evaluation.no_gear", "prediction", "bundle"),
-        *("data.splits", "data.folder", "data.images"),
+        *("data.splits", "data.folder", "data.images", "machine"),
     ),
     "serving": ("evaluation", "prediction", "bundle", "data.images"),
     "experiment": (

@@ -84,8 +84,10 @@ def test_the_table_on_standard_output(root, capfd):
     assert "suspicious: " in printed.err
 
 
-def test_drawn_pictures_are_a_folder_too(tmp_path, capsys):
-    assert call("clean", "drawn:24", *FLAGS, "--csv", tmp_path / "a.csv") == 0
+def test_drawn_pictures_are_a_folder_too(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("GOLDEN", str(WEIGHTS.parent))
+    flags = ["--weights", "$GOLDEN/resnet18_width2.pth", "--image-size", "32"]
+    assert call("clean", "drawn:24", *flags, "--csv", tmp_path / "a.csv") == 0
     assert "24 pictures in 12 classes" in capsys.readouterr().out
     for row in csv.DictReader(io.StringIO((tmp_path / "a.csv").read_text())):
         assert row["label"] == row["path"].split("/")[0]

@@ -166,6 +166,14 @@ def test_a_class_of_one_group_is_not_judged():
     assert not [s for s in found.suspicions if s.kind == "label" and s.label == "c2"]
 
 
+def test_one_group_of_pictures_is_not_judged_at_all():
+    features, labels = clusters([2, 2])
+    found = judge(as_folder(labels), features, ["g"] * 4)
+    assert found.unjudged == ("c0", "c1")
+    assert {suspicion.kind for suspicion in found.suspicions} == {"duplicate"}
+    assert found.estimated == 0
+
+
 def test_near_duplicates_with_two_labels_are_all_listed():
     features, labels = clusters([20, 20], spread=0.3)
     features[20] = features[0]  # a copy of a picture of class 0, labelled 1

@@ -9,7 +9,7 @@ import pytest
 from made_runs import untrained
 from pictures import encoded, scene, write_set
 
-from jaxgear.data.folder.read import read_folder, read_heap
+from jaxgear.data.folder.read import pixels, read_folder, read_heap
 from jaxgear.errors import DataError
 from jaxgear.evaluation.drift import find, find_drift
 from jaxgear.evaluation.drift.features import Network
@@ -251,13 +251,25 @@ def test_features_are_kept_and_are_those_of_the_network(trained, monkeypatch):
     folder = read_folder(root, size=16)
     features, logits = network(folder, folder.records[:20])
     np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, rtol=1e-5)
-    from jaxgear.data.folder import pixels
-
     images = pixels(dataclasses.replace(folder, records=folder.records[:20]), 16)
     expected = Predictor(network.bundle).logits(images)
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
-    monkeypatch.setattr(Network, "_compute", None)
-    again, _ = network(folder, folder.records[5:15])
+    fresh = Network.load(run.path)
+    monkeypatch.setattr(Network, "_compute", None)  # nothing is computed again
+    again, _ = fresh(folder, folder.records[5:15])
     np.testing.assert_array_equal(again, features[5:15])
-    headless = dataclasses.replace(network, name="other")
-    assert headless(folder, ())[1].shape == (0, 2)
+    assert [array.shape for array in fresh(folder, ())] == [(0, features.shape[1]), (0, 2)]
+
+
+def test_a_network_without_a_dense_last_layer_gives_its_logits(trained):
+    """Its logits, of length 1, are the features."""
+    run, root = trained
+    network = Network.load(run.path)
+    program = dataclasses.replace(network.bundle.program, head=None)
+    headless = Network(dataclasses.replace(network.bundle, program=program), "headless")
+    folder = read_folder(root, size=16)
+    features, logits = headless(folder, folder.records[:9])
+    np.testing.assert_allclose(logits, network(folder, folder.records[:9])[1], rtol=1e-4, atol=1e-5)
+    length = np.linalg.norm(logits, axis=1, keepdims=True)
+    np.testing.assert_allclose(features, logits / length, rtol=1e-5)
+    assert headless(folder, ())[0].shape == (0, 2)

@@ -1,9 +1,11 @@
 """Features of pictures by the network of a run, kept in the user's cache folder."""
 
 import dataclasses
+import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -12,6 +14,7 @@ from jaxgear.bundle import Bundle
 from jaxgear.cache import Entries
 from jaxgear.data.folder import Folder, Record, stored_pictures
 from jaxgear.evaluation.no_gear import evidence
+from jaxgear.machine.compile_cache import keep_compiled
 from jaxgear.prediction import Predictor
 
 _CHUNK = 256  # pictures that are decoded at a time
@@ -65,11 +68,18 @@ class Network:
         length = np.linalg.norm(features, axis=1, keepdims=True)
         return features / np.maximum(length, 1e-12), logits
 
-    def _compute(self, images: np.ndarray) -> Float[np.ndarray, "N C"]:
-        """Features, if the last layer is dense, then logits."""
-        head = self.bundle.program.head
+    @functools.cached_property
+    def _compute(self) -> Callable[[Any], Float[np.ndarray, "N C"]]:
+        """From images to features, if the last layer is dense, then logits. Compiled once."""
+        keep_compiled()
+        bundle, head = self.bundle, self.bundle.program.head
         if head is None:
-            return Predictor(self.bundle).logits(images)
-        features = evidence.features_of(self.bundle.program, self.bundle.weights)(images)
-        logits = evidence.logits_of(self.bundle.weights, head, features)
-        return np.concatenate([features, logits], axis=1).astype(np.float32)
+            return Predictor(bundle).logits
+        features_of = evidence.features_of(bundle.program, bundle.weights)
+
+        def compute(images: Any) -> Float[np.ndarray, "N C"]:
+            features = features_of(images)
+            logits = evidence.logits_of(bundle.weights, head, features)
+            return np.concatenate([features, logits], axis=1).astype(np.float32)
+
+        return compute
