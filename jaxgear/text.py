@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Iterable
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
@@ -19,3 +20,9 @@ def text_of(path: str) -> str:
 def printable(path: str) -> str:
     """`text_of` on one line, with control characters escaped: a tab becomes `\\t`."""
     return _CONTROL.sub(lambda match: repr(match[0])[1:-1], text_of(path))
+
+
+def few(names: Iterable[str], most: int = 3) -> str:
+    """The first `most` of `names` in printable form, and the number of the others."""
+    names = list(map(printable, names))
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if names[most:] else "")

@@ -33,7 +33,7 @@ from jaxgear.evaluation.finished import FinishedRun
 from jaxgear.evaluation.own_pictures import only, open_source
 from jaxgear.evaluation.robustness.corruptions import turned
 from jaxgear.paths import path_argument
-from jaxgear.prediction import Predictor, open_folder
+from jaxgear.prediction import Predictor, open_labelled
 from scripts import outdoor_test
 
 BASELINE = {
@@ -105,7 +105,7 @@ def measure(
     labels = np.array([bundle.classes.index(picture.name) for picture in val], np.int32)
     scores = [score(pixels(folder, bundle.size), labels)]
     for root in (composites(run, arguments), arguments.wild):
-        split = open_folder(root, bundle, "stop")
+        split = open_labelled(str(root), bundle, "stop")
         scores.append(score(split.images, split.labels))
     recall = np.mean([row["recall"] for row in scores[-1]["per_class"].values() if row["n"]])
     return dict(zip(FIGURES, [*(s["accuracy"] for s in scores), float(recall)], strict=True))

@@ -16,6 +16,7 @@ of that name in its peer, which is torch_steps.py unless another is named:
     finetune-resnet50   whole epochs of a ResNet-50 with a head, all layers trained, batch 64
     predict             `jaxgear predict RUN` as a whole process, decoding included; its peer is
                         torch_predict.py
+    sort                the same with --sort in place of --csv; its peer is the task `predict`
     reach               seconds of a whole command that reaches a test accuracy: imports, checking
                         and splitting the pictures with an empty cache, compilation, training, test
     start               seconds from the command of experiments/scratch.py to its first training
@@ -41,7 +42,7 @@ from typing import Any
 
 from jaxgear.machine.huge_pages import restart_with_huge_pages
 from jaxgear.machine.xla_flags import set_xla_flags
-from scripts.benchmarks.commands import predict, reach, start
+from scripts.benchmarks.commands import predict, reach, sort, start
 from scripts.benchmarks.epochs import epoch
 from scripts.benchmarks.networks import features_resnet50, train_reference, train_resnet50
 from scripts.benchmarks.reading import read_pictures
@@ -55,6 +56,7 @@ TASKS: dict[str, tuple[Callable[[argparse.Namespace], dict[str, Any]], str]] = {
     "train-scratch": (train_scratch, "images_per_second"),
     "finetune-resnet50": (finetune_resnet50, "images_per_second"),
     "predict": (predict, "images_per_second"),
+    "sort": (sort, "images_per_second"),
     "reach": (reach, "seconds"),
     "start": (start, "seconds"),
     "input": (read_pictures, "images_per_second"),

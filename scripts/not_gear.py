@@ -15,12 +15,13 @@ from jaxtyping import Float, Int
 
 from jaxgear.bundle import Bundle
 from jaxgear.cli import exit_with
-from jaxgear.data.folder import Refused
+from jaxgear.data.folder import Refused, pixels
 from jaxgear.data.images import load_letterboxed, read_bytes
 from jaxgear.data.sources import find_pictures
 from jaxgear.errors import CheckpointError, DataError
 from jaxgear.evaluation.finished import FinishedRun
 from jaxgear.evaluation.no_gear import evidence
+from jaxgear.evaluation.own_pictures import only, open_source
 from jaxgear.paths import path_argument
 
 ACCEPTED = 0.95  # share of the images that choose the thresholds
@@ -111,9 +112,7 @@ def compare(
 ) -> dict[str, tuple[float, float, float]]:
     """Name of a score -> AUROC, share of gear accepted, share of the rest refused."""
     finished, bundle = FinishedRun.read(run), Bundle.load(run)
-    root = Path(data or finished.config["data"])
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder of this run's pictures; name it with --data")
+    folder = open_source(finished, data or None, bundle.size)
     both = network(bundle)
 
     def read(files: list[Path | Refused]) -> tuple[np.ndarray, np.ndarray]:
@@ -122,14 +121,14 @@ def compare(
         pictures = [load_letterboxed(read_bytes(f, str(f)), bundle.size, str(f)) for f in files]
         return both(np.stack(pictures))
 
-    def split(name: str) -> list[Path | Refused]:
-        return [root / picture.path for picture in finished.split(name)]
+    def of_split(name: str, others: list[Path] = ()) -> tuple[np.ndarray, np.ndarray]:
+        own = both(pixels(only(folder, finished, finished.split(name), data), bundle.size))
+        more = [read(find_pictures(others))] if others else []
+        return tuple(np.concatenate(parts) for parts in zip(own, *more, strict=True))
 
-    known, _ = read(split("train"))
+    known, _ = of_split("train")
     labels = np.array([bundle.classes.index(p.name) for p in finished.split("train")], np.int32)
-    val = read(split("val") + (find_pictures(choose) if choose else []))
-    test = read(split("test") + (find_pictures(gear) if gear else []))
-    rest = read(find_pictures([other]))
+    val, test, rest = of_split("val", choose), of_split("test", gear), read(find_pictures([other]))
     scores = {
         "largest logit": lambda f, z: bundle.score(z),
         "largest less mean logit": lambda f, z: largest_less_mean(z),

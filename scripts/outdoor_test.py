@@ -23,6 +23,7 @@ from jaxgear.data.composites import cutout, photographs
 from jaxgear.data.images import load_rgba
 from jaxgear.errors import UsageError
 from jaxgear.evaluation.finished import FinishedRun
+from jaxgear.evaluation.own_pictures import only, open_source
 from jaxgear.paths import path_argument
 
 SIDE, FINER = 384, 2  # pixels of a composite, supersampling
@@ -80,17 +81,15 @@ def _piece(photograph: np.ndarray, side: int, rng: np.random.Generator) -> np.nd
 def build(run: Path, folder: Path, out: Path, split: str, data: str, seed: int) -> int:
     """Writes OUT/<class>/*.jpg; returns their number."""
     finished = FinishedRun.read(run)
-    root = Path(data or finished.config["data"])
-    if not root.is_dir():
-        raise UsageError(f"--data: the pictures of this run are not a folder ({root}); name one")
     if out.exists():
         raise UsageError(f"{out}: exists already; name a new folder")
-    grounds = [pixels for _, pixels in photographs(folder, "test")]
     pictures = finished.split(split)
-    for picture in pictures:
+    own = only(open_source(finished, data or None, SIDE), finished, pictures, data or None)
+    grounds = [pixels for _, pixels in photographs(folder, "test")]
+    for picture, record in zip(pictures, own.records, strict=True):
         rng = np.random.default_rng((seed, int(picture.sha256[:8], 16)))
         ground = grounds[rng.integers(len(grounds))]
-        image = composite(load_rgba((root / picture.path).read_bytes(), picture.path), ground, rng)
+        image = composite(load_rgba(own.read(record), picture.path), ground, rng)
         place = out / picture.name / f"{picture.sha256[:16]}.jpg"
         place.parent.mkdir(parents=True, exist_ok=True)
         image.save(place, quality=int(rng.integers(70, 96)))

@@ -27,6 +27,7 @@ def write_run(
     source: str = SOURCE,
     fingerprint: str = "f" * 64,
     test_pictures: str | None = None,
+    test_label: str = "axes",
     **config,
 ) -> Path:
     """Writes a run with figures only, no images and no model; `accuracy` None: not tested."""
@@ -36,6 +37,7 @@ def write_run(
         {"path": f"axes/{sha}.jpg", "sha256": sha, "class": "axes", "group": sha, "side": split}
         for split, sha in splits.items()
     ]
+    pictures[-1]["class"] = test_label
     splits = {"fingerprint": fingerprint, "classes": ["axes"], "pictures": pictures}
     files = {
         "config.json": {"seed": seed, "out": str(path.parent), "resume": "", **config},

@@ -17,14 +17,17 @@ LAYERS = {
     "data.folder": ("data.images",),
     "data.splits": ("data.folder", "data.images"),
     "data.tfds": ("data.folder", "data.images"),
+    "data.labels": ("data.folder", "data.images"),
     "data.synthetic": (),
     "data.augment": (),
     "data": (
-        *("data.splits", "data.tfds", "data.synthetic", "data.folder", "data.images"),
-        "machine",
+        *("data.splits", "data.tfds", "data.synthetic", "data.labels", "data.folder"),
+        *("data.images", "machine"),
     ),
     "data.composites": ("data", "data.augment", "data.folder", "data.images"),
-    "data.prepare": ("data", "data.tfds", "data.splits", "data.folder", "data.images"),
+    "data.prepare": (
+        *("data", "data.tfds", "data.splits", "data.labels", "data.folder", "data.images"),
+    ),
     "program": (),
     "models.cpu": (),
     "models.pretrained": ("models.cpu",),
@@ -39,10 +42,13 @@ LAYERS = {
     "training": ("program", "data", "machine"),
     "training.runs": ("training", "data", "machine"),
     "bundle": ("models", "program", "data.splits"),
-    "prediction": ("bundle", "program", "data", "data.folder", "data.images", "machine"),
+    "prediction": (
+        *("bundle", "program", "machine"),
+        *("data", "data.folder", "data.labels", "data.splits", "data.images"),
+    ),
     "evaluation": (
         *("prediction", "bundle", "program", "training", "training.runs", "machine"),
-        *("data", "data.folder", "data.splits"),
+        *("data", "data.folder", "data.labels", "data.splits"),
     ),
     "evaluation.no_gear": ("bundle", "program", "data"),
     "evaluation.plots": (
@@ -68,7 +74,7 @@ LAYERS = {
     "experiment": (
         *("evaluation", "evaluation.plots", "evaluation.no_gear", "prediction", "bundle"),
         *("training", "training.runs", "models", "program"),
-        *("data", "data.augment", "data.composites", "data.splits", "machine"),
+        *("data", "data.augment", "data.composites", "data.splits", "data.labels", "machine"),
     ),
     "commands": (),
     "commands.sets": (

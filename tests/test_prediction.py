@@ -123,14 +123,14 @@ def test_a_folder_is_labelled_in_the_order_of_the_model(tmp_path, capsys):
     """A class that the folder lacks is said; one that the model does not know is an error."""
     bundle = make_bundle()
     write_set(tmp_path / "set", {"hardshell_jackets": 2, "boots": 1})
-    split = prediction.open_folder(tmp_path / "set", bundle, "stop")
+    split = prediction.open_labelled(str(tmp_path / "set"), bundle, "stop")
     assert [CLASSES[label] for label in split.labels] == [
         r.path.split("/")[0] for r in split.records
     ]
     assert "no pictures of class axes" in capsys.readouterr().err
     write_set(tmp_path / "set", {"gloves": 1}, start=9)
     with pytest.raises(DataError, match="set/gloves: the model knows no class 'gloves'"):
-        prediction.open_folder(tmp_path / "set", bundle, "stop")
+        prediction.open_labelled(str(tmp_path / "set"), bundle, "stop")
 
 
 def test_what_a_picture_shares_its_batch_with_does_not_matter():

@@ -1,7 +1,7 @@
 """A set to train on: checked images with their groups, splits and pixels."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from jaxgear.data.folder import (
     stored_pictures,
 )
 from jaxgear.data.folder.names import SPLITS
+from jaxgear.data.labels import as_named, corrected
 from jaxgear.data.splits import (
     NEAR_DUPLICATES,
     missing_classes,
@@ -29,7 +30,7 @@ from jaxgear.data.splits import (
     split_folder,
 )
 from jaxgear.machine.memory import free_memory
-from jaxgear.text import printable
+from jaxgear.text import few
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,7 @@ class Dataset:
                     folder.records, self.groups, self.splits, strict=True
                 )
             ],
+            **({"corrections": list(folder.changes)} if folder.changes else {}),
         }
 
 
@@ -179,13 +181,17 @@ def open_dataset(
     seed: int,
     on_bad: OnBad = "stop",
     group_by: str = NEAR_DUPLICATES,
+    labels: str = "",
     say: Callable[[str], None] = print,
 ) -> Dataset:
     """The set that `--data SOURCE` names, checked and split.
 
-    `source` is a folder, `tfds:NAME@DIR` for a prepared TensorFlow Datasets set, or `drawn` or
-    `drawn:COUNT` for the drawn set. Empty: the photographs where `get_gear` puts them, else the
-    drawn set. `say` gets one line for each thing that a user should know.
+    Args:
+        source: a folder, table, archive or address (`list_source`), `tfds:NAME@DIR` for a prepared
+            TensorFlow Datasets set, or `drawn` or `drawn:COUNT` for the drawn set. Empty: the
+            photographs where `get_gear` puts them, else the drawn set.
+        labels: a file of corrections that lie over the set, or "".
+        say: gets one line for each thing that a user should know.
 
     Raises:
         DataError: nothing there, refused images (with `on_bad="stop"`), or a class too small.
@@ -198,7 +204,12 @@ def open_dataset(
                 "pictures; `python -m scripts.get_gear` gets the photographs"
             )
     folder = sources.read_source(source, size)
-    return split_dataset(folder, size=size, seed=seed, on_bad=on_bad, group_by=group_by, say=say)
+    if labels:
+        folder = corrected(folder, Path(labels), size=size, say=say)
+    with as_named(source, folder.root):
+        return split_dataset(
+            folder, size=size, seed=seed, on_bad=on_bad, group_by=group_by, say=say
+        )
 
 
 def split_dataset(
@@ -230,20 +241,9 @@ def split_dataset(
             say(f"warning: near-duplicates {where}: {names}; `jaxgear check --sheet` shows them")
     dataset = Dataset(folder, tuple(groups), tuple(splits), size)
     counts = dataset.counts()
-    left_out = counts.get("left_out", 0)
-    say(
-        f"{len(groups)} pictures, {len(folder.classes)} classes, {len(set(groups))} groups: "
-        + ", ".join(f"{counts[split]} {split}" for split in SPLITS)
-        + (
-            f", {left_out} left out (near-duplicates of pictures in other splits)"
-            if left_out
-            else ""
-        )
-    )
+    text = ", ".join(f"{counts[split]} {split}" for split in SPLITS)
+    if left_out := counts.get("left_out"):
+        text += f", {left_out} left out (near-duplicates of pictures in other splits)"
+    classes = len(folder.classes)
+    say(f"{len(groups)} pictures, {classes} classes, {len(set(groups))} groups: {text}")
     return dataset
-
-
-def few(names: Iterable[str], most: int = 3) -> str:
-    """The first `most` of `names` in printable form, and the number of the others."""
-    names = list(map(printable, names))
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if names[most:] else "")

@@ -17,9 +17,10 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from jaxgear.cache import user_cache
-from jaxgear.data.folder import Folder, Refused, list_files, read_folder
+from jaxgear.data.folder import Folder, Refused, check_listing, list_files, read_folder
 from jaxgear.data.images import ImageError, rgb
 from jaxgear.data.images.threads import quiet_pillow
+from jaxgear.data.labels import as_named, list_source
 from jaxgear.data.synthetic import CLASSES, write_drawn
 from jaxgear.errors import DataError
 from jaxgear.paths import expanded
@@ -31,17 +32,24 @@ DRAWN = 600  # images in the drawn set by default: training takes two to five mi
 _PATTERN = re.compile(r"[*?\[]")
 
 
-def read_source(source: str, size: int) -> Folder:
-    """The folder that `--data SOURCE` (not empty) names: checked, not yet cleaned or split."""
+def read_source(source: str, size: int, min_classes: int = 2) -> Folder:
+    """The set that `--data SOURCE` (not empty) names: checked, not yet cleaned or split.
+
+    Raises:
+        DataError: as `list_source`, `read_folder` and `read_tfds`.
+    """
     if source.startswith("tfds:"):
         # Imported when needed: tensorflow-datasets takes most of a second.
         from jaxgear.data.tfds.read import read_tfds
 
-        return read_tfds(source.removeprefix("tfds:"), size=size)
+        place = source.removeprefix("tfds:")
+        return read_tfds(place, size=size, min_classes=min_classes)
     if source.split(":")[0] == "drawn":
         # The one hidden file is our own, so do not report it.
         return replace(read_folder(drawn_set(source), size=size), ignored=())
-    return read_folder(Path(source), size=size)
+    root, listing = list_source(source)
+    with as_named(source, root):
+        return check_listing(root, listing, size, min_classes=min_classes)
 
 
 def default_source() -> str:

@@ -192,6 +192,17 @@ def _pairs(baseline: dict[tuple[str, ...], dict[str, Any]], group: Group) -> dic
     return differences
 
 
+def _relabelled_tests(runs: Sequence[FinishedRun]) -> list[str]:
+    """Paths of test pictures whose label is not the same in all runs that were tested on them."""
+    names: dict[str, str] = {}
+    changed = {}
+    for run in runs:
+        for picture in run.split("test"):
+            if names.setdefault(picture.sha256, picture.name) != picture.name:
+                changed[picture.sha256] = picture.path
+    return sorted(changed.values())
+
+
 def _warnings(groups: Sequence[Group]) -> list[str]:
     runs = [run for group in groups for run in group.runs]
     warnings = [
@@ -200,11 +211,24 @@ def _warnings(groups: Sequence[Group]) -> list[str]:
         if run.test is None
     ]
     warnings += [line for run in runs for line in warnings_of(run, trained_on_test(run))]
+    tested_on_same = len({tuple(sorted(map(_tested_on, group.runs))) for group in groups}) == 1
     if len({run.fingerprint for run in runs}) > 1:
-        warnings.append(
-            "the runs had different pictures (fingerprints differ): compare them loosely"
-        )
-    elif len({tuple(sorted(map(_tested_on, group.runs))) for group in groups}) > 1:
+        if not tested_on_same:
+            warnings.append(
+                "the runs had different pictures (fingerprints differ): compare them loosely"
+            )
+        elif changed := _relabelled_tests(runs):
+            warnings.append(
+                f"{len(changed)} test pictures have another label in some runs, for example "
+                f"{changed[0]}: `jaxgear evaluate RUN FOLDER --labels FILE` tests a run on "
+                "corrected labels"
+            )
+        else:
+            warnings.append(
+                "the runs were trained on different pictures or labels (fingerprints differ), and "
+                "tested on the same"
+            )
+    elif not tested_on_same:
         warnings.append(
             "the groups were tested on different pictures, as the seed decides the split: compare "
             "them loosely, or train each with the same seeds"

@@ -3,9 +3,11 @@
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from jaxgear.bundle import Bundle
 from jaxgear.data.folder import Folder
+from jaxgear.data.labels import corrected
 from jaxgear.data.sources import default_source, read_source
 from jaxgear.data.splits import KnownPictures
 from jaxgear.errors import CheckpointError, DataError
@@ -13,14 +15,16 @@ from jaxgear.evaluation.finished import FinishedRun, SplitRow
 
 
 def open_source(run: FinishedRun, source: str | None, size: int) -> Folder:
-    """Reads the data of a run, or `source` in its place, at `size` pixels.
+    """Reads the data of a run, or `source` in its place, at `size` pixels, with its corrections.
 
     Raises:
-        DataError: it is not there.
+        DataError: it is not there, or its corrections are not.
     """
     place = source or run.config.get("data") or default_source()
+    labels = run.config.get("labels")
     try:
-        return read_source(place, size)
+        folder = read_source(place, size)
+        return corrected(folder, Path(labels), size=size, say=_quiet) if labels else folder
     except DataError as error:
         if source:
             raise
@@ -28,6 +32,10 @@ def open_source(run: FinishedRun, source: str | None, size: int) -> Folder:
             f"{run.path}: its pictures are not at {place!r} as its config says (a relative path "
             f"counts from where the run was started); name their folder with --data FOLDER"
         ) from error
+
+
+def _quiet(line: str) -> None:
+    """What the run itself said of its corrections is not said again."""
 
 
 def only(

@@ -16,7 +16,7 @@ from jaxgear.bundle import Bundle
 from jaxgear.data.augment import Bank, Mix, one_of, one_view, outlier_exposure, scenes, stream
 from jaxgear.data.batches import Batches
 from jaxgear.data.composites import background_bank, scene_split, with_masks, with_pasted
-from jaxgear.data.dataset import Dataset, few, open_dataset, without_trained
+from jaxgear.data.dataset import Dataset, open_dataset, without_trained
 from jaxgear.errors import UsageError
 from jaxgear.experiment.config import Config
 from jaxgear.experiment.diagnosis import diagnosed
@@ -24,6 +24,7 @@ from jaxgear.experiment.recipe import Data, Make, Recipe
 from jaxgear.machine import devices
 from jaxgear.machine.compile_cache import keep_compiled
 from jaxgear.program import flat, structured
+from jaxgear.text import few
 from jaxgear.training import history, loop, optim, steps
 from jaxgear.training.progress import Progress
 from jaxgear.training.runs import read_json
@@ -167,6 +168,7 @@ def open_data(config: Config) -> Dataset:
         seed=config.seed,
         on_bad=config.on_bad,
         group_by=config.group_by,
+        labels=config.labels,
     )
     if config.resume:
         dataset = without_trained(read_json(Path(config.resume) / "splits.json"), dataset)

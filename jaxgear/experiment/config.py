@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from jaxgear.bundle import MAX_SIZE
+from jaxgear.data.labels import is_address
 from jaxgear.errors import UsageError
 from jaxgear.paths import expanded
 from jaxgear.training.runs import read_json
 
-PATHS = ("data", "out", "resume", "init_from", "backgrounds", "weights")  # of any config
+PATHS = ("data", "labels", "out", "resume", "init_from", "backgrounds", "weights")  # of any config
 LAST_SEED = 2**32 - 1  # the largest seed of both JAX's keys and numpy's generators
 
 
@@ -52,8 +53,13 @@ class Config:
     """Flags that all experiments have. Every field is a scalar, also those an experiment adds."""
 
     data: str = ""
-    """Folder of photographs (FOLDER/<class>/*), tfds:NAME@DIR or drawn:COUNT. Empty:
-    data/gear_images if it exists, else the drawn set."""
+    """Folder of photographs (FOLDER/<class>/*), table of paths and labels (CSV, Parquet), zip or
+    tar of either, address of one of these (s3://, hf://, https://, ...), tfds:NAME@DIR or
+    drawn:COUNT. Empty: data/gear_images if it exists, else the drawn set."""
+    labels: str = ""
+    """Corrections that lie over the set: CSV with path,sha256,action,label,by,when, as
+    `jaxgear review` and `clean` write it, or an export of Label Studio (.json). Pictures that it
+    adds are trained on or validated on; the test split stays as it is."""
     out: str = "results/runs"
     """Folder for new run folders."""
     resume: str = ""
@@ -99,7 +105,10 @@ class Config:
     def expanded(self) -> "Config":
         """The config with `~` and variables in its paths replaced."""
         names = [name for name in PATHS if hasattr(self, name)]
-        return dataclasses.replace(self, **{n: expanded(getattr(self, n)) for n in names})
+        values = {name: getattr(self, name) for name in names}
+        if is_address(self.data):
+            del values["data"]
+        return dataclasses.replace(self, **{n: expanded(path) for n, path in values.items()})
 
     def check(self) -> None:
         """Raises UsageError for values that cannot work, before anything is written."""
@@ -125,7 +134,7 @@ class Config:
 # Fields that a resumed run may change.
 OF_HOSTS = ("hosts", "host_id", "coordinator")
 # Paths: hashes tell whether their content is the same.
-OF_PLACES = ("data", "backgrounds", "out", "weights")
+OF_PLACES = ("data", "labels", "backgrounds", "out", "weights")
 OF_RESUME = (
     *("resume", "from_epoch", "allow_data_change", "epochs", "stream"),
     *(*OF_HOSTS, *OF_PLACES),

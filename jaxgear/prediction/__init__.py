@@ -4,6 +4,6 @@ predictor.py is where to start. tables.py writes CSV and JSON; export.py writes 
 only jax.
 """
 
-from jaxgear.prediction.predictor import NONE, Prediction, Predictor, open_folder, predict
+from jaxgear.prediction.predictor import NONE, Prediction, Predictor, open_labelled, predict
 
-__all__ = ["NONE", "Prediction", "Predictor", "open_folder", "predict"]
+__all__ = ["NONE", "Prediction", "Predictor", "open_labelled", "predict"]

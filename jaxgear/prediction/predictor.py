@@ -17,13 +17,15 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from jaxgear.bundle import Bundle
-from jaxgear.data.dataset import Split, few
-from jaxgear.data.folder import OnBad, Refused, pixels, read_folder, require_clean
+from jaxgear.data.dataset import Split
+from jaxgear.data.folder import OnBad, Refused, pixels, require_clean, shrink
 from jaxgear.data.images import ImageError, letterbox, load_letterboxed, read_bytes
-from jaxgear.data.sources import InMemory, find_pictures, to_rgb
+from jaxgear.data.labels import corrected
+from jaxgear.data.sources import InMemory, find_pictures, read_source, to_rgb
 from jaxgear.errors import CheckpointError, DataError
 from jaxgear.machine.compile_cache import keep_compiled
 from jaxgear.program import running
+from jaxgear.text import few
 
 NONE = "none"  # the class name of a refused image
 
@@ -40,6 +42,7 @@ class Prediction:
     error: str | None = None  # why it could not be read
     score: float | None = None  # of gear (`Bundle.score`)
     refused: bool = False  # the score is too low for gear
+    descriptor: bytes | None = None  # for near-duplicates, if it was asked for
 
     def name(self, classes: Sequence[str]) -> str:
         """The likeliest class, or `NONE` if refused; only for an image that was read."""
@@ -103,15 +106,20 @@ def predict(bundle: Bundle, sources: Any, batch_size: int = 64) -> Iterator[Pred
 
 
 def predict_files(
-    bundle: Bundle, files: list[Path | Refused | InMemory], batch_size: int = 64
+    bundle: Bundle,
+    files: list[Path | Refused | InMemory],
+    batch_size: int = 64,
+    *,
+    describe: bool = False,
 ) -> Iterator[Prediction]:
-    """`predict` for a list of files."""
+    """`predict` for a list of files; `describe`: with descriptors of the files."""
     # Few images are not padded to 64. Powers of two keep the number of compiled programs small.
-    batch_size = bundle.program.batch or min(batch_size, 1 << (len(files) - 1).bit_length())
+    most = 1 << max(0, len(files) - 1).bit_length()
+    batch_size = bundle.program.batch or min(batch_size, most)
     pool = ThreadPoolExecutor(os.cpu_count())  # Pillow releases the GIL while it decodes
     try:
         predictor = pool.submit(Predictor, bundle, batch_size)  # compiles while others decode
-        read = _ahead(pool, functools.partial(_read, bundle), files, batch_size)
+        read = _ahead(pool, functools.partial(_read, bundle, describe), files, batch_size)
         before: tuple[list[Prediction], jax.Array] | None = None
         while chunk := list(itertools.islice(read, batch_size)):
             images = [prediction.image for prediction in chunk if prediction.image is not None]
@@ -137,7 +145,7 @@ def _ahead(pool, read, files, most):
         yield waiting.popleft().result()
 
 
-def _read(bundle: Bundle, file: Path | Refused | InMemory) -> Prediction:
+def _read(bundle: Bundle, describe: bool, file: Path | Refused | InMemory) -> Prediction:
     """The prediction for a file, still without probabilities."""
     if isinstance(file, Refused):
         return Prediction(file.path, error=file.reason)
@@ -146,11 +154,16 @@ def _read(bundle: Bundle, file: Path | Refused | InMemory) -> Prediction:
         data = file.content if isinstance(file, InMemory) else read_bytes(path, path)
         if not isinstance(data, bytes):  # not a file, so it has no hash and no split
             return Prediction(path, letterbox(to_rgb(data, path), bundle.size))
-        image = load_letterboxed(data, bundle.size, path)
+        described = None
+        if describe:
+            entry = shrink(data, path, bundle.size)
+            image, described = entry.pixels, entry.descriptor
+        else:
+            image = load_letterboxed(data, bundle.size, path)
     except ImageError as error:
         return Prediction(path, error=error.reason)
     sha256 = hashlib.sha256(data).hexdigest()
-    return Prediction(path, image, None, sha256, bundle.split_of(sha256))
+    return Prediction(path, image, None, sha256, bundle.split_of(sha256), descriptor=described)
 
 
 def _finish(bundle: Bundle, chunk: list[Prediction], logits: jax.Array) -> Iterator[Prediction]:
@@ -165,21 +178,28 @@ def _finish(bundle: Bundle, chunk: list[Prediction], logits: jax.Array) -> Itera
             yield replace(prediction, probs=probs, score=float(score), refused=refused)
 
 
-def open_folder(root: Path, bundle: Bundle, on_bad: OnBad) -> Split:
-    """All images of a folder, with labels in the order of the bundle's classes.
+def open_labelled(source: str, bundle: Bundle, on_bad: OnBad, labels: Path | None = None) -> Split:
+    """All images of a set, with labels in the order of the bundle's classes.
+
+    Args:
+        source: as `--data` (`read_source`).
+        labels: corrections that lie over it.
 
     Raises:
-        DataError: the bundle does not know a class folder.
+        DataError: the bundle does not know a class of the set, or as `read_source`.
     """
-    folder = require_clean(read_folder(root, size=bundle.size, min_classes=1), on_bad)
+    folder = read_source(source, bundle.size, min_classes=1)
+    if labels is not None:
+        folder = corrected(folder, labels, size=bundle.size)
+    folder = require_clean(folder, on_bad)
     for name in folder.classes:
         if name not in bundle.classes:
             raise DataError(
-                f"{root / name}: the model knows no class {name!r}, only "
+                f"{folder.root / name}: the model knows no class {name!r}, only "
                 f"{', '.join(bundle.classes)}"
             )
     if absent := [name for name in bundle.classes if name not in folder.classes]:
-        print(f"warning: {root} has no pictures of class {few(absent)}", file=sys.stderr)
+        print(f"warning: {source} has no pictures of class {few(absent)}", file=sys.stderr)
     order = np.array([bundle.classes.index(name) for name in folder.classes], np.int32)
     labels = order[[record.label for record in folder.records]]
     return Split(pixels(folder, bundle.size), labels, folder.records)

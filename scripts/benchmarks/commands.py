@@ -74,12 +74,22 @@ def start(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def predict(arguments: argparse.Namespace) -> dict[str, Any]:
     """Times `jaxgear predict` with a CSV on `--limit` pictures, with its programs in the cache."""
+    return _time_predict(arguments, "--csv")
+
+
+def sort(arguments: argparse.Namespace) -> dict[str, Any]:
+    """`predict`, with `--sort` into an empty folder in place of the CSV."""
+    return _time_predict(arguments, "--sort")
+
+
+def _time_predict(arguments: argparse.Namespace, output: str) -> dict[str, Any]:
     files = sorted(str(path) for path in Path(arguments.data).rglob("*") if path.is_file())
     files = files[: arguments.limit]
-    with tempfile.TemporaryDirectory() as scratch:
-        command = [sys.executable, "-m", "jaxgear", "predict", arguments.run, *files]
-        command += ["--csv", f"{scratch}/predictions.csv"]
-        for _ in range(2):  # the first fills the cache of compiled programs
+    # Beside the pictures: a hard link stays on its file system.
+    with tempfile.TemporaryDirectory(dir=Path(arguments.data).parent) as scratch:
+        for number in range(2):  # the first fills the cache of compiled programs
+            command = [sys.executable, "-m", "jaxgear", "predict", arguments.run, *files]
+            command += [output, f"{scratch}/{number}"]
             start = time.perf_counter()
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
             seconds = time.perf_counter() - start

@@ -12,13 +12,8 @@ from hypothesis import strategies as st
 from pictures import encoded, scene, write_set
 
 from jaxgear.data.folder.read import Folder, Record, read_folder
-from jaxgear.data.splits.assign import (
-    assign_splits,
-    missing_classes,
-    near_duplicates_across,
-    split_folder,
-)
-from jaxgear.data.splits.groups import near_duplicate_groups
+from jaxgear.data.splits.assign import assign_splits, missing_classes, split_folder
+from jaxgear.data.splits.groups import near_duplicate_groups, near_duplicates_across
 from jaxgear.errors import DataError, UsageError
 
 

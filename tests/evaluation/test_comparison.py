@@ -83,7 +83,15 @@ def test_other_pictures_are_warned_about(tmp_path):
     again = write_run(tmp_path / "again")
     assert "same seeds" in "".join(compared(first, seed).warnings)
     assert compared(first, seed).pairs == {"B": {}}
-    assert "fingerprints differ" in "".join(compared(first, data).warnings)
+    assert "different pictures or labels" in "".join(compared(first, data).warnings)
+    assert compared(first, data).pairs["B"]  # tested on the same
+    other = write_run(tmp_path / "other", fingerprint="d" * 64, lr=4, test_pictures="z")
+    assert "different pictures (fingerprints differ)" in "".join(compared(first, other).warnings)
+    label = write_run(tmp_path / "label", fingerprint="d" * 64, lr=5, test_label="boots")
+    (warning,) = compared(first, label).warnings
+    assert warning.startswith(
+        "1 test pictures have another label in some runs, for example axes/c0"
+    )
     assert "several runs of seed 0" in "".join(compared(first, again).warnings)
 
 

@@ -81,7 +81,11 @@ def test_figures_are_those_of_the_pictures(run, monkeypatch, capsys):
         (["{run}", "--not-gear", "{root}/scenes", "--gear", "{root}/none"], 4, "none"),
         (["{run}", "--not-gear", "{root}/text"], 4, "text"),
         (["{run}", "--not-gear", "{root}/links"], 4, "links/gone.jpg"),
-        (["{run}", "--not-gear", "{root}/scenes", "--data", "{root}/moved"], 4, "--data"),
+        (
+            ["{run}", "--not-gear", "{root}/scenes", "--data", "{root}/moved"],
+            4,
+            "moved: no such folder",
+        ),
     ],
 )
 def test_mistakes_are_one_line(run, monkeypatch, capsys, words, code, said):

@@ -1,5 +1,6 @@
-"""The composite test: objects of the side that was asked for, never a training photograph."""
+"""The composite test: objects of the split that was asked for, never a training photograph."""
 
+import hashlib
 import json
 
 import numpy as np
@@ -16,17 +17,19 @@ from scripts import outdoor_test
 
 @pytest.fixture
 def run(tmp_path):
-    """A run of one red and one green picture; the red one is of the test side."""
+    """A run of one red and two green pictures; the red one is of the test split."""
     made = write_run(tmp_path / "run", data=str(tmp_path / "gear"))
     splits = json.loads((made / "splits.json").read_text())
     (tmp_path / "gear" / "axes").mkdir(parents=True)
     for picture, colour in zip(splits["pictures"], ("green", "green", "red"), strict=True):
         picture["path"] = f"axes/{picture['side']}.png"
-        picture["sha256"] = {"train": "a", "val": "b", "test": "c"}[picture["side"]] * 64
         image = Image.new("RGB", (60, 80), "white")
         ImageDraw.Draw(image).rectangle((10, 10, 50, 70), fill=colour)
         image.save(tmp_path / "gear" / picture["path"])
+        data = (tmp_path / "gear" / picture["path"]).read_bytes()
+        picture["sha256"] = hashlib.sha256(data).hexdigest()
     (made / "splits.json").write_text(json.dumps(splits))
+    write_set(tmp_path / "gear", {"boots": 1})  # a set has two classes
     write_set(tmp_path, {"photos": 10})
     return made
 
@@ -35,7 +38,8 @@ def test_composites_are_of_the_side_and_repeat(run, tmp_path):
     for out in ("one", "two"):
         assert outdoor_test.build(run, tmp_path / "photos", tmp_path / out, "test", "", 3) == 1
     first, second = (next((tmp_path / out / "axes").iterdir()) for out in ("one", "two"))
-    assert first.name == second.name == "c" * 16 + ".jpg"
+    tested = (tmp_path / "gear/axes/test.png").read_bytes()
+    assert first.name == second.name == hashlib.sha256(tested).hexdigest()[:16] + ".jpg"
     assert first.read_bytes() == second.read_bytes()
     pixels = load_rgb(first).astype(int)
     red = (pixels[..., 0] > 1.5 * pixels[..., 1]) & (pixels[..., 0] > 1.5 * pixels[..., 2])

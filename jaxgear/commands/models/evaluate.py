@@ -13,7 +13,10 @@ from jaxgear.outputs import outputs
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `jaxgear evaluate`."""
     parser.add_argument("model", type=Path, metavar="RUN_OR_BUNDLE")
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", help="folder, table, archive or address, as --data")
+    parser.add_argument(
+        "--labels", type=Path, metavar="FILE", help="corrections that lie over the pictures"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there")
     parser.add_argument(
         "--not-gear", type=Path, metavar="FOLDER", help="pictures without gear, to be refused"
@@ -38,10 +41,10 @@ def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
     from jaxgear.bundle import Bundle
     from jaxgear.evaluation import metrics
     from jaxgear.evaluation.no_gear import refusal
-    from jaxgear.prediction import Predictor, open_folder, predict
+    from jaxgear.prediction import Predictor, open_labelled, predict
 
     bundle = Bundle.load(arguments.model)
-    split = open_folder(arguments.folder, bundle, arguments.on_bad)
+    split = open_labelled(arguments.folder, bundle, arguments.on_bad, arguments.labels)
     batch_size = min(arguments.batch_size, len(split.labels))
     logits = Predictor(bundle, batch_size).logits(split.images)
     summary = metrics.summarise(logits, split.labels, bundle.classes, bundle.temperature)

@@ -1,9 +1,12 @@
 """Classify new pictures."""
 
 import argparse
+import contextlib
+import os
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from jaxgear.errors import UsageError
 from jaxgear.outputs import STDOUT, Output, outputs
@@ -38,6 +41,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="accept this share of gear on backgrounds, 0 to 1; 1 refuses least (for models "
         "trained with --backgrounds; their default is 0.95)",
     )
+    parser.add_argument(
+        "--label-studio",
+        type=Path,
+        metavar="FILE",
+        help="write tasks with predictions there, JSON that Label Studio imports; --labels of an "
+        "experiment reads its export",
+    )
+    parser.add_argument(
+        "--sort",
+        type=Path,
+        metavar="OUT",
+        help="place every picture once, as a hard link, in OUT/<class>, OUT/none, OUT/review or "
+        "OUT/duplicates (of the model's pictures, or of one before it); pictures that "
+        "OUT/sorted.csv names are left as they are",
+    )
+    parser.add_argument(
+        "--review-below",
+        type=float,
+        metavar="P",
+        help="with --sort: pictures whose class has a probability below P go to OUT/review "
+        "(default 0.5)",
+    )
+    parser.add_argument("--copy", action="store_true", help="with --sort: copies, not hard links")
+    parser.add_argument(
+        "--data",
+        metavar="FOLDER",
+        help="with --sort: the pictures that the run was trained on, if "
+        "they are no longer where it says",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -52,14 +84,25 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(f"--accept {arguments.accept}: a share, 0 to 1")
     if arguments.grid not in (None, STDOUT) and arguments.grid.suffix.lower() != ".png":
         raise UsageError(f"--grid {arguments.grid}: the grid is a PNG, name it so")
-    named = {f"--{flag}": getattr(arguments, flag) for flag in ("csv", "json", "grid")}
-    with outputs(named) as files:
-        return _predict(arguments, files)
+    if not arguments.sort and (
+        arguments.copy or arguments.data or arguments.review_below is not None
+    ):
+        raise UsageError("--review-below, --copy and --data go with --sort OUT")
+    if not 0 <= (arguments.review_below or 0) <= 1:
+        raise UsageError(f"--review-below {arguments.review_below}: a probability, 0 to 1")
+    flags = ("csv", "json", "grid", "label-studio")
+    named = {f"--{flag}": getattr(arguments, flag.replace("-", "_")) for flag in flags}
+    with contextlib.ExitStack() as stack:
+        files = stack.enter_context(outputs(named))
+        return _predict(arguments, files, stack)
 
 
-def _predict(arguments: argparse.Namespace, outputs: dict[str, Output]) -> int:
+def _predict(
+    arguments: argparse.Namespace, outputs: dict[str, Output], stack: contextlib.ExitStack
+) -> int:
     from jaxgear.bundle import Bundle
     from jaxgear.data.sources import find_pictures
+    from jaxgear.prediction.label_studio import LabelStudioTasks, interface
     from jaxgear.prediction.predictor import predict_files
     from jaxgear.prediction.tables import CsvTable, JsonTable
     from jaxgear.text import printable
@@ -69,13 +112,25 @@ def _predict(arguments: argparse.Namespace, outputs: dict[str, Output]) -> int:
         from jaxgear.evaluation.plots import tiles
 
     files = find_pictures(arguments.images)
+    if arguments.sort:
+        _check_apart(arguments.sort, arguments.images, files)
     bundle = Bundle.load(arguments.model)
     if arguments.accept is not None:
         bundle = bundle.accepting(arguments.accept)
-    writers = {"--csv": CsvTable, "--json": JsonTable}
-    tables = [table(outputs[f], bundle.classes) for f, table in writers.items() if f in outputs]
+    writers = {"--csv": CsvTable, "--json": JsonTable, "--label-studio": LabelStudioTasks}
+    takers = [table(outputs[f], bundle.classes) for f, table in writers.items() if f in outputs]
+    sorter = None
+    if arguments.sort:
+        sorter = stack.enter_context(_sorter(arguments, bundle))
+        left = sorter.left(files)
+        if count := len(files) - len(left):
+            _say(f"note: {count} of {len(files)} are sorted already ({arguments.sort}/sorted.csv)")
+        files = files if outputs else left
+        takers.append(sorter)
     shown, splits, unreadable, refused = [], Counter(), 0, 0
-    for prediction in predict_files(bundle, files, arguments.batch_size):
+    for prediction in predict_files(
+        bundle, files, arguments.batch_size, describe=sorter is not None
+    ):
         path = printable(prediction.path)
         if prediction.probs is None:
             unreadable += 1
@@ -85,12 +140,16 @@ def _predict(arguments: argparse.Namespace, outputs: dict[str, Output]) -> int:
             print(f"{path}\t{prediction.name(bundle.classes)}\t{sure:.4f}", flush=True)
             splits[prediction.split] += 1
             refused += prediction.refused
-        for table in tables:
-            table.add(prediction)
+        for taker in takers:
+            taker.add(prediction)
         if "--grid" in outputs and len(shown) < tiles.MOST:
             shown.append(prediction)
-    for table in tables:
-        table.end()
+    for taker in takers:
+        taker.end()
+    if sorter is not None:
+        _say_sorted(arguments.sort, sorter.counts())
+    if "--label-studio" in outputs:
+        _say(f"note: labelling interface for Label Studio: {interface(bundle.classes)}")
     if refused:
         from jaxgear.evaluation.no_gear.refusal import promise
 
@@ -110,6 +169,55 @@ def _predict(arguments: argparse.Namespace, outputs: dict[str, Output]) -> int:
             count = f"{readable} new picture{'s' * (readable != 1)}"
             _say(f"note: --grid shows {count}; {ASKED} or more say more of a model")
     return 4 if unreadable else 0
+
+
+def _check_apart(out: Path, sources: list[str], files: list[Any]) -> None:
+    """Raises UsageError if pictures would be sorted into the folder that they are read from."""
+    place = Path(os.path.realpath(out))
+    folders = [Path(os.path.realpath(source)) for source in sources if Path(source).is_dir()]
+    below = [file for file in files if isinstance(file, Path) and file.is_relative_to(out)]
+    if below or any(place.is_relative_to(folder) for folder in folders):
+        raise UsageError(f"--sort {out}: is not apart from the pictures; choose a place outside")
+
+
+def _sorter(arguments: argparse.Namespace, bundle: Any) -> Any:
+    from jaxgear.prediction.sorting import Sorter
+
+    return Sorter(
+        arguments.sort,
+        bundle.classes,
+        review_below=0.5 if arguments.review_below is None else arguments.review_below,
+        copy=arguments.copy,
+        known=_descriptors(arguments, bundle),
+    )
+
+
+def _descriptors(arguments: argparse.Namespace, bundle: Any) -> list[bytes]:
+    """Descriptors of the pictures that the model knows, if they are there."""
+    from jaxgear.data.sources import read_source
+    from jaxgear.errors import CheckpointError, DataError
+    from jaxgear.evaluation.finished import FinishedRun
+    from jaxgear.evaluation.own_pictures import open_source
+
+    try:
+        if arguments.data:
+            folder = read_source(arguments.data, bundle.size)
+        else:
+            folder = open_source(FinishedRun.read(arguments.model), None, bundle.size)
+    except (CheckpointError, DataError):
+        if arguments.data:
+            raise
+        _say(
+            f"note: the pictures of {arguments.model} are not found, only exact copies of them are "
+            "recognised; name their folder with --data"
+        )
+        return []
+    return [r.descriptor for r in folder.records if bundle.split_of(r.sha256) is not None]
+
+
+def _say_sorted(out: Path, counts: Counter[str]) -> None:
+    places = ", ".join(f"{count} {folder}" for folder, count in sorted(counts.items()))
+    _say(f"sorted into {out}: {places or 'nothing'}")
 
 
 def _say(line: str) -> None:

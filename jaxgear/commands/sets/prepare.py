@@ -8,7 +8,7 @@ from jaxgear.errors import UsageError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `jaxgear prepare`."""
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", help="folder, table, archive or address")
     parser.add_argument(
         "out",
         type=Path,

@@ -6,23 +6,34 @@ images between runs. clean.py handles unusable files. lazy.py makes images on de
 
 from jaxgear.data.folder.clean import OnBad, require_clean
 from jaxgear.data.folder.lazy import LazyPictures
-from jaxgear.data.folder.picture_cache import MaskCache, PictureCache
+from jaxgear.data.folder.picture_cache import MaskCache, PictureCache, shrink
 from jaxgear.data.folder.read import (
     HEAP,
     Folder,
     Record,
     assemble,
+    check_listing,
+    checker,
     class_names,
     fingerprint,
+    is_heap,
     pixels,
     read_folder,
     read_heap,
     stored_pictures,
 )
-from jaxgear.data.folder.walk import Listing, Refused, is_heap, list_files, list_pictures
+from jaxgear.data.folder.walk import (
+    Candidate,
+    Listing,
+    Refused,
+    check_names,
+    list_files,
+    list_pictures,
+)
 
 __all__ = [
     "HEAP",
+    "Candidate",
     "Folder",
     "LazyPictures",
     "Listing",
@@ -32,6 +43,9 @@ __all__ = [
     "Record",
     "Refused",
     "assemble",
+    "check_listing",
+    "check_names",
+    "checker",
     "class_names",
     "fingerprint",
     "is_heap",
@@ -41,5 +55,6 @@ __all__ = [
     "read_folder",
     "read_heap",
     "require_clean",
+    "shrink",
     "stored_pictures",
 ]

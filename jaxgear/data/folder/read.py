@@ -8,9 +8,9 @@ import hashlib
 import json
 import os
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,8 @@ from jaxgear.paths import expanded
 from jaxgear.text import printable, stable_key
 
 HEAP = ""  # the only class of a folder without class folders
+
+Checked = tuple[str, int, int, bytes]  # sha256, height, width and descriptor of an image
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,10 @@ class Folder:
     refused: tuple[Refused, ...]
     ignored: tuple[str, ...]
     fingerprint: str  # sha256 over class, NFC path and sha256 of every record
+    # Pictures that corrections added: path of the record -> file outside `root`.
+    added: Mapping[str, Path] = field(default_factory=dict, kw_only=True)
+    # What corrections changed (data/labels/apply.py), for `splits.json`.
+    changes: tuple[Mapping[str, str], ...] = field(default=(), kw_only=True)
 
     def cache_key(self, record: Record) -> str:
         """sha256 (hex) of the bytes that `read` returns."""
@@ -59,9 +65,10 @@ class Folder:
 
     def read(self, record: Record) -> bytes:
         """The stored bytes of one image; `DataError` if they changed since the check."""
-        data = read_bytes(self.root / record.path, record.path)
+        path = self.added.get(record.path, self.root / record.path)
+        data = read_bytes(path, record.path)
         if hashlib.sha256(data).hexdigest() != record.sha256:
-            raise DataError(f"{self.root / record.path}: changed since it was checked; start again")
+            raise DataError(f"{path}: changed since it was checked; start again")
         return data
 
     def load(self, record: Record) -> UInt8[np.ndarray, "H W 3"]:
@@ -87,8 +94,13 @@ def read_folder(
             `list_pictures` refuses.
     """
     root = Path(expanded(os.fspath(root)))
-    listing = list_pictures(root)
-    return assemble(root, listing, _check(root, listing, size, cache), min_classes)
+    return check_listing(root, list_pictures(root), size, cache, min_classes)
+
+
+def is_heap(root: str | os.PathLike[str]) -> bool:
+    """Whether a folder holds files and no class folders; DataError as `list_pictures`."""
+    listing = list_pictures(Path(expanded(os.fspath(root))))
+    return bool(listing.ignored) and not listing.classes and not listing.refused
 
 
 def read_heap(
@@ -103,35 +115,40 @@ def read_heap(
     files, refused = list_files(root)
     candidates = [Candidate(path, HEAP, None) for path in files]
     listing = Listing(classes={HEAP}, candidates=candidates, refused=refused)
-    folder = assemble(root, listing, _check(root, listing, size, cache), min_classes=1)
+    folder = check_listing(root, listing, size, cache, min_classes=1)
     if not folder.records:
         reasons = [f" ({printable(file.path)}: {file.reason})" for file in folder.refused[:1]]
         raise DataError(f"{root}: no usable picture{''.join(reasons)}")
     return folder
 
 
-def _check(
-    root: Path, listing: Listing, size: int, cache: CacheChoice
-) -> list[tuple[str, int, int, bytes] | Refused]:
-    """The sha256, height, width and descriptor of each candidate, or its refusal."""
-    store = PictureCache(cache, size, outside=root)
+def check_listing(
+    root: Path, listing: Listing, size: int, cache: CacheChoice = "user", min_classes: int = 2
+) -> Folder:
+    """The `Folder` of a listing: each file is read and decoded once, as in `read_folder`."""
+    check = checker(PictureCache(cache, size, outside=root))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow releases the GIL while it decodes
+        checked = list(pool.map(lambda c: check(root / c.path, c.path), listing.candidates))
+    return assemble(root, listing, checked, min_classes)
 
-    def check(candidate: Candidate) -> tuple[str, int, int, bytes] | Refused:
+
+def checker(store: PictureCache) -> Callable[[Path, str], Checked | Refused]:
+    """A function of a file and its name that returns what `assemble` needs to know of it."""
+
+    def check(file: Path, name: str) -> Checked | Refused:
         try:
-            data = read_bytes(root / candidate.path, candidate.path)
-            sha256, entry = store.decode(data, candidate.path)
+            sha256, entry = store.decode(read_bytes(file, name), name)
         except ImageError as error:
-            return Refused(candidate.path, error.reason)
+            return Refused(name, error.reason)
         return sha256, entry.height, entry.width, entry.descriptor
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow releases the GIL while it decodes
-        return list(pool.map(check, listing.candidates))
+    return check
 
 
 def assemble(
     root: Path,
     listing: Listing,
-    checked: Sequence[tuple[str, int, int, bytes] | Refused],
+    checked: Sequence[Checked | Refused],
     min_classes: int = 2,
 ) -> Folder:
     """The `Folder` of a listing and the results of checking its candidates.

@@ -60,16 +60,11 @@ def list_pictures(root: Path) -> Listing:
             continue
         for name in _class_folders(root, folder + "/", listing):
             _walk_class(root, f"{folder}/{name}", name, splits[folder], listing)
-    _check_names(root, listing)
+    check_names(root, listing)
     listing.candidates.sort(key=lambda candidate: stable_key(candidate.path))
     listing.refused.sort(key=lambda refused: stable_key(refused.path))
     listing.ignored.sort(key=stable_key)
     return listing
-
-
-def is_heap(root: Path) -> bool:
-    """Whether a folder holds visible files and no visible folder."""
-    return [bool(names) for names in _names_in(root)] == [False, True]
 
 
 def list_files(folder: Path) -> tuple[list[str], list[Refused]]:
@@ -203,7 +198,8 @@ def _files_below(
                 waiting.append(path)
 
 
-def _check_names(root: Path, listing: Listing) -> None:
+def check_names(root: Path, listing: Listing) -> None:
+    """Raises DataError if two class names differ only in case."""
     spellings: dict[str, str] = {}
     for name in sorted(listing.classes):
         first = spellings.setdefault(name.casefold(), name)

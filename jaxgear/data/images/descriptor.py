@@ -10,6 +10,7 @@ from PIL import Image
 from jaxgear.data.images.letterboxing import ENOUGH, reduction
 
 ROWS, COLUMNS = 16, 17
+BYTES = 4 + 2 * ROWS * COLUMNS  # of a descriptor
 
 # Part of the cache's version: raise it whenever the descriptor of an unchanged image would change.
 VERSION = 6

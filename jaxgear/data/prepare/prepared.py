@@ -22,9 +22,9 @@ from jaxgear.data.folder import (
     Refused,
     assemble,
     class_names,
-    list_pictures,
 )
 from jaxgear.data.images import decode, descriptor
+from jaxgear.data.labels import list_source
 from jaxgear.data.prepare.staging import stage
 from jaxgear.data.prepare.workshop import Staged, ToStore, staged
 from jaxgear.data.splits import NEAR_DUPLICATES
@@ -55,7 +55,7 @@ def prepare(
     a run is killed, the next one continues it.
 
     Args:
-        root: a data folder.
+        root: a data folder, or as `list_source` takes.
         size: images are stored letterboxed at this size, lossless; None: at full size, made
             portable (`workshop.portable`).
         workers: processes that decode; None: one per core.
@@ -67,10 +67,10 @@ def prepare(
             writing to it.
         UsageError: `out` holds a set of another seed, size or grouping, or is inside `root`.
     """
-    root, base = Path(root), Path(out) / NAME
+    base = Path(out) / NAME
+    root, listing = list_source(os.fspath(root))
     if base.resolve().is_relative_to(root.resolve()):
         raise UsageError(f"{out}: is inside the data folder {root}; choose a place outside")
-    listing = list_pictures(root)
     class_names(root, listing)
     try:
         base.mkdir(parents=True, exist_ok=True)
@@ -87,9 +87,11 @@ def prepare(
                 say(f"continuing an earlier run: {len(known)} pictures are already decoded")
             if before is not None and before.metadata["recipe"] == recipe:
                 known |= _versions().pictures_of(before)
+            cores = workers or os.cpu_count()
             with ThreadPoolExecutor(1) as importer:  # imports TFDS while processes start
                 loading = importer.submit(_versions)
-                cores = workers or os.cpu_count()
+                if cores == 1:  # this process decodes, and TFDS breaks imports during its own
+                    loading.result()
                 folder = _decode(root, listing, known, place, size, cores, tick)
             dataset = split_dataset(
                 folder, size=size or 128, seed=seed, on_bad=on_bad, group_by=group_by, say=say

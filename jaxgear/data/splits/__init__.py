@@ -4,14 +4,13 @@ assign.py is where to start. near_duplicates.py finds near-duplicates by hashing
 groups of them. known.py lets a bundle recognise the images of its data set.
 """
 
-from jaxgear.data.splits.assign import (
-    LEFT_OUT,
-    missing_classes,
+from jaxgear.data.splits.assign import LEFT_OUT, missing_classes, split_folder
+from jaxgear.data.splits.groups import (
+    NEAR_DUPLICATES,
+    near_duplicate_groups,
     near_duplicates_across,
     near_duplicates_in_two_classes,
-    split_folder,
 )
-from jaxgear.data.splits.groups import NEAR_DUPLICATES, near_duplicate_groups
 from jaxgear.data.splits.known import KnownPictures
 
 __all__ = [

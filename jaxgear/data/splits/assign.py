@@ -9,9 +9,10 @@ import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 
-from jaxgear.data.folder import Folder, Record
+from jaxgear.data.folder import Folder
 from jaxgear.data.folder.names import LEFT_OUT, SPLITS
 from jaxgear.data.splits.groups import FILE, NEAR_DUPLICATES, groups_of
 from jaxgear.errors import DataError, UsageError
@@ -48,6 +49,10 @@ def assign_splits(
     empty split, the groups whose hash is nearest to the threshold fill it. Only in such a tiny
     class may an image change splits when the class grows.
 
+    Pictures that corrections added are trained on or validated on, and move no other picture, so a
+    run with them and one without are tested on the same. Near-duplicates of test images are left
+    out. Only classes that the set did not have are drawn over all splits.
+
     Splits of the folder itself are kept. If it has "train" but no "val" or no "test", the missing
     splits are taken from "train" in the same way.
 
@@ -67,6 +72,8 @@ def assign_splits(
     if not all(f > 0 for f in fractions) or not math.isclose(sum(fractions), 1, abs_tol=1e-6):
         raise UsageError(f"fractions {fractions}: train, val and test must be positive with sum 1")
     share = dict(zip(SPLITS, fractions, strict=True))
+    if added := _added_rows(folder):
+        return _with_added(folder, groups, added, seed, fractions, whole)
     own_splits = {record.split for record in folder.records} - {None}
     if own_splits and "train" not in own_splits:
         names = ", ".join(sorted(own_splits))
@@ -100,6 +107,48 @@ def assign_splits(
     return splits
 
 
+def _added_rows(folder: Folder) -> set[int]:
+    """Rows that corrections added to classes that the set had before."""
+    own = {record.label for record in folder.records if record.path not in folder.added}
+    return {
+        row
+        for row, record in enumerate(folder.records)
+        if record.path in folder.added and record.label in own
+    }
+
+
+def _with_added(
+    folder: Folder,
+    groups: Sequence[str],
+    added: set[int],
+    seed: int,
+    fractions: tuple[float, float, float],
+    whole: bool,
+) -> list[str]:
+    """Splits of a folder with the rows `added`: others as without them (`assign_splits`)."""
+    rows = [row for row in range(len(folder.records)) if row not in added]
+    before = replace(folder, records=tuple(folder.records[row] for row in rows), added={})
+    own = [groups[row] for row in rows]
+    splits = dict(
+        zip(
+            rows,
+            assign_splits(before, own, seed=seed, fractions=fractions, whole=whole),
+            strict=True,
+        )
+    )
+    in_group = defaultdict(set)
+    for row in rows:
+        in_group[groups[row]].add(splits[row])
+    train, val, _ = fractions
+    for row in added:
+        beside = in_group[groups[row]] - {LEFT_OUT}
+        if not in_group[groups[row]]:
+            splits[row] = "val" if _position(seed, groups[row]) < val / (train + val) else "train"
+        else:
+            splits[row] = beside.pop() if beside in ({"train"}, {"val"}) else LEFT_OUT
+    return [splits[row] for row in range(len(folder.records))]
+
+
 def missing_classes(folder: Folder) -> dict[str, list[str]]:
     """For each split of the folder itself, the classes without an image in it."""
     present = {(record.split, record.label) for record in folder.records}
@@ -117,42 +166,6 @@ def untrained(folder: Folder, names: Sequence[str]) -> str:
     named = [f"{name} (is it {near[0]}?)" if near else name for name, near in likely]
     more = len(names) - len(named)
     return ", ".join(named) + (f" and {more} more" if more else "")
-
-
-def near_duplicates_across(
-    records: Sequence[Record], groups: Sequence[str], splits: Sequence[str]
-) -> list[tuple[Record, Record]]:
-    """Pairs of near-duplicates that a folder's own splits separate.
-
-    One pair for each image with a near-duplicate in a later split (train, val, test): the image,
-    then its near-duplicate in the latest split.
-    """
-    best: dict[str, int] = {}
-    for index, (group, split) in enumerate(zip(groups, splits, strict=True)):
-        if split == LEFT_OUT:
-            continue
-        if SPLITS.index(split) > SPLITS.index(splits[best.setdefault(group, index)]):
-            best[group] = index
-    return [
-        (record, records[best[group]])
-        for record, group, split in zip(records, groups, splits, strict=True)
-        if split != LEFT_OUT and split != splits[best[group]]
-    ]
-
-
-def near_duplicates_in_two_classes(
-    records: Sequence[Record], groups: Sequence[str]
-) -> list[tuple[Record, Record]]:
-    """Pairs of near-duplicates with different labels; one label is probably wrong.
-
-    One pair for each image whose class differs from the first image of its group.
-    """
-    first: dict[str, Record] = {}
-    pairs = [
-        (record, first.setdefault(group, record))
-        for record, group in zip(records, groups, strict=True)
-    ]
-    return [(record, other) for record, other in pairs if record.label != other.label]
 
 
 def _fill_empty_splits(

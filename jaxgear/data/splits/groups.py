@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 
 from jaxgear.data.folder import Record
+from jaxgear.data.folder.names import LEFT_OUT, SPLITS
 from jaxgear.data.splits import near_duplicates
 from jaxgear.errors import UsageError
 
@@ -73,6 +74,42 @@ def near_duplicate_groups(records: Sequence[Record]) -> list[str]:
         )
     }
     return [ids[record.sha256] for record in records]
+
+
+def near_duplicates_across(
+    records: Sequence[Record], groups: Sequence[str], splits: Sequence[str]
+) -> list[tuple[Record, Record]]:
+    """Pairs of near-duplicates that a folder's own splits separate.
+
+    One pair for each image with a near-duplicate in a later split (train, val, test): the image,
+    then its near-duplicate in the latest split.
+    """
+    best: dict[str, int] = {}
+    for index, (group, split) in enumerate(zip(groups, splits, strict=True)):
+        if split == LEFT_OUT:
+            continue
+        if SPLITS.index(split) > SPLITS.index(splits[best.setdefault(group, index)]):
+            best[group] = index
+    return [
+        (record, records[best[group]])
+        for record, group, split in zip(records, groups, splits, strict=True)
+        if split != LEFT_OUT and split != splits[best[group]]
+    ]
+
+
+def near_duplicates_in_two_classes(
+    records: Sequence[Record], groups: Sequence[str]
+) -> list[tuple[Record, Record]]:
+    """Pairs of near-duplicates with different labels; one label is probably wrong.
+
+    One pair for each image whose class differs from the first image of its group.
+    """
+    first: dict[str, Record] = {}
+    pairs = [
+        (record, first.setdefault(group, record))
+        for record, group in zip(records, groups, strict=True)
+    ]
+    return [(record, other) for record, other in pairs if record.label != other.label]
 
 
 def _by_hash(record: Record) -> str:

@@ -35,10 +35,12 @@ class TfdsFolder(Folder):
 
     def cache_key(self, record: Record) -> str:
         """sha256 (hex) of the stored bytes, not of their source file."""
-        return self.stored[record.path]
+        return self.stored.get(record.path, record.sha256)
 
     def read(self, record: Record) -> bytes:
         """The stored bytes of one image; `DataError` if damaged. Safe for many threads."""
+        if record.path in self.added:
+            return super().read(record)
         split, index = self.where[record.path]
         try:
             rows = self.sources[split]

@@ -20,7 +20,7 @@ from jaxgear.evaluation.no_gear import refusal
 from jaxgear.evaluation.own_pictures import only, open_source
 from jaxgear.evaluation.robustness.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from jaxgear.files import write_json
-from jaxgear.prediction import Predictor, open_folder
+from jaxgear.prediction import Predictor, open_labelled
 from jaxgear.training.runs import read_json
 
 FILE = "robustness.json"
@@ -163,7 +163,7 @@ class Measure:
         """
         scores = {CLEAN: self._score(self._images, self._labels)}
         for name, folder in folders.items():
-            split = open_folder(folder, self.bundle, "stop")
+            split = open_labelled(str(folder), self.bundle, "stop")
             known = [self.bundle.split_of(record.sha256) for record in split.records]
             scores[name] = self._score(split.images, split.labels, known)
         return scores

@@ -13,10 +13,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from jaxgear.data.dataset import Dataset, changed_pictures, few
+from jaxgear.data.dataset import Dataset, changed_pictures
 from jaxgear.errors import CheckpointError
 from jaxgear.files import Lock, write_json, write_text
 from jaxgear.machine import devices
+from jaxgear.text import few
 from jaxgear.training import history
 from jaxgear.training.runs.checkpoints import Checkpoints
 from jaxgear.training.runs.folder import new_folder, read_json, resumption

@@ -1,0 +1,30 @@
+"""Labels as data: tables, archives, addresses and corrections in, listings and new labels out.
+
+listing.py is where to start: it lists a set, however it is named. apply.py lays corrections over
+one.
+"""
+
+from jaxgear.data.labels.apply import corrected, with_corrections
+from jaxgear.data.labels.corrections import (
+    Correction,
+    append,
+    label_fault,
+    now,
+    read_corrections,
+    standing,
+)
+from jaxgear.data.labels.listing import as_named, is_address, list_source
+
+__all__ = [
+    "Correction",
+    "append",
+    "as_named",
+    "corrected",
+    "is_address",
+    "label_fault",
+    "list_source",
+    "now",
+    "read_corrections",
+    "standing",
+    "with_corrections",
+]

@@ -1,0 +1,151 @@
+"""Copies what an address names (`s3://`, `gs://`, `hf://`, `https://`, ...) into the user's cache.
+
+fsspec reads the addresses. A second start copies only what has changed.
+"""
+
+import hashlib
+import json
+import os
+import posixpath
+import re
+import tempfile
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from jaxgear.cache import user_cache
+from jaxgear.errors import DataError, UsageError, first_line
+from jaxgear.files import write_json
+from jaxgear.text import printable
+
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_STAMPS = ("ETag", "etag", "md5Hash", "sha256", "LastModified", "mtime", "updated", "last_commit",
+           "created")  # fmt: skip
+_EXTRAS = {"s3fs": "s3", "gcsfs": "gs", "huggingface_hub": "hf", "aiohttp": "http"}
+
+
+def is_address(text: str) -> bool:
+    """Whether a text is an address, not a path of this machine."""
+    return _ADDRESS.match(text) is not None
+
+
+def fetched_file(address: str) -> Path:
+    """A copy of the file behind an address.
+
+    Raises:
+        UsageError: no such kind of address, or a package for it is missing.
+        DataError: it cannot be read.
+    """
+    parent, name = posixpath.split(address)
+    return fetched(parent, {name: address}) / name
+
+
+def fetched_folder(address: str) -> Path:
+    """A copy of the folder behind an address, with all files below it; errors as `fetched_file`."""
+    system, path = _opened(address)
+    try:
+        entries = system.find(path, detail=True)
+    except Exception as error:
+        raise _failure(address, error) from error
+    if not entries:
+        raise DataError(f"{address}: no such folder, or nothing in it")
+    start = path.rstrip("/") + "/"
+    return _copied(address, system, {e.removeprefix(start): (e, entries[e]) for e in entries})
+
+
+def is_folder(address: str) -> bool:
+    """Whether an address names a folder; errors as `fetched_file`."""
+    system, path = _opened(address)
+    try:
+        return bool(system.isdir(path))
+    except Exception as error:
+        raise _failure(address, error) from error
+
+
+def fetched(base: str, addresses: Mapping[str, str]) -> Path:
+    """A folder with a copy of each address at its name, a path below `base`; as `fetched_file`."""
+    system, _ = _opened(base)
+    files = {}
+    for name, address in addresses.items():
+        _, path = _opened(address)
+        try:
+            files[name] = path, system.info(path)
+        except Exception as error:
+            raise _failure(address, error) from error
+    return _copied(base, system, files, whole=False)
+
+
+def _opened(address: str) -> tuple[Any, str]:
+    """The file system of an address, and its path in it."""
+    import fsspec.core
+
+    try:
+        return fsspec.core.url_to_fs(address)
+    except ImportError as error:
+        package = next((name for name in _EXTRAS if name in str(error)), None)
+        how = f"pip install 'jaxgear[{_EXTRAS[package]}]'" if package else first_line(error)
+        raise UsageError(f"{address}: its kind of address needs a package: {how}") from error
+    except ValueError as error:
+        raise UsageError(f"{address}: {first_line(error)}") from error
+    except Exception as error:
+        raise _failure(address, error) from error
+
+
+def _failure(address: str, error: Exception) -> Exception:
+    if isinstance(error, MemoryError):
+        return error
+    missing = isinstance(error, FileNotFoundError)
+    return DataError(f"{address}: {'not there' if missing else first_line(error)}")
+
+
+def _copied(
+    address: str, system: Any, files: Mapping[str, tuple[str, Any]], whole: bool = True
+) -> Path:
+    """The folder of copies: `files` are paths and what the file system says of them, by name.
+
+    Args:
+        whole: files that are no longer there are removed from the copy.
+    """
+    key = hashlib.sha256(address.rstrip("/").encode()).hexdigest()[:16]
+    base = user_cache() or Path(tempfile.mkdtemp(prefix="jaxgear-"))
+    place = base / "addresses" / key
+    state_file = base / "addresses" / f"{key}.json"
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        before = json.loads(state_file.read_bytes()) if state_file.exists() else {}
+    except (OSError, ValueError):
+        before = {}
+    now = {name: _state(info) for name, (_, info) in files.items()}
+    for name in files:
+        parts = PurePosixPath(name).parts
+        if not parts or ".." in parts or name.startswith("/") or "\0" in name:
+            raise DataError(f"{address}: {printable(name)[:200]!r} leads out of it")
+
+    def copy(name: str) -> None:
+        path = place / name
+        # Without a size or a time nobody knows whether it is the same.
+        if before.get(name) == now[name] and None not in now[name] and path.is_file():
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".new-", dir=place.parent) as new:
+            system.get_file(files[name][0], os.path.join(new, "file"))  # noqa: PTH118
+            os.replace(os.path.join(new, "file"), path)  # noqa: PTH105, PTH118
+
+    try:
+        with ThreadPoolExecutor(8) as pool:  # mostly waiting
+            for _ in pool.map(copy, files):
+                pass  # reading a result raises the error of its thread
+        if whole:
+            for name in before.keys() - now.keys():
+                (place / name).unlink(missing_ok=True)
+        write_json(state_file, now if whole else before | now)
+    except Exception as error:
+        raise _failure(address, error) from error
+    return place
+
+
+def _state(info: Mapping[str, Any]) -> list[Any]:
+    """The size and the time or hash of a file, where the file system tells them."""
+    stamp = next((str(info[name]) for name in _STAMPS if info.get(name) is not None), None)
+    return [info.get("size"), stamp]

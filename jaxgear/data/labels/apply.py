@@ -1,0 +1,160 @@
+"""Lays corrections over a folder: other labels, pictures kept out, pictures added."""
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+from jaxgear.cache import CacheChoice
+from jaxgear.data.folder import Folder, PictureCache, Record, Refused, checker, fingerprint
+from jaxgear.data.labels.corrections import Correction, read_corrections, standing
+from jaxgear.data.labels.label_studio import read_export
+from jaxgear.text import few, stable_key
+
+
+def corrected(
+    folder: Folder, labels: Path, *, size: int, say: Callable[[str], None] = print
+) -> Folder:
+    """`folder` with the corrections of a file (`with_corrections`).
+
+    Args:
+        labels: a corrections file, or an export of Label Studio (.json).
+        say: gets a line on what changed, and one on rows that name no picture.
+
+    Raises:
+        DataError: as `read_corrections` and `read_export`.
+    """
+    read = read_export if labels.suffix.lower() == ".json" else read_corrections
+    folder, unknown = with_corrections(folder, read(labels), labels.parent, size=size)
+    say(f"{labels}: {summary(folder)}")
+    if unknown:
+        names = few(row.path or row.sha256 for row in unknown)
+        say(f"warning: {labels}: {len(unknown)} rows are about no picture of the set: {names}")
+    return folder
+
+
+def with_corrections(
+    folder: Folder,
+    corrections: Iterable[Correction],
+    place: Path,
+    *,
+    size: int,
+    cache: CacheChoice = "user",
+) -> tuple[Folder, list[Correction]]:
+    """The folder as corrections say, and the rows that name no picture of it.
+
+    A row is about every copy of its bytes. Of a picture that is in the set, "add" is a relabel.
+    Any other added picture is read from its `path`: relative to `place`, else to the folder, else
+    to the working directory; one that cannot be read, or has other bytes than the row says, is
+    `refused`. It is stored as `added/<hash>-<name>`.
+
+    Args:
+        folder: checked, not yet cleaned or split.
+        place: the folder of the corrections file.
+        size: letterbox size of the images that will be needed.
+    """
+    rows = standing(corrections)
+    by_sha256 = {row.sha256: row for row in rows if row.sha256}
+    by_path = {row.path: row for row in rows if not row.sha256}
+    present = {record.sha256 for record in folder.records}
+    paths = {record.path for record in folder.records}
+    new = [row for row in rows if row.action == "add" and row.sha256 not in present]
+    new = [row for row in new if row.sha256 or row.path not in paths]
+
+    kept: list[tuple[Record, str]] = []  # and the name of its class
+    changes = []
+    for record in folder.records:
+        row = by_sha256.get(record.sha256) or by_path.get(record.path)
+        name = folder.classes[record.label]
+        if row is None:
+            kept.append((record, name))
+            continue
+        if row.action == "remove" or row.label != name:
+            changes.append(_change(record.path, name, row))
+        if row.action != "remove":
+            kept.append((record, row.label))
+    store = PictureCache(cache, size, outside=folder.root)
+    added, files, refused = _read_new(folder, new, place, store)
+    own_split = "train" if any(record.split for record in folder.records) else None
+    for record, row in added:
+        kept.append((replace(record, split=own_split), row.label))
+        changes.append(_change(record.path, "", row))
+
+    used = {name for _, name in kept}
+    emptied = {folder.classes[record.label] for record in folder.records} - used
+    classes = tuple(sorted(used | (set(folder.classes) - emptied)))
+    label_of = {name: label for label, name in enumerate(classes)}
+    records = [replace(record, label=label_of[name]) for record, name in kept]
+    records.sort(key=lambda record: stable_key(record.path))
+    unknown = [
+        row
+        for row in rows
+        if row.action == "relabel"
+        and (row.sha256 not in present if row.sha256 else row.path not in paths)
+    ]
+    return (
+        replace(
+            folder,
+            classes=classes,
+            records=tuple(records),
+            refused=(*folder.refused, *refused),
+            fingerprint=fingerprint(classes, records),
+            added=files,
+            changes=tuple(changes),
+        ),
+        unknown,
+    )
+
+
+def _change(path: str, before: str, row: Correction) -> dict[str, str]:
+    """An entry of `Folder.changes`."""
+    return {
+        **{"path": path, "action": "relabel" if before and row.action == "add" else row.action},
+        **{"before": before, "label": row.label, "by": row.by, "when": row.when},
+    }
+
+
+def _read_new(
+    folder: Folder, rows: Sequence[Correction], place: Path, store: PictureCache
+) -> tuple[list[tuple[Record, Correction]], dict[str, Path], list[Refused]]:
+    """Records of added pictures with their rows, their files, and those that cannot be used."""
+    check = checker(store)
+    places = (place, folder.root, Path())
+
+    def read(row: Correction) -> tuple[Record, Path] | Refused:
+        files = [base / row.path for base in places]
+        file = next((file for file in files if os.path.lexists(file)), files[0])
+        result = check(file, row.path)
+        if isinstance(result, Refused):
+            return result
+        sha256, *rest = result
+        if row.sha256 not in ("", sha256):
+            return Refused(row.path, "has other bytes than its correction says")
+        name = f"added/{sha256[:8]}-{PurePosixPath(row.path.replace(os.sep, '/')).name}"
+        return Record(name, sha256, 0, None, *rest), file.absolute()
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = list(pool.map(read, rows))
+    records, files, refused = [], {}, []
+    present = {record.sha256 for record in folder.records}
+    for result, row in zip(results, rows, strict=True):
+        if isinstance(result, Refused):
+            refused.append(result)
+        elif result[0].sha256 not in present:  # a row without a hash may name a copy
+            present.add(result[0].sha256)
+            records.append((result[0], row))
+            files[result[0].path] = result[1]
+    return records, files, refused
+
+
+def summary(folder: Folder) -> str:
+    """What corrections changed, in one line; with how many of it a program decided."""
+    counts = {
+        action: sum(change["action"] == action for change in folder.changes)
+        for action in ("relabel", "remove", "add")
+    }
+    words = {"relabel": "relabelled", "remove": "removed", "add": "added"}
+    text = ", ".join(f"{count} {words[action]}" for action, count in counts.items())
+    programs = sum(change["by"].split(" ")[0] == "jaxgear" for change in folder.changes)
+    return text + (f" ({programs} by jaxgear itself)" if programs else "")

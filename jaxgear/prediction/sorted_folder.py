@@ -1,0 +1,199 @@
+"""The folder that pictures are sorted into, on disk (prediction/sorting.py decides where they go).
+
+What goes where is written down before it is placed, so a killed run is finished by the next one.
+"""
+
+import csv
+import errno
+import io
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, fields
+from operator import attrgetter
+from pathlib import Path
+
+from jaxgear.data.images import descriptor
+from jaxgear.data.labels.rows import append_rows, whole_rows
+from jaxgear.errors import UsageError
+from jaxgear.files import Lock, replacing, write_text
+from jaxgear.text import text_of
+
+TABLE, UNREADABLE = "sorted.csv", "unreadable.csv"
+HIDDEN = ".sorted"  # folder of what the next run needs
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A row of `sorted.csv`."""
+
+    path: str  # absolute, where it came from
+    sha256: str
+    file: str  # POSIX, relative to the sorted folder
+    name: str  # the class, or `none`
+    probability: str
+    score: str
+    bytes: str
+    modified: str  # nanoseconds since 1970
+
+    @property
+    def folder(self) -> str:
+        """The name of the folder that it went to."""
+        return self.file.partition("/")[0]
+
+
+_cells = attrgetter(*(field.name for field in fields(Placed)))
+_HEADER = [{"name": "class"}.get(field.name, field.name) for field in fields(Placed)]
+
+
+class SortedFolder:
+    """The folder `out`: rows of what was placed, their descriptors, and placing more."""
+
+    def __init__(self, out: Path, copy: bool):
+        """Locks it, and finishes what a killed run began; `UsageError` as all its methods."""
+        self.out, self._copy = out, copy
+        self._state = out / HIDDEN
+        self._descriptors = self._state / f"descriptors-{descriptor.VERSION}"
+        with self._named():
+            self._state.mkdir(parents=True, exist_ok=True)
+            self._lock = Lock(self._state / "lock")
+            self.rows = _read_rows(out / TABLE)
+            self.descriptors = self._read_descriptors()
+            for row in self.rows[self._placed() :]:
+                self._place(row)
+        self._taken = {row.file.casefold() for row in self.rows}
+        self._known = {row.path: (row.bytes, row.modified) for row in self.rows}
+
+    def release(self) -> None:
+        """Releases the lock."""
+        self._lock.release()
+
+    def has(self, file: str) -> bool:
+        """Whether a file was placed, and has not changed since."""
+        path = _absolute(file)
+        return path in self._known and self._known[path] == _state_of(path)
+
+    def check(self, file: Path) -> None:
+        """Raises UsageError if `file` cannot be placed here by a hard link, unless it is copied."""
+        if self._copy:
+            return
+        probe = self._state / "probe"
+        with self._named():
+            probe.unlink(missing_ok=True)
+            os.link(file, probe)
+            probe.unlink()
+
+    def row(
+        self, file: str, sha256: str, folder: str, name: str, figures: tuple[float, float]
+    ) -> Placed:
+        """The row of a file that goes to `folder`, under a name that is free there.
+
+        Args:
+            name: its class, or `none`.
+            figures: probability and score.
+        """
+        path = _absolute(file)
+        place = f"{folder}/{os.path.basename(path)}"  # noqa: PTH119 - called for each picture
+        stem, suffix = os.path.splitext(place)  # noqa: PTH122
+        number = 1
+        while place.casefold() in self._taken or os.path.lexists(f"{self.out}/{place}"):
+            more = "" if number == 1 else f"-{number}"
+            place = f"{stem}-{sha256[:8]}{more}{suffix}"
+            number += 1
+        self._taken.add(place.casefold())
+        cells = (f"{figure:.6f}" for figure in figures)
+        return Placed(path, sha256, place, name, *cells, *_state_of(path))
+
+    def place(self, rows: Sequence[Placed], descriptors: Mapping[str, bytes]) -> None:
+        """Writes rows and descriptors (by sha256, hex) down, then places the pictures."""
+        with self._named():
+            with self._descriptors.open("ab") as file:
+                for sha256, described in descriptors.items():
+                    file.write(bytes.fromhex(sha256) + described)
+            append_rows(self.out / TABLE, _HEADER, map(_cells, rows))
+            self.rows += rows
+            for row in rows:
+                self._place(row)
+            write_text(self._state / "placed", str(len(self.rows)))
+
+    def list_unreadable(self, reasons: Mapping[str, str]) -> None:
+        """Writes `unreadable.csv`: these files, and those of earlier runs that are there still."""
+        with self._named():
+            path = self.out / UNREADABLE
+            now = {_absolute(file): reason for file, reason in reasons.items()}
+            sorted_now = {row.path for row in self.rows}
+            for file, reason in _read_unreadable(path).items():
+                if file not in sorted_now and os.path.lexists(file):
+                    now.setdefault(file, reason)
+            if now or path.exists():
+                text = io.StringIO(newline="")
+                rows = [("path", "reason"), *((text_of(p), now[p]) for p in sorted(now))]
+                csv.writer(text, lineterminator="\n").writerows(rows)
+                write_text(path, text.getvalue())
+
+    def _place(self, row: Placed) -> None:
+        """Links or copies one picture, unless it is there, or gone where it came from."""
+        target = f"{self.out}/{row.file}"
+        if os.path.lexists(target) or not os.path.lexists(row.path):
+            return
+        os.makedirs(os.path.dirname(target), exist_ok=True)  # noqa: PTH103, PTH120
+        if self._copy:
+            with replacing(Path(target)) as file, Path(row.path).open("rb") as source:
+                shutil.copyfileobj(source, file, 2**20)
+            shutil.copystat(row.path, target)
+        else:
+            os.link(row.path, target)
+
+    def _placed(self) -> int:
+        """The number of rows whose pictures are known to be placed."""
+        with suppress(FileNotFoundError, ValueError):
+            return int((self._state / "placed").read_text())
+        return 0
+
+    def _read_descriptors(self) -> list[bytes]:
+        data = self._descriptors.read_bytes() if self._descriptors.exists() else b""
+        wanted = {bytes.fromhex(row.sha256) for row in self.rows}
+        size = 32 + descriptor.BYTES
+        starts = range(0, len(data) - size + 1, size)
+        return [data[s + 32 : s + size] for s in starts if data[s : s + 32] in wanted]
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            reason = error.strerror or str(error)
+            if error.errno in (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK):
+                reason += "; where hard links are impossible, --copy copies the files"
+            raise UsageError(f"--sort {self.out}: cannot be written ({reason})") from error
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(path)  # noqa: PTH100 - called for each picture
+
+
+def _state_of(path: str) -> tuple[str, str]:
+    """Size and time of a file, as text; empty if it is gone."""
+    try:
+        status = os.stat(path)  # noqa: PTH116
+    except OSError:
+        return "", ""
+    return str(status.st_size), str(status.st_mtime_ns)
+
+
+def _read_rows(path: Path) -> list[Placed]:
+    """The rows of `sorted.csv`; OSError if it is something else."""
+    data = path.read_bytes() if path.exists() else b""
+    text = whole_rows(data, len(_HEADER)).decode(errors="replace")
+    header, *rows = list(csv.reader(io.StringIO(text, newline=""))) or [_HEADER]
+    if header != _HEADER or any(len(row) != len(_HEADER) for row in rows):
+        raise OSError(errno.EINVAL, f"{path.name} there is something else")
+    return [Placed(*row) for row in rows]
+
+
+def _read_unreadable(path: Path) -> dict[str, str]:
+    if not path.exists():
+        return {}
+    rows = list(csv.reader(io.StringIO(path.read_text(errors="replace"), newline="")))
+    return {row[0]: row[1] for row in rows[1:] if len(row) == 2}

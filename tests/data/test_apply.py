@@ -1,0 +1,225 @@
+"""Corrections over a set: other labels, pictures kept out and added; the test split stays."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from pictures import encoded, scene, write_set
+
+from jaxgear.data.dataset import changed_pictures, open_dataset
+from jaxgear.data.labels import Correction, append, with_corrections
+from jaxgear.data.sources import read_source
+from jaxgear.errors import DataError
+
+WHEN = "2026-11-28T12:00:00+00:00"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return write_set(tmp_path_factory.mktemp("corrected") / "set", {"boots": 30, "rope": 30})
+
+
+@pytest.fixture
+def folder(root):
+    return read_source(str(root), 16)
+
+
+def row(record_or_path, action, label="", by="ana"):
+    if isinstance(record_or_path, str | Path):
+        return Correction(str(record_or_path), "", action, label, by, WHEN)
+    record = record_or_path
+    return Correction(record.path, record.sha256, action, label, by, WHEN)
+
+
+def named(folder, path):
+    return next(record for record in folder.records if record.path == path)
+
+
+def labels_of(folder):
+    return {record.path: folder.classes[record.label] for record in folder.records}
+
+
+def test_relabelled_removed_and_new_classes(folder, tmp_path):
+    first, second, third = folder.records[:3]
+    rows = [row(first, "relabel", "rope"), row(second, "remove", "blurred")]
+    after, unknown = with_corrections(
+        folder, [*rows, row(third, "relabel", "axes")], tmp_path, size=16
+    )
+    assert unknown == []
+    assert after.classes == ("axes", "boots", "rope")
+    expected = labels_of(folder) | {first.path: "rope", third.path: "axes"}
+    del expected[second.path]
+    assert labels_of(after) == expected
+    assert after.fingerprint != folder.fingerprint
+    assert [change["before"] for change in after.changes] == ["boots"] * 3
+    assert after.changes[1]["label"] == "blurred"
+
+
+def test_no_corrections_change_nothing(folder, tmp_path):
+    same, unknown = with_corrections(folder, [], tmp_path, size=16)
+    confirmed, _ = with_corrections(
+        folder, [row(folder.records[0], "relabel", "boots")], tmp_path, size=16
+    )
+    assert unknown == []
+    assert same == folder
+    assert confirmed == folder  # a person agreed
+
+
+def test_a_picture_is_found_by_its_bytes_wherever_it_moved(folder, tmp_path):
+    moved = Correction("old/place.png", folder.records[4].sha256, "relabel", "rope", "ana", WHEN)
+    after, unknown = with_corrections(folder, [moved], tmp_path, size=16)
+    assert unknown == []
+    assert labels_of(after)[folder.records[4].path] == "rope"
+
+
+def test_an_edited_picture_is_not_relabelled_but_reported(folder, tmp_path):
+    edited = Correction(folder.records[4].path, "0" * 64, "relabel", "rope", "ana", WHEN)
+    after, unknown = with_corrections(folder, [edited], tmp_path, size=16)
+    assert unknown == [edited]
+    assert after == folder
+    gone = Correction("x.png", "0" * 64, "remove", "", "ana", WHEN)
+    assert with_corrections(folder, [gone], tmp_path, size=16) == (folder, [])
+
+
+def test_a_relabel_by_hash_settles_copies_in_two_classes(root, tmp_path):
+    shutil.copytree(root, tmp_path / "set")
+    shutil.copy(tmp_path / "set/boots/00003.png", tmp_path / "set/rope/copy.png")
+    folder = read_source(str(tmp_path / "set"), 16)
+    after, _ = with_corrections(
+        folder, [row(named(folder, "rope/copy.png"), "relabel", "boots")], tmp_path, size=16
+    )
+    assert labels_of(after)["rope/copy.png"] == labels_of(after)["boots/00003.png"] == "boots"
+    with pytest.raises(DataError, match="same bytes"):
+        open_dataset(str(tmp_path / "set"), size=16, seed=0, say=print)
+
+
+@pytest.fixture
+def new(tmp_path):
+    """30 new pictures."""
+    (tmp_path / "new").mkdir()
+    for number in range(30):
+        (tmp_path / f"new/{number}.png").write_bytes(encoded(scene(1000 + number)))
+    return tmp_path / "new"
+
+
+def test_added_pictures_leave_the_test_split_as_it_is(root, new, tmp_path):
+    file = tmp_path / "corrections.csv"
+    append(file, [row(path, "add", "boots") for path in sorted(new.iterdir())])
+    # A near-duplicate of each test picture: none of them may be trained on.
+    before = open_dataset(str(root), size=16, seed=1, say=lambda line: None)
+    tested = [r for r, s in zip(before.folder.records, before.splits, strict=True) if s == "test"]
+    for record in tested:
+        pixels = before.folder.load(record)
+        (new / f"again-{Path(record.path).stem}.png").write_bytes(encoded(pixels // 2 + 60))
+    append(file, [row(path, "add", "rope") for path in sorted(new.glob("again*"))])
+    said = []
+    after = open_dataset(str(root), size=16, seed=1, labels=str(file), say=said.append)
+    splits = dict(zip((r.path for r in after.folder.records), after.splits, strict=True))
+    for record, split in zip(before.folder.records, before.splits, strict=True):
+        assert splits.pop(record.path) == split
+    assert {s for path, s in splits.items() if "again" in path} == {"left_out"}
+    fresh = [s for path, s in splits.items() if "again" not in path]
+    assert set(fresh) == {"train", "val"}
+    assert fresh.count("train") > fresh.count("val")
+    assert said[0] == f"{file}: 0 relabelled, 0 removed, {30 + len(tested)} added"
+    assert after.split("train").images.shape[1:] == (16, 16, 3)  # they are read from their place
+    record = next(r for r in after.folder.records if r.path.startswith("added/"))
+    assert after.folder.load(record).shape == (48, 64, 3)
+
+
+def test_pictures_of_a_class_that_the_set_lacked_are_drawn_over_all_splits(root, new, tmp_path):
+    file = tmp_path / "corrections.csv"
+    append(file, [row(path, "add", "skis") for path in sorted(new.iterdir())])
+    after = open_dataset(str(root), size=16, seed=1, labels=str(file), say=lambda line: None)
+    skis = after.classes.index("skis")
+    splits = {
+        split
+        for record, split in zip(after.folder.records, after.splits, strict=True)
+        if record.label == skis
+    }
+    assert splits == {"train", "val", "test"}
+
+
+def test_added_pictures_join_a_folder_s_own_splits(tmp_path, new):
+    root = write_set(
+        tmp_path / "own", {"train/a": 6, "train/b": 6, "val/a": 3, "val/b": 3, "test/a": 3,
+                           "test/b": 3}
+    )  # fmt: skip
+    file = tmp_path / "corrections.csv"
+    append(file, [row(path, "add", "a") for path in sorted(new.iterdir())])
+    after = open_dataset(str(root), size=16, seed=0, labels=str(file), say=lambda line: None)
+    assert after.counts()["test"] == 6
+    assert after.counts()["train"] + after.counts()["val"] == 18 + 30
+
+
+def test_an_added_picture_of_the_set_is_a_relabel(folder, root, tmp_path):
+    record = folder.records[0]
+    path = root / record.path
+    by_path = Correction(record.path, "", "add", "rope", "ana", WHEN)
+    for correction in (
+        Correction(str(path), record.sha256, "add", "rope", "ana", WHEN),
+        by_path,
+    ):
+        after, _ = with_corrections(folder, [correction], tmp_path, size=16)
+        assert len(after.records) == len(folder.records)
+        assert labels_of(after)[record.path] == "rope"
+
+
+@pytest.mark.parametrize(
+    ("content", "sha256", "reason"),
+    [
+        (None, "", "no such file"),
+        (b"no picture", "", "not a picture"),
+        (encoded(scene(5)), "0" * 64, "has other bytes than its correction says"),
+    ],
+)
+def test_an_added_picture_that_cannot_be_used_is_refused(folder, tmp_path, content, sha256, reason):
+    if content is not None:
+        (tmp_path / "x.png").write_bytes(content)
+    correction = Correction("x.png", sha256, "add", "rope", "ana", WHEN)
+    after, _ = with_corrections(folder, [correction], tmp_path, size=16)
+    assert [refused.path for refused in after.refused] == ["x.png"]
+    assert reason in after.refused[0].reason
+    assert len(after.records) == len(folder.records)
+
+
+def test_a_new_correction_is_a_change_that_resume_names(root, tmp_path):
+    file = tmp_path / "corrections.csv"
+    before = open_dataset(str(root), size=16, seed=1, say=lambda line: None)
+    append(file, [row(before.folder.records[0], "relabel", "rope")])
+    after = open_dataset(str(root), size=16, seed=1, labels=str(file), say=lambda line: None)
+    recorded = after.describe()
+    assert changed_pictures(before.describe(), after) == [
+        f"{before.folder.records[0].path} (edited)"
+    ]
+    assert changed_pictures(recorded, after) == []
+    assert recorded["corrections"] == [
+        {
+            "path": before.folder.records[0].path,
+            **{"action": "relabel", "before": "boots", "label": "rope", "by": "ana"},
+            "when": WHEN,
+        }
+    ]
+    assert "corrections" not in before.describe()
+
+
+def test_a_class_that_loses_all_its_pictures_is_gone(folder, tmp_path):
+    rows = [row(r, "remove") for r in folder.records if folder.classes[r.label] == "rope"]
+    after, _ = with_corrections(folder, rows, tmp_path, size=16)
+    assert after.classes == ("boots",)
+
+
+def test_corrections_lie_over_a_prepared_set(root, new, tmp_path):
+    from jaxgear.data.prepare.prepared import prepare
+
+    prepare(root, tmp_path / "tfds", workers=1, say=lambda line: None)
+    file = tmp_path / "corrections.csv"
+    plain = read_source(str(root), 16)
+    append(file, [row(plain.records[0], "relabel", "rope"), row(new / "0.png", "add", "boots")])
+    source = f"tfds:gear@{tmp_path / 'tfds'}"
+    prepared = open_dataset(source, size=16, seed=0, labels=str(file), say=lambda line: None)
+    direct = open_dataset(str(root), size=16, seed=0, labels=str(file), say=lambda line: None)
+    assert prepared.folder.fingerprint == direct.folder.fingerprint
+    assert prepared.counts()["test"] == direct.counts()["test"]
+    added = next(r for r in prepared.folder.records if r.path.startswith("added/"))
+    assert prepared.folder.load(added).shape == (48, 64, 3)
