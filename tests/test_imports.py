@@ -78,8 +78,14 @@ LAYERS = {
     ),
     "commands": (),
     "commands.sets": (
-        *("data", "data.prepare", "data.splits", "data.folder", "models.pretrained"),
-        *("evaluation", "evaluation.plots", "evaluation.clean", "evaluation.drift"),
+        *("data", "data.prepare", "data.splits", "data.folder", "data.labels"),
+        *(
+            "models.pretrained",
+            "evaluation",
+            "evaluation.plots",
+            "evaluation.clean",
+            "evaluation.drift",
+        ),
     ),
     "commands.models": (
         *("prediction", "bundle", "data", "data.folder"),

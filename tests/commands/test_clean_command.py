@@ -1,14 +1,17 @@
 """`jaxgear clean`: its table, its page, and mistakes in one line."""
 
 import csv
+import hashlib
 import io
 import shutil
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 from pictures import encoded, scene, write_set
 
 from jaxgear import cli
+from jaxgear.data.labels.corrections import read_corrections
 
 WEIGHTS = Path(__file__).parents[1] / "models" / "golden" / "resnet18_width2.pth"
 FLAGS = ["--weights", WEIGHTS, "--image-size", "32"]
@@ -102,6 +105,7 @@ def test_drawn_pictures_are_a_folder_too(tmp_path, capsys, monkeypatch):
         (["set", *FLAGS[:2], "--image-size", "5"], 2, "--image-size 5"),
         (["set", *FLAGS, "--csv", "no/such/a.csv"], 2, "--csv no/such/a.csv"),
         (["set", *FLAGS, "--page", "set"], 2, "--page set"),
+        (["set", *FLAGS, "--corrections", "no/such/a.csv"], 2, "--corrections no/such/a.csv"),
         (["set", *FLAGS, "--csv", "a", "--page", "a"], 2, "--page a"),
         (["set/axes", *FLAGS], 4, "0 class folders"),
         (["drawn:x", *FLAGS], 4, "drawn:x"),
@@ -131,3 +135,22 @@ def test_four_pictures_are_enough_to_run(tmp_path, capsys):
     root = write_set(tmp_path / "set", {"axes": 3, "boots": 1})
     assert call("clean", root, *FLAGS) == 0
     assert "too few pictures to judge each label of: boots" in capsys.readouterr().out
+
+
+def test_suggested_labels_are_added_to_a_corrections_file(root, tmp_path, capsys):
+    """One for each picture that is to get another label; the file can be read back."""
+    flags = [*FLAGS, "--csv", tmp_path / "a.csv", "--corrections", tmp_path / "c.csv"]
+    assert call("clean", root, *flags) == 0
+    added = read_corrections(tmp_path / "c.csv")
+    rows = csv.DictReader(io.StringIO((tmp_path / "a.csv").read_text()))
+    first = {}
+    for row in rows:
+        if row["suggested"] not in ("", row["label"]):
+            sha256 = hashlib.sha256((root / row["path"]).read_bytes()).hexdigest()
+            first.setdefault(sha256, (row["path"], row["suggested"]))
+    assert {c.sha256: (c.path, c.label) for c in added} == first
+    assert {(c.action, c.by) for c in added} == {("relabel", "jaxgear clean")}
+    assert all(datetime.fromisoformat(c.when).utcoffset() == timedelta(0) for c in added)
+    assert f"{len(added)} suggested labels added to" in capsys.readouterr().out
+    assert call("clean", root, *FLAGS, "--corrections", tmp_path / "c.csv") == 0
+    assert len(read_corrections(tmp_path / "c.csv")) == 2 * len(added)

@@ -35,6 +35,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--page", type=Path, metavar="FILE", help="write an HTML page with the pictures there"
     )
     parser.add_argument(
+        "--corrections",
+        type=Path,
+        metavar="FILE",
+        help="add the suggested labels to a corrections file there, by `jaxgear clean`: review it "
+        "before you use it, since most suggestions for a clean set are wrong",
+    )
+    parser.add_argument(
         "--weights",
         default="",
         metavar="FILE",
@@ -55,6 +62,9 @@ def run(arguments: argparse.Namespace) -> None:
     """Writes what was found, and prints a summary. Unusable files are listed on stderr."""
     if not 16 <= arguments.image_size <= 1024:
         raise UsageError(f"--image-size {arguments.image_size}: must be from 16 to 1024")
+    corrections = arguments.corrections
+    if corrections is not None and not corrections.parent.is_dir():
+        raise UsageError(f"--corrections {corrections}: no folder {corrections.parent}")
     with outputs({"--csv": arguments.csv, "--page": arguments.page}) as files:
         findings = _find(arguments)
         _print(findings)
@@ -66,6 +76,8 @@ def run(arguments: argparse.Namespace) -> None:
 
             name = printable(Path(arguments.folder).name or arguments.folder)
             files["--page"].write(render(findings, f"Suspicious pictures of {name}"))
+        if corrections is not None:
+            _add_corrections(findings, corrections)
 
 
 def _find(arguments: argparse.Namespace) -> Any:
@@ -88,6 +100,21 @@ def _find(arguments: argparse.Namespace) -> Any:
             arguments.image_size,
             lambda what, done, total: bars[what](done, total),
         )
+
+
+def _add_corrections(findings: Any, path: Path) -> None:
+    """Adds the first suggestion for each picture that is to get another label."""
+    from jaxgear.data.labels import Correction, append, now
+    from jaxgear.text import text_of
+
+    when, rows = now(), {}
+    for found in findings.suspicions:
+        if found.suggested not in ("", found.label):
+            record = found.record
+            fields = (text_of(record.path), record.sha256, "relabel", found.suggested)
+            rows.setdefault(record.sha256, Correction(*fields, by="jaxgear clean", when=when))
+    append(path, rows.values())
+    print(f"{len(rows)} suggested labels added to {path}")
 
 
 def table(findings: Any) -> str:
