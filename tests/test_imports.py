@@ -62,6 +62,14 @@ LAYERS = {
         *("evaluation", "evaluation.plots", "evaluation.no_gear", "evaluation.robustness"),
         *("prediction", "bundle", "training", "training.runs", "data.folder", "data.images"),
     ),
+    "evaluation.clean": (
+        *("evaluation.report", "models", "models.pretrained", "machine"),
+        *("data", "data.splits", "data.folder", "data.images"),
+    ),
+    "evaluation.drift": (
+        *("evaluation", "evaluation.plots", "evaluation.no_gear", "prediction", "bundle"),
+        *("data.splits", "data.folder", "data.images", "machine"),
+    ),
     "serving": ("evaluation", "prediction", "bundle", "data.images"),
     "experiment": (
         *("evaluation", "evaluation.plots", "evaluation.no_gear", "prediction", "bundle"),
@@ -70,7 +78,14 @@ LAYERS = {
     ),
     "commands": (),
     "commands.sets": (
-        *("data", "data.prepare", "data.splits", "data.folder", "evaluation", "evaluation.plots"),
+        *("data", "data.prepare", "data.splits", "data.folder", "data.labels"),
+        *(
+            "models.pretrained",
+            "evaluation",
+            "evaluation.plots",
+            "evaluation.clean",
+            "evaluation.drift",
+        ),
     ),
     "commands.models": (
         *("prediction", "bundle", "data", "data.folder"),

@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import Any
 
-from jaxgear.data.folder import Folder, require_clean
+from jaxgear.data.folder import HEAP, Folder, require_clean
 from jaxgear.data.folder.names import ALL
 from jaxgear.data.splits import LEFT_OUT, NEAR_DUPLICATES, split_folder
 from jaxgear.evaluation.finished import FinishedRun
@@ -16,8 +16,8 @@ def since(run: FinishedRun, folder: Folder) -> dict[str, Any]:
     added}; `sides` {before, now}, by split; `moved`, paths of old images that are in another split
     now; `left_out`, paths of old images that a new near-duplicate keeps out; `only_new`, whether
     `folder` holds none of the old images in their places. Then the old images are assumed to stay:
-    `now` counts them too, and the splits of the new images are unknown (None). Unusable images do
-    not count.
+    `now` counts them too, and the splits of the new images are unknown (None). Of a folder without
+    classes (`read_heap`), `classes` is empty. Unusable images do not count.
 
     Raises:
         DataError: a class that is too small to be split.
@@ -82,6 +82,7 @@ def _beside(run: FinishedRun, folder: Folder) -> dict[str, Any]:
         "classes": {
             name: {"before": before[name], "now": before[name] + added[name], "added": added[name]}
             for name in sorted(before | added)
+            if HEAP not in folder.classes
         },
         "sides": {name: {"before": splits[name], "now": None} for name in ALL},
         "moved": [],

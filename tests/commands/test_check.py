@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
-from made_runs import row
+from made_runs import row, untrained
 from pictures import encoded, scene, write_set
 
 from jaxgear import cli
@@ -198,3 +198,87 @@ def test_names_cannot_move_the_cursor(tmp_path, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert line.isprintable()
     assert "rename it" in line
+
+
+def test_new_pictures_are_compared_with_those_of_the_run(tmp_path, capsys):
+    """A folder with classes, and a heap of other pictures: in the JSON, in print, and drawn."""
+    root = write_set(tmp_path / "set", {"axes": 60, "boots": 60})
+    run = untrained(tmp_path / "runs", str(root), size=16)
+    new = write_set(tmp_path / "new", {"axes": 10, "boots": 10}, start=1000)
+    capsys.readouterr()
+    flags = ["--since", run, "--json", tmp_path / "a.json", "--foreign", tmp_path / "a.png"]
+    assert call("check", new, *flags) == 0
+    drift = json.loads((tmp_path / "a.json").read_text())["drift"]
+    assert drift["p_value"] > 0.05
+    assert (drift["n"], drift["known"], drift["classes_by"]) == (20, 0, "label")
+    assert set(drift["by_class"]) == {"axes", "boots"}
+    for found in drift["by_class"].values():
+        assert found["n"] == 10
+        assert 0 < found["uncorrected"] <= found["p_value"] <= 1
+    assert {one["path"] for one in drift["most_foreign"]} == {
+        str(path.relative_to(new)) for path in new.rglob("*.png")
+    }
+    assert "drift: 20 new pictures look like those of the run (p = " in capsys.readouterr().out
+    with PIL.Image.open(tmp_path / "a.png") as picture:
+        assert min(picture.size) > 300
+    heap = tmp_path / "heap"
+    heap.mkdir()
+    for seed in range(30):
+        pixels = np.repeat(scene(seed).mean(axis=2, keepdims=True) / 3, 3, axis=2)
+        (heap / f"{seed}.png").write_bytes(encoded(pixels.astype(np.uint8)))
+    assert call("check", heap, "--since", run, "--json", tmp_path / "a.json") == 0
+    found = json.loads((tmp_path / "a.json").read_text())
+    assert found["classes"] == found["since"]["classes"] == {}
+    assert found["since"]["pictures"]["added"] == 30
+    assert found["drift"]["p_value"] < 0.05
+    assert found["drift"]["classes_by"] == "prediction"
+    printed = capsys.readouterr().out
+    assert "30 pictures in 0 classes" in printed
+    assert "drift: 30 new pictures look different (p = 0.0" in printed
+    assert call("check", heap) == 4  # without a run, classes are needed
+    assert "0 class folders" in capsys.readouterr().err
+    (heap / "page.jpg").write_bytes(b"<html>")
+    assert call("check", heap, "--since", run) == 4
+    assert "page.jpg: a web page" in capsys.readouterr().out
+    shutil.rmtree(run / "model")
+    assert call("check", new, "--since", run, "--foreign", tmp_path / "b.png") == 0
+    assert "drift: not tested: " in capsys.readouterr().out
+    assert not (tmp_path / "b.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "word"),
+    [
+        (["--foreign", "a.png"], "--foreign: needs --since RUN"),
+        (["--data", "set"], "--data: needs --since RUN"),
+        (["--foreign", "a.jpg", "--since", "run"], "--foreign a.jpg"),
+    ],
+)
+def test_flags_of_drift_need_a_run(flags, word, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_set(Path("set"), {"axes": 2, "boots": 2})
+    assert call("check", "set", *flags) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert word in line
+
+
+def test_where_the_pictures_of_a_run_are_can_be_said(tmp_path, capsys):
+    root = write_set(tmp_path / "set", {"axes": 40, "boots": 40})
+    run = untrained(tmp_path / "runs", str(root), size=16)
+    new = write_set(tmp_path / "new", {"axes": 6, "boots": 6}, start=1000)
+    root.rename(tmp_path / "moved")
+    capsys.readouterr()
+    assert call("check", new, "--since", run) == 0
+    assert "name their folder with --data FOLDER" in capsys.readouterr().out
+    assert call("check", new, "--since", run, "--data", tmp_path / "moved") == 0
+    assert "drift: 12 new pictures look like those of the run" in capsys.readouterr().out
+    assert call("check", new, "--since", run, "--data", tmp_path / "nowhere") == 4
+    assert "nowhere" in capsys.readouterr().err
+
+
+def test_a_heap_without_a_usable_picture_is_one_line(tmp_path, capsys, trained):
+    (tmp_path / "heap").mkdir()
+    (tmp_path / "heap/page.jpg").write_bytes(b"<html>")
+    assert call("check", tmp_path / "heap", "--since", trained[0]) == 4
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "no usable picture (page.jpg: a web page" in line

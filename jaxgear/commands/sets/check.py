@@ -22,16 +22,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what would stay in one split: near-duplicates, file, folder or a pattern in names",
     )
     parser.add_argument(
-        "--since", type=Path, metavar="RUN", help="list what changed since that run was trained"
+        "--since",
+        type=Path,
+        metavar="RUN",
+        help="list what changed since that run was trained, and test whether the new pictures look "
+        "like those that it knows but did not train on: a two-sample test (MMD) on features of its "
+        "network, with a p-value by permutation; near-duplicates of known pictures do not count. "
+        "p-values of classes are corrected by Holm's method. The folder may have no class folders",
+    )
+    parser.add_argument(
+        "--data",
+        metavar="FOLDER",
+        help="with --since: where the pictures of the run are now (default: as its config says)",
+    )
+    parser.add_argument(
+        "--foreign",
+        type=Path,
+        metavar="FILE",
+        help="with --since: draw the new pictures that are least like the known ones, as a PNG",
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Lists problems of a folder. Exit 4 if a training run would stop at them."""
     sheet = arguments.sheet
-    if sheet not in (None, STDOUT) and sheet.suffix.lower() != ".png":
-        raise UsageError(f"--sheet {sheet}: is drawn as PNG; name it something.png")
-    from jaxgear.data.folder import read_folder
+    for flag in ("sheet", "foreign"):
+        path = getattr(arguments, flag)
+        if path not in (None, STDOUT) and path.suffix.lower() != ".png":
+            raise UsageError(f"--{flag} {path}: is drawn as PNG; name it something.png")
+    for flag in ("data", "foreign"):
+        if getattr(arguments, flag) is not None and arguments.since is None:
+            raise UsageError(f"--{flag}: needs --since RUN")
+    from jaxgear.data.folder import HEAP, is_heap, read_folder, read_heap
     from jaxgear.data.folder.clean import conflicts
     from jaxgear.data.splits import (
         NEAR_DUPLICATES,
@@ -43,7 +65,10 @@ def run(arguments: argparse.Namespace) -> int:
     from jaxgear.data.splits.groups import groups_of
 
     earlier = _earlier(arguments.since)
-    folder = read_folder(arguments.folder, min_classes=1)
+    if earlier is not None and is_heap(arguments.folder):
+        folder = read_heap(arguments.folder)
+    else:
+        folder = read_folder(arguments.folder, min_classes=1)
     group_of = near_duplicate_groups(folder.records)
     kept_together = group_of
     if arguments.group_by != NEAR_DUPLICATES:
@@ -57,6 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
     counts = dict.fromkeys(folder.classes, 0)
     for record in folder.records:
         counts[folder.classes[record.label]] += 1
+    counts.pop(HEAP, None)
     lengths = [length for r in folder.records for length in (r.height, r.width)]
     findings = {
         "folder": str(arguments.folder),
@@ -79,8 +105,11 @@ def run(arguments: argparse.Namespace) -> int:
 
         findings["since"] = influx.since(earlier, folder)
     # Open them only now: they may lie in the folder, which is read by now.
-    with outputs({"--json": arguments.json, "--sheet": sheet}) as files:
+    named = {"--json": arguments.json, "--sheet": sheet, "--foreign": arguments.foreign}
+    with outputs(named) as files:
         _print(findings)
+        if earlier is not None:
+            findings["drift"] = _drift(earlier, folder, arguments.data, files.get("--foreign"))
         if "--sheet" in files:
             _draw_sheet(folder, group_of, files["--sheet"])
         if "--json" in files:
@@ -90,14 +119,35 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _hindrance(folder: Any, groups: list[str]) -> str | None:
     """Why a training run could not split a folder, or None."""
+    from jaxgear.data.folder import HEAP
     from jaxgear.data.splits.assign import assign_splits
     from jaxgear.errors import DataError
 
+    if HEAP in folder.classes:
+        return f"{folder.root}: has no class folders"
     try:
         assign_splits(folder, groups, seed=0)
     except DataError as error:
         return str(error)
     return None
+
+
+def _drift(earlier: Any, folder: Any, source: str | None, sheet: Output | None) -> dict[str, Any]:
+    """The value of `drift`; prints it and draws the most foreign pictures."""
+    from jaxgear.evaluation.drift import find_drift
+
+    drift = find_drift(earlier, folder, source)
+    print("\n".join(drift.lines()))
+    if sheet is not None:
+        from jaxgear.evaluation.drift.sheet import foreign_sheet
+        from jaxgear.evaluation.plots import figures as plots
+
+        drawn = foreign_sheet(drift)
+        if drawn is None:
+            print("no new pictures were compared: no sheet of them is drawn")
+        else:
+            sheet.write(plots.png(drawn))
+    return drift.to_json()
 
 
 def _draw_sheet(folder, groups, file: Output) -> None:

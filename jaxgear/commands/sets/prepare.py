@@ -1,10 +1,6 @@
 """Prepare a folder as a TensorFlow Datasets set, checked and split; repeat it to add pictures."""
 
 import argparse
-import contextlib
-import sys
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from jaxgear.errors import UsageError
@@ -38,9 +34,10 @@ def run(arguments: argparse.Namespace) -> None:
         value = getattr(arguments, flag)
         if value is not None and not 1 <= value <= 4096:
             raise UsageError(f"--{flag} {value}: must be from 1 to 4096")
+    from jaxgear.commands.sets.progress import bar
     from jaxgear.data.prepare.prepared import prepare
 
-    with _bar() as tick:
+    with bar("decoding") as tick:
         prepare(
             arguments.folder,
             arguments.out,
@@ -52,31 +49,3 @@ def run(arguments: argparse.Namespace) -> None:
             tick=tick,
         )
     print(f"train on it with --data tfds:gear@{arguments.out}")
-
-
-@contextlib.contextmanager
-def _bar() -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr while pictures are decoded, if that is a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda done, total: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    progress = Progress(console=Console(stderr=True), transient=True, redirect_stdout=False)
-    task = progress.add_task("decoding")
-    shown = 0.0
-
-    def tick(done: int, total: int) -> None:
-        nonlocal shown
-        if done == total:
-            progress.stop()  # later lines are printed below the bar
-        elif (now := time.monotonic()) - shown > 0.1:
-            progress.start()
-            progress.update(task, completed=done, total=total)
-            shown = now
-
-    try:
-        yield tick
-    finally:
-        progress.stop()

@@ -8,6 +8,7 @@ from jaxgear.data.folder.clean import OnBad, require_clean
 from jaxgear.data.folder.lazy import LazyPictures
 from jaxgear.data.folder.picture_cache import MaskCache, PictureCache, shrink
 from jaxgear.data.folder.read import (
+    HEAP,
     Folder,
     Record,
     assemble,
@@ -15,8 +16,10 @@ from jaxgear.data.folder.read import (
     checker,
     class_names,
     fingerprint,
+    is_heap,
     pixels,
     read_folder,
+    read_heap,
     stored_pictures,
 )
 from jaxgear.data.folder.walk import (
@@ -29,6 +32,7 @@ from jaxgear.data.folder.walk import (
 )
 
 __all__ = [
+    "HEAP",
     "Candidate",
     "Folder",
     "LazyPictures",
@@ -44,10 +48,12 @@ __all__ = [
     "checker",
     "class_names",
     "fingerprint",
+    "is_heap",
     "list_files",
     "list_pictures",
     "pixels",
     "read_folder",
+    "read_heap",
     "require_clean",
     "shrink",
     "stored_pictures",

@@ -19,11 +19,13 @@ from jaxtyping import UInt8
 from jaxgear.cache import CacheChoice
 from jaxgear.data.folder.lazy import LazyPictures, empty_pictures
 from jaxgear.data.folder.picture_cache import PictureCache, shrink
-from jaxgear.data.folder.walk import Listing, Refused, list_pictures
+from jaxgear.data.folder.walk import Candidate, Listing, Refused, list_files, list_pictures
 from jaxgear.data.images import ImageError, load_letterboxed, load_rgb, read_bytes
 from jaxgear.errors import DataError
 from jaxgear.paths import expanded
-from jaxgear.text import stable_key
+from jaxgear.text import printable, stable_key
+
+HEAP = ""  # the only class of a folder without class folders
 
 Checked = tuple[str, int, int, bytes]  # sha256, height, width and descriptor of an image
 
@@ -93,6 +95,31 @@ def read_folder(
     """
     root = Path(expanded(os.fspath(root)))
     return check_listing(root, list_pictures(root), size, cache, min_classes)
+
+
+def is_heap(root: str | os.PathLike[str]) -> bool:
+    """Whether a folder holds files and no class folders; DataError as `list_pictures`."""
+    listing = list_pictures(Path(expanded(os.fspath(root))))
+    return bool(listing.ignored) and not listing.classes and not listing.refused
+
+
+def read_heap(
+    root: str | os.PathLike[str], *, size: int = 128, cache: CacheChoice = "user"
+) -> Folder:
+    """`read_folder` for a folder without class folders: all pictures have the class `HEAP`.
+
+    Raises:
+        DataError: no such folder, or no usable picture in it.
+    """
+    root = Path(expanded(os.fspath(root)))
+    files, refused = list_files(root)
+    candidates = [Candidate(path, HEAP, None) for path in files]
+    listing = Listing(classes={HEAP}, candidates=candidates, refused=refused)
+    folder = check_listing(root, listing, size, cache, min_classes=1)
+    if not folder.records:
+        reasons = [f" ({printable(file.path)}: {file.reason})" for file in folder.refused[:1]]
+        raise DataError(f"{root}: no usable picture{''.join(reasons)}")
+    return folder
 
 
 def check_listing(

@@ -1,0 +1,9 @@
+"""Whether new pictures look like those that a run knows: a run and a folder in, p-values out.
+
+find.py is where to start. two_sample.py is the test; features.py makes what it compares; sheet.py
+draws the most foreign pictures.
+"""
+
+from jaxgear.evaluation.drift.find import Drift, Foreign, find_drift
+
+__all__ = ["Drift", "Foreign", "find_drift"]

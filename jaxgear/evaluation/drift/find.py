@@ -1,0 +1,247 @@
+"""Compares new pictures with those that a run knows but did not learn: `find_drift`.
+
+A network's outputs on pictures that it was trained on differ from those on others, so the reference
+is the validation and the test split of the run. S. Rabanser, S. Günnemann, Z. Lipton, "Failing
+Loudly: An Empirical Study of Methods for Detecting Dataset Shift", NeurIPS 2019, compare such
+tests: a two-sample test on a network's outputs does best.
+
+The pictures of both sets have to be exchangeable if nothing changed. So near-duplicates of the
+run's pictures are left out of the new ones, and pictures with near-duplicates out of the reference;
+of near-duplicates among the new ones, one stays.
+"""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from jaxgear.data.folder import Folder, Record
+from jaxgear.data.splits import near_duplicate_groups
+from jaxgear.errors import CheckpointError, DataError
+from jaxgear.evaluation.drift.features import Network
+from jaxgear.evaluation.drift.two_sample import Comparison, compare, holm
+from jaxgear.evaluation.finished import FinishedRun
+from jaxgear.evaluation.own_pictures import open_source
+from jaxgear.text import text_of
+
+LEAST = 5  # new pictures, and pictures of the reference, for a test; also of a class
+MOST = 1500  # of each are compared; more are thinned out evenly
+NEIGHBOURS = 5
+FOREIGN = 24  # pictures that are named
+LEVEL = 0.05  # p-values below are called different
+
+
+@dataclasses.dataclass(frozen=True)
+class Foreign:
+    """A new picture and how far it is from the reference."""
+
+    record: Record
+    predicted: str  # class
+    distance: float  # to the fifth nearest picture of the reference, features of length 1
+    farther_than: float  # share of the reference that is nearer to the rest of the reference
+
+
+@dataclasses.dataclass(frozen=True)
+class Drift:
+    """The result. `reason` says why there is no p-value; it is empty if there is one."""
+
+    folder: Folder
+    n: int = 0  # new pictures that were compared
+    known: int = 0  # pictures in the folder that the run has, or near-duplicates of them
+    reference: int = 0
+    statistic: float | None = None
+    p_value: float | None = None
+    classes_by: str = "label"  # or "prediction", if the run does not know each label
+    by_class: dict[str, dict[str, float | int | None]] = dataclasses.field(default_factory=dict)
+    most_foreign: tuple[Foreign, ...] = ()
+    reason: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The value of `drift` in the JSON of `check`."""
+        names = ("p_value", "statistic", "n", "reference", "known", "classes_by", "by_class")
+        foreign = [
+            {
+                "path": text_of(one.record.path),
+                "predicted": one.predicted,
+                "distance": round(one.distance, 4),
+                "farther_than": round(one.farther_than, 4),
+            }
+            for one in self.most_foreign
+        ]
+        fields = {name: getattr(self, name) for name in names}
+        return fields | {"most_foreign": foreign, "reason": self.reason}
+
+    def lines(self) -> list[str]:
+        """The result as lines to print."""
+        if self.p_value is None:
+            return [f"drift: not tested: {self.reason}"]
+        verdict = "look different" if self.p_value < LEVEL else "look like those of the run"
+        text = [
+            f"drift: {self.n} new pictures {verdict} (p = {self.p_value:.4f}, against "
+            f"{self.reference} pictures that it did not train on)"
+        ]
+        for name, row in self.by_class.items():
+            p = "too few" if row["p_value"] is None else f"p = {row['p_value']:.4f}"
+            text.append(f"  {name:24} {row['n']:6} new {row['reference']:6} known  {p}")
+        text.append(f"  classes by {self.classes_by}; their p-values are Holm's, for all classes")
+        return text
+
+
+def find_drift(run: FinishedRun, folder: Folder, source: str | None = None) -> Drift:
+    """Whether the pictures of a folder that the run does not have look like those that it has.
+
+    Args:
+        folder: new pictures alone, or the run's pictures with new ones, or a heap.
+        source: where the run's pictures are now; None: in `folder`, or where its config says.
+
+    Raises:
+        DataError: the run's pictures are not at `source`. Without `source`, and in other cases
+            without a test, the result has a `reason`.
+    """
+    try:
+        network = Network.load(run.path)
+        known = _known(run, folder, source, network.bundle.size)
+    except (CheckpointError, DataError) as error:
+        if source:
+            raise
+        return Drift(folder, reason=str(error))
+    ours = {picture.sha256: picture for picture in run.pictures}
+    new = [record for record in folder.records if record.sha256 not in ours]
+    group_of = _groups(*known.records, *new)
+    taken = {group_of[record.sha256] for record in known.records}
+    fresh = _one_of_each([r for r in new if group_of[r.sha256] not in taken], group_of)
+    held_out = [r for r in known.records if ours[r.sha256].split in ("val", "test")]
+    reference = _reference(held_out, known.records, group_of)
+    old = len(folder.records) - sum(group_of[record.sha256] not in taken for record in new)
+    result = Drift(folder, n=len(fresh), known=old, reference=len(reference))
+    for count, what in ((len(fresh), "new pictures"), (len(reference), "held-out pictures")):
+        if count < LEAST:
+            return dataclasses.replace(result, reason=f"{count} {what}, at least {LEAST} needed")
+    names = [ours[record.sha256].name for record in reference]
+    return _compared(result, network, known, reference, names, fresh)
+
+
+def _known(run: FinishedRun, folder: Folder, source: str | None, size: int) -> Folder:
+    """A folder with the run's pictures alone: `folder`, if it has most of them, or their own."""
+    ours = {picture.sha256 for picture in run.pictures}
+    held_out = {picture.sha256 for name in ("val", "test") for picture in run.split(name)}
+    here = {record.sha256 for record in folder.records}
+    if source or len(here & held_out) < len(held_out) / 2:
+        folder = open_source(run, source, size)
+    records = tuple(record for record in folder.records if record.sha256 in ours)
+    if not records:
+        raise DataError(
+            f"{folder.root}: holds none of the pictures of {run.path} (they are found by their "
+            "bytes); name their folder with --data FOLDER"
+        )
+    return dataclasses.replace(folder, records=records)
+
+
+def _groups(*records: Record) -> dict[str, str]:
+    """sha256 -> group of near-duplicates, over all records together."""
+    # Groups of a prepared set say nothing of pictures outside it.
+    alone = [dataclasses.replace(record, group=None) for record in records]
+    return dict(zip((r.sha256 for r in records), near_duplicate_groups(alone), strict=True))
+
+
+def _one_of_each(records: Iterable[Record], group_of: Mapping[str, str]) -> list[Record]:
+    """One picture of each group, in the order of their hashes: any part of them is a sample."""
+    first: dict[str, Record] = {}
+    for record in sorted(records, key=lambda record: record.sha256):
+        first.setdefault(group_of[record.sha256], record)
+    return list(first.values())[:MOST]
+
+
+def _reference(
+    held_out: Sequence[Record], known: Sequence[Record], group_of: Mapping[str, str]
+) -> list[Record]:
+    """Held-out pictures without near-duplicates among the known ones.
+
+    If those are few, because most pictures have some, one of each group.
+    """
+    members = Counter(group_of[sha256] for sha256 in {record.sha256 for record in known})
+    groups = _one_of_each(held_out, group_of)
+    alone = [record for record in groups if members[group_of[record.sha256]] == 1]
+    return alone if len(alone) >= len(groups) / 2 else groups
+
+
+def _compared(
+    result: Drift,
+    network: Network,
+    known: Folder,
+    reference: list[Record],
+    names: Sequence[str],
+    fresh: list[Record],
+) -> Drift:
+    """The result with the tests and the most foreign pictures."""
+    classes = network.bundle.classes
+    a, a_logits = network(result.folder, fresh)
+    b, b_logits = network(known, reference)
+    given = [result.folder.classes[record.label] for record in fresh]
+    labelled = set(given) <= set(classes)
+    if labelled:
+        a_classes, b_classes = (
+            np.array([classes.index(name) for name in side]) for side in (given, names)
+        )
+    else:  # the same rule for both sides: they stay exchangeable
+        a_classes, b_classes = a_logits.argmax(axis=1), b_logits.argmax(axis=1)
+    whole, parts = compare(a, b, a_classes, b_classes)
+    return dataclasses.replace(
+        result,
+        statistic=whole and whole.statistic,
+        p_value=whole and whole.p_value,
+        reason="" if whole else "no class is both among the new and the held-out pictures",
+        classes_by="label" if labelled else "prediction",
+        by_class=_by_class(classes, parts, a_classes, b_classes),
+        most_foreign=_foreign(fresh, a, b, [classes[i] for i in a_logits.argmax(axis=1)]),
+    )
+
+
+def _by_class(
+    classes: Sequence[str],
+    parts: Mapping[int, Comparison],
+    a_classes: Int[np.ndarray, " N"],
+    b_classes: Int[np.ndarray, " M"],
+) -> dict[str, dict[str, float | int | None]]:
+    """A row for each class with new pictures: `p_value` (Holm's) and `uncorrected`, or None if it
+    has fewer than `LEAST` on either side; `n` and `reference`.
+    """
+    enough = [i for i, part in parts.items() if min(part.n, part.reference) >= LEAST]
+    corrected = dict(zip(enough, holm([parts[i].p_value for i in enough]), strict=True))
+    return {
+        classes[i]: {
+            "p_value": corrected.get(i),
+            "uncorrected": parts[i].p_value if i in corrected else None,
+            "n": int((a_classes == i).sum()),
+            "reference": int((b_classes == i).sum()),
+        }
+        for i in np.unique(a_classes).tolist()
+    }
+
+
+def _foreign(
+    fresh: Sequence[Record],
+    a: Float[np.ndarray, "N D"],
+    b: Float[np.ndarray, "M D"],
+    predicted: Sequence[str],
+) -> tuple[Foreign, ...]:
+    """The new pictures that are farthest from the reference, the farthest first."""
+    far, usual = nearest(a, b), np.sort(nearest(b, b, skip_first=True))
+    nearer = np.searchsorted(usual, far) / len(usual)
+    order = np.argsort(-far, kind="stable")[:FOREIGN]
+    return tuple(Foreign(fresh[i], predicted[i], float(far[i]), float(nearer[i])) for i in order)
+
+
+def nearest(
+    a: Float[np.ndarray, "N D"], b: Float[np.ndarray, "M D"], skip_first: bool = False
+) -> Float[np.ndarray, " N"]:
+    """The distance from each row of a to its `NEIGHBOURS`-th nearest row of b.
+
+    `skip_first`: a is b, so the nearest row is the row itself.
+    """
+    square = np.maximum(np.square(a).sum(1)[:, None] + np.square(b).sum(1) - 2 * a @ b.T, 0)
+    place = min(NEIGHBOURS - 1 + skip_first, len(b) - 1)
+    return np.sqrt(np.partition(square, place, axis=1)[:, place])
