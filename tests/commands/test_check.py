@@ -32,6 +32,16 @@ def near_duplicate(seed: int) -> bytes:
     return encoded(pixels, "JPEG", quality=80)
 
 
+def test_a_table_is_checked_like_the_folder(tmp_path, capsys):
+    root = write_set(tmp_path / "set", {"axes": 4, "boots": 4})
+    rows = [f"{p.relative_to(root)},{p.parent.name}\n" for p in root.rglob("*.png")]
+    for source in (root, root / "labels.csv"):
+        assert call("check", source, "--json", tmp_path / f"{source.name}.json") == 0
+        (root / "labels.csv").write_text("path,label\n" + "".join(rows))
+    found = [json.loads((tmp_path / f"{n}.json").read_text()) for n in ("set", "labels.csv")]
+    assert {key for key in found[0] if found[0][key] != found[1][key]} == {"folder"}
+
+
 def test_near_duplicates_are_warned_of_and_drawn(tmp_path, capsys):
     """The same photograph twice in a class, in two classes, and in two splits."""
     root = write_set(tmp_path / "set", {"train/axes": 5, "train/boots": 5, "test/axes": 2})

@@ -7,11 +7,14 @@ from typing import Any
 from jaxgear.errors import UsageError
 from jaxgear.files import to_json
 from jaxgear.outputs import STDOUT, Output, outputs
+from jaxgear.paths import expanded
+
+SIZE = 128  # pixels of the pictures that checking leaves in the cache: those of most runs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `jaxgear check`."""
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", help="folder, table, archive or address, as --data")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the findings there")
     parser.add_argument(
         "--sheet", type=Path, metavar="FILE", help="draw pairs of near-duplicates there, as a PNG"
@@ -53,8 +56,11 @@ def run(arguments: argparse.Namespace) -> int:
     for flag in ("data", "foreign"):
         if getattr(arguments, flag) is not None and arguments.since is None:
             raise UsageError(f"--{flag}: needs --since RUN")
-    from jaxgear.data.folder import HEAP, is_heap, read_folder, read_heap
+    from jaxgear.data.folder import HEAP, is_heap, read_heap
     from jaxgear.data.folder.clean import conflicts
+    from jaxgear.data.labels import is_address
+    from jaxgear.data.labels.tables import tables_in
+    from jaxgear.data.sources import read_source
     from jaxgear.data.splits import (
         NEAR_DUPLICATES,
         missing_classes,
@@ -65,10 +71,11 @@ def run(arguments: argparse.Namespace) -> int:
     from jaxgear.data.splits.groups import groups_of
 
     earlier = _earlier(arguments.since)
-    if earlier is not None and is_heap(arguments.folder):
-        folder = read_heap(arguments.folder)
+    place = None if is_address(arguments.folder) else Path(expanded(arguments.folder))
+    if earlier is not None and place and place.is_dir() and not tables_in(place) and is_heap(place):
+        folder = read_heap(place)
     else:
-        folder = read_folder(arguments.folder, min_classes=1)
+        folder = read_source(arguments.folder, SIZE, min_classes=1)
     group_of = near_duplicate_groups(folder.records)
     kept_together = group_of
     if arguments.group_by != NEAR_DUPLICATES:
@@ -85,7 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
     counts.pop(HEAP, None)
     lengths = [length for r in folder.records for length in (r.height, r.width)]
     findings = {
-        "folder": str(arguments.folder),
+        "folder": arguments.folder,
         "pictures": len(folder.records),
         "classes": counts,
         "smallest_side": min(lengths, default=None),
