@@ -113,10 +113,19 @@ def read_corrections(path: Path) -> tuple[Correction, ...]:
     return tuple(corrections)
 
 
-def append(path: Path, corrections: Iterable[Correction]) -> None:
+def append(
+    path: Path, corrections: Iterable[Correction], at: int | None = None
+) -> os.stat_result | None:
     """Adds rows to a corrections file, which is made if need be; returns once they are on disk.
 
     Several processes may append to one file.
+
+    Args:
+        at: the size in bytes of the file as the caller knows it (0: no file). If it has another
+            size by now, somebody else wrote to it, and nothing is added.
+
+    Returns:
+        The status of the file with these rows; None if nothing was added.
 
     Raises:
         UsageError: the file cannot be written, or is something else.
@@ -128,6 +137,8 @@ def append(path: Path, corrections: Iterable[Correction]) -> None:
             if fcntl is not None:
                 fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed
             size = file.seek(0, os.SEEK_END)
+            if at is not None and at != size:
+                return None
             file.seek(0)
             header = file.readline(_LONGEST).removeprefix(codecs.BOM_UTF8).rstrip(b"\r\n")
             file.seek(max(0, size - _LONGEST))
@@ -143,6 +154,7 @@ def append(path: Path, corrections: Iterable[Correction]) -> None:
             file.write(text.getvalue().encode())
             file.flush()
             os.fsync(file.fileno())
+            return os.fstat(file.fileno())
     except OSError as error:
         raise UsageError(f"{path}: cannot be written ({error.strerror})") from None
 
