@@ -58,6 +58,11 @@ LAYERS = {
         *("prediction", "bundle", "training", "training.runs", "data.folder", "data.images"),
     ),
     "serving": ("evaluation", "prediction", "bundle", "data.images"),
+    "serving.review": (
+        *("serving", "evaluation", "prediction", "bundle"),
+        *("data", "data.labels", "data.folder", "data.images"),
+    ),
+    "serving.review.page": ("serving.review", "serving", "data.images"),
     "experiment": (
         *("evaluation", "evaluation.plots", "evaluation.no_gear", "prediction", "bundle"),
         *("training", "training.runs", "models", "program"),
@@ -76,7 +81,7 @@ LAYERS = {
         *("evaluation", "evaluation.plots", "evaluation.no_gear", "evaluation.robustness"),
         "evaluation.report",
     ),
-    "commands.pages": ("serving", "prediction", "bundle"),
+    "commands.pages": ("serving", "serving.review", "serving.review.page", "bundle"),
 }
 FOR_ALL = ("errors", "text", "files", "outputs", "paths", "cache")  # and __init__
 MOST_MODULES, MOST_LINES = 8, 250  # of a folder, and of a module
