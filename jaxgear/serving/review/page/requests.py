@@ -7,6 +7,7 @@ from jaxgear.files import from_json
 from jaxgear.serving.guard import Refusal
 from jaxgear.serving.review.decisions import Decision
 from jaxgear.serving.review.session import Session
+from jaxgear.text import printable
 
 MOST = 500  # pictures of one request
 _INDEX = re.compile(r"[0-9]{1,9}")
@@ -41,8 +42,8 @@ def _decision(session: Session, entry: Any) -> Decision:
     numbers = (entry.get("index"), entry.get("version"), row)
     if not all(type(number) is int and number >= 0 for number in numbers):
         raise Refusal(422, "index, version and row are whole numbers")
-    if not isinstance(label, str) or len(label) > 200:
-        raise Refusal(422, "a label is a text of at most 200 characters")
+    if not isinstance(label, str) or len(label) > 200 or printable(label) != label:
+        raise Refusal(422, "a label is one line of at most 200 characters")
     action = entry.get("action")
     if action not in ("label", "remove", "undo") or (action == "undo" and not row):
         raise Refusal(422, "an action is label, remove, or undo with a row")
@@ -53,12 +54,14 @@ def _decision(session: Session, entry: Any) -> Decision:
 
 
 def whole_number(text: str) -> int:
+    """The number in an address; Refusal 404 if it is none."""
     if not _INDEX.fullmatch(text):
         raise Refusal(404, "not a number of a picture")
     return int(text)
 
 
 def picture_index(session: Session, index: int) -> int:
+    """The index of a picture that there is; Refusal 404 if there is none."""
     if index >= len(session.pictures):
         raise Refusal(404, "no such picture")
     return index
