@@ -64,9 +64,6 @@ def open_session(
                 f"note: --queue {queue}: {len(unknown)} of its {len(rows)} paths are not among the "
                 f"pictures, for example {unknown[0]}"
             )
-    labels = labels or model / CORRECTIONS
-    _check_outside(labels, pictures)
-    decisions = Decisions(labels)
     if run is None or (model / "model" / "bundle.json").exists():
         bundle = Bundle.load(model)
         classes = bundle.classes if run is None else run.classes
@@ -76,6 +73,9 @@ def open_session(
     if bundle is not None and tuple(classes) != tuple(bundle.classes):
         bundle = None
         notes.append(f"note: the model of {model} has other classes, so no predictions are shown")
+    labels = labels or model / CORRECTIONS
+    _check_outside(labels, pictures)
+    decisions = Decisions(labels)
     looks = Looks(pictures)
     predictions = None if bundle is None else Predictions(bundle, looks)
     return Session(pictures, classes, decisions, by, predictions, looks), notes
