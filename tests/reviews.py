@@ -31,18 +31,26 @@ def write_picture(path: Path, seed: int, size=(24, 18)) -> str:
 
 def run_with_pictures(folder: Path, each=4, classes=CLASSES, model=False) -> Path:
     """A run folder with `each` pictures of every class in FOLDER/data; returns FOLDER/run."""
-    rows = []
     for label, name in enumerate(classes):
         for number in range(each):
-            path = f"{name}/{number:03d}.png"
-            sha256 = write_picture(folder / "data" / path, 1000 * label + number)
-            row = {"path": path, "sha256": sha256, "class": name, "group": sha256, "side": "train"}
-            rows.append(row)
-    run = write_run(folder / "run", data=str(folder / "data"))
-    splits = {"fingerprint": "f" * 64, "classes": list(classes), "pictures": rows}
-    (run / "splits.json").write_text(json.dumps(splits))
+            write_picture(folder / "data" / name / f"{number:03d}.png", 1000 * label + number)
+    run = run_of(folder / "run", folder / "data")
     if model:
         make_bundle(classes=tuple(classes)).save(run / "model")
+    return run
+
+
+def run_of(run: Path, data: Path) -> Path:
+    """A run folder without a model, on the pictures DATA/<class>/<file>."""
+    rows = []
+    for path in sorted(data.glob("*/*.*")):
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        row = {"path": path.relative_to(data).as_posix(), "sha256": sha256, "group": sha256}
+        rows.append(row | {"class": path.parent.name, "side": "train"})
+    classes = sorted({row["class"] for row in rows})
+    splits = {"fingerprint": "f" * 64, "classes": classes, "pictures": rows}
+    write_run(run, data=str(data))
+    (run / "splits.json").write_text(json.dumps(splits))
     return run
 
 
