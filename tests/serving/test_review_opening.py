@@ -133,7 +133,8 @@ def test_a_damaged_queue_is_one_line_and_exit_code_4(folder, tmp_path, capsys, c
 
 def failed(command, capsys, code, word):
     """The line that a command fails with."""
-    with pytest.raises(SystemExit) as stop:
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as stop:
+        patch.setattr("uvicorn.Server.run", lambda *arguments, **more: sys.exit("it serves"))
         cli.main(command)
     (line,) = capsys.readouterr().err.splitlines()
     assert stop.value.code == code, line
@@ -179,8 +180,8 @@ def test_mistakes_are_one_line_and_a_code(folder, tmp_path, capsys, arguments, c
 
 
 def test_a_missing_extra_says_what_to_install(monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "uvicorn", None)
-    failed(["review", "no/run"], capsys, 2, "review needs uvicorn: pip install 'jaxgear[serve]'")
+    monkeypatch.setitem(sys.modules, "starlette", None)
+    failed(["review", "no/run"], capsys, 2, "review needs starlette: pip install 'jaxgear[serve]'")
 
 
 def test_the_corrections_file_is_in_the_run_folder_unless_named(folder, tmp_path):
