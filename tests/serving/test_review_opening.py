@@ -133,9 +133,10 @@ def test_a_damaged_queue_is_one_line_and_exit_code_4(folder, tmp_path, capsys, c
 
 def failed(command, capsys, code, word):
     """The line that a command fails with."""
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as stop:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr("uvicorn.Server.run", lambda *arguments, **more: sys.exit("it serves"))
-        cli.main(command)
+        with pytest.raises(SystemExit) as stop:
+            cli.main(command)
     (line,) = capsys.readouterr().err.splitlines()
     assert stop.value.code == code, line
     assert word in line
