@@ -138,8 +138,9 @@ def test_a_run_is_reviewed_by_keyboard_alone(page, file):
     page.switch_to.active_element.send_keys("?")
     assert page.find_element("id", "keys").is_displayed()
     assert "boots" in page.find_element("id", "key-list").text
-    press(page, Keys.ESCAPE)
+    page.find_element("id", "close").click()
     assert not page.find_element("id", "keys").is_displayed()
+    assert_focused(page)
     rows = [(r.path, r.action, r.label) for r in read_corrections(file)]
     assert rows == [
         (f"{AXES}/000.png", "relabel", BOOTS),
@@ -352,13 +353,14 @@ def end(process):
     process.stdout.close()
 
 
-def test_a_decision_whose_answer_was_lost_is_not_written_twice(page, file):
-    """The row was on disk, but the server died before it could say so."""
+@pytest.mark.parametrize("lost", ["throw new TypeError('gone')", "answer = new Response('{\"do')"])
+def test_a_decision_whose_answer_was_lost_is_not_written_twice(page, file, lost):
+    """The row was on disk, but the server died before it had said so, or while it did."""
     page.execute_script(
-        "const ask = window.fetch; let lost = false;"
+        "const ask = window.fetch; let first = true;"
         "window.fetch = async (...request) => {"
-        "  const answer = await ask(...request);"
-        "  if (request[0] === 'decide' && !lost) { lost = true; throw new TypeError('gone'); }"
+        "  let answer = await ask(...request);"
+        f" if (request[0] === 'decide' && first) {{ first = false; {lost}; }}"
         "  return answer; };"
     )
     press(page, "2")

@@ -201,8 +201,7 @@ class Review:
             self.picture.value = content
         except ImageError:
             self.picture.value = b""
-        # The version stays the one that this person saw, unless the picture is shown anew.
-        self._seen = session.describe(index) | {"version": self._seen["version"]}
+        self._seen = session.describe(index)  # once more: its bytes are known now
         self.facts.value = _facts(self._seen, session.classes, probs)
         accepted = self._seen["accept"]
         what = "" if not accepted else accepted["label"] or accepted["action"]

@@ -21,12 +21,13 @@ let large = false;
 let mapped = false;
 let waiting = Promise.resolve(); // the last of the requests, which go one after another
 let unsaved = 0;
+let looking = new AbortController(); // of the question about the large picture
 const undoable = []; // lists of {index, row}: what this page decided, the last one last
 
 // ---------------------------------------------------------------- the server
 
-async function get(address) {
-  const response = await fetch(address);
+async function get(address, signal) {
+  const response = await fetch(address, { signal });
   const answer = await response.json();
   if (!response.ok) throw new Error(answer.error);
   return answer;
@@ -146,7 +147,8 @@ function undo() {
 
 function enqueue(work) {
   unsaved += 1;
-  waiting = waiting.then(work).finally(() => (unsaved -= 1));
+  const failed = (error) => trouble(`Not saved: ${error.message}. Load the page again.`);
+  waiting = waiting.then(work).catch(failed).finally(() => (unsaved -= 1));
 }
 
 function mark(entries, change) {
@@ -188,9 +190,10 @@ async function post(body) {
     try {
       const headers = { "x-jaxgear": "1", "content-type": "application/json" };
       const response = await fetch("decide", { method: "POST", body, headers });
-      if (response.status !== 503) {
-        const mute = () => ({ error: `the server answered ${response.status}` });
-        return { status: response.status, answer: await response.json().catch(mute) };
+      const answer = await response.json().catch(() => null); // null: cut off, or none of ours
+      if (answer) return { status: response.status, answer };
+      if (response.status !== 503 && !response.ok) {
+        return { status: response.status, answer: { error: `the server answered ${response.status}` } };
       }
     } catch (error) {
       if (!(error instanceof TypeError)) throw error;
@@ -318,7 +321,7 @@ function tileOf(one) {
   image.loading = "lazy";
   image.alt = "";
   image.width = image.height = 192;
-  image.addEventListener("error", () => unreadable(one));
+  image.addEventListener("error", () => unreadable(one, image));
   image.src = `thumbnail/${one.data.index}`;
   const lines = ["state", "other", "more"].map((kind) => {
     const line = document.createElement("p");
@@ -337,19 +340,18 @@ function tileOf(one) {
   return tile;
 }
 
-/** Asks why a thumbnail did not come, and says it in the tile. */
-async function unreadable(one) {
-  let reason = "no answer";
-  try {
-    reason = (await get(`picture/${one.data.index}`)).error ?? "cannot be shown";
-  } catch {
-    // the server is gone: `watch` says so
+/** Asks why a thumbnail did not come, and says it in the tile; without an answer, tries again. */
+async function unreadable(one, image) {
+  const { error } = await get(`picture/${one.data.index}`).catch(() => ({}));
+  if (!error) {
+    const again = () => image.isConnected && (image.src = `thumbnail/${one.data.index}?${Date.now()}`);
+    return setTimeout(again, LATER);
   }
   const blank = document.createElement("p");
   blank.className = "blank";
-  blank.textContent = `Unreadable: ${reason}`;
-  one.tile.querySelector("img")?.replaceWith(blank);
-  update(one, { ...one.data, error: reason });
+  blank.textContent = `Unreadable: ${error}`;
+  image.replaceWith(blank);
+  update(one, { ...one.data, error });
 }
 
 /** Shows the state of a picture in its tile and, if it is the current one, beside it. */
@@ -423,6 +425,8 @@ function facts() {
 async function enlarge() {
   const one = pictures[current];
   find("probabilities").hidden = true;
+  looking.abort(); // it may wait for a prediction, and hold one of the browser's few connections
+  looking = new AbortController();
   if (!one) return;
   const { index, name } = one.data;
   const image = find("picture");
@@ -437,7 +441,7 @@ async function enlarge() {
   };
   if (!mapped) image.src = `large/${index}`;
   try {
-    const found = await get(`picture/${index}`);
+    const found = await get(`picture/${index}`, looking.signal);
     if (pictures[current] !== one) return;
     if (!one.pending && found.version >= one.data.version) update(one, found);
     const bars = found.classes.map(bar);
@@ -459,7 +463,7 @@ async function enlarge() {
     }
     find("extra").textContent = extra.join(" ");
   } catch (error) {
-    trouble(`The picture cannot be shown: ${said(error)}`);
+    if (error.name !== "AbortError") trouble(`The picture cannot be shown: ${said(error)}`);
   }
 }
 
@@ -783,7 +787,10 @@ document.querySelector(".skip").addEventListener("click", (event) => {
 window.addEventListener("beforeunload", (event) => {
   if (unsaved) event.preventDefault();
 });
-if (window.matchMedia("(max-width: 50rem)").matches) find("panel").open = false;
+if (window.matchMedia("(max-width: 50rem)").matches) {
+  find("panel").open = false;
+  say(""); // no keyboard: the buttons do it all
+}
 start().catch((error) => trouble(said(error)));
 
 /** The buttons beside the large picture; the focus stays on them. */
