@@ -15,7 +15,7 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 from small_bundle import CLASSES
 
-from jaxgear.data.labels import read_corrections
+from jaxgear.data.labels import Correction, append, read_corrections
 from jaxgear.data.synthetic import write_drawn
 
 ROOT = Path(__file__).parents[2]
@@ -195,6 +195,33 @@ def address(browser, handle):
     url = browser.current_url
     browser.switch_to.window(here)
     return url
+
+
+def test_undo_goes_back_step_by_step_and_not_over_somebody_else(page, file):
+    press(page, "2", Keys.HOME, "3", Keys.HOME, "x", "u")
+    assert [r.action for r in read_corrections(file)] == ["relabel"] * 2 + ["remove", "relabel"]
+    press(page, "u")
+    assert tile(page, 0).find_element("class name", "state").text == "✓ axes → boots"
+    append(file, [Correction(f"{AXES}/000.png", "", "remove", "", "ben", "2026")])
+    wait(lambda: "ben decided on 1 picture" in said(page))  # the page looks now and then
+    press(page, "u")
+    assert said(page) == "Not undone: somebody has decided since."
+    assert read_corrections(file)[-1].by == "ben"
+
+
+def test_copies_decided_on_together_are_undone_together(browser, tmp_path, file):
+    run_with_pictures(tmp_path, each=1, model=True)
+    for name in ("a.png", "b.png"):
+        write_picture(tmp_path / "new" / name, 1)
+    with reviewing(tmp_path / "run", [tmp_path / "new"], labels=file) as client:
+        browser.get(f"http://127.0.0.1:{client.port}/")
+        ready(browser)
+        wait(lambda: browser.execute_script("return pictures.every((one) => one.data.predicted)"))
+        ActionChains(browser).key_down(Keys.CONTROL).send_keys("a").key_up(Keys.CONTROL).perform()
+        press(browser, "1", "u")
+        assert [p["done"] for p in client.pictures()] == [False, False]
+        browser.get("about:blank")
+    assert [r.label for r in read_corrections(file)] == [AXES, AXES, "undone", "undone"]
 
 
 def test_an_unreadable_picture_says_so_in_its_tile(page, file):

@@ -22,7 +22,7 @@ let mapped = false;
 let waiting = Promise.resolve(); // the last of the requests, which go one after another
 let unsaved = 0;
 let looking = new AbortController(); // of the question about the large picture
-const undoable = []; // lists of {index, row}: what this page decided, the last one last
+const undoable = []; // {row, kept: [{one, version}]}: what this page decided, the last one last
 
 // ---------------------------------------------------------------- the server
 
@@ -130,14 +130,18 @@ function decide(choose) {
   else advance();
 }
 
+/** Restores what was before the last decision, unless somebody has decided since. */
 function undo() {
   enqueue(async () => {
     const last = undoable.pop();
     if (!last) return say("Nothing to undo on this page.");
-    const entries = last.map(({ one, row }) => {
+    const entries = last.kept.map(({ one }) => {
       const shown = pictures.find((other) => other.data.index === one.data.index) ?? one;
-      return { one: shown, ticket: shown.ticket, action: "undo", row };
+      return { one: shown, ticket: shown.ticket, action: "undo", row: last.row };
     });
+    if (entries.some(({ one }, place) => one.data.version !== last.kept[place].version)) {
+      return say("Not undone: somebody has decided since.");
+    }
     mark(entries, 1);
     await deliver(entries);
     const place = pictures.indexOf(entries[0].one);
@@ -210,8 +214,17 @@ function saved(entries, answer) {
       if (one.data.index === state.index) update(one, state);
     }
   }
-  const kept = entries.map(({ one }) => ({ one, row: one.data.version }));
-  if (entries[0].action !== "undo") undoable.push(kept);
+  const versions = new Map(answer.pictures.map((state) => [state.index, state.version]));
+  if (entries[0].action === "undo") {
+    for (const { kept } of undoable) {
+      for (const entry of kept) entry.version = versions.get(entry.one.data.index) ?? entry.version;
+    }
+  } else {
+    const kept = entries.map(({ one }) => ({ one, version: one.data.version }));
+    // The rows of one request follow each other; copies of a picture have the version of the last.
+    const row = Math.max(...kept.map(({ version }) => version)) - kept.length + 1;
+    undoable.push({ row, kept });
+  }
   const told = entries.length > 1 ? amount(entries.length) : entries[0].one.data.name;
   say(`${told}: ${entries[0].action === "undo" ? "undone" : decided(entries[0])}. ${find("count").textContent}.`);
 }
