@@ -17,6 +17,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from jaxgear.text import printable
+
 UPLOAD_SECONDS = 60
 HEADER = "x-jaxgear"
 _FILES = {"page.html": "text/html", "page.css": "text/css", "page.js": "text/javascript"}
@@ -117,7 +119,7 @@ async def _read(request: Request, most: int) -> bytes | None:
 
 def refuse(status: int, reason: str) -> JSONResponse:
     """The answer to a refused request."""
-    return JSONResponse({"error": reason}, status)
+    return JSONResponse({"error": printable(reason)}, status)
 
 
 def page_routes(package: str) -> Iterator[Route]:

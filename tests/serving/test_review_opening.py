@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from reviews import Client, run_with_pictures, write_picture
+from reviews import Client, reviewing, run_with_pictures, write_picture
 from small_bundle import CLASSES, make_bundle
 
 from jaxgear import cli
-from jaxgear.data.labels import Correction, append
+from jaxgear.data.labels import Correction, append, read_corrections
 from jaxgear.errors import DataError, UsageError
 from jaxgear.outputs import Output
 from jaxgear.prediction import predict
@@ -258,6 +258,19 @@ def test_odd_names_of_files_are_shown_and_found_again(tmp_path):
     session, _ = opened(tmp_path, tmp_path / "new", labels=file)
     assert session.done.all()  # by path, before anything is hashed
     assert "new\\nline.png" in names(session)
+
+
+def test_folders_whose_names_are_not_utf8(tmp_path):
+    run_with_pictures(tmp_path, each=1, model=True)
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/new\xff"))
+    write_picture(odd / "1.png", 1)
+    with reviewing(tmp_path / "run", [odd], labels=odd.with_name("c\udcff.csv")) as client:
+        (picture,) = client.pictures()
+        assert client.ask("/thumbnail/0")[0] == 200
+        wanted = {"index": 0, "version": 0, "action": "label", "label": BOOTS}
+        assert client.decide(wanted)[0] == 200
+    (row,) = read_corrections(odd.with_name("c\udcff.csv"))
+    assert (picture["name"], row.path) == ("1.png", f"{tmp_path}/new\\udcff/1.png")
 
 
 def test_read_queue_takes_what_spreadsheets_write(tmp_path):

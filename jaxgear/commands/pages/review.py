@@ -44,6 +44,7 @@ def run(arguments: argparse.Namespace) -> None:
     def build() -> Any:
         from jaxgear.serving.review.opening import open_session
         from jaxgear.serving.review.page import app
+        from jaxgear.text import printable
 
         session, notes = open_session(
             arguments.model,
@@ -57,7 +58,9 @@ def run(arguments: argparse.Namespace) -> None:
         for note in notes:
             print(note, file=sys.stderr)
         count, file = len(session.pictures), session.decisions.path
-        print(f"{count} pictures, {session.done.sum()} decided; decisions go to {file}")
+        print(
+            f"{count} pictures, {session.done.sum()} decided; decisions go to {printable(str(file))}"
+        )
         return app.build(session, arguments.model.resolve().name, arguments.host)
 
     try:

@@ -6,6 +6,7 @@ rows of the corrections file.
 
 import asyncio
 import hashlib
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,7 @@ from jaxgear.serving.guard import Guard, Refusal, body_of, page_routes, refuse
 from jaxgear.serving.review.page.requests import MOST, decisions_of, picture_index, whole_number
 from jaxgear.serving.review.predictions import REFUSED, UNKNOWN
 from jaxgear.serving.review.session import Session
+from jaxgear.text import printable
 
 MAX_BYTES = 2**18  # of one request
 PAGE = 60  # pictures of one page
@@ -101,19 +103,19 @@ async def _answer(work: Callable[[], Response]) -> Response:
 def _about(session: Session, title: str) -> dict[str, Any]:
     """What does not change while the server runs."""
     pictures = session.pictures
-    identity = hashlib.sha256(f"{session.decisions.path.resolve()}\n{pictures.root}".encode())
-    for path in pictures.paths:
-        identity.update(path.encode("utf-8", "surrogateescape") + b"\n")
+    identity = hashlib.sha256()
+    for path in (session.decisions.path.resolve(), pictures.root, *pictures.paths):
+        identity.update(os.fsencode(path) + b"\0")
     return {
         "set": identity.hexdigest(),  # of a page that outlives its server
-        "title": title,
+        "title": printable(title),
         "classes": list(session.classes),
         "keys": list(KEYS[: len(session.classes)]),
         "count": len(pictures),
         "new": pictures.new,
         "ordered": bool(pictures.reasons),
         "predicts": session.predictions is not None,
-        "file": str(session.decisions.path),
+        "file": printable(str(session.decisions.path)),
         "by": session.by,
         "page": PAGE,
     }
