@@ -2,6 +2,8 @@
 
 import io
 import json
+import multiprocessing
+import random
 import threading
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from small_bundle import CLASSES, make_bundle
 from jaxgear.data.images import load_letterboxed
 from jaxgear.data.labels import Correction, append, read_corrections
 from jaxgear.serving.review import looks
+from jaxgear.serving.review.decisions import Decision
 from jaxgear.serving.review.opening import open_session
 
 AXES, BOOTS, JACKETS = CLASSES
@@ -467,6 +470,52 @@ def test_many_at_once_each_get_their_row(client, file):
         thread.join()
     rows = read_corrections(file)
     assert sorted(row.path for row in rows) == sorted(p["name"] for p in pictures)
+
+
+def decide_at_random(run, file, by, made):
+    """Two threads decide 25 times each on what they see; puts what was accepted on a queue."""
+    session, _ = open_session(run, labels=file, by=by)
+    accepted = []
+
+    def work(seed):
+        choose = random.Random(f"{by}{seed}")
+        for _ in range(25):
+            wanted = [
+                Decision(i, session.describe(i)["version"], "label", choose.choice(CLASSES))
+                for i in choose.sample(range(12), choose.choice([1, 3]))
+            ]
+            if session.decide(wanted)[0]:
+                accepted.extend(
+                    (session.pictures.name(d.index), d.version, d.label) for d in wanted
+                )
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    session.close()
+    made.put((by, accepted))
+
+
+def test_processes_that_decide_at_once_only_replace_what_they_saw(own, file):
+    context = multiprocessing.get_context("spawn")
+    made = context.Queue()
+    processes = [
+        context.Process(target=decide_at_random, args=(own, file, by, made))
+        for by in ("ana", "ben")
+    ]
+    for process in processes:
+        process.start()
+    accepted = dict(made.get(timeout=60) for _ in processes)
+    for process in processes:
+        process.join()
+    rows = read_corrections(file)
+    assert len(rows) == sum(map(len, accepted.values()))
+    before = dict.fromkeys((row.path for row in rows), 0)
+    for number, row in enumerate(rows, 1):
+        assert (row.path, before[row.path], row.label) in accepted[row.by]
+        before[row.path] = number
 
 
 def test_nothing_is_written_below_the_pictures(own, client):

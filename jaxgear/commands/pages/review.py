@@ -57,10 +57,8 @@ def run(arguments: argparse.Namespace) -> None:
         sessions.append(session)
         for note in notes:
             print(note, file=sys.stderr)
-        count, file = len(session.pictures), session.decisions.path
-        print(
-            f"{count} pictures, {session.done.sum()} decided; decisions go to {printable(str(file))}"
-        )
+        count, file = len(session.pictures), printable(str(session.decisions.path))
+        print(f"{count} pictures, {session.done.sum()} decided; decisions go to {file}")
         return app.build(session, arguments.model.resolve().name, arguments.host)
 
     try:
