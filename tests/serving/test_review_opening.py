@@ -9,11 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from reviews import Client, reviewing, run_with_pictures, write_picture
+from reviews import Client, reviewing, run_of, run_with_pictures, write_picture
 from small_bundle import CLASSES, make_bundle
 
 from jaxgear import cli
 from jaxgear.data.labels import Correction, append, read_corrections
+from jaxgear.data.sources import drawn_set
 from jaxgear.errors import DataError, UsageError
 from jaxgear.outputs import Output
 from jaxgear.prediction import predict
@@ -205,6 +206,17 @@ def test_pictures_that_moved_are_found_with_data(folder, tmp_path):
         assert session.looks.sha256(0) == session.pictures.sha256[0]
     finally:
         (folder / "moved").rename(folder / "data")
+
+
+def test_a_run_on_the_drawn_set_and_one_on_a_set_without_files(tmp_path, capsys):
+    run = run_of(tmp_path / "run", drawn_set("drawn:12"))
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(config | {"data": "drawn:12"}))
+    session, _ = opened(tmp_path)
+    assert len(session.pictures) == 12
+    assert session.looks.sha256(5) == session.pictures.sha256[5]
+    (run / "config.json").write_text(json.dumps(config | {"data": "tfds:gear@there"}))
+    failed(["review", str(run), "--port", "0"], capsys, 2, "name their folder with --data FOLDER")
 
 
 def test_a_run_that_names_files_outside_its_data_is_refused(tmp_path, capsys):
