@@ -1,4 +1,4 @@
-"""What the local pages share: their three files, and the requests that they refuse.
+"""What the local pages share: how their files are served, and the requests that they refuse.
 
 A page serves the person at this machine, and no web page that this person has open. Requests must
 name this server by address (against DNS rebinding), and those that send something carry a header
@@ -10,6 +10,7 @@ import ipaddress
 import re
 from collections.abc import Iterator
 from importlib import resources
+from pathlib import PurePath
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect, Request
@@ -21,7 +22,7 @@ from jaxgear.text import printable
 
 UPLOAD_SECONDS = 60
 HEADER = "x-jaxgear"
-_FILES = {"page.html": "text/html", "page.css": "text/css", "page.js": "text/javascript"}
+_KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 _HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
@@ -123,11 +124,13 @@ def refuse(status: int, reason: str) -> JSONResponse:
 
 
 def page_routes(package: str) -> Iterator[Route]:
-    """The routes of a page: `/` is page.html of a package, beside its page.css and page.js."""
-    for name, media_type in _FILES.items():
+    """The routes of a page: `/` is page.html of a package; its .css and .js files have theirs."""
+    for path in resources.files(package).iterdir():
+        suffix = PurePath(path.name).suffix
+        if suffix in _KINDS:
+            content = path.read_bytes()
 
-        async def file(request: Request, name: str = name, kind: str = media_type) -> Response:
-            content = resources.files(package).joinpath(name).read_bytes()
-            return Response(content, media_type=kind)
+            async def file(request: Request, content=content, kind=_KINDS[suffix]) -> Response:
+                return Response(content, media_type=kind)
 
-        yield Route("/" if name == "page.html" else f"/{name}", file)
+            yield Route("/" if path.name == "page.html" else f"/{path.name}", file)

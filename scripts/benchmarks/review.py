@@ -94,11 +94,16 @@ def ask(port: int, path: str, body: bytes | None = None) -> bytes:
         return content
 
 
-def page(port: int, first: int, files: tuple[str, ...]) -> tuple[float, list[dict[str, Any]]]:
-    """Seconds until a page with all its thumbnails is there, and its pictures."""
+def page(port: int, first: int, *, whole: bool) -> tuple[float, list[dict[str, Any]]]:
+    """Seconds until a page with all its thumbnails is there, and its pictures.
+
+    `whole`: the HTML and its files too, as when a browser opens it.
+    """
     begin = time.perf_counter()
     with ThreadPoolExecutor(CONNECTIONS) as pool:
-        list(pool.map(lambda path: ask(port, path), files))
+        if whole:
+            files = re.findall(r'(?:src|href)="([\w.]+)"', ask(port, "/").decode())
+            list(pool.map(lambda path: ask(port, f"/{path}"), [*files, "set"]))
         pictures = json.loads(ask(port, f"/list?from={first}"))["pictures"]
         addresses = [f"/thumbnail/{picture['index']}" for picture in pictures]
         list(pool.map(lambda path: ask(port, path), addresses))
@@ -114,8 +119,8 @@ def measure(arguments: list[str], count: int) -> dict[str, Any]:
     """The figures of one command."""
     with served(arguments) as (port, pid, start):
         at_start = memory(pid)
-        first, pictures = page(port, 0, ("/", "/page.css", "/page.js", "/set"))
-        jump, _ = page(port, count // 2, ())
+        first, pictures = page(port, 0, whole=True)
+        jump, _ = page(port, count // 2, whole=False)
         about = json.loads(ask(port, "/set"))
         decision = {"index": 0, "version": pictures[0]["version"], "action": "remove"}
         begin = time.perf_counter()
