@@ -19,6 +19,7 @@ _HOMES = {
     "config": "experiment.config",
     "devices": "machine.devices",
     "recipe": "experiment.recipe",
+    "review": "serving.review.widget",
 }
 
 

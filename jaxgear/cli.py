@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from jaxgear.commands.models import evaluate, export, predict
-from jaxgear.commands.pages import serve
+from jaxgear.commands.pages import review, serve
 from jaxgear.commands.runs import compare, report
 from jaxgear.commands.sets import check, clean, prepare
 from jaxgear.errors import GearError
@@ -38,7 +38,7 @@ environment variables:
                                  CPU compiler, unless you set them; glibc.malloc.hugetlb=0 turns
                                  huge pages off
 """
-COMMANDS = (check, clean, evaluate, predict, report, compare, export, serve, prepare)
+COMMANDS = (check, clean, evaluate, predict, report, compare, export, serve, review, prepare)
 C = TypeVar("C")
 
 

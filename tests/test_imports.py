@@ -71,6 +71,11 @@ LAYERS = {
         *("data.splits", "data.folder", "data.images", "machine"),
     ),
     "serving": ("evaluation", "prediction", "bundle", "data.images"),
+    "serving.review": (
+        *("serving", "evaluation", "prediction", "bundle"),
+        *("data", "data.labels", "data.folder", "data.images"),
+    ),
+    "serving.review.page": ("serving.review", "serving", "data.images"),
     "experiment": (
         *("evaluation", "evaluation.plots", "evaluation.no_gear", "prediction", "bundle"),
         *("training", "training.runs", "models", "program"),
@@ -96,7 +101,7 @@ LAYERS = {
         *("evaluation", "evaluation.plots", "evaluation.no_gear", "evaluation.robustness"),
         "evaluation.report",
     ),
-    "commands.pages": ("serving", "prediction", "bundle"),
+    "commands.pages": ("serving", "serving.review", "serving.review.page", "bundle"),
 }
 FOR_ALL = ("errors", "text", "files", "outputs", "paths", "cache")  # and __init__
 MOST_MODULES, MOST_LINES = 8, 250  # of a folder, and of a module

@@ -8,13 +8,13 @@ import shutil
 from pathlib import Path
 
 import pytest
-from jaxgear.serving.review.decisions import Decision
-from jaxgear.serving.review.opening import open_session
 
 from experiments import scratch
 from jaxgear import cli
 from jaxgear.data.labels import read_corrections
 from jaxgear.data.sources import drawn_set
+from jaxgear.serving.review.decisions import Decision
+from jaxgear.serving.review.opening import open_session
 
 README = Path(__file__).parents[1] / "README.md"
 WEIGHTS = Path(__file__).parent / "models" / "golden" / "resnet18_width2.pth"

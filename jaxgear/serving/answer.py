@@ -26,7 +26,7 @@ class Classifier:
         self.predictor = Predictor(bundle, 1)
         # Compile now, so that the first answer is as quick as the next.
         blank = np.zeros((1, 1, 3), np.uint8)
-        self._overlay(blank, letterbox(blank, bundle.size), 0)
+        overlay(bundle, blank, letterbox(blank, bundle.size), 0)
 
     def answer(self, data: bytes) -> dict[str, Any]:
         """The prediction of an image, as JSON.
@@ -44,7 +44,7 @@ class Classifier:
         logits = self.predictor.logits(small[None])
         (probs,), (score,) = self.bundle.probs(logits), self.bundle.score(logits)
         order = np.argsort(-probs, kind="stable")
-        overlay = self._overlay(image, small, int(order[0]))
+        heat = overlay(self.bundle, image, small, int(order[0]))
         refused = self.bundle.refuses(score)
         return {
             "class": NONE if refused else self.bundle.classes[order[0]],
@@ -57,22 +57,36 @@ class Classifier:
             ],
             "side": self.bundle.split_of(hashlib.sha256(data).hexdigest()),
             "picture": _data_url(letterbox(image, SHOWN)),
-            "overlay": None if overlay is None else _data_url(overlay),
+            "overlay": None if heat is None else _data_url(heat),
         }
 
-    def _overlay(
-        self, image: UInt8[np.ndarray, "H W 3"], small: UInt8[np.ndarray, "S S 3"], label: int
-    ) -> UInt8[np.ndarray, "T T 3"] | None:
-        labels = np.array([label], np.int32)
-        try:
-            (heat,) = explain.heat_maps(self.bundle, small[None], labels, 1)
-        except CheckpointError:
-            return None
-        large = Image.fromarray(heat).resize((SHOWN, SHOWN), Image.Resampling.BILINEAR)
-        return explain.overlay(letterbox(image, SHOWN), np.asarray(large))
+
+def overlay(
+    bundle: Bundle,
+    image: UInt8[np.ndarray, "H W 3"],
+    small: UInt8[np.ndarray, "S S 3"],
+    label: int,
+    shown: int = SHOWN,
+) -> UInt8[np.ndarray, "T T 3"] | None:
+    """The image in a square of `shown` pixels with the heat map of a class over it.
+
+    `small` is the input of the network. None: the bundle has no usable program for maps.
+    """
+    try:
+        (heat,) = explain.heat_maps(bundle, small[None], np.array([label], np.int32), 1)
+    except CheckpointError:
+        return None
+    large = Image.fromarray(heat).resize((shown, shown), Image.Resampling.BILINEAR)
+    return explain.overlay(letterbox(image, shown), np.asarray(large))
+
+
+def to_jpeg(image: Image.Image) -> bytes:
+    """The file of an image in mode RGB, as the pages show it."""
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=88)
+    return file.getvalue()
 
 
 def _data_url(pixels: UInt8[np.ndarray, "H W 3"]) -> str:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG", quality=88)
-    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+    data = to_jpeg(Image.fromarray(pixels))
+    return "data:image/jpeg;base64," + base64.b64encode(data).decode()

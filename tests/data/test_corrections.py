@@ -101,6 +101,17 @@ def test_the_last_decision_holds_but_a_program_never_replaces_a_person():
     assert standing([person, other, later]) == [other, later]
 
 
+def test_nothing_is_added_to_a_file_that_has_grown_since_it_was_read(tmp_path):
+    file = tmp_path / "corrections.csv"
+    status = append(file, [row()], at=0)
+    assert status.st_size == file.stat().st_size
+    assert append(file, [row("remove", "")], at=0) is None
+    assert append(file, [row("remove", "")], at=status.st_size - 1) is None
+    assert read_corrections(file) == (row(),)
+    assert append(file, [row("remove", "")], at=status.st_size) is not None
+    assert len(read_corrections(file)) == 2
+
+
 def add_many(path: Path, by: str) -> None:
     for number in range(50):
         append(path, [row(by=by, path=f"{number}.jpg")])

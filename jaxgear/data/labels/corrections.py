@@ -15,6 +15,7 @@ which they were made. Rows are only ever added, so the file is also the history.
 
 import csv
 import io
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass, fields
@@ -104,16 +105,25 @@ def read_corrections(path: Path) -> tuple[Correction, ...]:
     return tuple(corrections)
 
 
-def append(path: Path, corrections: Iterable[Correction]) -> None:
+def append(
+    path: Path, corrections: Iterable[Correction], at: int | None = None
+) -> os.stat_result | None:
     """Adds rows to a corrections file, which is made if need be; returns once they are on disk.
 
     Several processes may append to one file.
+
+    Args:
+        at: the size in bytes of the file as the caller knows it (0: no file). If it has another
+            size by now, somebody else wrote to it, and nothing is added.
+
+    Returns:
+        The status of the file with these rows; None if nothing was added.
 
     Raises:
         UsageError: the file cannot be written, or is something else.
     """
     try:
-        append_rows(path, FIELDS, map(astuple, corrections))
+        return append_rows(path, FIELDS, map(astuple, corrections), at)
     except OSError as error:
         raise UsageError(f"{path}: cannot be written ({error.strerror})") from None
 

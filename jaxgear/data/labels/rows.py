@@ -18,11 +18,20 @@ except ImportError:  # Windows
 _LONGEST = 2**16  # bytes of a row
 
 
-def append_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+def append_rows(
+    path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]], at: int | None = None
+) -> os.stat_result | None:
     """Adds rows to a CSV file, which is made if need be; returns once they are on disk.
 
     Several processes may append to one file. A last row that a killed process left unfinished is
     dropped first.
+
+    Args:
+        at: the size in bytes of the file as the caller knows it (0: no file). If it has another
+            size by now, somebody else wrote to it, and nothing is added.
+
+    Returns:
+        The status of the file with these rows; None if nothing was added.
 
     Raises:
         OSError: the file cannot be written, or has another header.
@@ -34,6 +43,8 @@ def append_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]
         if fcntl is not None:
             fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed
         size = file.seek(0, os.SEEK_END)
+        if at is not None and at != size:
+            return None
         file.seek(0)
         line = file.readline(_LONGEST).removeprefix(codecs.BOM_UTF8).rstrip(b"\r\n")
         file.seek(max(0, size - _LONGEST))
@@ -49,6 +60,7 @@ def append_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]
         file.write(text.getvalue().encode())
         file.flush()
         os.fsync(file.fileno())
+        return os.fstat(file.fileno())
 
 
 def whole_rows(data: bytes, columns: int) -> bytes:

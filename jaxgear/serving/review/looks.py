@@ -1,0 +1,100 @@
+"""Reads the files of pictures when they are shown or decided on: hashes, and small JPEGs."""
+
+import hashlib
+import os
+import threading
+from collections import OrderedDict
+
+from PIL import Image
+
+from jaxgear.data.images import ENOUGH, ImageError, decoded, read_bytes
+from jaxgear.serving.answer import to_jpeg
+from jaxgear.serving.review.pictures import Pictures
+
+THUMBNAIL, LARGE = 192, 1024  # longest sides in pixels
+_KEPT = 32 * 2**20  # bytes of thumbnails that are kept
+
+
+class Looks:
+    """Files of `Pictures`. Threads may share it."""
+
+    def __init__(self, pictures: Pictures):
+        self.pictures = pictures
+        self.errors: dict[int, str] = dict(pictures.refused)  # why a picture cannot be shown
+        self._found: dict[int, tuple[tuple[int, int], str]] = {}  # file's size and time, sha256
+        self._thumbnails: OrderedDict[int, tuple[tuple[int, int], bytes]] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def known_sha256(self, index: int) -> str:
+        """The hash (hex) of the file as it was last read, else as the run recorded it, else ""."""
+        found = self._found.get(index)
+        return found[1] if found else self.pictures.sha256[index]
+
+    def sha256(self, index: int) -> str:
+        """The hash (hex) of the file as it is now; ImageError if it cannot be read."""
+        status = self._status(index)
+        found = self._found.get(index)
+        if status is None or found is None or found[0] != status:
+            self.read(index)
+        return self._found[index][1]
+
+    def read(self, index: int) -> bytes:
+        """The bytes of a file.
+
+        Raises:
+            ImageError: it cannot be read; the reason is kept in `errors`.
+        """
+        if index in self.pictures.refused:
+            raise ImageError(self.pictures.shown(index), self.pictures.refused[index])
+        status = self._status(index)
+        try:
+            data = read_bytes(self.pictures.file(index), self.pictures.shown(index))
+        except ImageError as error:
+            self.errors[index] = error.reason
+            raise
+        self._found[index] = (status or (-1, -1)), hashlib.sha256(data).hexdigest()
+        return data
+
+    def thumbnail(self, index: int) -> bytes:
+        """A JPEG of at most `THUMBNAIL` pixels a side; ImageError as `jpeg`."""
+        status = self._status(index)
+        with self._lock:
+            kept = self._thumbnails.get(index)
+            if kept and kept[0] == status:
+                self._thumbnails.move_to_end(index)
+                return kept[1]
+        data = self.jpeg(index, THUMBNAIL)
+        if status is not None:
+            with self._lock:
+                before = self._thumbnails.pop(index, None)
+                self._thumbnails[index] = status, data
+                self._bytes += len(data) - (len(before[1]) if before else 0)
+                while self._bytes > _KEPT:
+                    self._bytes -= len(self._thumbnails.popitem(last=False)[1][1])
+        return data
+
+    def jpeg(self, index: int, longest: int = LARGE) -> bytes:
+        """A JPEG of at most `longest` pixels a side.
+
+        Raises:
+            ImageError: the file cannot be read or decoded; the reason is kept in `errors`.
+        """
+        data, name = self.read(index), self.pictures.shown(index)
+        try:
+            with decoded(data, name, least=max(longest, ENOUGH)) as picture:
+                image = picture.image
+                image.thumbnail((longest, longest), Image.Resampling.BICUBIC)
+                content = to_jpeg(image)
+        except ImageError as error:
+            self.errors[index] = error.reason
+            raise
+        self.errors.pop(index, None)  # it was replaced by a sound file
+        return content
+
+    def _status(self, index: int) -> tuple[int, int] | None:
+        try:
+            status = os.stat(self.pictures.file(index))  # noqa: PTH116
+        except OSError:
+            return None
+        return status.st_size, status.st_mtime_ns

@@ -1,0 +1,309 @@
+"""What a review opens: runs, new pictures, queues; and the one line that says what is wrong."""
+
+import csv
+import getpass
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from reviews import Client, reviewing, run_of, run_with_pictures, write_picture
+from small_bundle import CLASSES, make_bundle
+
+from jaxgear import cli
+from jaxgear.data.labels import Correction, append, read_corrections
+from jaxgear.data.sources import drawn_set
+from jaxgear.errors import DataError, UsageError
+from jaxgear.outputs import Output
+from jaxgear.prediction import predict
+from jaxgear.prediction.tables import CsvTable
+from jaxgear.serving.review.opening import open_session
+from jaxgear.serving.review.pictures import read_queue
+
+AXES, BOOTS, JACKETS = CLASSES
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """FOLDER/run with its model, FOLDER/data, FOLDER/new with five pictures in two folders."""
+    folder = tmp_path_factory.mktemp("opening")
+    run_with_pictures(folder, model=True)
+    for number in range(5):
+        write_picture(folder / "new" / f"{'ab'[number % 2]}" / f"{number}.png", 70 + number)
+    return folder
+
+
+def opened(folder, *new, **more):
+    session, notes = open_session(folder / "run", [str(n) for n in new], by="ana", **more)
+    session.close()
+    return session, notes
+
+
+def names(session):
+    return [session.describe(i)["name"] for i in range(len(session.pictures))]
+
+
+def queue_of(folder, text):
+    (folder / "queue.csv").write_text(text, encoding="utf-8")
+    return folder / "queue.csv"
+
+
+def test_a_queue_of_clean_gives_the_order_and_the_reasons(folder, tmp_path):
+    text = (
+        "path,label,suggested,score,kind\n"
+        f"{BOOTS}/001.png,{BOOTS},{AXES},0.99,wrong label\n"
+        f"{AXES}/003.png,{AXES},,0.51,outlier\n"
+        f"{BOOTS}/001.png,{BOOTS},,0.2,twice\n"
+        f"{JACKETS}/000.png,{JACKETS},remove,0.1,blurred\n"
+    )
+    session, notes = opened(folder, queue=queue_of(tmp_path, text))
+    assert names(session) == [f"{BOOTS}/001.png", f"{AXES}/003.png", f"{JACKETS}/000.png"]
+    first, second, third = (session.describe(i) for i in range(3))
+    assert first["reason"] == {"kind": "wrong label", "score": "0.99", "suggested": AXES}
+    assert (first["label"], first["accept"]) == (BOOTS, {"action": "label", "label": AXES})
+    assert second["accept"] == {"action": "label", "label": AXES}  # no suggestion: its own
+    assert third["accept"]["action"] == "remove"
+    assert notes == []
+
+
+def test_a_queue_with_scores_alone_and_paths_that_are_gone(folder, tmp_path):
+    text = f"path,score\ngone.png,0.9\n{AXES}/001.png,0.8\n"
+    session, (note,) = opened(folder, queue=queue_of(tmp_path, text))
+    assert names(session) == [f"{AXES}/001.png"]
+    assert session.describe(0)["reason"]["score"] == "0.8"
+    assert "1 of its 2 paths are not among the pictures, for example gone.png" in note
+
+
+@pytest.mark.parametrize("place", ["absolute", "here"])
+def test_a_queue_as_predict_writes_it(folder, tmp_path, monkeypatch, place):
+    monkeypatch.chdir(folder)
+    source = str(folder / "new") if place == "absolute" else "new"
+    path = tmp_path / "queue.csv"
+    with Output("--csv", path) as output:
+        table = CsvTable(output, CLASSES)
+        for prediction in reversed(list(predict(make_bundle(), [source]))):
+            table.add(prediction)
+    rows = list(csv.DictReader(path.read_text().splitlines()))
+    session, notes = opened(folder, source, queue=path)
+    assert names(session) == ["b/3.png", "b/1.png", "a/4.png", "a/2.png", "a/0.png"]
+    first = session.describe(0)
+    assert (first["predicted"], first["probability"]) == (rows[0]["class"], rows[0]["probability"])
+    assert session.groups()[0] == CLASSES.index(rows[0]["class"])  # before any prediction
+    assert notes == []
+
+
+def test_a_queue_counts_from_the_folder_of_new_pictures(folder, tmp_path):
+    session, _ = opened(folder, folder / "new", queue=queue_of(tmp_path, "path\nb/1.png\n"))
+    assert names(session) == ["b/1.png"]
+    # The only pictures named lie deeper than the folder.
+    session, _ = opened(
+        folder, folder / "new/b/1.png", queue=queue_of(tmp_path, f"path\n{folder}/new/b/1.png\n")
+    )
+    assert session.pictures.name(0) == f"{folder}/new/b/1.png"
+
+
+def test_a_queue_opens_no_file_that_is_not_listed(folder, tmp_path):
+    outside = folder / "secret.png"
+    write_picture(outside, 5)
+    for path in (outside, "../secret.png", "/etc/passwd"):
+        with pytest.raises(DataError, match="none of its 1 paths is one of the run's pictures"):
+            opened(folder, queue=queue_of(tmp_path, f"path\n{path}\n"))
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [
+        (b"", "column `path`"),
+        (b"name,score\na,1\n", "column `path`"),
+        (b"path,score\n", "no rows"),
+        (b"path,score\n,1\n", "line 2: no path"),
+        (b"\xff\xfep\0a\0t\0h\0", "not a CSV in UTF-8"),
+        (b"\x89PNG\r\n\x1a\n", "not a CSV in UTF-8"),
+        (b"path\n" + b"x" * 200_000, "line 1: field larger"),
+        (b"path\nyaks/1.png\n", "none of its 1 paths"),
+    ],
+)
+def test_a_damaged_queue_is_one_line_and_exit_code_4(folder, tmp_path, capsys, content, word):
+    (tmp_path / "queue.csv").write_bytes(content)
+    command = ["review", str(folder / "run"), "--port", "0", "--queue", str(tmp_path / "queue.csv")]
+    assert failed(command, capsys, 4, word).count("queue.csv") == 1
+
+
+def failed(command, capsys, code, word):
+    """The line that a command fails with."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("uvicorn.Server.run", lambda *arguments, **more: sys.exit("it serves"))
+        with pytest.raises(SystemExit) as stop:
+            cli.main(command)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert stop.value.code == code, line
+    assert word in line
+    return line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "word"),
+    [
+        (["RUN", "--queue", "no.csv"], 2, "--queue no.csv: cannot be read"),
+        (["RUN", "--queue", "."], 2, "--queue .: cannot be read"),
+        (["RUN", "--labels", "no/such/file.csv"], 2, "no folder no/such"),
+        (["RUN", "--labels", "DATA/corrections.csv"], 2, "where nothing is written"),
+        (["RUN", "NEW", "--labels", "NEW/a/corrections.csv"], 2, "where nothing is written"),
+        (["RUN", "--labels", "NOTES"], 4, "not a corrections file"),
+        (["RUN", "--by", "jaxgear clean"], 2, "for programs"),
+        (["RUN", "--by", " "], 2, "--by"),
+        (["RUN", "--by", "two\nlines"], 2, "--by"),
+        (["RUN", "--data", "no/folder"], 4, "name their folder with --data FOLDER"),
+        (["RUN", "NEW", "--data", "DATA"], 2, "--data"),
+        (["RUN", "no/such.png*"], 4, "matches no file"),
+        (["RUN/model"], 2, "name new pictures after it"),
+        (["RUN/model", "NEW"], 2, "--labels FILE"),
+        (["no/run"], 5, "not a run folder"),
+        (["no/run", "NEW"], 5, "neither a run nor a bundle"),
+        (["RUN", "--port", "70000"], 2, "--port 70000"),
+    ],
+    ids=str,
+)
+def test_mistakes_are_one_line_and_a_code(folder, tmp_path, capsys, arguments, code, word):
+    (tmp_path / "notes.txt").write_text("my notes\n")
+    places = {
+        "RUN": folder / "run",
+        "DATA": folder / "data",
+        "NEW": folder / "new",
+        "NOTES": tmp_path / "notes.txt",
+    }
+    words = list(arguments)
+    for name, place in places.items():
+        words = [str(place) + w[len(name) :] if w.startswith(name) else w for w in words]
+    failed(["review", *words, *([] if "--port" in words else ["--port", "0"])], capsys, code, word)
+
+
+def test_a_missing_extra_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "starlette", None)
+    failed(["review", "no/run"], capsys, 2, "review needs starlette: pip install 'jaxgear[serve]'")
+
+
+def test_the_corrections_file_is_in_the_run_folder_unless_named(folder, tmp_path):
+    assert opened(folder)[0].decisions.path == folder / "run/corrections.csv"
+    session, _ = open_session(
+        folder / "run/model", [str(folder / "new")], labels=tmp_path / "x.csv", by="ana"
+    )
+    session.close()
+    assert session.decisions.path == tmp_path / "x.csv"
+    assert not (folder / "run/corrections.csv").exists()  # looking writes nothing
+
+
+def test_pictures_that_moved_are_found_with_data(folder, tmp_path):
+    (folder / "data").rename(folder / "moved")
+    try:
+        with pytest.raises(DataError, match="as its config says"):
+            opened(folder)
+        session, _ = opened(folder, data=str(folder / "moved"))
+        assert len(session.pictures) == 12
+        assert session.looks.sha256(0) == session.pictures.sha256[0]
+    finally:
+        (folder / "moved").rename(folder / "data")
+
+
+def test_a_run_on_the_drawn_set_and_one_on_a_set_without_files(tmp_path, capsys):
+    run = run_of(tmp_path / "run", drawn_set("drawn:12"))
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(config | {"data": "drawn:12"}))
+    session, _ = opened(tmp_path)
+    assert len(session.pictures) == 12
+    assert session.looks.sha256(5) == session.pictures.sha256[5]
+    (run / "config.json").write_text(json.dumps(config | {"data": "tfds:gear@there"}))
+    failed(["review", str(run), "--port", "0"], capsys, 2, "name their folder with --data FOLDER")
+
+
+def test_a_run_that_names_files_outside_its_data_is_refused(tmp_path, capsys):
+    run = run_with_pictures(tmp_path, each=1)
+    splits = json.loads((run / "splits.json").read_text())
+    for path in ("../secret.png", "/etc/passwd", "axes/../../x"):
+        splits["pictures"][0]["path"] = path
+        (run / "splits.json").write_text(json.dumps(splits))
+        failed(["review", str(run), "--port", "0"], capsys, 5, "not below the data folder")
+
+
+def test_a_run_without_a_model_is_reviewed_without_predictions(tmp_path):
+    run_with_pictures(tmp_path, each=1)
+    session, (note,) = opened(tmp_path)
+    assert session.predictions is None
+    assert "no predictions are shown" in note
+
+
+@pytest.mark.parametrize(
+    ("login", "by"), [("ana", "ana"), ("jaxgear", "user jaxgear"), ("jaxgear x", "user jaxgear x")]
+)
+def test_who_decides_is_the_login_name_and_never_a_program(folder, monkeypatch, login, by):
+    monkeypatch.setattr(getpass, "getuser", lambda: login)
+    session, _ = open_session(folder / "run")
+    session.close()
+    assert session.by == by
+    assert not Correction("a", "", "remove", "", session.by, "now").by_program
+
+
+def test_without_a_login_name_one_is_asked_for(folder, monkeypatch):
+    def nobody():
+        raise KeyError("uid 12345")
+
+    monkeypatch.setattr(getpass, "getuser", nobody)
+    with pytest.raises(UsageError, match="--by NAME is needed"):
+        open_session(folder / "run")
+
+
+def test_odd_names_of_files_are_shown_and_found_again(tmp_path):
+    run_with_pictures(tmp_path, each=1, model=True)
+    odd = ['a "b", c.png', "new\nline.png", "Ü雪.png", "<img src=x>.png"]
+    for number, name in enumerate(odd):
+        write_picture(tmp_path / "new" / name, number)
+    file = tmp_path / "c.csv"
+    session, _ = opened(tmp_path, tmp_path / "new", labels=file)
+    rows = [
+        Correction(session.pictures.name(i), session.looks.sha256(i), "add", BOOTS, "ana", "2026")
+        for i in range(4)
+    ]
+    append(file, rows)
+    session, _ = opened(tmp_path, tmp_path / "new", labels=file)
+    assert session.done.all()  # by path, before anything is hashed
+    assert "new\\nline.png" in names(session)
+
+
+def test_folders_whose_names_are_not_utf8(tmp_path):
+    run_with_pictures(tmp_path, each=1, model=True)
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/new\xff"))
+    write_picture(odd / "1.png", 1)
+    with reviewing(tmp_path / "run", [odd], labels=odd.with_name("c\udcff.csv")) as client:
+        (picture,) = client.pictures()
+        assert client.ask("/thumbnail/0")[0] == 200
+        wanted = {"index": 0, "version": 0, "action": "label", "label": BOOTS}
+        assert client.decide(wanted)[0] == 200
+    (row,) = read_corrections(odd.with_name("c\udcff.csv"))
+    assert (picture["name"], row.path) == ("1.png", f"{tmp_path}/new\\udcff/1.png")
+
+
+def test_read_queue_takes_what_spreadsheets_write(tmp_path):
+    path = tmp_path / "q.csv"
+    path.write_bytes("\ufeffpath,score,class:path\r\nÜ.png,1,0\r\n".encode())
+    assert read_queue(path)["Ü.png"].score == "1"
+
+
+def test_the_command_serves_until_it_is_stopped(folder, tmp_path):
+    command = [sys.executable, "-m", "jaxgear", "review", str(folder / "run"), "--port", "0"]
+    command += ["--labels", str(tmp_path / "c.csv"), "--by", "ana"]
+    with subprocess.Popen(
+        command, cwd=ROOT, env=os.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            first = process.stdout.readline()
+            address = process.stdout.readline().split()[0]
+            assert len(Client(int(address.rpartition(":")[2])).pictures()) == 12
+            process.terminate()
+            complaint = process.communicate(timeout=20)[1]
+        finally:
+            process.kill()
+    assert first == f"12 pictures, 0 decided; decisions go to {tmp_path / 'c.csv'}\n"
+    assert (process.returncode, complaint) == (143, "")
