@@ -1,5 +1,6 @@
 """README's loop on the drawn set: from a heap of new pictures to a better model."""
 
+import glob
 import hashlib
 import json
 import re
@@ -35,7 +36,7 @@ def label_all(line, truth):
         name: words[words.index(name) + 1] for name in ("--labels", "--queue") if name in words
     }
     new = [word for word in words[1:] if "--" not in word and word not in flags.values()]
-    folders = [str(path) for word in new for path in sorted(Path().glob(word)) if path.is_dir()]
+    folders = [path for word in new for path in sorted(glob.glob(word))]  # noqa: PTH207
     session, _ = open_session(
         Path(words[0]),
         folders,
