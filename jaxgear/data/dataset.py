@@ -20,7 +20,7 @@ from jaxgear.data.folder import (
     stored_pictures,
 )
 from jaxgear.data.folder.names import SPLITS
-from jaxgear.data.labels import as_named, corrected
+from jaxgear.data.labels import as_named, corrected, read_labels
 from jaxgear.data.splits import (
     NEAR_DUPLICATES,
     missing_classes,
@@ -203,9 +203,10 @@ def open_dataset(
                 f"no --data and no {sources.PHOTOGRAPHS}: training on {sources.DRAWN} drawn "
                 "pictures; `python -m scripts.get_gear` gets the photographs"
             )
+    rows = read_labels(Path(labels)) if labels else ()
     folder = sources.read_source(source, size)
     if labels:
-        folder = corrected(folder, Path(labels), size=size, say=say)
+        folder = corrected(folder, Path(labels), rows, size=size, say=say)
     with as_named(source, folder.root):
         return split_dataset(
             folder, size=size, seed=seed, on_bad=on_bad, group_by=group_by, say=say

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jaxgear.bundle import Bundle
 from jaxgear.data.folder import Folder
-from jaxgear.data.labels import corrected
+from jaxgear.data.labels import corrected, read_labels
 from jaxgear.data.sources import default_source, read_source
 from jaxgear.data.splits import KnownPictures
 from jaxgear.errors import CheckpointError, DataError
@@ -23,8 +23,9 @@ def open_source(run: FinishedRun, source: str | None, size: int) -> Folder:
     place = source or run.config.get("data") or default_source()
     labels = run.config.get("labels")
     try:
+        rows = read_labels(Path(labels)) if labels else ()
         folder = read_source(place, size)
-        return corrected(folder, Path(labels), size=size, say=_quiet) if labels else folder
+        return corrected(folder, Path(labels), rows, size=size, say=_quiet) if labels else folder
     except DataError as error:
         if source:
             raise

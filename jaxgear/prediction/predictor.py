@@ -20,7 +20,7 @@ from jaxgear.bundle import Bundle
 from jaxgear.data.dataset import Split
 from jaxgear.data.folder import OnBad, Refused, pixels, require_clean, shrink
 from jaxgear.data.images import ImageError, letterbox, load_letterboxed, read_bytes
-from jaxgear.data.labels import corrected
+from jaxgear.data.labels import corrected, read_labels
 from jaxgear.data.sources import InMemory, find_pictures, read_source, to_rgb
 from jaxgear.errors import CheckpointError, DataError
 from jaxgear.machine.compile_cache import keep_compiled
@@ -188,9 +188,10 @@ def open_labelled(source: str, bundle: Bundle, on_bad: OnBad, labels: Path | Non
     Raises:
         DataError: the bundle does not know a class of the set, or as `read_source`.
     """
+    rows = () if labels is None else read_labels(labels)
     folder = read_source(source, bundle.size, min_classes=1)
     if labels is not None:
-        folder = corrected(folder, labels, size=bundle.size)
+        folder = corrected(folder, labels, rows, size=bundle.size)
     folder = require_clean(folder, on_bad)
     for name in folder.classes:
         if name not in bundle.classes:

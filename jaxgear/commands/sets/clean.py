@@ -88,8 +88,8 @@ def _find(arguments: argparse.Namespace) -> Any:
     from jaxgear.paths import expanded
     from jaxgear.text import printable
 
-    backbone = backbone_of(expanded(arguments.weights))
     folder = read_source(arguments.folder, arguments.image_size)
+    backbone = backbone_of(expanded(arguments.weights))
     for file in folder.refused:
         print(f"unusable: {printable(file.path)}: {file.reason}", file=sys.stderr)
     with bar("features") as features, bar("quality") as quality:

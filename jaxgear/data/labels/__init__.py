@@ -4,7 +4,7 @@ listing.py is where to start: it lists a set, however it is named. apply.py lays
 one.
 """
 
-from jaxgear.data.labels.apply import corrected, with_corrections
+from jaxgear.data.labels.apply import corrected, read_labels, with_corrections
 from jaxgear.data.labels.corrections import (
     Correction,
     append,
@@ -25,6 +25,7 @@ __all__ = [
     "list_source",
     "now",
     "read_corrections",
+    "read_labels",
     "standing",
     "with_corrections",
 ]

@@ -13,20 +13,31 @@ from jaxgear.data.labels.label_studio import read_export
 from jaxgear.text import few, stable_key
 
 
-def corrected(
-    folder: Folder, labels: Path, *, size: int, say: Callable[[str], None] = print
-) -> Folder:
-    """`folder` with the corrections of a file (`with_corrections`).
-
-    Args:
-        labels: a corrections file, or an export of Label Studio (.json).
-        say: gets a line on what changed, and one on rows that name no picture.
+def read_labels(path: Path) -> tuple[Correction, ...]:
+    """Corrections from a corrections file, or from an export of Label Studio (.json).
 
     Raises:
         DataError: as `read_corrections` and `read_export`.
     """
-    read = read_export if labels.suffix.lower() == ".json" else read_corrections
-    folder, unknown = with_corrections(folder, read(labels), labels.parent, size=size)
+    return (read_export if path.suffix.lower() == ".json" else read_corrections)(path)
+
+
+def corrected(
+    folder: Folder,
+    labels: Path,
+    rows: Iterable[Correction],
+    *,
+    size: int,
+    say: Callable[[str], None] = print,
+) -> Folder:
+    """`folder` with the corrections of a file (`with_corrections`).
+
+    Args:
+        labels: the file.
+        rows: what `read_labels` read from it.
+        say: gets a line on what changed, and one on rows that name no picture.
+    """
+    folder, unknown = with_corrections(folder, rows, labels.parent, size=size)
     say(f"{labels}: {summary(folder)}")
     if unknown:
         names = few(row.path or row.sha256 for row in unknown)
