@@ -23,7 +23,7 @@ from jaxgear.prediction.predictor import NONE, Prediction
 from jaxgear.prediction.sorted_folder import HIDDEN, TABLE, UNREADABLE, Placed, SortedFolder
 
 REVIEW, DUPLICATES = "review", "duplicates"
-_LEAST, _MOST = 2048, 16384  # pictures that are placed at a time
+_LEAST, _MOST = 4096, 16384  # pictures that are placed at a time
 
 
 class Sorter:
