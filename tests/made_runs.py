@@ -56,7 +56,8 @@ def write_run(
 
 def untrained(out: Path, data: str, *, size: int = 32, model=None, **config) -> Path:
     """A run of an untrained network with all files, the bundle included."""
-    dataset = open_dataset(data, size=size, seed=0, say=lambda line: None)
+    labels = config.get("labels", "")
+    dataset = open_dataset(data, size=size, seed=0, labels=labels, say=lambda line: None)
     model = model or ConvNet([Conv(4, strides=2), Conv(8), GlobalPool()], len(dataset.classes))
     images = dataset.split("val").images[:1]
     variables = jax.jit(lambda key: model.init(key, images, train=False))(jax.random.key(0))

@@ -1,5 +1,6 @@
 """Corrections over a set: other labels, pictures kept out and added; the test split stays."""
 
+import hashlib
 import shutil
 from pathlib import Path
 
@@ -163,6 +164,24 @@ def test_an_added_picture_of_the_set_is_a_relabel(folder, root, tmp_path):
         after, _ = with_corrections(folder, [correction], tmp_path, size=16)
         assert len(after.records) == len(folder.records)
         assert labels_of(after)[record.path] == "rope"
+
+
+def test_a_picture_that_was_added_and_then_relabelled_stays_added(folder, new, tmp_path):
+    added = new / "0.png"
+    sha256 = hashlib.sha256(added.read_bytes()).hexdigest()
+    rows = [
+        Correction(str(path), sha256, action, label, "ana", WHEN)
+        for path, action, label in (
+            (added, "add", "boots"),
+            ("added/0.png", "remove", "double"),
+            ("added/0.png", "relabel", "rope"),  # as a review of the run writes it
+        )
+    ]
+    for count, label in ((1, "boots"), (2, None), (3, "rope")):
+        after, unknown = with_corrections(folder, rows[:count], tmp_path, size=16)
+        assert unknown == []
+        labels = [name for path, name in labels_of(after).items() if path.startswith("added/")]
+        assert labels == ([] if label is None else [label])
 
 
 @pytest.mark.parametrize(

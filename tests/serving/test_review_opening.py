@@ -2,25 +2,31 @@
 
 import csv
 import getpass
+import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from made_runs import untrained
 from reviews import Client, reviewing, run_of, run_with_pictures, write_picture
 from small_bundle import CLASSES, make_bundle
 
 from jaxgear import cli
+from jaxgear.data.dataset import open_dataset
 from jaxgear.data.labels import Correction, append, read_corrections
 from jaxgear.data.sources import drawn_set
 from jaxgear.errors import DataError, UsageError
 from jaxgear.outputs import Output
 from jaxgear.prediction import predict
 from jaxgear.prediction.tables import CsvTable
+from jaxgear.serving.review.decisions import Decision
 from jaxgear.serving.review.opening import open_session
 from jaxgear.serving.review.pictures import read_queue
+from jaxgear.training.runs import read_json
 
 AXES, BOOTS, JACKETS = CLASSES
 ROOT = Path(__file__).parents[2]
@@ -307,3 +313,28 @@ def test_the_command_serves_until_it_is_stopped(folder, tmp_path):
             process.kill()
     assert first == f"12 pictures, 0 decided; decisions go to {tmp_path / 'c.csv'}\n"
     assert (process.returncode, complaint) == (143, "")
+
+
+def test_a_run_on_an_archive_and_with_added_pictures_shows_them_all(tmp_path, monkeypatch):
+    monkeypatch.setenv("JAXGEAR_CACHE", str(tmp_path / "cache"))
+    for number in range(18):
+        write_picture(tmp_path / f"set/{CLASSES[number % 3]}/{number}.png", number)
+    shutil.make_archive(str(tmp_path / "set"), "zip", tmp_path / "set")
+    labels = tmp_path / "labels.csv"
+    new = tmp_path / "new" / "x.png"
+    sha256 = write_picture(new, 99)
+    append(labels, [Correction(str(new), sha256, "add", "boots", "ana", "2026-11-28T12:00:00Z")])
+    run = untrained(tmp_path / "runs", f"{tmp_path}/set.zip", size=16, labels=str(labels))
+    session, _ = open_session(run, labels=labels, by="ana")
+    try:
+        files = [Path(session.pictures.file(index)) for index in range(len(session.pictures))]
+        hashes = {hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+        assert hashes == {p["sha256"] for p in read_json(run / "splits.json")["pictures"]}
+        (added,) = [index for index, file in enumerate(files) if file.samefile(new)]
+        assert session.describe(added)["current"] == "boots"
+        session.decide([Decision(added, session.describe(added)["version"], "label", "axes")])
+    finally:
+        session.close()
+    dataset = open_dataset(f"{tmp_path}/set.zip", size=16, seed=0, labels=str(labels), say=print)
+    label = next(r.label for r in dataset.folder.records if r.sha256 == sha256)
+    assert dataset.classes[label] == "axes"

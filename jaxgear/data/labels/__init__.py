@@ -4,7 +4,7 @@ listing.py is where to start: it lists a set, however it is named. apply.py lays
 one.
 """
 
-from jaxgear.data.labels.apply import corrected, read_labels, with_corrections
+from jaxgear.data.labels.apply import ADDED, added_file, corrected, read_labels, with_corrections
 from jaxgear.data.labels.corrections import (
     Correction,
     append,
@@ -16,7 +16,9 @@ from jaxgear.data.labels.corrections import (
 from jaxgear.data.labels.listing import as_named, is_address, list_source
 
 __all__ = [
+    "ADDED",
     "Correction",
+    "added_file",
     "append",
     "as_named",
     "corrected",

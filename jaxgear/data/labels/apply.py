@@ -12,6 +12,8 @@ from jaxgear.data.labels.corrections import Correction, read_corrections, standi
 from jaxgear.data.labels.label_studio import read_export
 from jaxgear.text import few, stable_key
 
+ADDED = "added/"  # before the names of pictures that corrections added
+
 
 def read_labels(path: Path) -> tuple[Correction, ...]:
     """Corrections from a corrections file, or from an export of Label Studio (.json).
@@ -65,10 +67,11 @@ def with_corrections(
         place: the folder of the corrections file.
         size: letterbox size of the images that will be needed.
     """
-    rows = standing(corrections)
+    corrections = tuple(corrections)
+    present = {record.sha256 for record in folder.records}
+    rows = _with_places(corrections, present)
     by_sha256 = {row.sha256: row for row in rows if row.sha256}
     by_path = {row.path: row for row in rows if not row.sha256}
-    present = {record.sha256 for record in folder.records}
     paths = {record.path for record in folder.records}
     new = [row for row in rows if row.action == "add" and row.sha256 not in present]
     new = [row for row in new if row.sha256 or row.path not in paths]
@@ -118,6 +121,23 @@ def with_corrections(
     )
 
 
+def _with_places(corrections: Sequence[Correction], present: set[str]) -> list[Correction]:
+    """The rows that hold. A picture that was added, and relabelled later, is still an addition."""
+    places = {row.sha256: row.path for row in corrections if row.action == "add" and row.sha256}
+    return [
+        replace(row, action="add", path=places[row.sha256])
+        if row.action == "relabel" and row.sha256 in places and row.sha256 not in present
+        else row
+        for row in standing(corrections)
+    ]
+
+
+def added_file(path: str, place: Path, root: Path) -> Path:
+    """The file of an added picture: relative to `place`, else to `root`, else to here."""
+    files = [base / path for base in (place, root, Path())]
+    return next((file for file in files if os.path.lexists(file)), files[0])
+
+
 def _change(path: str, before: str, row: Correction) -> dict[str, str]:
     """An entry of `Folder.changes`."""
     return {
@@ -131,18 +151,16 @@ def _read_new(
 ) -> tuple[list[tuple[Record, Correction]], dict[str, Path], list[Refused]]:
     """Records of added pictures with their rows, their files, and those that cannot be used."""
     check = checker(store)
-    places = (place, folder.root, Path())
 
     def read(row: Correction) -> tuple[Record, Path] | Refused:
-        files = [base / row.path for base in places]
-        file = next((file for file in files if os.path.lexists(file)), files[0])
+        file = added_file(row.path, place, folder.root)
         result = check(file, row.path)
         if isinstance(result, Refused):
             return result
         sha256, *rest = result
         if row.sha256 not in ("", sha256):
             return Refused(row.path, "has other bytes than its correction says")
-        name = f"added/{sha256[:8]}-{PurePosixPath(row.path.replace(os.sep, '/')).name}"
+        name = f"{ADDED}{sha256[:8]}-{PurePosixPath(row.path.replace(os.sep, '/')).name}"
         return Record(name, sha256, 0, None, *rest), file.absolute()
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Int
 
 from jaxgear.data.folder import Refused
+from jaxgear.data.labels import ADDED, added_file, is_address, list_source, read_labels
 from jaxgear.data.sources import default_source, drawn_set, find_pictures
 from jaxgear.errors import CheckpointError, DataError, UsageError
 from jaxgear.evaluation.finished import FinishedRun
@@ -84,8 +85,8 @@ def of_run(run: FinishedRun, data: str | None = None) -> Pictures:
     place = data or run.config.get("data") or default_source()
     if str(place).startswith("tfds:"):
         raise UsageError(f"{place}: a set without files; name their folder with --data FOLDER")
-    drawn = str(place).split(":")[0] == "drawn"
-    root = os.path.abspath(drawn_set(place) if drawn else expanded(str(place)))  # noqa: PTH100
+    root = _root(str(place))
+    added = _added(run, root)
     for picture in run.pictures:
         path = PurePosixPath(picture.path)
         if path.is_absolute() or ".." in path.parts:
@@ -102,12 +103,32 @@ def of_run(run: FinishedRun, data: str | None = None) -> Pictures:
         )
     return Pictures(
         root=root,
-        paths=tuple(picture.path for picture in rows),
+        paths=tuple(added.get(picture.sha256, picture.path) for picture in rows),
         labels=np.array([index.get(picture.name, UNKNOWN) for picture in rows], np.int32),
         sha256=tuple(picture.sha256 for picture in rows),
         new=False,
         folders=(root,),
     )
+
+
+def _root(place: str) -> str:
+    """The absolute path of the folder on this machine that holds the pictures of a set."""
+    if place.split(":")[0] == "drawn":
+        return os.path.abspath(drawn_set(place))  # noqa: PTH100
+    if is_address(place) or Path(expanded(place)).is_file():  # a table or an archive
+        return os.path.abspath(list_source(place)[0])  # noqa: PTH100
+    return os.path.abspath(expanded(place))  # noqa: PTH100
+
+
+def _added(run: FinishedRun, root: str) -> dict[str, str]:
+    """sha256 -> path from `root` of the pictures that the run's corrections added."""
+    labels = run.config.get("labels")
+    if not labels or not Path(labels).is_file():
+        return {}
+    ours = {p.sha256 for p in run.pictures if p.path.startswith(ADDED)}
+    rows = [row for row in read_labels(Path(labels)) if row.action == "add" and row.sha256 in ours]
+    files = ((row.sha256, added_file(row.path, Path(labels).parent, Path(root))) for row in rows)
+    return {sha256: os.path.relpath(file.absolute(), root) for sha256, file in files}
 
 
 def of_sources(sources: Iterable[str]) -> Pictures:
