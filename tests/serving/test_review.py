@@ -15,7 +15,7 @@ from small_bundle import CLASSES, make_bundle
 
 from jaxgear.data.images import load_letterboxed
 from jaxgear.data.labels import Correction, append, read_corrections
-from jaxgear.serving.review import looks
+from jaxgear.serving.review import files
 from jaxgear.serving.review.decisions import Decision
 from jaxgear.serving.review.opening import open_session
 
@@ -314,7 +314,7 @@ def test_predictions_come_for_the_page_in_view(tmp_path, file):
 
 def test_nothing_is_decoded_or_hashed_before_it_is_shown(own, file, monkeypatch):
     read = []
-    monkeypatch.setattr(looks, "read_bytes", lambda path, name: read.append(name) or b"x")
+    monkeypatch.setattr(files, "read_bytes", lambda path, name: read.append(name) or b"x")
     session, _ = open_session(own, labels=file, by="ana")
     session.matching("open")
     assert read == []

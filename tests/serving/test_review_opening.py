@@ -209,7 +209,7 @@ def test_pictures_that_moved_are_found_with_data(folder, tmp_path):
             opened(folder)
         session, _ = opened(folder, data=str(folder / "moved"))
         assert len(session.pictures) == 12
-        assert session.looks.sha256(0) == session.pictures.sha256[0]
+        assert session.files.sha256(0) == session.pictures.sha256[0]
     finally:
         (folder / "moved").rename(folder / "data")
 
@@ -220,7 +220,7 @@ def test_a_run_on_the_drawn_set_and_one_on_a_set_without_files(tmp_path, capsys)
     (run / "config.json").write_text(json.dumps(config | {"data": "drawn:12"}))
     session, _ = opened(tmp_path)
     assert len(session.pictures) == 12
-    assert session.looks.sha256(5) == session.pictures.sha256[5]
+    assert session.files.sha256(5) == session.pictures.sha256[5]
     (run / "config.json").write_text(json.dumps(config | {"data": "tfds:gear@there"}))
     failed(["review", str(run), "--port", "0"], capsys, 2, "name their folder with --data FOLDER")
 
@@ -269,7 +269,7 @@ def test_odd_names_of_files_are_shown_and_found_again(tmp_path):
     file = tmp_path / "c.csv"
     session, _ = opened(tmp_path, tmp_path / "new", labels=file)
     rows = [
-        Correction(session.pictures.name(i), session.looks.sha256(i), "add", BOOTS, "ana", "2026")
+        Correction(session.pictures.name(i), session.files.sha256(i), "add", BOOTS, "ana", "2026")
         for i in range(4)
     ]
     append(file, rows)

@@ -10,7 +10,7 @@ from jaxgear.errors import UsageError
 from jaxgear.evaluation.finished import FinishedRun
 from jaxgear.paths import expanded
 from jaxgear.serving.review.decisions import Decisions
-from jaxgear.serving.review.looks import Looks
+from jaxgear.serving.review.files import PictureFiles
 from jaxgear.serving.review.pictures import Pictures, in_order, of_run, of_sources, read_queue
 from jaxgear.serving.review.predictions import Predictions
 from jaxgear.serving.review.session import Session
@@ -76,9 +76,9 @@ def open_session(
     labels = labels or model / CORRECTIONS
     _check_outside(labels, pictures)
     decisions = Decisions(labels)
-    looks = Looks(pictures)
-    predictions = None if bundle is None else Predictions(bundle, looks)
-    return Session(pictures, classes, decisions, by, predictions, looks), notes
+    files = PictureFiles(pictures)
+    predictions = None if bundle is None else Predictions(bundle, files)
+    return Session(pictures, classes, decisions, by, predictions, files), notes
 
 
 def _name(by: str | None) -> str:

@@ -13,7 +13,7 @@ from jaxgear.data.images import ImageError, load_letterboxed, load_rgb
 from jaxgear.errors import GearError
 from jaxgear.prediction import Predictor
 from jaxgear.serving.answer import overlay, to_jpeg
-from jaxgear.serving.review.looks import Looks
+from jaxgear.serving.review.files import PictureFiles
 
 BATCH = 16  # the compiled shape
 WAITING = 512  # pictures that may wait; the oldest are dropped
@@ -29,12 +29,12 @@ class Predictions:
     its probability. `fault` says why there are no predictions, once something failed.
     """
 
-    def __init__(self, bundle: Bundle, looks: Looks):
+    def __init__(self, bundle: Bundle, files: PictureFiles):
         self.bundle = bundle
-        self.best = np.full(len(looks.pictures), UNKNOWN, np.int32)
-        self.sure = np.zeros(len(looks.pictures), np.float32)
+        self.best = np.full(len(files.pictures), UNKNOWN, np.int32)
+        self.sure = np.zeros(len(files.pictures), np.float32)
         self.fault: str | None = None
-        self._looks = looks
+        self._files = files
         self._probs: OrderedDict[int, Float[np.ndarray, " K"]] = OrderedDict()
         self._waiting: deque[int] = deque(maxlen=WAITING)
         self._changed = threading.Condition()
@@ -45,7 +45,7 @@ class Predictions:
     def want(self, indices: Sequence[int]) -> None:
         """Asks for the predictions of pictures, before all that wait; does not wait for them."""
         with self._changed:
-            wanted = [i for i in indices if i not in self._probs and i not in self._looks.errors]
+            wanted = [i for i in indices if i not in self._probs and i not in self._files.errors]
             self._waiting.extendleft(reversed([i for i in wanted if i not in self._waiting]))
             if wanted and self._thread is None and not self._stopped:
                 self._thread = threading.Thread(target=self._work, name="predictions", daemon=True)
@@ -62,7 +62,7 @@ class Predictions:
         self.want([index])
         with self._changed:
             self._changed.wait_for(
-                lambda: index in self._probs or index in self._looks.errors or self.fault, seconds
+                lambda: index in self._probs or index in self._files.errors or self.fault, seconds
             )
             return self._probs.get(index)
 
@@ -80,7 +80,7 @@ class Predictions:
         Raises:
             ImageError: it cannot be read or decoded.
         """
-        data, name = self._looks.read(index), self._looks.pictures.shown(index)
+        data, name = self._files.read(index), self._files.pictures.shown(index)
         with self._mapping:
             image, small = load_rgb(data, name), load_letterboxed(data, self.bundle.size, name)
             pixels = overlay(self.bundle, image, small, label, MAP)
@@ -107,13 +107,13 @@ class Predictions:
     def _predict(self, predictor: Predictor, batch: list[int]) -> None:
         images, read = [], []
         for index in batch:
-            name = self._looks.pictures.shown(index)
+            name = self._files.pictures.shown(index)
             try:
-                data = self._looks.read(index)
+                data = self._files.read(index)
                 images.append(load_letterboxed(data, self.bundle.size, name))
                 read.append(index)
             except ImageError as error:
-                self._looks.errors[index] = error.reason
+                self._files.errors[index] = error.reason
         if read:
             logits = predictor.logits(np.stack(images))
             probs, scores = self.bundle.probs(logits), self.bundle.score(logits)

@@ -13,7 +13,7 @@ from jaxgear.data.labels import Correction, label_fault, now
 from jaxgear.errors import DataError
 from jaxgear.prediction import NONE
 from jaxgear.serving.review.decisions import Decision, Decisions, Standing
-from jaxgear.serving.review.looks import Looks
+from jaxgear.serving.review.files import PictureFiles
 from jaxgear.serving.review.pictures import UNKNOWN, Pictures, Reason
 from jaxgear.serving.review.predictions import REFUSED, Predictions
 
@@ -32,10 +32,10 @@ class Session:
         decisions: Decisions,
         by: str,
         predictions: Predictions | None,
-        looks: Looks,
+        files: PictureFiles,
     ):
         self.pictures, self.classes, self.decisions = pictures, tuple(classes), decisions
-        self.predictions, self.looks, self.by = predictions, looks, by
+        self.predictions, self.files, self.by = predictions, files, by
         self.done = np.zeros(len(pictures), bool)
         self._undone: set[int] = set()  # rows of ours after which a picture is undecided again
         self._lock = threading.Lock()
@@ -120,7 +120,7 @@ class Session:
             "reason": {"kind": reason.kind, "score": reason.score, "suggested": reason.suggested},
             "predicted": predicted or None,
             "probability": probability,
-            "error": self.looks.errors.get(index),
+            "error": self.files.errors.get(index),
         }
         return found | {"accept": self._accepted(found)}
 
@@ -175,10 +175,10 @@ class Session:
         if action == "label" and (fault := label_fault(decision.label)):
             raise DataError(fault)
         try:
-            sha256 = self.looks.sha256(index)
+            sha256 = self.files.sha256(index)
         except ImageError:
             sha256 = self.pictures.sha256[index]
-        if action == "label" and (reason := self.looks.errors.get(index)):
+        if action == "label" and (reason := self.files.errors.get(index)):
             raise DataError(f"{self.pictures.shown(index)}: {reason}; it can only be removed")
         return sha256
 
@@ -202,7 +202,7 @@ class Session:
         ), open_again
 
     def _standing(self, index: int, before: int | None = None) -> Standing:
-        sha256 = self.looks.known_sha256(index)
+        sha256 = self.files.known_sha256(index)
         return self.decisions.of(sha256, self.pictures.name(index), before)
 
     def _refresh(self) -> None:
@@ -223,7 +223,7 @@ class Session:
 
     def _look(self, index: int) -> None:
         """Takes over the hash of a picture that was read meanwhile."""
-        sha256 = self.looks.known_sha256(index)
+        sha256 = self.files.known_sha256(index)
         if sha256 and index not in (same := self._by_sha256[sha256]):
             same.append(index)
             self._check_done(index)

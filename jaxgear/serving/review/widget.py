@@ -195,7 +195,7 @@ class Review:
         if session.predictions is not None:
             probs = session.predictions.wait(index, PATIENCE)
         try:
-            content = session.looks.jpeg(index, SHOWN)
+            content = session.files.jpeg(index, SHOWN)
             if self.map.value and probs is not None:
                 content = session.predictions.heat_map(index, int(probs.argmax())) or content
             self.picture.value = content

@@ -74,8 +74,8 @@ def build(session: Session, title: str, host: str) -> Starlette:
         Route("/list", page),
         Route("/states", states),
         Route("/picture/{index}", details),
-        Route("/thumbnail/{index}", image(lambda request, index: session.looks.thumbnail(index))),
-        Route("/large/{index}", image(lambda request, index: session.looks.jpeg(index))),
+        Route("/thumbnail/{index}", image(lambda request, index: session.files.thumbnail(index))),
+        Route("/large/{index}", image(lambda request, index: session.files.jpeg(index))),
         Route("/map/{index}", image(lambda request, index: _heat_map(session, request, index))),
         Route("/decide", decide, methods=["POST"]),
     ]
@@ -187,7 +187,7 @@ def _details(session: Session, index: int) -> dict[str, Any]:
     classes = [
         {"name": session.classes[i], "probability": round(float(probs[i]), 6)} for i in order
     ]
-    side = session.predictions.bundle.split_of(session.looks.known_sha256(index))
+    side = session.predictions.bundle.split_of(session.files.known_sha256(index))
     return found | {"classes": classes, "side": side}
 
 

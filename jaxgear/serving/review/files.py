@@ -15,7 +15,7 @@ THUMBNAIL, LARGE = 192, 1024  # longest sides in pixels
 _KEPT = 32 * 2**20  # bytes of thumbnails that are kept
 
 
-class Looks:
+class PictureFiles:
     """Files of `Pictures`. Threads may share it."""
 
     def __init__(self, pictures: Pictures):
