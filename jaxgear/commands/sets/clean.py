@@ -17,7 +17,7 @@ COLUMNS = ("path", "label", "suggested", "score", "kind")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `jaxgear clean`."""
     parser.add_argument(
-        "folder", help="a folder of class folders, drawn:COUNT, or tfds:NAME@DIR, as for --data"
+        "folder", help="folder, table, archive, address, drawn:COUNT or tfds:NAME@DIR, as --data"
     )
     parser.add_argument(
         "--csv",
