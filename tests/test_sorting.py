@@ -13,7 +13,7 @@ from small_bundle import CLASSES, make_bundle
 
 from jaxgear import cli
 from jaxgear.data.images import descriptor
-from jaxgear.prediction import sorted_folder
+from jaxgear.prediction import sorted_folder, sorting
 from jaxgear.prediction.sorting import folder_of
 
 COUNT = 30
@@ -151,6 +151,35 @@ def test_a_run_that_dies_half_way_is_finished_by_the_next(here, monkeypatch, die
     call("predict", "run", "new", "--sort", "whole", *copy)
     assert placed() == placed("whole")
     assert [row["file"] for row in rows_of()] == [row["file"] for row in rows_of("whole")]
+
+
+def test_what_a_person_moved_after_a_finished_kill_stays_moved(here, monkeypatch):
+    def dying(self, row):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sorted_folder.SortedFolder, "_place", dying)
+        assert call("predict", "run", "new", "--sort", "out") == 130
+    call("predict", "run", "new", "--sort", "out")  # places what was written down, predicts nothing
+    before = placed()
+    Path("out", rows_of()[0]["file"]).rename("out/by-hand.png")
+    call("predict", "run", "new", "--sort", "out")
+    assert len(placed()) == len(before) == COUNT
+    assert "by-hand.png" in placed()
+
+
+def test_a_signal_places_what_was_predicted(here, monkeypatch):
+    add = sorting.Sorter.add
+
+    def interrupted(self, prediction):
+        add(self, prediction)
+        if len(self._pending) == 9:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sorting.Sorter, "add", interrupted)
+        assert call("predict", "run", "new", "--sort", "out") == 130
+    assert len(placed()) == len(rows_of()) == 9
 
 
 def test_a_row_that_a_kill_cut_off_is_sorted_again(here):

@@ -60,8 +60,10 @@ class SortedFolder:
             self._lock = Lock(self._state / "lock")
             self.rows = _read_rows(out / TABLE)
             self.descriptors = self._read_descriptors()
-            for row in self.rows[self._placed() :]:
-                self._place(row)
+            if unfinished := self.rows[self._placed() :]:
+                for row in unfinished:
+                    self._place(row)
+                self._note_placed()
         self._taken = {row.file.casefold() for row in self.rows}
         self._known = {row.path: (row.bytes, row.modified) for row in self.rows}
 
@@ -115,7 +117,7 @@ class SortedFolder:
             self.rows += rows
             for row in rows:
                 self._place(row)
-            write_text(self._state / "placed", str(len(self.rows)))
+            self._note_placed()
 
     def list_unreadable(self, reasons: Mapping[str, str]) -> None:
         """Writes `unreadable.csv`: these files, and those of earlier runs that are there still."""
@@ -144,6 +146,9 @@ class SortedFolder:
             shutil.copystat(row.path, target)
         else:
             os.link(row.path, target)
+
+    def _note_placed(self) -> None:
+        write_text(self._state / "placed", str(len(self.rows)))
 
     def _placed(self) -> int:
         """The number of rows whose pictures are known to be placed."""

@@ -59,8 +59,12 @@ class Sorter:
     def __enter__(self) -> "Sorter":
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self._folder.release()
+    def __exit__(self, kind: type | None, *error: object) -> None:
+        try:
+            if kind in (KeyboardInterrupt, SystemExit):  # a signal: what is predicted is placed
+                self._flush()
+        finally:
+            self._folder.release()
 
     def left(self, files: Iterable[Path | Refused | InMemory]) -> list[Path | Refused | InMemory]:
         """The files that are not sorted yet, or have changed since.

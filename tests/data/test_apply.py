@@ -8,7 +8,7 @@ import pytest
 from pictures import encoded, scene, write_set
 
 from jaxgear.data.dataset import changed_pictures, open_dataset
-from jaxgear.data.labels import Correction, append, with_corrections
+from jaxgear.data.labels import Correction, append, read_corrections, with_corrections
 from jaxgear.data.sources import read_source
 from jaxgear.errors import DataError
 
@@ -220,6 +220,17 @@ def test_a_new_correction_is_a_change_that_resume_names(root, tmp_path):
         }
     ]
     assert "corrections" not in before.describe()
+
+
+def test_a_label_is_the_class_of_its_letters_not_of_their_bytes(folder, tmp_path):
+    """Decomposed letters, as macOS writes them, and spaces make no class of their own."""
+    file = tmp_path / "labels.csv"
+    record = folder.records[0]
+    append(file, [row(record, "relabel", " gro\u0308\u00dfe ")])
+    after, _ = with_corrections(folder, read_corrections(file), tmp_path, size=16)
+    assert "gr\u00f6\u00dfe" in after.classes
+    with pytest.raises(DataError, match="boots differ only in case"):
+        with_corrections(folder, [row(record, "relabel", "Boots")], tmp_path, size=16)
 
 
 def test_a_class_that_loses_all_its_pictures_is_gone(folder, tmp_path):

@@ -54,15 +54,6 @@ def fetched_folder(address: str) -> Path:
     return _copied(address, system, {e.removeprefix(start): (e, entries[e]) for e in entries})
 
 
-def is_folder(address: str) -> bool:
-    """Whether an address names a folder; errors as `fetched_file`."""
-    system, path = _opened(address)
-    try:
-        return bool(system.isdir(path))
-    except Exception as error:
-        raise _failure(address, error) from error
-
-
 def fetched(base: str, addresses: Mapping[str, str]) -> Path:
     """A folder with a copy of each address at its name, a path below `base`; as `fetched_file`."""
     system, _ = _opened(base)

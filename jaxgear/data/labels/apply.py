@@ -7,7 +7,16 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from jaxgear.cache import CacheChoice
-from jaxgear.data.folder import Folder, PictureCache, Record, Refused, checker, fingerprint
+from jaxgear.data.folder import (
+    Folder,
+    Listing,
+    PictureCache,
+    Record,
+    Refused,
+    check_names,
+    checker,
+    fingerprint,
+)
 from jaxgear.data.labels.corrections import Correction, read_corrections, standing
 from jaxgear.data.labels.label_studio import read_export
 from jaxgear.text import few, stable_key
@@ -66,6 +75,9 @@ def with_corrections(
         folder: checked, not yet cleaned or split.
         place: the folder of the corrections file.
         size: letterbox size of the images that will be needed.
+
+    Raises:
+        DataError: a label differs from a class only in case.
     """
     corrections = tuple(corrections)
     present = {record.sha256 for record in folder.records}
@@ -98,6 +110,7 @@ def with_corrections(
     used = {name for _, name in kept}
     emptied = {folder.classes[record.label] for record in folder.records} - used
     classes = tuple(sorted(used | (set(folder.classes) - emptied)))
+    check_names(place, Listing(classes=set(classes)))
     label_of = {name: label for label, name in enumerate(classes)}
     records = [replace(record, label=label_of[name]) for record, name in kept]
     records.sort(key=lambda record: stable_key(record.path))

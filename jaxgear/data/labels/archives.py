@@ -15,7 +15,7 @@ from jaxgear.data.folder.names import left_by_system, split_of
 from jaxgear.errors import DataError, first_line
 from jaxgear.text import printable
 
-SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _SPARE = 2**29  # bytes that unpacking leaves free on the disk
 Entry = tuple[str, int, Callable[[], IO[bytes] | None]]  # name, size, and how to open it
 

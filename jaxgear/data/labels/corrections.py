@@ -17,6 +17,7 @@ import csv
 import io
 import os
 import re
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass, fields
 from datetime import UTC, datetime
@@ -96,7 +97,8 @@ def read_corrections(path: Path) -> tuple[Correction, ...]:
         if not rows.fieldnames or set(FIELDS) - set(rows.fieldnames):
             raise DataError(f"{path}: not a corrections file; its columns are {','.join(FIELDS)}")
         for row in rows:
-            correction = Correction(*(row[name] for name in FIELDS))
+            label = unicodedata.normalize("NFC", row["label"].strip())  # as names of folders are
+            correction = Correction(*((row | {"label": label})[name] for name in FIELDS))
             if fault := correction.fault():
                 raise DataError(f"{path}, line {rows.line_num}: {fault}")
             corrections.append(correction)
