@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jaxgear.bundle import Bundle
-from jaxgear.data.folder import Folder
+from jaxgear.data.folder import Folder, kept_descriptors
 from jaxgear.data.labels import corrected, read_labels
 from jaxgear.data.sources import default_source, read_source
 from jaxgear.data.splits import KnownPictures
@@ -33,6 +33,25 @@ def open_source(run: FinishedRun, source: str | None, size: int) -> Folder:
             f"{run.path}: its pictures are not at {place!r} as its config says (a relative path "
             f"counts from where the run was started); name their folder with --data FOLDER"
         ) from error
+
+
+def descriptors(path: Path, bundle: Bundle, source: str | None = None) -> list[bytes]:
+    """Descriptors of the images that a run knows: from the cache if all are there, which needs no
+    data folder; else its data are read, or `source` in its place.
+
+    Raises:
+        CheckpointError: `path` is no run folder, and there is no `source`.
+        DataError: as `open_source`.
+    """
+    if source is not None:
+        folder = read_source(source, bundle.size)
+    else:
+        run = FinishedRun.read(path)
+        kept = kept_descriptors({picture.sha256 for picture in run.pictures}, bundle.size)
+        if kept is not None:
+            return kept
+        folder = open_source(run, None, bundle.size)
+    return [r.descriptor for r in folder.records if bundle.split_of(r.sha256) is not None]
 
 
 def _quiet(line: str) -> None:

@@ -188,22 +188,17 @@ def _sorter(arguments: argparse.Namespace, bundle: Any) -> Any:
         bundle.classes,
         review_below=0.5 if arguments.review_below is None else arguments.review_below,
         copy=arguments.copy,
-        known=_descriptors(arguments, bundle),
+        known=_known(arguments, bundle),
     )
 
 
-def _descriptors(arguments: argparse.Namespace, bundle: Any) -> list[bytes]:
-    """Descriptors of the pictures that the model knows, if they are there."""
-    from jaxgear.data.sources import read_source
+def _known(arguments: argparse.Namespace, bundle: Any) -> list[bytes]:
+    """Descriptors of the pictures that the model knows, if they are found."""
     from jaxgear.errors import CheckpointError, DataError
-    from jaxgear.evaluation.finished import FinishedRun
-    from jaxgear.evaluation.own_pictures import open_source
+    from jaxgear.evaluation.own_pictures import descriptors
 
     try:
-        if arguments.data:
-            folder = read_source(arguments.data, bundle.size)
-        else:
-            folder = open_source(FinishedRun.read(arguments.model), None, bundle.size)
+        return descriptors(arguments.model, bundle, arguments.data)
     except (CheckpointError, DataError):
         if arguments.data:
             raise
@@ -212,7 +207,6 @@ def _descriptors(arguments: argparse.Namespace, bundle: Any) -> list[bytes]:
             "recognised; name their folder with --data"
         )
         return []
-    return [r.descriptor for r in folder.records if bundle.split_of(r.sha256) is not None]
 
 
 def _say_sorted(out: Path, counts: Counter[str]) -> None:
