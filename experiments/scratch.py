@@ -61,6 +61,7 @@ def recipe(config: Config, data: Data) -> Recipe:
             *(flip(), affine(rotate=20, scale=0.3, shift=0.1), colour(swap=0.3)),
             data.backgrounds(config.paste),
         ),
+        added=config.added_share,
         outliers=0.06,
         loss=steps.smoothed_cross_entropy(config.label_smoothing),
         class_weights=data.class_weights(config.balance),

@@ -63,6 +63,7 @@ def recipe(config: Config, data: Data) -> Recipe:
         epochs=config.epochs,
         rate=optax.cosine_decay_schedule(config.peak_lr, data.steps(config.epochs)),
         optimizer=lambda rate: optax.adamw(rate, weight_decay=config.weight_decay),
+        added=config.added_share,
         outliers=0.1,
         evidence=0.25,  # logits of pretrained features already tell gear from no gear
         loss=smoothed_cross_entropy(config.label_smoothing),

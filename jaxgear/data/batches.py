@@ -6,7 +6,7 @@ order of an epoch is a pure function of (seed, epoch), so a resumed run needs no
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import no_type_check
+from typing import NamedTuple, no_type_check
 
 import jax
 import numpy as np
@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Num
 
 from jaxgear.data.folder import LazyPictures
+from jaxgear.data.sampling import ONCE, Sampling
 from jaxgear.machine import devices
 
 
@@ -23,9 +24,9 @@ class Batch(struct.PyTreeNode):
     """The examples of one step. Padding fills the compiled shape and has weight 0."""
 
     image: Num[Array, "B ..."]  # images [B, S, S, 3], RGB 0 to 255, or their features
-    label: Int[Array, " B"]
+    label: Int[Array, " B"]  # below 0: without a label (sampling.py)
     weight: Float[Array, " B"]  # 1 for an example, 0 for padding
-    index: Int[Array, " B"]  # position of the example in its split
+    index: Int[Array, " B"]  # position of the example in its split; see `Sampling` for copies
     epoch: Int[Array, ""]
 
 
@@ -42,6 +43,13 @@ class Chunk(struct.PyTreeNode):
     count: Int[Array, ""]  # up to T
 
 
+class Order(NamedTuple):
+    """The images of an epoch, by index."""
+
+    labelled: Int[np.ndarray, " N"]
+    without_labels: Int[np.ndarray, "steps U"]  # a row for each batch
+
+
 class Batches:
     """Shuffled epochs and ordered passes over images that fit in memory."""
 
@@ -55,11 +63,13 @@ class Batches:
         seed: int = 0,
         names: Sequence[str] = (),
         mesh: Mesh | None = None,
+        sampling: Sampling = ONCE,
     ):
         """Places the images on every device of `mesh` (None: all devices).
 
         Each batch is split over these devices. Do not write to `images` any more: on a CPU they
-        may be shared, not copied. `names` of the images appear in messages.
+        may be shared, not copied. `names` of the images appear in messages. `batch_size` counts
+        labelled images; `sampling.beside` others join them.
 
         Raises:
             UsageError: the devices cannot share a batch equally.
@@ -73,13 +83,21 @@ class Batches:
         self.batch_size = batch_size
         self.seed = seed
         self.names = names
+        self.sampling = sampling
 
     @property
     def examples(self) -> int:
-        return len(self.labels)
+        """Labelled images."""
+        return len(self.labels) - self.sampling.unlabelled
+
+    @property
+    def rows(self) -> int:
+        """Images in a batch, with those without labels."""
+        return self.batch_size + self.sampling.beside
 
     def name(self, index: int) -> str:
         """The name of image `index` in messages."""
+        index %= len(self.labels)
         return self.names[index] if self.names else f"number {index}"
 
     def __len__(self) -> int:
@@ -87,7 +105,8 @@ class Batches:
         return -(-self.examples // self.batch_size)
 
     def shuffled(self, epoch: int, first: int = 0) -> Iterator[Batch]:
-        """Batches with every image once, in an order that depends on (seed, epoch) alone.
+        """Batches with every image once, in an order that depends on (seed, epoch) alone, or as
+        `sampling` says.
 
         Starts at batch `first`, to continue an interrupted epoch.
         """
@@ -103,20 +122,27 @@ class Batches:
             yield Chunk(index, weight, np.int32(epoch), np.int32(count))
 
     def ordered(self) -> Iterator[Batch]:
-        """Batches with every image once, in the order of the set."""
-        return self._in_order(np.arange(self.examples), epoch=0)
+        """Batches with every image once, in the order of the set. Only for a set without `sampling`
+        (or for a first batch, to learn its shape).
+        """
+        none = np.zeros((len(self), self.sampling.beside), np.int64)
+        return self._in_order(Order(np.arange(self.examples), none), epoch=0)
 
-    def _order(self, epoch: int) -> Int[np.ndarray, " N"]:
-        return np.random.default_rng((self.seed, epoch)).permutation(self.examples)
+    def _order(self, epoch: int) -> Order:
+        images = len(self.labels)
+        return Order(
+            self.sampling.labelled(images, self.seed, epoch),
+            self.sampling.without_labels(images, self.seed, epoch, len(self)),
+        )
 
-    def _in_order(self, order: np.ndarray, epoch: int, first: int = 0) -> Iterator[Batch]:
+    def _in_order(self, order: Order, epoch: int, first: int = 0) -> Iterator[Batch]:
         take_rows = _taker(self.mesh)
         for step in range(first, len(self)):
             index, weight = self._rows(order, step)
             yield take_rows(self.images, self.labels, index, weight, np.asarray(epoch, np.int32))
 
     def _rows(
-        self, order: Int[np.ndarray, " N"], step: int
+        self, order: Order, step: int
     ) -> tuple[Int[np.ndarray, " B"], Float[np.ndarray, " B"]]:
         """The indices of the images in batch `step`, and their weights.
 
@@ -124,8 +150,11 @@ class Batches:
         from real images only.
         """
         position = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
-        index = order[position % self.examples].astype(np.int32)
-        return index, (position < self.examples).astype(np.float32)
+        labelled = order.labelled[position % self.examples]
+        beside = order.without_labels[min(step, len(self) - 1)]  # steps after the last do not count
+        index = np.concatenate([labelled, beside]).astype(np.int32)
+        weight = np.concatenate([position < self.examples, np.ones(self.sampling.beside)])
+        return index, weight.astype(np.float32)
 
 
 def in_batches(
@@ -158,7 +187,8 @@ def take(
     epoch: Int[Array, ""],
 ) -> Batch:
     """The images at `index` as a batch, split over the devices of a mesh."""
-    rows = (images[index], labels[index], weight, index)
+    place = index % len(labels)
+    rows = (images[place], labels[place], weight, index)
     if mesh.size > 1:
         rows = jax.lax.with_sharding_constraint(rows, devices.by_rows(mesh))
     return Batch(*rows, epoch)

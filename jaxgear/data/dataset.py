@@ -65,6 +65,7 @@ class Dataset:
     splits: tuple[str, ...]  # one per record: train, val, test or left_out
     size: int
     stored: bool = False  # each image is decoded on access, not all at once
+    unlabelled: Folder | None = None  # images to learn from without labels (unlabelled.py)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -89,21 +90,25 @@ class Dataset:
             raise ValueError(f"{run}: has no finished model yet; the test split needs one")
         return self._split("test")
 
+    def _records(self, name: str) -> tuple[Record, ...]:
+        rows = zip(self.folder.records, self.splits, strict=True)
+        return tuple(record for record, split in rows if split == name)
+
     def _split(self, name: str) -> Split:
-        records = tuple(
-            r for r, split in zip(self.folder.records, self.splits, strict=True) if split == name
-        )
+        records = self._records(name)
         labels = np.array([record.label for record in records], np.int32)
         folder = replace(self.folder, records=records)
         images = (stored_pictures if self.stored else pixels)(folder, self.size)
         return Split(images, labels, records)
 
+    def training_records(self) -> tuple[Record, ...]:
+        """The records of the training split."""
+        return self._records("train")
+
     def training_counts(self) -> tuple[int, ...]:
         """The number of training images of each class."""
-        counts = [0] * len(self.classes)
-        for record, split in zip(self.folder.records, self.splits, strict=True):
-            counts[record.label] += split == "train"
-        return tuple(counts)
+        counts = Counter(record.label for record in self.training_records())
+        return tuple(counts[label] for label in range(len(self.classes)))
 
     def counts(self) -> dict[str, int]:
         """The number of images in each split."""
@@ -144,34 +149,11 @@ class Dataset:
                 )
             ],
             **({"corrections": list(folder.changes)} if folder.changes else {}),
+            **({"unlabelled": self._describe_unlabelled()} if self.unlabelled else {}),
         }
 
-
-def without_trained(recorded: dict[str, Any], dataset: Dataset) -> Dataset:
-    """`dataset` without validation and test images that the run was trained on.
-
-    `recorded` is the run's `splits.json`. An edited image has another hash, so it may have moved
-    from the training split to another one; such images are left out.
-    """
-    trained = {row["path"] for row in recorded["pictures"] if row["side"] == "train"}
-    splits = tuple(
-        "left_out" if split in ("val", "test") and record.path in trained else split
-        for record, split in zip(dataset.folder.records, dataset.splits, strict=True)
-    )
-    return replace(dataset, splits=splits)
-
-
-def changed_pictures(recorded: dict[str, Any], dataset: Dataset) -> list[str]:
-    """Differences between `dataset` and the set in `splits.json`: one line per image."""
-    if recorded["fingerprint"] == dataset.folder.fingerprint:
-        return []
-    before = {row["path"]: (row["sha256"], row["class"]) for row in recorded["pictures"]}
-    now = {r.path: (r.sha256, dataset.classes[r.label]) for r in dataset.folder.records}
-    return [
-        f"{path} ({'added' if path not in before else 'removed' if path not in now else 'edited'})"
-        for path in sorted(before.keys() | now.keys())
-        if before.get(path) != now.get(path)
-    ]
+    def _describe_unlabelled(self) -> list[dict[str, str]]:
+        return [{"path": r.path, "sha256": r.sha256} for r in self.unlabelled.records]
 
 
 def open_dataset(

@@ -17,10 +17,19 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from jaxgear.cache import user_cache
-from jaxgear.data.folder import Folder, Refused, check_listing, list_files, read_folder
+from jaxgear.data.folder import (
+    Folder,
+    Refused,
+    check_listing,
+    is_heap,
+    list_files,
+    read_folder,
+    read_heap,
+)
 from jaxgear.data.images import ImageError, rgb
 from jaxgear.data.images.threads import quiet_pillow
-from jaxgear.data.labels import as_named, list_source
+from jaxgear.data.labels import as_named, is_address, list_source
+from jaxgear.data.labels.tables import tables_in
 from jaxgear.data.synthetic import CLASSES, write_drawn
 from jaxgear.errors import DataError
 from jaxgear.paths import expanded
@@ -50,6 +59,18 @@ def read_source(source: str, size: int, min_classes: int = 2) -> Folder:
     root, listing = list_source(source)
     with as_named(source, root):
         return check_listing(root, listing, size, min_classes=min_classes)
+
+
+def read_new(source: str, size: int) -> Folder:
+    """New images, with or without class folders: a heap of files, or what `read_source` takes.
+
+    Raises:
+        DataError: as `read_heap` and `read_source`.
+    """
+    place = None if is_address(source) else Path(expanded(os.fspath(source)))
+    if place and place.is_dir() and not tables_in(place) and is_heap(place):
+        return read_heap(place, size=size)
+    return read_source(source, size, min_classes=1)
 
 
 def default_source() -> str:

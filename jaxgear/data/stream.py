@@ -15,8 +15,9 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Int, UInt8
 
-from jaxgear.data.batches import Batch, Batches
+from jaxgear.data.batches import Batch, Batches, Order
 from jaxgear.data.folder import LazyPictures
+from jaxgear.data.sampling import ONCE, Sampling
 from jaxgear.errors import UsageError
 from jaxgear.machine import devices
 
@@ -42,6 +43,7 @@ class Stream(Batches):
         seed: int = 0,
         names: Sequence[str] = (),
         mesh: Mesh | None = None,
+        sampling: Sampling = ONCE,
         host: int | None = None,
         hosts: int | None = None,
     ):
@@ -63,16 +65,19 @@ class Stream(Batches):
         self.batch_size = batch_size
         self.seed = seed
         self.names = names
-        self._part = slice(host * batch_size // hosts, (host + 1) * batch_size // hosts)
+        self.sampling = sampling
+        rows = self.rows
+        self._part = slice(host * rows // hosts, (host + 1) * rows // hosts)
 
-    def _in_order(self, order: np.ndarray, epoch: int, first: int = 0) -> Iterator[Batch]:
+    def _in_order(self, order: Order, epoch: int, first: int = 0) -> Iterator[Batch]:
         steps = range(first, len(self))
 
         def decode(step: int) -> Batch:
             index, weight = self._rows(order, step)
             index, weight = index[self._part], weight[self._part]
-            images = np.stack([self.images[int(row)] for row in index])
-            return Batch(images, self.labels[index], weight, index, epoch)
+            place = index % len(self.labels)
+            images = np.stack([self.images[int(row)] for row in place])
+            return Batch(images, self.labels[place], weight, index, epoch)
 
         options = grain.ReadOptions(num_threads=os.cpu_count() or 1, prefetch_buffer_size=AHEAD)
         decoded = iter(grain.MapDataset.source(steps).map(decode).to_iter_dataset(options))

@@ -6,29 +6,33 @@
 import collections
 import dataclasses
 from collections.abc import Generator
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxgear.bundle import Bundle
-from jaxgear.data.augment import Bank, Mix, one_of, one_view, outlier_exposure, scenes, stream
+from jaxgear.data.augment import Bank, one_view
 from jaxgear.data.batches import Batches
-from jaxgear.data.composites import background_bank, scene_split, with_masks, with_pasted
-from jaxgear.data.dataset import Dataset, open_dataset, without_trained
+from jaxgear.data.dataset import Dataset
+from jaxgear.data.sampling import Sampling
 from jaxgear.errors import UsageError
 from jaxgear.experiment.config import Config
 from jaxgear.experiment.diagnosis import diagnosed
+from jaxgear.experiment.inputs import (
+    batches_of,
+    mix_of,
+    open_backgrounds,
+    open_data,
+    sampling_of,
+)
 from jaxgear.experiment.recipe import Data, Make, Recipe
 from jaxgear.machine import devices
-from jaxgear.machine.compile_cache import keep_compiled
 from jaxgear.program import flat, structured
 from jaxgear.text import few
-from jaxgear.training import history, loop, optim, steps
+from jaxgear.training import history, loop, optim
 from jaxgear.training.progress import Progress
-from jaxgear.training.runs.folder import read_json
-from jaxgear.training.state import TrainState
+from jaxgear.training.state import TrainState, init_state
 
 SCENES = 400  # backgrounds without gear whose features are cached
 
@@ -88,12 +92,14 @@ def _ready(config: Config, recipe: Recipe, dataset: Dataset, bank: Bank | None) 
         epochs = first.epochs(first.state, last=recipe.first.epochs, progress=Progress(quiet=True))
         ((state, _),) = collections.deque(epochs, maxlen=1)
         variables = recipe.first.features.variables(devices.local(state.variables))
-    train, val = _batches(config, recipe, dataset, bank)
+    sampling = sampling_of(config, recipe, dataset)
+    train, val = batches_of(config, recipe, dataset, bank, sampling)
     rate = optim.Rate(recipe.schedule)
     with diagnosed(recipe, train, len(dataset.classes)):
         tx = dataclasses.replace(recipe, rate=rate).tx
-        state = steps.init_state(
-            recipe.model, tx, val.images[:1], config.seed, recipe.average > 0, variables
+        state = init_state(
+            *(recipe.model, tx, val.images[:1], config.seed, recipe.average > 0, variables),
+            pseudo_labels=sampling.beside > 0,
         )
     return Training(
         recipe,
@@ -107,87 +113,23 @@ def _ready(config: Config, recipe: Recipe, dataset: Dataset, bank: Bank | None) 
             "classes": len(dataset.classes),
             "loss": recipe.loss,
             "augment": recipe.augment if recipe.features is None else one_view(),
-            "mix": _mix(recipe, bank, config.image_size),
+            "mix": mix_of(recipe, bank, config.image_size),
             "class_weights": recipe.class_weights,
             "decay": recipe.average,
             "microbatch": config.microbatch,
             "per_example": recipe.per_example,
+            **_of_unlabelled(recipe, sampling),
         },
     )
 
 
-def _batches(
-    config: Config, recipe: Recipe, dataset: Dataset, bank: Bank | None
-) -> tuple[Batches, Batches]:
-    """Training and validation batches of images or features, on the devices or streamed to them.
-
-    With a bank of backgrounds, training images have an object mask as a fourth channel, and
-    validation has each image twice: plain and pasted. A `stored` set makes masks and composites
-    when a batch needs them; any other set makes all of them at once.
-    """
-    train, batches = dataset.split("train"), Batches
-    if bank is not None:
-        train = with_masks(train, dataset.folder)
-    val = with_pasted(dataset.split("val"), dataset.folder, bank)
-    images = train.images, val.images
-    if recipe.features is not None:
-        images = recipe.features.train(train), recipe.features.plain(val)
-    elif dataset.stored:
-        from jaxgear.data.stream import Stream
-
-        batches = Stream
-    train, val = (
-        batches(inputs, split.labels, config.batch_size, config.seed, split.names)
-        for inputs, split in zip(images, (train, val), strict=True)
-    )
-    return train, val
-
-
-def _mix(recipe: Recipe, bank: Bank | None, size: int) -> Mix | None:
-    """The recipe's mix, followed by outlier exposure if there are backgrounds."""
-    if bank is None or not recipe.outliers:
-        return recipe.mix
-    alone = scenes(bank)
-    if recipe.features is not None:
-        alone = one_of(recipe.features.plain(scene_split(bank, size, SCENES)))
-    outliers = outlier_exposure(alone, recipe.outliers)
-    if recipe.mix is None:
-        return outliers
-    return lambda keys, *batch: outliers(stream(keys, 2), *recipe.mix(keys, *batch))
-
-
-def open_data(config: Config) -> Dataset:
-    """The data set that `--data` names, checked and split by `--seed`.
-
-    An experiment calls this first: programs compiled after it are cached.
-    """
-    keep_compiled()
-    dataset = open_dataset(
-        config.data,
-        size=config.image_size,
-        seed=config.seed,
-        on_bad=config.on_bad,
-        group_by=config.group_by,
-        labels=config.labels,
-    )
-    if config.resume:
-        dataset = without_trained(read_json(Path(config.resume) / "splits.json"), dataset)
-    if config.batch_size > dataset.counts()["train"]:
-        raise UsageError(
-            f"--batch-size {config.batch_size}: larger than the training split, which has "
-            f"{dataset.counts()['train']} pictures"
-        )
-    return dataset.streamed(config.stream, channels=4 if config.backgrounds else 3)
-
-
-def open_backgrounds(config: Config) -> Bank | None:
-    """The backgrounds that `--backgrounds` names, on the device (composites/bank.py), or None."""
-    if not config.backgrounds:
-        return None
-    folder = None if config.backgrounds == "drawn" else Path(config.backgrounds)
-    bank = background_bank(folder, config.image_size, config.seed)
-    print(f"backgrounds: {len(bank)} pieces, from {config.backgrounds}")
-    return jnp.asarray(bank)
+def _of_unlabelled(recipe: Recipe, sampling: Sampling) -> dict[str, Any]:
+    """The arguments of `steps.train_step` about images without labels."""
+    if not sampling.beside:
+        return {}
+    views = lambda features: features[:, 0]  # noqa: E731 - the first view is the image itself
+    plain = {"plain": views} if recipe.features is not None else {}
+    return {"pseudo_labels": recipe.pseudo_labels, "beside": sampling.beside, **plain}
 
 
 def warm_start(config: Config, state: TrainState) -> TrainState:

@@ -23,7 +23,7 @@ from jaxgear.models.grad_cam import map_program
 from jaxgear.prediction import Predictor
 from jaxgear.program import Program, flat
 from jaxgear.training import history
-from jaxgear.training.environment import environment
+from jaxgear.training.runs.environment import environment
 from jaxgear.training.runs.folder import read_json
 from jaxgear.training.runs.run import Run
 
@@ -179,9 +179,10 @@ def _bundle(
     return bundle, logits_of
 
 
-def _finite(row: dict[str, float]) -> dict[str, float | None]:
-    """Replaces NaN, an unknown rate, by None: JSON has no NaN."""
-    return {name: value if np.isfinite(value) else None for name, value in row.items()}
+def _finite(row: dict[str, float | None]) -> dict[str, float | None]:
+    """The figures that a row has. NaN, an unknown rate, becomes None: JSON has no NaN."""
+    known = {name: value for name, value in row.items() if value is not None}
+    return {name: value if np.isfinite(value) else None for name, value in known.items()}
 
 
 def _announce(run: Run, summary: dict[str, Any]) -> Path:

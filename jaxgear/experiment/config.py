@@ -15,7 +15,16 @@ from jaxgear.errors import UsageError
 from jaxgear.paths import expanded
 from jaxgear.training.runs.folder import read_json
 
-PATHS = ("data", "labels", "out", "resume", "init_from", "backgrounds", "weights")  # of any config
+PATHS = (
+    "data",
+    "labels",
+    "unlabelled",
+    "out",
+    "resume",
+    "init_from",
+    "backgrounds",
+    "weights",
+)  # of any config
 LAST_SEED = 2**32 - 1  # the largest seed of both JAX's keys and numpy's generators
 
 
@@ -60,6 +69,12 @@ class Config:
     """Corrections that lie over the set: CSV with path,sha256,action,label,by,when, as
     `jaxgear review` and `clean` write it, or an export of Label Studio (.json). Pictures that it
     adds are trained on or validated on; the test split stays as it is."""
+    unlabelled: str = ""
+    """Pictures without labels to learn from, with or without class folders (whose names are not
+    learned): a folder, or what --data takes. Near-duplicates of pictures of the set are left
+    out."""
+    added_share: Share = 0.0
+    """With --labels: draw at least this share of an epoch's pictures from those that it adds."""
     out: str = "results/runs"
     """Folder for new run folders."""
     resume: str = ""
@@ -134,7 +149,7 @@ class Config:
 # Fields that a resumed run may change.
 OF_HOSTS = ("hosts", "host_id", "coordinator")
 # Paths: hashes tell whether their content is the same.
-OF_PLACES = ("data", "labels", "backgrounds", "out", "weights")
+OF_PLACES = ("data", "labels", "unlabelled", "backgrounds", "out", "weights")
 OF_RESUME = (
     *("resume", "from_epoch", "allow_data_change", "epochs", "stream"),
     *(*OF_HOSTS, *OF_PLACES),

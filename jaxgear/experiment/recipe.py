@@ -25,9 +25,11 @@ from jaxtyping import Float
 from jaxgear.data.augment import Augment, Bank, Mix, backgrounds
 from jaxgear.machine import devices
 from jaxgear.models.features import Frozen
+from jaxgear.training.pseudo_labels import PseudoLabels
 from jaxgear.training.steps import Loss, smoothed_cross_entropy
 
 CROSS_ENTROPY = smoothed_cross_entropy(0.0)
+PSEUDO_LABELS = PseudoLabels()
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,11 @@ class Recipe:
     """Outlier exposure (Hendrycks et al. 2019): the share of examples to replace by a background
     without an object, with a uniform target. Without backgrounds it does nothing."""
     class_weights: Float[np.ndarray, " K"] | None = None
+    added: float = 0.0
+    """The share of an epoch's examples to draw from images that corrections added (`--labels`), at
+    least."""
+    pseudo_labels: PseudoLabels = PSEUDO_LABELS
+    """How to learn from images without labels (`--unlabelled`), if there are any."""
     average: float = 0.0
     """Decay of a moving average of the variables, which is evaluated in their place; 0: none."""
     per_example: bool = False

@@ -16,6 +16,7 @@ FIELDS = (
     "learning_rate",
     "seconds",
 )
+PSEUDO = ("pseudo_used", "pseudo_right")  # columns of runs that learn from images without labels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,27 +31,36 @@ class Row:
     val_accuracy: float
     learning_rate: float  # of the epoch's last step
     seconds: float
+    pseudo_used: float | None = None  # share of the images without labels that got a pseudo-label
+    pseudo_right: float | None = None  # share of these that is right, where that is known
 
     def __str__(self) -> str:
+        pseudo = ""
+        if self.pseudo_used is not None:
+            pseudo = f"  pseudo-labels {self.pseudo_used:.2f}"
+            if not math.isnan(self.pseudo_right):
+                pseudo += f" (right {self.pseudo_right:.2f})"
         return (
             f"epoch {self.epoch:3d}  loss {self.train_loss:.4f} train {self.val_loss:.4f} val  "
             f"accuracy {self.train_accuracy:.4f} train {self.val_accuracy:.4f} val  "
-            f"{self.seconds:.1f} s"
+            f"{self.seconds:.1f} s{pseudo}"
         )
 
 
 def to_csv(rows: Sequence[Row]) -> str:
     """CSV with a header. Floats are written as `repr`, so reading gives the same bits."""
     text = io.StringIO()
+    fields = FIELDS + PSEUDO * any(row.pseudo_used is not None for row in rows)
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(FIELDS)
-    writer.writerows([getattr(row, field) for field in FIELDS] for row in rows)
+    writer.writerow(fields)
+    writer.writerows([getattr(row, field) for field in fields] for row in rows)
     return text.getvalue()
 
 
 def from_csv(text: str) -> list[Row]:
     """The inverse of `to_csv`."""
     types = {field.name: field.type for field in dataclasses.fields(Row)}
+    types |= dict.fromkeys(PSEUDO, float)
     return [
         Row(**{name: types[name](value) for name, value in line.items()})
         for line in csv.DictReader(io.StringIO(text))

@@ -12,8 +12,9 @@ import pytest
 from test_checkpoints import data_file, flip_a_byte, leaves, make_state, row
 
 from jaxgear import files
-from jaxgear.data.dataset import open_dataset, without_trained
+from jaxgear.data.dataset import open_dataset
 from jaxgear.data.folder.read import fingerprint
+from jaxgear.data.recorded import without_trained
 from jaxgear.errors import CheckpointError, UsageError
 from jaxgear.training import history
 from jaxgear.training.runs import checkpoints

@@ -7,7 +7,6 @@ from typing import Any
 from jaxgear.errors import UsageError
 from jaxgear.files import to_json
 from jaxgear.outputs import STDOUT, Output, outputs
-from jaxgear.paths import expanded
 
 SIZE = 128  # pixels of the pictures that checking leaves in the cache: those of most runs
 
@@ -56,11 +55,9 @@ def run(arguments: argparse.Namespace) -> int:
     for flag in ("data", "foreign"):
         if getattr(arguments, flag) is not None and arguments.since is None:
             raise UsageError(f"--{flag}: needs --since RUN")
-    from jaxgear.data.folder import HEAP, is_heap, read_heap
+    from jaxgear.data.folder import HEAP
     from jaxgear.data.folder.clean import conflicts
-    from jaxgear.data.labels import is_address
-    from jaxgear.data.labels.tables import tables_in
-    from jaxgear.data.sources import read_source
+    from jaxgear.data.sources import read_new, read_source
     from jaxgear.data.splits import (
         NEAR_DUPLICATES,
         missing_classes,
@@ -71,11 +68,10 @@ def run(arguments: argparse.Namespace) -> int:
     from jaxgear.data.splits.groups import groups_of
 
     earlier = _earlier(arguments.since)
-    place = None if is_address(arguments.folder) else Path(expanded(arguments.folder))
-    if earlier is not None and place and place.is_dir() and not tables_in(place) and is_heap(place):
-        folder = read_heap(place)
-    else:
+    if earlier is None:
         folder = read_source(arguments.folder, SIZE, min_classes=1)
+    else:
+        folder = read_new(arguments.folder, SIZE)
     group_of = near_duplicate_groups(folder.records)
     kept_together = group_of
     if arguments.group_by != NEAR_DUPLICATES:

@@ -43,7 +43,8 @@ def backgrounds(
 
     Args:
         bank: None: images stay on white and only lose their mask.
-        probability: of pasting an image; other images stay unchanged.
+        probability: of pasting an image; other images stay unchanged. An image whose mask is empty
+            is never pasted.
         clutter: probability of a second object, from the next image in the batch: smaller, off
             centre, behind or in front. With 0 a view depends only on the key and the image.
         occlusion: probability that a piece of the background covers part of the object.
@@ -53,6 +54,7 @@ def backgrounds(
 
     def apply(keys: Keys, images: Images) -> Pasted:
         pasted = uniform(keys, 0, shape=ONE) < probability
+        pasted &= images[..., 3:].any(axis=(1, 2, 3), keepdims=True)
         alone = stored(cut(images))
         ground = stored(draw(stream(keys, 1), bank, images.shape[1]))
         scene = ground

@@ -13,7 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from jaxgear.data.dataset import Dataset, changed_pictures
+from jaxgear.data.dataset import Dataset
+from jaxgear.data.recorded import changed_pictures
 from jaxgear.errors import CheckpointError
 from jaxgear.files import Lock, write_json, write_text
 from jaxgear.machine import devices

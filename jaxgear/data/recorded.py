@@ -1,0 +1,43 @@
+"""Compares a set with the one that a run recorded in `splits.json`."""
+
+from dataclasses import replace
+from typing import Any
+
+from jaxgear.data.dataset import Dataset
+
+
+def without_trained(recorded: dict[str, Any], dataset: Dataset) -> Dataset:
+    """`dataset` without validation and test images that the run was trained on.
+
+    `recorded` is the run's `splits.json`. An edited image has another hash, so it may have moved
+    from the training split to another one; such images are left out.
+    """
+    trained = {row["path"] for row in recorded["pictures"] if row["side"] == "train"}
+    splits = tuple(
+        "left_out" if split in ("val", "test") and record.path in trained else split
+        for record, split in zip(dataset.folder.records, dataset.splits, strict=True)
+    )
+    return replace(dataset, splits=splits)
+
+
+def changed_pictures(recorded: dict[str, Any], dataset: Dataset) -> list[str]:
+    """Differences between `dataset` and the set in `splits.json`: one line per image."""
+    changes = []
+    if recorded["fingerprint"] != dataset.folder.fingerprint:
+        before = {row["path"]: (row["sha256"], row["class"]) for row in recorded["pictures"]}
+        now = {r.path: (r.sha256, dataset.classes[r.label]) for r in dataset.folder.records}
+        changes += _differences(before, now, "")
+    before = {row["path"]: row["sha256"] for row in recorded.get("unlabelled", [])}
+    unlabelled = dataset.unlabelled.records if dataset.unlabelled else ()
+    return changes + _differences(before, {r.path: r.sha256 for r in unlabelled}, "unlabelled, ")
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any], kind: str) -> list[str]:
+    word = lambda path: (  # noqa: E731
+        "added" if path not in before else "removed" if path not in now else "edited"
+    )
+    return [
+        f"{path} ({kind}{word(path)})"
+        for path in sorted(before.keys() | now.keys())
+        if before.get(path) != now.get(path)
+    ]

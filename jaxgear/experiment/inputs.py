@@ -1,0 +1,119 @@
+"""What training reads, as its recipe asks for: the data, backgrounds, batches and outliers."""
+
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxgear.data.augment import Bank, Mix, one_of, outlier_exposure, scenes, stream
+from jaxgear.data.batches import Batches
+from jaxgear.data.composites import background_bank, scene_split, with_masks, with_pasted
+from jaxgear.data.dataset import Dataset, open_dataset
+from jaxgear.data.recorded import without_trained
+from jaxgear.data.sampling import ONCE, Sampling
+from jaxgear.data.unlabelled import joined, unlabelled_split, with_unlabelled
+from jaxgear.errors import UsageError
+from jaxgear.experiment.config import Config
+from jaxgear.experiment.recipe import Recipe
+from jaxgear.machine import devices
+from jaxgear.machine.compile_cache import keep_compiled
+from jaxgear.training.runs.folder import read_json
+
+SCENES = 400  # backgrounds without gear whose features are cached
+
+
+def open_data(config: Config) -> Dataset:
+    """The data set that `--data` names, checked and split by `--seed`.
+
+    An experiment calls this first: programs compiled after it are cached.
+    """
+    keep_compiled()
+    dataset = open_dataset(
+        config.data,
+        size=config.image_size,
+        seed=config.seed,
+        on_bad=config.on_bad,
+        group_by=config.group_by,
+        labels=config.labels,
+    )
+    if config.resume:
+        dataset = without_trained(read_json(Path(config.resume) / "splits.json"), dataset)
+    if config.batch_size > dataset.counts()["train"]:
+        raise UsageError(
+            f"--batch-size {config.batch_size}: larger than the training split, which has "
+            f"{dataset.counts()['train']} pictures"
+        )
+    if config.unlabelled:
+        dataset = with_unlabelled(dataset, config.unlabelled)
+    return dataset.streamed(config.stream, channels=4 if config.backgrounds else 3)
+
+
+def open_backgrounds(config: Config) -> Bank | None:
+    """The backgrounds that `--backgrounds` names, on the device (composites/bank.py), or None."""
+    if not config.backgrounds:
+        return None
+    folder = None if config.backgrounds == "drawn" else Path(config.backgrounds)
+    bank = background_bank(folder, config.image_size, config.seed)
+    print(f"backgrounds: {len(bank)} pieces, from {config.backgrounds}")
+    return jnp.asarray(bank)
+
+
+def sampling_of(config: Config, recipe: Recipe, dataset: Dataset) -> Sampling:
+    """Which training images make a batch."""
+    added = np.array([record.path in dataset.folder.added for record in dataset.training_records()])
+    if dataset.unlabelled is None:
+        return Sampling(added=added, share=recipe.added)
+    # Each device and each part of a batch gets an equal number.
+    unit = devices.all_devices().size * (
+        config.batch_size // (config.microbatch or config.batch_size)
+    )
+    return Sampling(
+        unlabelled=len(dataset.unlabelled.records),
+        beside=recipe.pseudo_labels.rows(config.batch_size, unit),
+        added=added,
+        share=recipe.added,
+    )
+
+
+def batches_of(
+    config: Config, recipe: Recipe, dataset: Dataset, bank: Bank | None, sampling: Sampling
+) -> tuple[Batches, Batches]:
+    """Training and validation batches of images or features, on the devices or streamed to them.
+
+    With a bank of backgrounds, training images have an object mask as a fourth channel, and
+    validation has each image twice: plain and pasted. Images without labels, which are never
+    pasted, follow the training images. A `stored` set makes masks and composites
+    when a batch needs them; any other set makes all of them at once.
+    """
+    train, batches = dataset.split("train"), Batches
+    if bank is not None:
+        train = with_masks(train, dataset.folder)
+    if dataset.unlabelled is not None:
+        train = joined(train, unlabelled_split(dataset, masks=bank is not None))
+    val = with_pasted(dataset.split("val"), dataset.folder, bank)
+    images = train.images, val.images
+    if recipe.features is not None:
+        images = recipe.features.train(train), recipe.features.plain(val)
+    elif dataset.stored:
+        from jaxgear.data.stream import Stream
+
+        batches = Stream
+    return tuple(
+        batches(
+            *(inputs, split.labels, config.batch_size, config.seed, split.names), sampling=choice
+        )
+        for inputs, split, choice in zip(images, (train, val), (sampling, ONCE), strict=True)
+    )
+
+
+def mix_of(recipe: Recipe, bank: Bank | None, size: int) -> Mix | None:
+    """The recipe's mix, followed by outlier exposure if there are backgrounds."""
+    if bank is None or not recipe.outliers:
+        return recipe.mix
+    alone = scenes(bank)
+    if recipe.features is not None:
+        alone = one_of(recipe.features.plain(scene_split(bank, size, SCENES)))
+    outliers = outlier_exposure(alone, recipe.outliers)
+    if recipe.mix is None:
+        return outliers
+    return lambda keys, *batch: outliers(stream(keys, 2), *recipe.mix(keys, *batch))
