@@ -35,6 +35,38 @@ def open_source(run: FinishedRun, source: str | None, size: int) -> Folder:
         ) from error
 
 
+def known_descriptors(model: Path, bundle: Bundle, source: str | None) -> list[bytes] | None:
+    """Descriptors of the pictures of a model's data, to find near-duplicates of them.
+
+    Args:
+        model: a run or a bundle.
+        bundle: loaded from it.
+        source: where the pictures are; None: where the config of the run says.
+
+    Returns:
+        None if they are not found and there is no `source`.
+
+    Raises:
+        DataError: none of them is at `source`.
+    """
+    try:
+        if source:
+            folder = read_source(source, bundle.size)
+        else:
+            folder = open_source(FinishedRun.read(model), None, bundle.size)
+    except (CheckpointError, DataError):
+        if source:
+            raise
+        return None
+    found = [r.descriptor for r in folder.records if bundle.split_of(r.sha256) is not None]
+    if source and not found:
+        raise DataError(
+            f"--data {source}: holds none of the pictures of {model} (they are found by their "
+            "bytes)"
+        )
+    return found or None
+
+
 def _quiet(line: str) -> None:
     """What the run itself said of its corrections is not said again."""
 
