@@ -69,8 +69,13 @@ def _choose(arguments: argparse.Namespace, output: Output | None) -> int:
     labels = () if arguments.labels is None else read_labels(arguments.labels)
     network = Network.load(arguments.model)
     known = known_descriptors(arguments.model, network.bundle, arguments.data)
-    if known is None or len(known) < len(network.bundle.pictures):
-        _say(_not_found(arguments, known, len(network.bundle.pictures)))
+    ours = len(network.bundle.pictures)
+    if (missing := ours - len(known or ())) > 0:
+        _say(
+            f"note: {missing} of the {ours} pictures that the model was trained and tested on are "
+            f"not found ({arguments.data or arguments.model}): only exact copies of those are left "
+            "out; name their folder with --data"
+        )
     place = Path() if arguments.labels is None else arguments.labels.parent
     with bar("reading") as tick:
         found = find_candidates(files, network.bundle, known or (), labels, place, tick)
@@ -105,15 +110,6 @@ def table(chosen: Any) -> str:
     writer.writerow(COLUMNS)
     writer.writerows((text_of(one.record.path), f"{one.score:.6f}") for one in chosen)
     return file.getvalue()
-
-
-def _not_found(arguments: argparse.Namespace, known: list[bytes] | None, all_known: int) -> str:
-    where = arguments.data or arguments.model
-    return (
-        f"note: {all_known - len(known or ())} of the {all_known} pictures that {arguments.model} "
-        f"was trained and tested on are not found ({where}): only exact copies of those are left "
-        "out; name their folder with --data"
-    )
 
 
 def _say(line: str) -> None:
