@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_runs import untrained
 from pictures import encoded, scene, write_set
 from small_bundle import CLASSES, make_bundle
 
@@ -221,6 +222,35 @@ def test_a_kill_loses_nothing_that_was_written_down(here, monkeypatch):
     assert rows_of()[-1]["file"] == "duplicates/pale.png"
 
 
+def test_lost_descriptors_cost_near_duplicates_and_nothing_else(here, monkeypatch):
+    """As after a cleared state folder, or another version of the descriptor."""
+    add = sorting.Sorter.add
+
+    def dying(self, prediction):
+        add(self, prediction)
+        if len(self._pending) == 5:
+            raise ZeroDivisionError
+
+    def lose():
+        for file in Path("out/.sorted").glob("descriptors-*"):
+            file.unlink()
+
+    for number in range(2):  # noted, lost, and noted again
+        with monkeypatch.context() as patch:
+            patch.setattr(sorting, "_SECONDS", 0)
+            patch.setattr(sorting.Sorter, "add", dying)
+            with pytest.raises(ZeroDivisionError):
+                cli.main(["predict", "run", "new", "--sort", "out"])
+        if number == 0:
+            lose()
+    call("predict", "run", "new", "--sort", "out")
+    assert len(rows_of()) == len(placed()) == COUNT
+    lose()
+    Path("new/a/more.png").write_bytes(encoded(scene(500)))
+    call("predict", "run", "new", "--sort", "out")
+    assert len(rows_of()) == len(placed()) == COUNT + 1
+
+
 def test_a_row_that_a_kill_cut_off_is_sorted_again(here):
     call("predict", "run", "new", "--sort", "out")
     table = Path("out/sorted.csv")
@@ -307,6 +337,18 @@ def test_descriptors_of_a_run_come_from_the_cache_where_its_data_are_gone(here):
     assert kept_descriptors(list(wanted), 32) == list(wanted.values())
     assert kept_descriptors([*wanted, "0" * 64], 32) is None
     assert kept_descriptors(list(wanted), 33) is None
+
+
+def test_near_duplicates_of_a_run_are_found_where_its_data_are_gone(here, capsys):
+    write_set(here / "set", dict.fromkeys(CLASSES, 6), start=100)
+    run = untrained(here / "trained", str(here / "set"))
+    shutil.copytree(here / "set", here / "elsewhere")
+    shutil.rmtree(here / "set")
+    Path("new/a/pale.png").write_bytes(encoded(scene(103) // 2 + 60))
+    call("predict", run, "new", "--sort", "out")
+    assert "not found" not in capsys.readouterr().err
+    row = next(row for row in rows_of() if row["path"].endswith("pale.png"))
+    assert row["file"].startswith("duplicates/")
 
 
 def test_pictures_without_gear_go_to_none(here):

@@ -35,23 +35,42 @@ def open_source(run: FinishedRun, source: str | None, size: int) -> Folder:
         ) from error
 
 
-def descriptors(path: Path, bundle: Bundle, source: str | None = None) -> list[bytes]:
-    """Descriptors of the images that a run knows: from the cache if all are there, which needs no
-    data folder; else its data are read, or `source` in its place.
+def known_descriptors(model: Path, bundle: Bundle, source: str | None) -> list[bytes] | None:
+    """Descriptors of the pictures of a model's data, to find near-duplicates of them.
+
+    They come from the cache if all are there, which needs no data folder.
+
+    Args:
+        model: a run or a bundle.
+        bundle: loaded from it.
+        source: where the pictures are; None: where the config of the run says.
+
+    Returns:
+        None if they are not found and there is no `source`.
 
     Raises:
-        CheckpointError: `path` is no run folder, and there is no `source`.
-        DataError: as `open_source`.
+        DataError: none of them is at `source`.
     """
-    if source is not None:
-        folder = read_source(source, bundle.size)
-    else:
-        run = FinishedRun.read(path)
-        kept = kept_descriptors({picture.sha256 for picture in run.pictures}, bundle.size)
-        if kept is not None:
-            return kept
-        folder = open_source(run, None, bundle.size)
-    return [r.descriptor for r in folder.records if bundle.split_of(r.sha256) is not None]
+    try:
+        if source:
+            folder = read_source(source, bundle.size)
+        else:
+            run = FinishedRun.read(model)
+            kept = kept_descriptors({picture.sha256 for picture in run.pictures}, bundle.size)
+            if kept is not None:
+                return kept
+            folder = open_source(run, None, bundle.size)
+    except (CheckpointError, DataError):
+        if source:
+            raise
+        return None
+    found = [r.descriptor for r in folder.records if bundle.split_of(r.sha256) is not None]
+    if source and not found:
+        raise DataError(
+            f"--data {source}: holds none of the pictures of {model} (they are found by their "
+            "bytes)"
+        )
+    return found or None
 
 
 def _quiet(line: str) -> None:

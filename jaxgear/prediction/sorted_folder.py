@@ -73,9 +73,11 @@ class SortedFolder:
                 self._note_placed()
             self._taken = {row.file.casefold() for row in self.rows}
             self._known = {row.path: (row.bytes, row.modified) for row in self.rows}
-            noted = [row for row in _read_rows(self._notes) if self._is_left(row)]
-            self.descriptors = self._read_descriptors({row.sha256 for row in self.rows + noted})
-        self.noted = [row for row in noted if row.sha256 in self.descriptors]
+            # By path: a picture whose descriptor was lost is predicted, and noted, again.
+            noted = {row.path: row for row in _read_rows(self._notes) if self._is_left(row)}
+            wanted = {row.sha256 for row in (*self.rows, *noted.values())}
+            self.descriptors = self._read_descriptors(wanted)
+        self.noted = [row for row in noted.values() if row.sha256 in self.descriptors]
         self._known |= {row.path: (row.bytes, row.modified) for row in self.noted}
 
     def release(self) -> None:

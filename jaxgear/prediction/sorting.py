@@ -55,14 +55,15 @@ class Sorter:
         self._classes, self._review_below = classes, review_below
         self._unreadable: dict[str, str] = {}
         self._placed = {row.sha256 for row in self._folder.rows}
-        self._described = [*known, *map(self._folder.descriptors.get, self._placed)]
+        kept = self._folder.descriptors
+        self._described = [*known, *(kept[sha256] for sha256 in self._placed & kept.keys())]
         self._pending = list(self._folder.noted)
         self._noted = len(self._pending)  # the first ones of `_pending` are written down
         self._next_note = time.monotonic() + _SECONDS
         self._new: dict[str, bytes] = {}  # descriptors of pending hashes that are placed nowhere
         for row in self._pending:
             if row.sha256 not in self._placed:
-                self._new[row.sha256] = self._folder.descriptors[row.sha256]
+                self._new[row.sha256] = kept[row.sha256]
 
     def __enter__(self) -> "Sorter":
         return self

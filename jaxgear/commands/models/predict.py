@@ -188,25 +188,21 @@ def _sorter(arguments: argparse.Namespace, bundle: Any) -> Any:
         bundle.classes,
         review_below=0.5 if arguments.review_below is None else arguments.review_below,
         copy=arguments.copy,
-        known=_known(arguments, bundle),
+        known=_descriptors(arguments, bundle),
     )
 
 
-def _known(arguments: argparse.Namespace, bundle: Any) -> list[bytes]:
-    """Descriptors of the pictures that the model knows, if they are found."""
-    from jaxgear.errors import CheckpointError, DataError
-    from jaxgear.evaluation.own_pictures import descriptors
+def _descriptors(arguments: argparse.Namespace, bundle: Any) -> list[bytes]:
+    """Descriptors of the pictures that the model knows, if they are there."""
+    from jaxgear.evaluation.own_pictures import known_descriptors
 
-    try:
-        return descriptors(arguments.model, bundle, arguments.data)
-    except (CheckpointError, DataError):
-        if arguments.data:
-            raise
+    known = known_descriptors(arguments.model, bundle, arguments.data)
+    if known is None:
         _say(
             f"note: the pictures of {arguments.model} are not found, only exact copies of them are "
             "recognised; name their folder with --data"
         )
-        return []
+    return known or []
 
 
 def _say_sorted(out: Path, counts: Counter[str]) -> None:
