@@ -204,8 +204,8 @@ def test_another_augmentation_has_other_entries(backbone, monkeypatch):
 
 def test_another_bank_of_backgrounds_has_other_entries(backbone, monkeypatch):
     """Arrays that an augmentation holds are part of the key, not only its program."""
-    masked = side()
-    masked = replace(masked, images=np.pad(masked.images, [(0, 0)] * 3 + [(0, 1)]))
+    masked, channels = side(), [(0, 0)] * 3 + [(0, 1)]
+    masked = replace(masked, images=np.pad(masked.images, channels, constant_values=255))
     dark, bright = (jnp.full((2, 48, 48, 3), level, jnp.uint8) for level in (40, 200))
     paste = lambda bank: backgrounds(bank, probability=1.0, clutter=0)  # noqa: E731
     first = features.compute_features(backbone, masked, 2, paste(dark))
