@@ -24,7 +24,7 @@ class Batch(struct.PyTreeNode):
     """The examples of one step. Padding fills the compiled shape and has weight 0."""
 
     image: Num[Array, "B ..."]  # images [B, S, S, 3], RGB 0 to 255, or their features
-    label: Int[Array, " B"]  # below 0: without a label (sampling.py)
+    label: Int[Array, " B"]  # below 0: no label (unlabelled.py)
     weight: Float[Array, " B"]  # 1 for an example, 0 for padding
     index: Int[Array, " B"]  # position of the example in its split; see `Sampling` for copies
     epoch: Int[Array, ""]

@@ -13,6 +13,17 @@ from jaxgear.errors import DataError
 from jaxgear.text import few
 
 
+NO_LABEL = -1
+
+
+def hidden(label):
+    """The label below 0 of an image that is trained on without its label, which is only counted.
+
+    Its own inverse. Takes a number or an array.
+    """
+    return -2 - label
+
+
 def with_unlabelled(dataset: Dataset, source: str, say: Callable[[str], None] = print) -> Dataset:
     """`dataset` with the images of `source`, less those that it knows and their near-duplicates.
 
@@ -42,12 +53,12 @@ def with_unlabelled(dataset: Dataset, source: str, say: Callable[[str], None] = 
 def unlabelled_split(dataset: Dataset, masks: bool = False) -> Split:
     """The images without labels; with `masks`, an empty mask: they have a background of their own.
 
-    Their labels are below 0. Where a class folder tells the class, -2 - label: it is counted how
-    many pseudo-labels are right, and nothing is learned from it. Else -1.
+    Where a class folder tells the class, the label is `hidden`: it is counted how many
+    pseudo-labels are right, and nothing is learned from it. Else it is `NO_LABEL`.
     """
     folder, size = dataset.unlabelled, dataset.size
-    known = {name: -2 - label for label, name in enumerate(dataset.classes)}
-    labels = [known.get(folder.classes[record.label], -1) for record in folder.records]
+    known = {name: hidden(label) for label, name in enumerate(dataset.classes)}
+    labels = [known.get(folder.classes[record.label], NO_LABEL) for record in folder.records]
     images = (stored_pictures if dataset.stored else pixels)(folder, size)
     if masks:
         none = np.zeros((size, size, 1), np.uint8)

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Num
 
+from jaxgear.data.unlabelled import NO_LABEL, hidden
 from jaxgear.training.state import Pseudo
 
 
@@ -56,17 +57,12 @@ class PseudoLabels:
 Guess = Callable[[Num[Array, "U ..."]], tuple[Float[Array, "U K"], Float[Array, " U"]]]
 
 
-def hidden(label: int | None) -> int:
-    """The label, below 0, of an image that is trained on without its label: it is only counted."""
-    return -1 if label is None else -2 - label
-
-
 def sums(
     targets: Float[Array, "B K"], weight: Float[Array, " B"], label: Int[Array, " B"]
 ) -> Pseudo:
     """How many images of a batch had no label, were used, and got the label that is hidden."""
     used = (label < 0) & (weight > 0)
-    checked = used & (label < -1)
-    right = checked & (targets.argmax(axis=-1) == -2 - label)
+    checked = used & (label != NO_LABEL)
+    right = checked & (hidden(targets.argmax(axis=-1)) == label)
     parts = ((label < 0), used, checked, right)
     return Pseudo(*(rows.sum(dtype=jnp.float32) for rows in parts))
