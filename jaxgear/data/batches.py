@@ -158,7 +158,9 @@ class Batches:
 
 
 def in_batches(
-    run: Callable[..., Array], rows: tuple[Num[np.ndarray, "N ..."], ...], size: int
+    run: Callable[..., Array],
+    rows: tuple[Num[np.ndarray, "N ..."] | LazyPictures, ...],
+    size: int,
 ) -> Num[np.ndarray, "N ..."]:
     """`run(*rows)` for N >= 1 rows, computed in batches of `size`; padding is cut off again.
 

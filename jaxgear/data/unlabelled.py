@@ -12,7 +12,6 @@ from jaxgear.data.splits import near_duplicate_groups
 from jaxgear.errors import DataError
 from jaxgear.text import few
 
-
 NO_LABEL = -1
 
 

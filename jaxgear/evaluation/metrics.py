@@ -5,7 +5,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -168,18 +168,28 @@ def by_split(
     labels: Int[np.ndarray, " N"],
     splits: Sequence[str | None],
 ) -> dict[str, dict[str, Any]]:
-    """Metrics of the images in each split of the model's data, and of `NEW` images (None).
+    """Metrics of the images in each split of the model's data, and of `NEW` images (None)."""
+    return by_group(logits, labels, [split or NEW for split in splits], WORDS)
 
-    Splits without images are left out.
+
+def by_group(
+    logits: Float[np.ndarray, "N K"],
+    labels: Int[np.ndarray, " N"],
+    groups: Sequence[str],
+    order: Iterable[str],
+) -> dict[str, dict[str, Any]]:
+    """Metrics of the images in each group, in the given order; groups without images are left out.
+
+    `groups` has the group of each image.
     """
-    names = np.array([split or NEW for split in splits], object)
+    names = np.array(groups, object)
     return {
         name: {
             metric.name: metric.compute(Tested(logits[rows], labels[rows]))
             for metric in METRICS
             if metric.of_splits
         }
-        for name in WORDS
+        for name in order
         if (rows := names == name).any()
     }
 

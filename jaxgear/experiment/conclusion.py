@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, PyTree, UInt8
 
 from jaxgear.bundle import Bundle
-from jaxgear.data.composites import scene_split, with_pasted
+from jaxgear.data.composites import is_pasted, scene_split, with_pasted
 from jaxgear.data.dataset import Dataset, Split, subsample
 from jaxgear.data.splits import KnownPictures
 from jaxgear.errors import UsageError
@@ -27,6 +27,7 @@ from jaxgear.training.runs.environment import environment
 from jaxgear.training.runs.folder import read_json
 from jaxgear.training.runs.run import Run
 
+KINDS = {"set": "of the set", "added": "added by --labels", "pasted": "pasted on backgrounds"}
 SHOWN = 256  # training images, and as many backgrounds without gear, to fit the evidence of gear
 
 
@@ -103,7 +104,7 @@ def conclude(
             return _announce(run, before)
     if sentence := history.overfitting(run.rows):
         print(sentence)
-    bundle, logits_of = _bundle(
+    bundle, logits_of, validation = _bundle(
         run, row, dataset, handed_on, flat(variables), features_of, bank, share
     )
     bundle.save(run.path / "model")
@@ -115,6 +116,8 @@ def conclude(
         summary |= {"epoch": row.epoch} | refusal.acceptance(bundle, logits)
         splits = [bundle.split_of(record.sha256) for record in test.records]
         summary["by_side"] = metrics.by_split(logits, test.labels, splits)
+        if dataset.folder.added:
+            summary["validation"] = validation
         write_json(run.path / "test.json", summary)  # before figures, which may fail
     caption = (
         f"test accuracy {summary['accuracy']:.4f} ({summary['n']} pictures), epoch {row.epoch}"
@@ -133,8 +136,10 @@ def _bundle(
     features_of: Callable[[Split], np.ndarray] | None,
     bank: UInt8[Array, "M T T 3"] | None,
     share: float,
-) -> tuple[Bundle, Callable[[Split], np.ndarray]]:
-    """The bundle, calibrated on validation, and the fastest function from a split to its logits."""
+) -> tuple[Bundle, Callable[[Split], np.ndarray], dict[str, dict[str, Any]]]:
+    """The bundle, calibrated on validation, the fastest function from a split to its logits, and
+    the metrics of each kind of validation image.
+    """
     program, head = handed_on.program, handed_on.program.head
     val = with_pasted(dataset.split("val"), dataset.folder, bank)
     if bank is not None and head is not None:
@@ -176,7 +181,12 @@ def _bundle(
             for name, values in (("plain", plain), ("pasted", pasted))
         }
         bundle = dataclasses.replace(bundle, gear_scores=scores).accepting(refusal.ACCEPTED)
-    return bundle, logits_of
+    kinds = [_kind(record.path, dataset) for record in val.records]
+    return bundle, logits_of, metrics.by_group(logits, val.labels, kinds, KINDS)
+
+
+def _kind(path: str, dataset: Dataset) -> str:
+    return "pasted" if is_pasted(path) else "added" if path in dataset.folder.added else "set"
 
 
 def _finite(row: dict[str, float | None]) -> dict[str, float | None]:
@@ -187,6 +197,9 @@ def _finite(row: dict[str, float | None]) -> dict[str, float | None]:
 
 def _announce(run: Run, summary: dict[str, Any]) -> Path:
     low, high = summary["interval95"]
+    if kinds := summary.get("validation"):
+        figures = (f"{f['n']} {KINDS[kind]} {f['accuracy']:.4f}" for kind, f in kinds.items())
+        print(f"validation accuracy: {', '.join(figures)}")
     print(
         f"best epoch {summary['epoch']}: macro-F1 {summary['macro_f1']:.4f}, "
         f"95 % interval of the accuracy {low:.4f} to {high:.4f}"

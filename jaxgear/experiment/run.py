@@ -51,8 +51,10 @@ def start(config: Config, make: Make) -> "Experiment":
     config = config.expanded()
     training = prepare(config, make)
     dataset = training.dataset
-    if devices.from_first(dataset.folder.fingerprint) != dataset.folder.fingerprint:
-        raise UsageError(f"--data {config.data}: host 0 sees other pictures there than this host")
+    for flag, folder in (("data", dataset.folder), ("unlabelled", dataset.unlabelled)):
+        if folder and devices.from_first(folder.fingerprint) != folder.fingerprint:
+            place = getattr(config, flag)
+            raise UsageError(f"--{flag} {place}: host 0 sees other pictures there than this host")
     recipe, variables = training.recipe, training.state.variables
     with diagnosed(recipe, training.train, len(dataset.classes)):
         if recipe.features is not None:

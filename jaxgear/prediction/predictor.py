@@ -18,7 +18,7 @@ from jaxtyping import Float, UInt8
 
 from jaxgear.bundle import Bundle
 from jaxgear.data.dataset import Split
-from jaxgear.data.folder import OnBad, Refused, pixels, require_clean, shrink
+from jaxgear.data.folder import LazyPictures, OnBad, Refused, pixels, require_clean, shrink
 from jaxgear.data.images import ImageError, letterbox, load_letterboxed, read_bytes
 from jaxgear.data.labels import corrected, read_labels
 from jaxgear.data.sources import InMemory, find_pictures, read_source, to_rgb
@@ -70,7 +70,9 @@ class Predictor:
         padded = np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing else images
         return self._step(self._weights, padded)
 
-    def logits(self, images: UInt8[np.ndarray, "N S S 3"]) -> Float[np.ndarray, "N K"]:
+    def logits(
+        self, images: UInt8[np.ndarray, "N S S 3"] | LazyPictures
+    ) -> Float[np.ndarray, "N K"]:
         """Logits of any number of images."""
         parts = [
             np.asarray(self.start(images[first : first + self.batch_size]))

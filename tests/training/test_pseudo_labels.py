@@ -25,7 +25,9 @@ def step(hide, **choices):
     batch = batch.replace(label=batch.label.at[B:].set(jnp.array([hide(k) for k in truth])))
     state = make_state(Linear(), batch)
     state = state.replace(totals=type(state.totals).zero(pseudo=True))
-    terms = {name: choices.pop(name) for name in ("threshold", "weight", "start") if name in choices}
+    terms = {
+        name: choices.pop(name) for name in ("threshold", "weight", "start") if name in choices
+    }
     more = options(pseudo_labels=PseudoLabels(**terms), beside=U, **choices)
     after, metrics, _ = train_step(state, batch, **more)
     return state, batch, truth, after, metrics

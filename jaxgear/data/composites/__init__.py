@@ -6,11 +6,12 @@ threshold of no gear. masks.py cuts objects out; bank.py has the backgrounds.
 
 from jaxgear.data.composites.bank import background_bank, photographs
 from jaxgear.data.composites.masks import cutout, with_masks
-from jaxgear.data.composites.pasted import program_sha256, scene_split, with_pasted
+from jaxgear.data.composites.pasted import is_pasted, program_sha256, scene_split, with_pasted
 
 __all__ = [
     "background_bank",
     "cutout",
+    "is_pasted",
     "photographs",
     "program_sha256",
     "scene_split",

@@ -21,6 +21,7 @@ from jaxgear.data.dataset import Split
 from jaxgear.data.folder import Folder, LazyPictures, Record
 
 BATCH = 32
+PASTED = " (pasted)"  # at the end of the path of a pasted view
 KEPT = 2 * (os.cpu_count() or 1)  # cached batches of views: threads of a stream use different ones
 
 
@@ -44,7 +45,7 @@ def with_pasted(split: Split, folder: Folder, bank: Bank | None) -> Split:
     records = tuple(
         replace(
             record,
-            path=f"{record.path} (pasted)",
+            path=record.path + PASTED,
             sha256=_sha256(inputs.digest() + number.to_bytes(8, "little")),
         )
         for number, record in enumerate(split.records)
@@ -57,6 +58,11 @@ def with_pasted(split: Split, folder: Folder, bank: Bank | None) -> Split:
         np.concatenate([split.labels, split.labels]),
         split.records + records,
     )
+
+
+def is_pasted(path: str) -> bool:
+    """Whether a record of `with_pasted` is a pasted view."""
+    return path.endswith(PASTED)
 
 
 def scene_split(bank: Bank, size: int, count: int, seed: int = 0) -> Split:

@@ -32,7 +32,7 @@ class LazyPictures:
         return map(self._make, range(len(self)))
 
     def __getitem__(
-        self, rows: int | slice | list[int] | Int[np.ndarray, " n"]
+        self, rows: int | np.integer | slice | list[int] | Int[np.ndarray, " n"]
     ) -> UInt8[np.ndarray, "..."]:
         """One image or several; `DataError` if a file is damaged or was changed."""
         if isinstance(rows, int | np.integer):
