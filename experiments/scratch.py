@@ -62,6 +62,7 @@ def recipe(config: Config, data: Data) -> Recipe:
             data.backgrounds(config.paste),
         ),
         added=config.added_share,
+        pseudo_labels=0.5,
         outliers=0.06,
         loss=steps.smoothed_cross_entropy(config.label_smoothing),
         class_weights=data.class_weights(config.balance),

@@ -64,6 +64,7 @@ def recipe(config: Config, data: Data) -> Recipe:
         rate=optax.cosine_decay_schedule(config.peak_lr, data.steps(config.epochs)),
         optimizer=lambda rate: optax.adamw(rate, weight_decay=config.weight_decay),
         added=config.added_share,
+        pseudo_labels=0.5,
         outliers=0.1,
         evidence=0.25,  # logits of pretrained features already tell gear from no gear
         loss=smoothed_cross_entropy(config.label_smoothing),

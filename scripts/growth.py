@@ -66,7 +66,7 @@ def measure(batch: int, side: int, pictures: int, depth: int, seconds: float) ->
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, (pictures, side, side, 3), np.uint8)
     batches = Batches(noise, rng.integers(0, classes, pictures), batch)
-    state = init_state(model, recipe.tx, batches.images[:1], 0)
+    state = steps.init_state(model, recipe.tx, batches.images[:1], 0)
     options = {"classes": classes, "loss": recipe.loss, "augment": recipe.augment}
     step = jax.jit(functools.partial(steps.train_step, **options), donate_argnums=0)
     ahead = itertools.chain.from_iterable(map(batches.shuffled, itertools.count(1)))

@@ -39,7 +39,6 @@ from jaxgear.models.cpu import convolution
 from jaxgear.models.finetune import FineTuned, Head
 from jaxgear.models.pretrained import ResNet, imagenet
 from jaxgear.training import steps
-from jaxgear.training.state import init_state
 
 SIDE, CLASSES = 128, 12
 
@@ -60,13 +59,13 @@ def networks(seed: int = 0) -> list[Work]:
     for name, module in (("reference CNN", reference), ("default CNN", scratch)):
         config = module.Config(image_size=SIDE)
         recipe = module.recipe(config, Data((100,) * CLASSES, config.batch_size))
-        state = init_state(recipe.model, recipe.tx, images, seed)
+        state = steps.init_state(recipe.model, recipe.tx, images, seed)
         options = {"classes": CLASSES, "loss": recipe.loss, "augment": recipe.augment}
         options["per_example"] = recipe.per_example
         works.append(Work(name, state, config.batch_size, options))
     pre = imagenet()
     resnet = FineTuned(ResNet(50), Head(CLASSES), pre.order, pre.scale, pre.mean, pre.std, 0)
-    state = init_state(resnet, optax.adamw(1e-4), images, seed)
+    state = steps.init_state(resnet, optax.adamw(1e-4), images, seed)
     options = {"classes": CLASSES, "loss": steps.smoothed_cross_entropy(0.0)}
     return [*works, Work("ResNet-50", state, 16, options)]
 

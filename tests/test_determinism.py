@@ -18,7 +18,6 @@ from jaxgear.data.batches import Batches
 from jaxgear.data.dataset import open_dataset
 from jaxgear.models.convnet import Conv, ConvNet, Dropout, GlobalPool
 from jaxgear.training import loop, steps
-from jaxgear.training.state import init_state
 from jaxgear.training.progress import Progress
 
 def fingerprint(root, seed):
@@ -27,7 +26,7 @@ def fingerprint(root, seed):
     train, val = (Batches(s.images, s.labels, 8, seed, s.names) for s in split.values())
     model = ConvNet([Conv(4), Dropout(0.2), GlobalPool()], classes=2)
     tx = optax.adam(1e-2)
-    state = init_state(model, tx, train.images[:1], seed=seed, average=True)
+    state = steps.init_state(model, tx, train.images[:1], seed=seed, average=True)
     *_, (state, row) = loop.epochs(
         state, train, val, first=1, last=2, schedule=lambda step: 1e-2, classes=2,
         augment=chain(flip(), affine(), colour()), mix=mixup(0.2), progress=Progress(quiet=True),

@@ -14,7 +14,6 @@ from small_bundle import make_bundle
 from jaxgear.data.batches import Batches
 from jaxgear.experiment.recipe import Data, Recipe
 from jaxgear.training import steps
-from jaxgear.training.state import init_state
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -43,7 +42,7 @@ def test_a_layer_and_an_optimizer_of_ones_own_train():
         exec(block.split("```")[0], names)
     made = Recipe(model=names["model"], optimizer=names["optimizer"], rate=0.006, epochs=1)
     images = np.random.default_rng(0).integers(0, 256, (16, 16, 16, 3), np.uint8)
-    state = init_state(made.model, made.tx, images[:1], 0)
+    state = steps.init_state(made.model, made.tx, images[:1], 0)
     batch = next(Batches(images, np.arange(16) % 2, 8).ordered())
     step = functools.partial(steps.train_step, classes=2, loss=made.loss)
     after, metrics, _ = jax.jit(step)(state, batch)

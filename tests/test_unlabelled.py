@@ -19,15 +19,13 @@ from jaxgear import experiment
 from jaxgear.data.dataset import open_dataset
 from jaxgear.data.labels import Correction, append
 from jaxgear.data.sources import drawn_set
-from jaxgear.data.unlabelled import NO_LABEL, hidden, unlabelled_split, with_unlabelled
+from jaxgear.data.unlabelled import how_used, pseudo_labelled, with_unlabelled
 from jaxgear.errors import CheckpointError, DataError
 from jaxgear.training import history
-from jaxgear.training.pseudo_labels import PseudoLabels
 
 pytestmark = pytest.mark.one_cache
 WEIGHTS = Path(__file__).parent / "models" / "golden" / "resnet18_width2.pth"
 CONFIG = experiment.Config(data="drawn:60", image_size=16, batch_size=8, epochs=3)
-EAGER = PseudoLabels(threshold=0.0)  # every image is used
 
 
 @pytest.fixture(scope="module")
@@ -82,8 +80,6 @@ def test_near_duplicates_of_the_set_are_left_out_whatever_their_split(heap):
     assert len(names) == 24
     assert not any(name.startswith("known") for name in names)
     assert "9 left out (near-duplicates of pictures of the set)" in lines[0]
-    listed = [row["path"] for row in found.describe()["unlabelled"]]
-    assert listed == names
 
 
 def test_a_folder_without_new_pictures_is_named():
@@ -91,36 +87,72 @@ def test_a_folder_without_new_pictures_is_named():
         dataset("drawn:60")
 
 
-def test_class_folders_tell_hidden_labels_and_a_heap_none(heap, tmp_path):
-    assert set(unlabelled_split(dataset(heap)[0]).labels) == {NO_LABEL}
-    found, _ = dataset(folder_of(heap, tmp_path / "new"))
-    classes = found.classes
-    truth = [classes[hidden(label)] for label in unlabelled_split(found).labels]
-    assert truth == [record.path.split("/")[0] for record in found.unlabelled.records]
-    shutil.move(tmp_path / "new" / classes[0], tmp_path / "new" / "kites")  # a class of its own
-    found, _ = dataset(tmp_path / "new")
-    labels = unlabelled_split(found).labels
-    kites = [record.path.startswith("kites") for record in found.unlabelled.records]
-    assert any(kites)
-    np.testing.assert_array_equal(labels == NO_LABEL, kites)
+PROBS = np.array([[9, 1], [8, 2], [7, 3], [6, 4], [5.5, 4.5], [2, 8], [3, 7], [5.1, 4.9]]) / 10
 
 
-def test_a_run_records_what_it_used_and_going_on_gives_the_same_bits(heap, tmp_path):
-    """Stopped after one epoch and continued, with a moving average and streamed: the same state."""
+@pytest.mark.parametrize(
+    ("share", "used"),
+    [(1.0, range(8)), (0.5, [0, 1, 2, 5]), (0.3, [0, 1, 5]), (0.01, [0, 5]), (0.0, [])],
+)
+def test_the_most_probable_share_of_each_class_is_used(heap, share, used):
+    """Class 0 is named six times, class 1 twice: each gives its own share, rounded up."""
+    found, _ = dataset(heap)
+    some = dataclasses.replace(found.unlabelled, records=found.unlabelled.records[:8])
+    probs = np.pad(PROBS, ((0, 0), (0, len(found.classes) - 2)))
+    named = pseudo_labelled(dataclasses.replace(found, unlabelled=some), probs, share)
+    assert [p.label for p in named.pseudo_labels] == PROBS.argmax(axis=1).tolist()
+    assert [p.probability for p in named.pseudo_labels] == PROBS.max(axis=1).tolist()
+    assert [row for row, p in enumerate(named.pseudo_labels) if p.used] == list(used)
+    counts = np.array(found.training_counts())
+    counts[:2] += np.bincount(PROBS.argmax(axis=1)[list(used)], minlength=2)
+    assert named.training_counts() == tuple(counts)
+    assert [row["used"] for row in named.describe()["unlabelled"]] == [
+        p.used for p in named.pseudo_labels
+    ]
+
+
+def test_names_of_class_folders_are_compared_and_never_learned(heap, tmp_path):
+    """`how_used` counts against them; a heap, or a folder that is no class, tells nothing."""
     source = folder_of(heap, tmp_path / "new")
-    make = recipe_of(optax.adam, 0.01, pseudo_labels=EAGER, average=0.9)
+    found, _ = dataset(source)
+    folder, classes = found.unlabelled, found.classes
+    truth = np.array([classes.index(folder.classes[record.label]) for record in folder.records])
+    wrong = (truth + (np.arange(len(truth)) < 6)) % len(classes)
+    probs = np.eye(len(classes))[wrong]
+    assert how_used(pseudo_labelled(found, probs, 1.0)) == (1.0, 18 / 24)
+    of_heap, _ = dataset(heap)
+    share, right = how_used(pseudo_labelled(of_heap, probs, 1.0))
+    assert share == 1
+    assert np.isnan(right)
+    shutil.move(source / classes[0], source / "kites")
+    other, _ = dataset(source)
+    others = [name for name in other.unlabelled.classes if name != "kites"]
+    assert len(others) == len(classes) - 1
+    labels = [
+        classes.index(name) if (name := other.unlabelled.classes[r.label]) in classes else 0
+        for r in other.unlabelled.records
+    ]
+    assert how_used(pseudo_labelled(other, np.eye(len(classes))[labels], 1.0)) == (1.0, 1.0)
+
+
+def test_a_run_records_what_it_used_and_going_on_gives_the_same_bits(heap, tmp_path, capsys):
+    """Stopped after one epoch and continued streamed: the same state, and no round is repeated."""
+    source = folder_of(heap, tmp_path / "new")
+    make = recipe_of(optax.adam, 0.01, average=0.9)
     whole = train(tmp_path / "whole", make, unlabelled=str(source))
     config = dataclasses.replace(CONFIG, out=str(tmp_path / "cut"), unlabelled=str(source))
     with experiment.start(config, make) as run:
         next(iter(run.epochs()))
         path = run.path
+    assert "first round: " in capsys.readouterr().out
     streamed = dataclasses.replace(config, resume=str(path), stream=True)
     with experiment.start(streamed, make) as run:
         for _ in run.epochs():
             pass
         state = run.state
         run.finish()
-    with experiment.start(dataclasses.replace(config, resume=str(whole), epochs=3), make) as run:
+    assert "first round: " not in capsys.readouterr().out
+    with experiment.start(dataclasses.replace(config, resume=str(whole)), make) as run:
         expected = run.run.latest(run.state)
     for a, b in zip(*(jax.tree.leaves(s.params) for s in (state, expected)), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -129,9 +161,14 @@ def test_a_run_records_what_it_used_and_going_on_gives_the_same_bits(heap, tmp_p
     assert [dataclasses.replace(row, seconds=0) for row in rows] == [
         dataclasses.replace(row, seconds=0) for row in again
     ]
-    assert all(row.pseudo_used == 1 for row in rows)
-    assert all(0 <= row.pseudo_right < 1 for row in rows)
     assert next(csv.reader(io.StringIO(texts[0])))[-2:] == ["pseudo_used", "pseudo_right"]
+    splits = json.loads((whole / "splits.json").read_text())
+    used = [row for row in splits["unlabelled"] if row["used"]]
+    assert rows[0].pseudo_used == len(used) / 24
+    right = sum(row["path"].startswith(row["pseudo_label"]) for row in used)
+    assert rows[0].pseudo_right == right / len(used)
+    names = {row["path"] for row in splits["pictures"]}
+    assert not names & {row["path"] for row in splits["unlabelled"]}
 
 
 def test_a_run_goes_on_with_the_same_images_alone(heap, tmp_path):
@@ -144,20 +181,29 @@ def test_a_run_goes_on_with_the_same_images_alone(heap, tmp_path):
         path = run.path
     gone = next(p for p in sorted(source.iterdir()) if not p.name.startswith("known"))
     gone.unlink()
+    config = dataclasses.replace(config, resume=str(path))
     with pytest.raises(CheckpointError, match=rf"{gone.name} \(unlabelled, removed\)"):
-        experiment.start(dataclasses.replace(config, resume=str(path)), make)
+        experiment.start(config, make)
+    with experiment.start(dataclasses.replace(config, allow_data_change=True), make) as run:
+        recorded = json.loads((path / "splits.json").read_text())["unlabelled"]
+        for record, label in zip(
+            *(run.training.dataset.unlabelled.records, run.training.dataset.pseudo_labels),
+            strict=True,
+        ):
+            (row,) = [row for row in recorded if row["sha256"] == record.sha256]
+            assert label.used == row["used"]
 
 
-def test_images_without_labels_are_named_without_dropout_and_change_what_is_learned(heap, tmp_path):
-    """The same run with and without them differs, and without them has no column about them."""
-    make = recipe_of(optax.sgd, 0.05, pseudo_labels=EAGER)
-    folders = [train(tmp_path, make, unlabelled=source) for source in ("", str(heap))]
-    rows = [history.from_csv((folder / "history.csv").read_text()) for folder in folders]
+def test_pseudo_labels_change_what_is_learned(heap, tmp_path):
+    rows = []
+    for share, source in ((0.5, ""), (0.5, str(heap)), (0.01, str(heap))):
+        make = recipe_of(optax.sgd, 0.05, pseudo_labels=share)
+        folder = train(tmp_path, make, unlabelled=source)
+        rows.append(history.from_csv((folder / "history.csv").read_text()))
     assert rows[0][0].pseudo_used is None
-    assert rows[1][0].pseudo_used == 1
+    assert 0 < rows[2][0].pseudo_used < rows[1][0].pseudo_used
     assert np.isnan(rows[1][0].pseudo_right)  # a heap: no label is known
-    assert rows[0][-1].val_loss != rows[1][-1].val_loss
-    assert "unlabelled" not in json.loads((folders[0] / "splits.json").read_text())
+    assert len({of[-1].val_loss for of in rows}) == 3
 
 
 @pytest.mark.parametrize("finetune", [0, pytest.param(4, marks=pytest.mark.slow)])

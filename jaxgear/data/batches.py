@@ -6,7 +6,7 @@ order of an epoch is a pure function of (seed, epoch), so a resumed run needs no
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, no_type_check
+from typing import no_type_check
 
 import jax
 import numpy as np
@@ -24,7 +24,7 @@ class Batch(struct.PyTreeNode):
     """The examples of one step. Padding fills the compiled shape and has weight 0."""
 
     image: Num[Array, "B ..."]  # images [B, S, S, 3], RGB 0 to 255, or their features
-    label: Int[Array, " B"]  # below 0: no label (unlabelled.py)
+    label: Int[Array, " B"]
     weight: Float[Array, " B"]  # 1 for an example, 0 for padding
     index: Int[Array, " B"]  # position of the example in its split; see `Sampling` for copies
     epoch: Int[Array, ""]
@@ -41,13 +41,6 @@ class Chunk(struct.PyTreeNode):
     weight: Float[Array, "T B"]
     epoch: Int[Array, ""]
     count: Int[Array, ""]  # up to T
-
-
-class Order(NamedTuple):
-    """The images of an epoch, by index."""
-
-    labelled: Int[np.ndarray, " N"]
-    without_labels: Int[np.ndarray, "steps U"]  # a row for each batch
 
 
 class Batches:
@@ -68,8 +61,7 @@ class Batches:
         """Places the images on every device of `mesh` (None: all devices).
 
         Each batch is split over these devices. Do not write to `images` any more: on a CPU they
-        may be shared, not copied. `names` of the images appear in messages. `batch_size` counts
-        labelled images; `sampling.beside` others join them.
+        may be shared, not copied. `names` of the images appear in messages.
 
         Raises:
             UsageError: the devices cannot share a batch equally.
@@ -87,13 +79,7 @@ class Batches:
 
     @property
     def examples(self) -> int:
-        """Labelled images."""
-        return len(self.labels) - self.sampling.unlabelled
-
-    @property
-    def rows(self) -> int:
-        """Images in a batch, with those without labels."""
-        return self.batch_size + self.sampling.beside
+        return len(self.labels)
 
     def name(self, index: int) -> str:
         """The name of image `index` in messages."""
@@ -105,8 +91,8 @@ class Batches:
         return -(-self.examples // self.batch_size)
 
     def shuffled(self, epoch: int, first: int = 0) -> Iterator[Batch]:
-        """Batches with every image once, in an order that depends on (seed, epoch) alone, or as
-        `sampling` says.
+        """Batches of all images, or of those that `sampling` chooses. Their order depends on (seed,
+        epoch) alone.
 
         Starts at batch `first`, to continue an interrupted epoch.
         """
@@ -122,27 +108,20 @@ class Batches:
             yield Chunk(index, weight, np.int32(epoch), np.int32(count))
 
     def ordered(self) -> Iterator[Batch]:
-        """Batches with every image once, in the order of the set. Only for a set without `sampling`
-        (or for a first batch, to learn its shape).
-        """
-        none = np.zeros((len(self), self.sampling.beside), np.int64)
-        return self._in_order(Order(np.arange(self.examples), none), epoch=0)
+        """Batches with every image once, in the order of the set."""
+        return self._in_order(np.arange(self.examples), epoch=0)
 
-    def _order(self, epoch: int) -> Order:
-        images = len(self.labels)
-        return Order(
-            self.sampling.labelled(images, self.seed, epoch),
-            self.sampling.without_labels(images, self.seed, epoch, len(self)),
-        )
+    def _order(self, epoch: int) -> Int[np.ndarray, " N"]:
+        return self.sampling.order(self.examples, self.seed, epoch)
 
-    def _in_order(self, order: Order, epoch: int, first: int = 0) -> Iterator[Batch]:
+    def _in_order(self, order: np.ndarray, epoch: int, first: int = 0) -> Iterator[Batch]:
         take_rows = _taker(self.mesh)
         for step in range(first, len(self)):
             index, weight = self._rows(order, step)
             yield take_rows(self.images, self.labels, index, weight, np.asarray(epoch, np.int32))
 
     def _rows(
-        self, order: Order, step: int
+        self, order: Int[np.ndarray, " N"], step: int
     ) -> tuple[Int[np.ndarray, " B"], Float[np.ndarray, " B"]]:
         """The indices of the images in batch `step`, and their weights.
 
@@ -150,11 +129,8 @@ class Batches:
         from real images only.
         """
         position = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
-        labelled = order.labelled[position % self.examples]
-        beside = order.without_labels[min(step, len(self) - 1)]  # steps after the last do not count
-        index = np.concatenate([labelled, beside]).astype(np.int32)
-        weight = np.concatenate([position < self.examples, np.ones(self.sampling.beside)])
-        return index, weight.astype(np.float32)
+        index = order[position % self.examples].astype(np.int32)
+        return index, (position < self.examples).astype(np.float32)
 
 
 def in_batches(
@@ -189,7 +165,7 @@ def take(
     epoch: Int[Array, ""],
 ) -> Batch:
     """The images at `index` as a batch, split over the devices of a mesh."""
-    place = index % len(labels)
+    place = index % len(labels)  # of a copy: its image
     rows = (images[place], labels[place], weight, index)
     if mesh.size > 1:
         rows = jax.lax.with_sharding_constraint(rows, devices.by_rows(mesh))

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int, UInt8
@@ -56,6 +56,14 @@ def subsample(split: Split, count: int) -> Split:
     return Split(split.images[rows], split.labels[rows], tuple(split.records[row] for row in rows))
 
 
+class PseudoLabel(NamedTuple):
+    """What a network calls an image without a label."""
+
+    label: int
+    probability: float
+    used: bool  # trained on
+
+
 @dataclass(frozen=True)
 class Dataset:
     """A folder with a group and a split for each record, and pixels at `size`."""
@@ -66,6 +74,7 @@ class Dataset:
     size: int
     stored: bool = False  # each image is decoded on access, not all at once
     unlabelled: Folder | None = None  # images to learn from without labels (unlabelled.py)
+    pseudo_labels: tuple[PseudoLabel, ...] = ()  # one per record of `unlabelled`, once there are
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -106,8 +115,9 @@ class Dataset:
         return self._records("train")
 
     def training_counts(self) -> tuple[int, ...]:
-        """The number of training images of each class."""
+        """The number of training images of each class, with pseudo-labels that are used."""
         counts = Counter(record.label for record in self.training_records())
+        counts.update(pseudo.label for pseudo in self.pseudo_labels if pseudo.used)
         return tuple(counts[label] for label in range(len(self.classes)))
 
     def counts(self) -> dict[str, int]:
@@ -152,8 +162,14 @@ class Dataset:
             **({"unlabelled": self._describe_unlabelled()} if self.unlabelled else {}),
         }
 
-    def _describe_unlabelled(self) -> list[dict[str, str]]:
-        return [{"path": r.path, "sha256": r.sha256} for r in self.unlabelled.records]
+    def _describe_unlabelled(self) -> list[dict[str, Any]]:
+        return [
+            {"path": record.path, "sha256": record.sha256}
+            | {"pseudo_label": self.classes[label], "probability": probability, "used": used}
+            for record, (label, probability, used) in zip(
+                self.unlabelled.records, self.pseudo_labels, strict=True
+            )
+        ]
 
 
 def open_dataset(

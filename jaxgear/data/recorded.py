@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from jaxgear.data.dataset import Dataset
+from jaxgear.data.dataset import Dataset, PseudoLabel
 
 
 def without_trained(recorded: dict[str, Any], dataset: Dataset) -> Dataset:
@@ -30,6 +30,19 @@ def changed_pictures(recorded: dict[str, Any], dataset: Dataset) -> list[str]:
     before = {row["path"]: row["sha256"] for row in recorded.get("unlabelled", [])}
     unlabelled = dataset.unlabelled.records if dataset.unlabelled else ()
     return changes + _differences(before, {r.path: r.sha256 for r in unlabelled}, "unlabelled, ")
+
+
+def with_recorded_labels(recorded: dict[str, Any], dataset: Dataset) -> Dataset:
+    """`dataset` with the pseudo-labels in `splits.json`. Images without one there are not used."""
+    known = {
+        row["sha256"]: PseudoLabel(
+            dataset.classes.index(row["pseudo_label"]), row["probability"], row["used"]
+        )
+        for row in recorded.get("unlabelled", [])
+    }
+    unused = PseudoLabel(0, 0.0, False)
+    labels = (known.get(record.sha256, unused) for record in dataset.unlabelled.records)
+    return replace(dataset, pseudo_labels=tuple(labels))
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any], kind: str) -> list[str]:

@@ -1,7 +1,6 @@
-"""Which examples make the batches of an epoch. A pure function of (seed, epoch).
+"""Which images make an epoch. A pure function of (seed, epoch).
 
-Without choices each labelled image comes once. Images that corrections added may come more often,
-and images without labels may join each batch.
+Without choices each image comes once. Images of a new domain may come more often.
 """
 
 from dataclasses import dataclass, field
@@ -16,45 +15,26 @@ class Sampling:
     so each copy has its own random view.
     """
 
-    unlabelled: int = 0
-    """Images without labels: the last ones of the split."""
-    beside: int = 0
-    """How many of them join each batch of labelled images, in its last rows."""
-    added: Bool[np.ndarray, " N"] = field(default_factory=lambda: np.zeros(0, bool))
-    """Which labelled images come from the new domain."""
+    new: Bool[np.ndarray, " N"] = field(default_factory=lambda: np.zeros(0, bool))
+    """Which images come from the new domain."""
     share: float = 0.0
-    """The share of an epoch's labelled examples to draw from `added`, at least; the others make
-    room, so an epoch has as many steps as without it."""
+    """The share of an epoch to draw from `new`, at least; the others make room, so an epoch has as
+    many steps as without it."""
 
-    def labelled(self, images: int, seed: int, epoch: int) -> Int[np.ndarray, " N"]:
-        """The order of the labelled examples of an epoch, for a split of `images` images."""
+    def order(self, images: int, seed: int, epoch: int) -> Int[np.ndarray, " N"]:
+        """The indices of an epoch, for a split of `images` images."""
         rng = np.random.default_rng((seed, epoch))
-        count = images - self.unlabelled
-        order = rng.permutation(count)
-        new = np.flatnonzero(self.added)
-        wanted = round(self.share * count)
+        order = rng.permutation(images)
+        new = np.flatnonzero(self.new)
+        wanted = round(self.share * images)
         if not len(new) or wanted <= len(new):
             return order
-        others = order[~self.added[order]][: count - wanted]
-        return rng.permutation(np.concatenate([others, _cycled(rng, new, wanted, images)]))
-
-    def without_labels(
-        self, images: int, seed: int, epoch: int, steps: int
-    ) -> Int[np.ndarray, "steps U"]:
-        """The images without labels that join each batch of an epoch."""
-        rng = np.random.default_rng((seed, epoch, 1))
-        rows = np.arange(images - self.unlabelled, images)
-        return _cycled(rng, rows, steps * self.beside, images).reshape(steps, self.beside)
+        others = order[~self.new[order]][: images - wanted]
+        copies = [
+            rng.permutation(new) + copy * images  # all of them before one comes again
+            for copy in range(-(-wanted // len(new)))
+        ]
+        return rng.permutation(np.concatenate([others, np.concatenate(copies)[:wanted]]))
 
 
 ONCE = Sampling()  # each image once
-
-
-def _cycled(
-    rng: np.random.Generator, rows: Int[np.ndarray, " M"], count: int, images: int
-) -> Int[np.ndarray, " C"]:
-    """`count` of the rows in random order, all before one comes again, as indices of copies."""
-    if not count:
-        return np.zeros(0, np.int64)
-    copies = range(-(-count // len(rows)))
-    return np.concatenate([rng.permutation(rows) + copy * images for copy in copies])[:count]

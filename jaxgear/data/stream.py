@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Int, UInt8
 
-from jaxgear.data.batches import Batch, Batches, Order
+from jaxgear.data.batches import Batch, Batches
 from jaxgear.data.folder import LazyPictures
 from jaxgear.data.sampling import ONCE, Sampling
 from jaxgear.errors import UsageError
@@ -66,16 +66,15 @@ class Stream(Batches):
         self.seed = seed
         self.names = names
         self.sampling = sampling
-        rows = self.rows
-        self._part = slice(host * rows // hosts, (host + 1) * rows // hosts)
+        self._part = slice(host * batch_size // hosts, (host + 1) * batch_size // hosts)
 
-    def _in_order(self, order: Order, epoch: int, first: int = 0) -> Iterator[Batch]:
+    def _in_order(self, order: np.ndarray, epoch: int, first: int = 0) -> Iterator[Batch]:
         steps = range(first, len(self))
 
         def decode(step: int) -> Batch:
             index, weight = self._rows(order, step)
             index, weight = index[self._part], weight[self._part]
-            place = index % len(self.labels)
+            place = index % len(self.labels)  # of a copy: its image
             images = np.stack([self.images[int(row)] for row in place])
             return Batch(images, self.labels[place], weight, index, epoch)
 

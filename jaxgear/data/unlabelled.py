@@ -1,26 +1,19 @@
-"""Images to learn from without labels: `--unlabelled FOLDER`."""
+"""Images to learn from without labels: `--unlabelled FOLDER`, and their pseudo-labels."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
-from jaxgear.data.dataset import Dataset, Split
+from jaxgear.data.dataset import Dataset, PseudoLabel, Split
 from jaxgear.data.folder import LazyPictures, pixels, stored_pictures
 from jaxgear.data.sources import read_new
 from jaxgear.data.splits import near_duplicate_groups
 from jaxgear.errors import DataError
 from jaxgear.text import few
-
-NO_LABEL = -1
-
-
-def hidden(label):
-    """The label below 0 of an image that is trained on without its label, which is only counted.
-
-    Its own inverse. Takes a number or an array.
-    """
-    return -2 - label
 
 
 def with_unlabelled(dataset: Dataset, source: str, say: Callable[[str], None] = print) -> Dataset:
@@ -49,32 +42,77 @@ def with_unlabelled(dataset: Dataset, source: str, say: Callable[[str], None] = 
     return replace(dataset, unlabelled=replace(folder, records=kept))
 
 
-def unlabelled_split(dataset: Dataset, masks: bool = False) -> Split:
-    """The images without labels; with `masks`, an empty mask: they have a background of their own.
+def pseudo_labelled(dataset: Dataset, probs: Float[np.ndarray, "U K"], share: float) -> Dataset:
+    """`dataset` with pseudo-labels: each image without a label gets its likeliest class.
 
-    Where a class folder tells the class, the label is `hidden`: it is counted how many
-    pseudo-labels are right, and nothing is learned from it. Else it is `NO_LABEL`.
+    Of the images of each class, the `share` that is most probable is used, rounded up. A threshold
+    for all classes would take most images of the classes that a network names too often
+    (class-balanced self-training, Zou et al. 2018).
+
+    Args:
+        probs: of each image without a label, in the order of `dataset.unlabelled`.
     """
-    folder, size = dataset.unlabelled, dataset.size
-    known = {name: hidden(label) for label, name in enumerate(dataset.classes)}
-    labels = [known.get(folder.classes[record.label], NO_LABEL) for record in folder.records]
-    images = (stored_pictures if dataset.stored else pixels)(folder, size)
-    if masks:
-        none = np.zeros((size, size, 1), np.uint8)
+    label, most = probs.argmax(axis=1), probs.max(axis=1)
+    used = np.zeros(len(probs), bool)
+    for number in range(probs.shape[1]):
+        rows = np.flatnonzero(label == number)
+        used[rows[np.argsort(-most[rows], kind="stable")][: math.ceil(share * len(rows))]] = True
+    rows = zip(label.tolist(), most.tolist(), used.tolist(), strict=True)
+    return replace(dataset, pseudo_labels=tuple(PseudoLabel(*row) for row in rows))
+
+
+def all_unlabelled(dataset: Dataset) -> Split:
+    """All images without labels. Their labels, all 0, mean nothing."""
+    return _split(dataset, dataset.unlabelled.records, [0] * len(dataset.unlabelled.records))
+
+
+def with_pseudo_labels(train: Split, dataset: Dataset) -> Split:
+    """The training split, followed by the images whose pseudo-labels are used.
+
+    If the split has masks, theirs are empty: these images have a background of their own.
+    """
+    rows = zip(dataset.unlabelled.records, dataset.pseudo_labels, strict=True)
+    used = [(record, pseudo.label) for record, pseudo in rows if pseudo.used]
+    records, labels = zip(*used, strict=True)
+    more = _split(dataset, records, labels)
+    count = len(train.labels)
+    images = more.images
+    if train.images.shape[-1] == 4:
+        none = np.zeros((dataset.size, dataset.size, 1), np.uint8)
         images = LazyPictures(
-            (len(labels), size, size, 4), lambda row, plain=images: np.dstack([plain[row], none])
+            (len(labels), dataset.size, dataset.size, 4),
+            lambda row: np.dstack([more.images[row], none]),
         )
+    return Split(
+        LazyPictures(
+            (count + len(labels), *train.images.shape[1:]),
+            lambda row: train.images[row] if row < count else images[row - count],
+        ),
+        np.concatenate([train.labels, more.labels]),
+        train.records + more.records,
+    )
+
+
+def _split(dataset: Dataset, records, labels) -> Split:
+    folder = replace(dataset.unlabelled, records=tuple(records))
+    images = (stored_pictures if dataset.stored else pixels)(folder, dataset.size)
     return Split(images, np.array(labels, np.int32), folder.records)
 
 
-def joined(first: Split, second: Split) -> Split:
-    """The images of two splits, made on access."""
-    count = len(first.labels)
-    return Split(
-        LazyPictures(
-            (count + len(second.labels), *first.images.shape[1:]),
-            lambda row: first.images[row] if row < count else second.images[row - count],
-        ),
-        np.concatenate([first.labels, second.labels]),
-        first.records + second.records,
-    )
+class Used(NamedTuple):
+    """How pseudo-labels are used. Shares, 0 to 1."""
+
+    share: float  # of the images without labels
+    right: float  # of the used ones whose class folder tells the class; NaN: none does
+
+
+def how_used(dataset: Dataset) -> Used:
+    """How the pseudo-labels are used. Where class folders have names of classes, these labels are
+    compared with them; nothing is learned from them.
+    """
+    folder, classes = dataset.unlabelled, dataset.classes
+    rows = zip(folder.records, dataset.pseudo_labels, strict=True)
+    used = [(folder.classes[record.label], pseudo.label) for record, pseudo in rows if pseudo.used]
+    known = [classes[label] == name for name, label in used if name in classes]
+    right = sum(known) / len(known) if known else math.nan
+    return Used(len(used) / len(folder.records), right)

@@ -5,17 +5,21 @@
 
 import collections
 import dataclasses
+import json
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxgear.bundle import Bundle
 from jaxgear.data.augment import Bank, one_view
-from jaxgear.data.batches import Batches
+from jaxgear.data.batches import Batches, in_batches
 from jaxgear.data.dataset import Dataset
-from jaxgear.data.sampling import Sampling
+from jaxgear.data.recorded import with_recorded_labels
+from jaxgear.data.unlabelled import all_unlabelled, how_used, pseudo_labelled
 from jaxgear.errors import UsageError
 from jaxgear.experiment.config import Config
 from jaxgear.experiment.diagnosis import diagnosed
@@ -24,17 +28,17 @@ from jaxgear.experiment.inputs import (
     mix_of,
     open_backgrounds,
     open_data,
-    sampling_of,
 )
 from jaxgear.experiment.recipe import Data, Make, Recipe
 from jaxgear.machine import devices
 from jaxgear.program import flat, structured
 from jaxgear.text import few
-from jaxgear.training import history, loop, optim
+from jaxgear.training import history, loop, optim, steps
 from jaxgear.training.progress import Progress
-from jaxgear.training.state import TrainState, init_state
+from jaxgear.training.runs.folder import read_json
+from jaxgear.training.state import TrainState
 
-SCENES = 400  # backgrounds without gear whose features are cached
+NAMED = 64  # images without labels in a batch
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -79,27 +83,66 @@ def prepare(config: Config, make: Make) -> Training:
     devices.check_switches()
     dataset = open_data(config)
     bank = open_backgrounds(config)
+    if dataset.unlabelled is not None:
+        dataset = _named(config, make, dataset, bank)
+    return _made(config, make, dataset, bank)
+
+
+def _made(config: Config, make: Make, dataset: Dataset, bank: Bank | None) -> Training:
     recipe = make(config, Data(dataset.training_counts(), config.batch_size, bank))
     training = _ready(config, recipe, dataset, bank)
     return dataclasses.replace(training, state=warm_start(config, training.state))
+
+
+def _named(config: Config, make: Make, dataset: Dataset, bank: Bank | None) -> Dataset:
+    """`dataset` with pseudo-labels, by a network that is trained on the labels alone.
+
+    It is trained as the recipe says, or as `Recipe.first` says, to its last epoch. A resumed run
+    has its pseudo-labels already.
+    """
+    if config.resume:
+        return with_recorded_labels(read_json(Path(config.resume) / "splits.json"), dataset)
+    print("first round: trains on the labels alone, to name the pictures without labels")
+    alone = dataclasses.replace(dataset, unlabelled=None)
+    training = _made(config, make, alone, bank)
+    recipe = training.recipe
+    if recipe.first is not None:
+        training = _ready(config, recipe.first, alone, bank)
+    state = _trained(training, Progress(training.recipe.epochs))
+    split, features = all_unlabelled(dataset), training.recipe.features
+    images = split.images if features is None else features.tested(split)
+    apply = jax.jit(lambda rows: state.apply(devices.local(state.variables), rows, train=False))
+    logits = in_batches(apply, (images,), NAMED)
+    named = pseudo_labelled(dataset, np.asarray(jax.nn.softmax(logits)), recipe.pseudo_labels)
+    # All hosts take those of the first: rounding may differ between hosts.
+    shared = json.loads(devices.from_first(json.dumps(named.describe()["unlabelled"])))
+    named = with_recorded_labels({"unlabelled": shared}, dataset)
+    share, right = how_used(named)
+    text = "" if np.isnan(right) else f" (right: {right:.4f})"
+    print(f"second round: trains with {round(share * len(logits))} pseudo-labels too{text}")
+    return named
+
+
+def _trained(training: Training, progress: Progress) -> TrainState:
+    """The state after the last epoch."""
+    with progress:
+        epochs = training.epochs(training.state, last=training.recipe.epochs, progress=progress)
+        ((state, _),) = collections.deque(epochs, maxlen=1)
+    return state
 
 
 def _ready(config: Config, recipe: Recipe, dataset: Dataset, bank: Bank | None) -> Training:
     """A recipe with batches and a state at step 0; first trains `recipe.first`, if there is one."""
     variables = None
     if recipe.first is not None:
-        first = _ready(config, recipe.first, dataset, bank)
-        epochs = first.epochs(first.state, last=recipe.first.epochs, progress=Progress(quiet=True))
-        ((state, _),) = collections.deque(epochs, maxlen=1)
+        state = _trained(_ready(config, recipe.first, dataset, bank), Progress(quiet=True))
         variables = recipe.first.features.variables(devices.local(state.variables))
-    sampling = sampling_of(config, recipe, dataset)
-    train, val = batches_of(config, recipe, dataset, bank, sampling)
+    train, val = batches_of(config, recipe, dataset, bank)
     rate = optim.Rate(recipe.schedule)
     with diagnosed(recipe, train, len(dataset.classes)):
         tx = dataclasses.replace(recipe, rate=rate).tx
-        state = init_state(
-            *(recipe.model, tx, val.images[:1], config.seed, recipe.average > 0, variables),
-            pseudo_labels=sampling.beside > 0,
+        state = steps.init_state(
+            recipe.model, tx, val.images[:1], config.seed, recipe.average > 0, variables
         )
     return Training(
         recipe,
@@ -118,18 +161,8 @@ def _ready(config: Config, recipe: Recipe, dataset: Dataset, bank: Bank | None) 
             "decay": recipe.average,
             "microbatch": config.microbatch,
             "per_example": recipe.per_example,
-            **_of_unlabelled(recipe, sampling),
         },
     )
-
-
-def _of_unlabelled(recipe: Recipe, sampling: Sampling) -> dict[str, Any]:
-    """The arguments of `steps.train_step` about images without labels."""
-    if not sampling.beside:
-        return {}
-    views = lambda features: features[:, 0]  # noqa: E731 - the first view is the image itself
-    plain = {"plain": views} if recipe.features is not None else {}
-    return {"pseudo_labels": recipe.pseudo_labels, "beside": sampling.beside, **plain}
 
 
 def warm_start(config: Config, state: TrainState) -> TrainState:

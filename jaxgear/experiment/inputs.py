@@ -11,11 +11,10 @@ from jaxgear.data.composites import background_bank, scene_split, with_masks, wi
 from jaxgear.data.dataset import Dataset, open_dataset
 from jaxgear.data.recorded import without_trained
 from jaxgear.data.sampling import ONCE, Sampling
-from jaxgear.data.unlabelled import joined, unlabelled_split, with_unlabelled
+from jaxgear.data.unlabelled import with_pseudo_labels, with_unlabelled
 from jaxgear.errors import UsageError
 from jaxgear.experiment.config import Config
 from jaxgear.experiment.recipe import Recipe
-from jaxgear.machine import devices
 from jaxgear.machine.compile_cache import keep_compiled
 from jaxgear.training.runs.folder import read_json
 
@@ -58,38 +57,21 @@ def open_backgrounds(config: Config) -> Bank | None:
     return jnp.asarray(bank)
 
 
-def sampling_of(config: Config, recipe: Recipe, dataset: Dataset) -> Sampling:
-    """Which training images make a batch."""
-    added = np.array([record.path in dataset.folder.added for record in dataset.training_records()])
-    if dataset.unlabelled is None:
-        return Sampling(added=added, share=recipe.added)
-    # Each device and each part of a batch gets an equal number.
-    unit = devices.all_devices().size * (
-        config.batch_size // (config.microbatch or config.batch_size)
-    )
-    return Sampling(
-        unlabelled=len(dataset.unlabelled.records),
-        beside=recipe.pseudo_labels.rows(config.batch_size, unit),
-        added=added,
-        share=recipe.added,
-    )
-
-
 def batches_of(
-    config: Config, recipe: Recipe, dataset: Dataset, bank: Bank | None, sampling: Sampling
+    config: Config, recipe: Recipe, dataset: Dataset, bank: Bank | None
 ) -> tuple[Batches, Batches]:
     """Training and validation batches of images or features, on the devices or streamed to them.
 
     With a bank of backgrounds, training images have an object mask as a fourth channel, and
-    validation has each image twice: plain and pasted. Images without labels, which are never
-    pasted, follow the training images. A `stored` set makes masks and composites
-    when a batch needs them; any other set makes all of them at once.
+    validation has each image twice: plain and pasted. Images with pseudo-labels follow the training
+    images. A `stored` set makes masks and composites when a batch needs them; any other set makes
+    all of them at once.
     """
     train, batches = dataset.split("train"), Batches
     if bank is not None:
         train = with_masks(train, dataset.folder)
     if dataset.unlabelled is not None:
-        train = joined(train, unlabelled_split(dataset, masks=bank is not None))
+        train = with_pseudo_labels(train, dataset)
     val = with_pasted(dataset.split("val"), dataset.folder, bank)
     images = train.images, val.images
     if recipe.features is not None:
@@ -98,11 +80,15 @@ def batches_of(
         from jaxgear.data.stream import Stream
 
         batches = Stream
+    added = np.array([record.path in dataset.folder.added for record in train.records])
     return tuple(
         batches(
-            *(inputs, split.labels, config.batch_size, config.seed, split.names), sampling=choice
+            *(inputs, split.labels, config.batch_size, config.seed, split.names), sampling=sampling
         )
-        for inputs, split, choice in zip(images, (train, val), (sampling, ONCE), strict=True)
+        for inputs, split, sampling in (
+            (images[0], train, Sampling(added, recipe.added)),
+            (images[1], val, ONCE),
+        )
     )
 
 

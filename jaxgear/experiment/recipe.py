@@ -25,11 +25,9 @@ from jaxtyping import Float
 from jaxgear.data.augment import Augment, Bank, Mix, backgrounds
 from jaxgear.machine import devices
 from jaxgear.models.features import Frozen
-from jaxgear.training.pseudo_labels import PseudoLabels
 from jaxgear.training.steps import Loss, smoothed_cross_entropy
 
 CROSS_ENTROPY = smoothed_cross_entropy(0.0)
-PSEUDO_LABELS = PseudoLabels()
 
 
 @dataclass(frozen=True)
@@ -89,8 +87,9 @@ class Recipe:
     added: float = 0.0
     """The share of an epoch's examples to draw from images that corrections added (`--labels`), at
     least."""
-    pseudo_labels: PseudoLabels = PSEUDO_LABELS
-    """How to learn from images without labels (`--unlabelled`), if there are any."""
+    pseudo_labels: float = 0.5
+    """The share of images without labels (`--unlabelled`) to train on, in each class that a first
+    network gives them (data/unlabelled.py)."""
     average: float = 0.0
     """Decay of a moving average of the variables, which is evaluated in their place; 0: none."""
     per_example: bool = False

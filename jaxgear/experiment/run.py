@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxgear.data.unlabelled import how_used
 from jaxgear.errors import UsageError
 from jaxgear.experiment.assembly import Training, prepare
 from jaxgear.experiment.conclusion import HandedOn, conclude
@@ -160,6 +161,10 @@ class Experiment:
         if self.patience_exhausted:  # the run had stopped early before it was resumed
             return
         training, drawn, stale = self.training, -math.inf, False
+        dataset, pseudo = training.dataset, {}
+        if dataset.unlabelled is not None:
+            used = how_used(dataset)
+            pseudo = {"pseudo_used": used.share, "pseudo_right": used.right}
         self._handed_on.make_maps()
         with contextlib.ExitStack() as stack:
             progress = stack.enter_context(Progress(self.recipe.epochs))
@@ -173,6 +178,7 @@ class Experiment:
             stack.enter_context(contextlib.closing(epochs))
             try:
                 for self.state, row in epochs:
+                    row = dataclasses.replace(row, **pseudo)
                     self.run.record(self.state, row)
                     if row.epoch == first and math.isnan(row.learning_rate):
                         progress.say(

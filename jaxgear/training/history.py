@@ -31,19 +31,14 @@ class Row:
     val_accuracy: float
     learning_rate: float  # of the epoch's last step
     seconds: float
-    pseudo_used: float | None = None  # share of the images without labels that got a pseudo-label
-    pseudo_right: float | None = None  # share of these that is right, where that is known
+    pseudo_used: float | None = None  # share of the images without labels; None: there are none
+    pseudo_right: float | None = None  # share of their labels that is right; NaN: unknown
 
     def __str__(self) -> str:
-        pseudo = ""
-        if self.pseudo_used is not None:
-            pseudo = f"  pseudo-labels {self.pseudo_used:.2f}"
-            if not math.isnan(self.pseudo_right):
-                pseudo += f" (right {self.pseudo_right:.2f})"
         return (
             f"epoch {self.epoch:3d}  loss {self.train_loss:.4f} train {self.val_loss:.4f} val  "
             f"accuracy {self.train_accuracy:.4f} train {self.val_accuracy:.4f} val  "
-            f"{self.seconds:.1f} s{pseudo}"
+            f"{self.seconds:.1f} s"
         )
 
 

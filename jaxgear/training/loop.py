@@ -21,7 +21,6 @@ from jaxgear.training import steps
 from jaxgear.training.history import Row
 from jaxgear.training.optim import rate_used
 from jaxgear.training.progress import Progress
-from jaxgear.training.state import Pseudo
 
 AGREE = 4  # steps between the hosts' votes on whether to stop
 # At most this many steps per program: signals and the progress bar wait for all of them.
@@ -102,22 +101,10 @@ def epochs(
                 val_accuracy=float(val_metrics.correct / val_metrics.count),
                 learning_rate=rate_used(schedule, state.opt_state, int(state.step)),
                 seconds=time.perf_counter() - start,
-                **_of_pseudo_labels(total.pseudo),
             )
             progress.epoch(row, rate, mesh.size)
-            zero = steps.Metrics.zero(total.pseudo is not None)
-            state = state.replace(totals=devices.place(zero, mesh))
+            state = state.replace(totals=devices.place(steps.Metrics.zero(), mesh))
             yield state, row
-
-
-def _of_pseudo_labels(sums: Pseudo | None) -> dict[str, float]:
-    """The fields of a history row about images without labels."""
-    if sums is None:
-        return {}
-    return {
-        "pseudo_used": float(sums.used / sums.seen),
-        "pseudo_right": float(sums.right / sums.checked) if sums.checked else math.nan,
-    }
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,9 +13,9 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Key, Num, PyTree
 
 from jaxgear.data.batches import Batch, Chunk, take
-from jaxgear.program.apply import streams
+from jaxgear.machine import devices
+from jaxgear.program.apply import forward, init, streams
 from jaxgear.training import optim, parts
-from jaxgear.training.pseudo_labels import Guess, PseudoLabels, sums
 from jaxgear.training.state import Metrics, TrainState
 
 Keys = Key[Array, " B"]  # one per example
@@ -23,6 +23,43 @@ Images = Float[Array, "B ..."]  # [B, S, S, 3], or features
 Augment = Callable[[Keys, Images], Images]
 Mix = Callable[[Keys, Images, Float[Array, "B K"]], tuple[Images, Float[Array, "B K"]]]
 Loss = Callable[[Float[Array, "B K"], Float[Array, "B K"]], Float[Array, " B"]]
+
+
+def init_state(
+    model: nn.Module,
+    tx: optax.GradientTransformation,
+    images: Num[ArrayLike, "B ..."],
+    seed: int,
+    average: bool = False,
+    variables: PyTree = None,
+) -> TrainState:
+    """The state at step 0, with `variables` or fresh ones for images shaped like `images`."""
+    tx = optax.with_extra_args_support(tx)
+
+    def start(key: Key[Array, ""], images: Num[Array, "B ..."], variables: PyTree) -> TrainState:
+        if variables is None:
+            variables = init(model, jax.random.fold_in(key, 0), images)
+        else:
+            # Copy: the step donates its state, and the caller may still need the variables.
+            variables = jax.tree.map(jnp.copy, variables)
+        model_state = {name: tree for name, tree in variables.items() if name != "params"}
+        params = variables.get("params", {})
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            params=params,
+            model_state=model_state,
+            averaged={"params": params, **model_state} if average else None,
+            opt_state=tx.init(params),
+            key=jax.random.fold_in(key, 1),
+            totals=Metrics.zero(),
+            apply=forward(model),
+            tx=tx,
+        )
+
+    # One program gives each leaf its own buffer. It runs once, so LLVM's optimizations would take
+    # longer than they save.
+    once = jax.jit(start, compiler_options={"xla_backend_optimization_level": 0})
+    return once(jax.random.key(seed), images, devices.local(variables))
 
 
 def smoothed_cross_entropy(smoothing: float) -> Loss:
@@ -44,46 +81,33 @@ def train_step(
     decay: float = 0.999,
     microbatch: int = 0,
     per_example: bool = False,
-    pseudo_labels: PseudoLabels | None = None,
-    plain: Callable[[Images], Images] = lambda images: images[..., :3],
-    beside: int = 0,
 ) -> tuple[TrainState, Metrics, Float[Array, ""]]:
     """One optimizer step: returns the new state, sums over the batch and the gradient norm.
 
-    The loss is the weighted mean over the batch's real examples (weight above 0), plus the term of
-    `pseudo_labels` for its last `beside` rows, which have no labels.
+    The loss is the weighted mean over the batch's real examples (weight above 0).
 
     Random choices depend only on (state.key, batch.epoch, batch.index). There is one key per
     example, so an augmented view does not depend on its batch. Dropout folds in `state.step`.
 
     Args:
         decay: of the moving average, if the state keeps one.
-        microbatch: labelled examples per part; must divide the batch. The gradient is summed over
-            parts, in the memory of one part. Batch normalisation, `mix` and dropout see one part
-            at a time; running statistics are the mean over parts.
+        microbatch: examples per part; must divide the batch. The gradient is summed over parts, in
+            the memory of one part. Batch normalisation, `mix` and dropout see one part at a time;
+            running statistics are the mean over parts.
         per_example: the network treats each example by itself. On a CPU the gradient is then summed
             over parts that fit in its caches (parts.py).
-        plain: images, or their features, as the network takes them without augmentation.
     """
-    rows = len(batch.label)
-    total, guess = batch.weight[: rows - beside].sum(), None
-    if pseudo_labels is not None:
-        guess = lambda images: pseudo_labels.label(  # noqa: E731
-            state.apply(state.variables, plain(images), train=False), state.step, total, beside
-        )
-    share = (rows - beside) / rows
-    view = functools.partial(_view, state.key, classes, augment, mix, class_weights, guess, share)
+    view = functools.partial(_view, state.key, classes, augment, mix, class_weights)
     objective = functools.partial(
-        _objective, state.apply, loss, guess is not None, total, state.model_state
+        _objective, state.apply, loss, batch.weight.sum(), state.model_state
     )
     dropout = jax.random.fold_in(state.key, state.step)
     gradient = functools.partial(_gradient, view, objective, state.params, per_example)
-    if microbatch in (0, rows - beside):
+    if microbatch in (0, len(batch.label)):
         grads, forward_pass = gradient(batch, dropout)
     else:
-        count = (rows - beside) // microbatch
-        grads, forward_pass = parts.in_turn(gradient, batch, rows // count, dropout)
-        model_state = parts.mean(forward_pass.model_state, count)
+        grads, forward_pass = parts.in_turn(gradient, batch, microbatch, dropout)
+        model_state = parts.mean(forward_pass.model_state, len(batch.label) // microbatch)
         forward_pass = forward_pass._replace(model_state=model_state)
     loss_of = lambda params: objective(params, *view(batch), dropout)[0]  # noqa: E731
     state = _updated(state, grads, forward_pass, loss_of, decay)
@@ -104,41 +128,25 @@ def _view(
     augment: Augment | None,
     mix: Mix | None,
     class_weights: Float[ArrayLike, " K"] | None,
-    guess: Guess | None,
-    share: float,
     part: Batch,
 ) -> tuple[Array, ...]:
-    """Augmented images, targets, loss weights, and the weight and label of each example.
-
-    The first rows, a `share` of them, are labelled; `guess` gives the others targets and weights.
-    """
+    """Augmented images, targets, loss weights, and the weight and label of each example."""
     keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, part.epoch), part.index)
-    plain = images = part.image.astype(jnp.float32)
+    images = part.image.astype(jnp.float32)
     if augment is not None:
         images = augment(jax.vmap(jax.random.fold_in, (0, None))(keys, 0), images)
     weight = part.weight
     if class_weights is not None:
         weight = weight * jnp.asarray(class_weights)[part.label]
     targets = jax.nn.one_hot(part.label, classes)
-    count = round(share * len(part.label))
     if mix is not None:
-        mixed = jax.vmap(jax.random.fold_in, (0, None))(keys[:count], 1)
-        blended = mix(mixed, images[:count], targets[:count])
-        images, targets = (
-            jnp.concatenate([first, rest[count:]])
-            for first, rest in zip(blended, (images, targets), strict=True)
-        )
-    if guess is not None:
-        named, sure = guess(plain[count:])
-        targets = jnp.concatenate([targets[:count], named])
-        weight = jnp.concatenate([weight[:count], sure])
+        images, targets = mix(jax.vmap(jax.random.fold_in, (0, None))(keys, 1), images, targets)
     return images, targets, weight, part.weight, part.label
 
 
 def _objective(
     apply: Callable[..., Any],
     loss: Loss,
-    without_labels: bool,
     total: Float[Array, ""],
     model_state: dict[str, PyTree],
     params: PyTree,
@@ -159,9 +167,7 @@ def _objective(
     )
     losses = loss(logits, targets)
     mean = (losses * weight).sum() / total
-    metrics = Metrics.of(losses, logits, label, counted * (label >= 0))
-    if without_labels:
-        metrics = metrics.replace(pseudo=sums(targets, weight, label))
+    metrics = Metrics.of(losses, logits, label, counted)
     return mean, _Pass(mean, metrics, {**model_state, **nn.unbox(changed)})
 
 
@@ -226,7 +232,7 @@ def train_chunk(
         return state, jax.tree.map(lambda row, value: row.at[number].set(value), rows, values)
 
     zeros = jnp.zeros(len(chunk.index), jnp.float32)
-    rows = [jax.tree.map(lambda _: zeros, state.totals), zeros]
+    rows = [Metrics(zeros, zeros, zeros), zeros]
     state, (metrics, norms) = jax.lax.fori_loop(0, chunk.count, run, (state, rows))
     return state, metrics, norms
 

@@ -62,7 +62,7 @@ def train_reference(arguments: argparse.Namespace) -> dict[str, Any]:
     batch = arguments.batch or 50
     labels = np.random.default_rng(1).integers(0, CLASSES, batch)
     batches = Batches(_pictures(batch, 128), labels, batch)
-    state = init_state(ReferenceCNN(CLASSES), optax.adam(1e-3), batches.images[:1], 0)
+    state = steps.init_state(ReferenceCNN(CLASSES), optax.adam(1e-3), batches.images[:1], 0)
     loss = steps.smoothed_cross_entropy(0.0)
     options = {"classes": CLASSES, "loss": loss, "per_example": True}
     train_step = jax.jit(functools.partial(steps.train_step, **options), donate_argnums=0)

@@ -56,7 +56,7 @@ def _rate(arguments: argparse.Namespace, model: Any, batch: int) -> dict[str, An
     train = Batches(images, rng.integers(0, CLASSES, count), batch)
     val = Batches(images[:batch], np.asarray(train.labels[:batch]), batch)
     schedule = optax.constant_schedule(1e-3)
-    state = init_state(model, optax.adamw(schedule), images[:1], seed=0)
+    state = steps.init_state(model, optax.adamw(schedule), images[:1], seed=0)
     start = time.perf_counter()
     epochs = loop.epochs(
         *(state, train, val),

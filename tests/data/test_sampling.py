@@ -1,4 +1,4 @@
-"""Which examples make an epoch: added pictures more often, images without labels beside."""
+"""Which images make an epoch: each once, or those of a new domain more often."""
 
 import numpy as np
 import pytest
@@ -15,15 +15,14 @@ def added(count, of=N):
 
 
 def test_without_choices_each_image_comes_once():
-    assert sorted(ONCE.labelled(N, 0, 1)) == list(range(N))
-    assert ONCE.without_labels(N, 0, 1, 5).shape == (5, 0)
+    assert sorted(ONCE.order(N, 0, 1)) == list(range(N))
 
 
 @pytest.mark.parametrize(
     ("new", "share", "expected"), [(4, 0.5, 10), (3, 0.5, 10), (4, 0.1, 4), (0, 0.5, 0), (4, 1, 20)]
 )
 def test_the_share_is_drawn_from_added_images_and_never_less_than_they_are(new, share, expected):
-    order = Sampling(added=added(new), share=share).labelled(N, 0, 1)
+    order = Sampling(added(new), share).order(N, 0, 1)
     assert len(order) == N  # as many steps as without
     is_added = order % N < new
     assert is_added.sum() == expected
@@ -35,33 +34,23 @@ def test_the_share_is_drawn_from_added_images_and_never_less_than_they_are(new, 
 
 
 def test_the_order_is_a_function_of_seed_and_epoch():
-    choice = Sampling(added=added(3), share=0.5, unlabelled=5, beside=4)
-    first = choice.labelled(N, 1, 2), choice.without_labels(N, 1, 2, 3)
+    choice = Sampling(added(3), 0.5)
+    first = choice.order(N, 1, 2)
     for seed, epoch, same in [(1, 2, True), (1, 3, False), (2, 2, False)]:
-        again = choice.labelled(N, seed, epoch), choice.without_labels(N, seed, epoch, 3)
-        for one, other in zip(first, again, strict=True):
-            assert np.array_equal(one, other) is same
-
-
-def test_images_without_labels_join_each_batch_and_no_other_rows():
-    rows = Sampling(unlabelled=5, beside=4).without_labels(N, 0, 1, steps=3)
-    assert rows.shape == (3, 4)
-    assert set(rows.ravel() % N) == set(range(15, 20))
-    assert len(set(rows.ravel())) == 12
-    assert np.ptp(np.bincount(rows.ravel() % N)[15:]) <= 1  # all once before one comes again
+        assert np.array_equal(first, choice.order(N, seed, epoch)) is same
 
 
 @pytest.mark.parametrize("kind", [Batches, Stream])
-def test_batches_hold_labelled_rows_first_and_padding_counts_nowhere(kind):
+def test_copies_are_the_same_image_with_another_index(kind):
     images = np.arange(N, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
-    labels = np.where(np.arange(N) < 15, 0, -1).astype(np.int32)
-    choice = Sampling(unlabelled=5, beside=2)
-    data = kind(images, labels, 4, seed=3, sampling=choice)
-    assert len(data) == 4  # of the 15 labelled images
+    labels = np.arange(N, dtype=np.int32) % 3
+    data = kind(images, labels, 4, seed=3, sampling=Sampling(added(2), 0.5))
     seen = []
     for batch in data.shuffled(1):
         np.testing.assert_array_equal(batch.image[:, 0, 0, 0], batch.index % N)
-        assert (np.asarray(batch.label) < 0).tolist() == [False] * 4 + [True] * 2
-        assert batch.weight[4:].tolist() == [1, 1]
-        seen += [int(i) for i, w in zip(batch.index[:4], batch.weight, strict=False) if w]
-    assert sorted(seen) == list(range(15))
+        np.testing.assert_array_equal(batch.label, batch.index % N % 3)
+        seen += [int(i) for i, w in zip(batch.index, batch.weight, strict=True) if w]
+    assert len(set(seen)) == N
+    assert sum(index % N < 2 for index in seen) == N / 2
+    assert max(seen) >= N
+    assert data.name(max(seen)) == f"number {max(seen) % N}"

@@ -21,7 +21,6 @@ from jaxgear.models import features
 from jaxgear.models.finetune import FROZEN, FineTuned, Head, groups, stage_of, whole_variables
 from jaxgear.models.pretrained.backbone import load_backbone
 from jaxgear.training import steps
-from jaxgear.training.state import init_state
 
 WEIGHTS = Path(__file__).parent / "golden" / "resnet18_width2.pth"
 IMAGES = pictures(5, 32)
@@ -61,7 +60,7 @@ def trained(model, variables, labels, train_from, count=3):
         lambda params: groups(params, train_from),
     )
     batch = next(Batches(IMAGES, labels, 5).ordered())
-    state = init_state(model, tx, IMAGES[:1], 0, variables=variables)
+    state = steps.init_state(model, tx, IMAGES[:1], 0, variables=variables)
     loss = steps.smoothed_cross_entropy(0.1)
     step = jax.jit(functools.partial(steps.train_step, classes=3, loss=loss))
     for _ in range(count):

@@ -15,7 +15,6 @@ from jaxgear.machine import devices
 from jaxgear.models.convnet import Conv, ConvNet, GlobalPool
 from jaxgear.training import loop, steps
 from jaxgear.training.progress import Progress
-from jaxgear.training.state import init_state
 
 K, N, SIDE = 4, 44, 8  # three batches of 16, the last with four of padding
 
@@ -43,7 +42,7 @@ def train(count, kind=Batches, tx=None, **options):
     """State and rows after two epochs on `count` devices."""
     model = ConvNet([Conv(16), GlobalPool()], classes=K)  # its normalisation sees the whole batch
     tx = tx or optax.sgd(0.05, momentum=0.9)
-    state = init_state(model, tx, IMAGES[:1], seed=0)
+    state = steps.init_state(model, tx, IMAGES[:1], seed=0)
     epochs = list(
         loop.epochs(
             state,
@@ -87,7 +86,7 @@ def test_fsdp_splits_what_is_large_and_computes_the_same():
     wide = ConvNet([Conv(64), Conv(64), GlobalPool()], classes=K)
 
     def epoch(count, layout):
-        state = init_state(wide, optax.sgd(0.05, momentum=0.9), IMAGES[:1], seed=0)
+        state = steps.init_state(wide, optax.sgd(0.05, momentum=0.9), IMAGES[:1], seed=0)
         ((state, row),) = loop.epochs(
             state,
             batches(count),
@@ -157,7 +156,7 @@ def test_the_mean_of_a_batch_is_never_of_one_device_alone(one):
     """Statistics of batch normalisation: were they of two pictures each, they would differ."""
     model = ConvNet([Conv(16), GlobalPool()], classes=K)
     batch = next(batches(1).ordered())
-    state = init_state(model, optax.sgd(0.05), IMAGES[:1], seed=0)
+    state = steps.init_state(model, optax.sgd(0.05), IMAGES[:1], seed=0)
     x = (np.asarray(batch.image, np.float32) - model.mean) / model.std
     kernel = state.params["layers_0"]["conv"]["kernel"]
     y = jax.lax.conv_general_dilated(

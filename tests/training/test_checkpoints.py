@@ -9,16 +9,16 @@ import pytest
 from jaxgear.errors import CheckpointError
 from jaxgear.machine import devices
 from jaxgear.models.convnet import Conv, ConvNet, GlobalPool
+from jaxgear.training import steps
 from jaxgear.training.history import Row
 from jaxgear.training.runs.checkpoints import Checkpoints
-from jaxgear.training.state import init_state
 
 IMAGES = np.zeros((1, 8, 8, 3), np.uint8)
 
 
 def make_state(width=4, seed=0, tx=None, average=True, classes=3):
     model = ConvNet([Conv(width), GlobalPool()], classes=classes)
-    return init_state(model, tx or optax.adam(1e-3), IMAGES, seed, average)
+    return steps.init_state(model, tx or optax.adam(1e-3), IMAGES, seed, average)
 
 
 def row(epoch, val_loss):

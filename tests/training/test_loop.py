@@ -14,7 +14,6 @@ from jaxgear.errors import DivergedError
 from jaxgear.models.convnet import Conv, ConvNet, Dropout, GlobalPool
 from jaxgear.training import loop, steps
 from jaxgear.training.progress import Progress
-from jaxgear.training.state import init_state
 
 K = 3
 QUIET = Progress(quiet=True)
@@ -38,7 +37,7 @@ def make_batches(n=22, size=8, seed=0):
 def make_state(tx=None):
     model = ConvNet([Conv(4), Dropout(0.2), GlobalPool()], classes=K)
     images = np.zeros((1, 8, 8, 3), np.uint8)
-    return init_state(model, tx or optax.adam(1e-2), images, seed=0, average=True)
+    return steps.init_state(model, tx or optax.adam(1e-2), images, seed=0, average=True)
 
 
 def train(state, first, last, **options):

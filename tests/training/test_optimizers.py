@@ -15,7 +15,6 @@ from jaxgear.experiment.recipe import Recipe
 from jaxgear.training import loop, optim, steps
 from jaxgear.training.progress import Progress
 from jaxgear.training.runs.checkpoints import Checkpoints
-from jaxgear.training.state import init_state
 
 K = 3
 RATE = 0.01
@@ -140,7 +139,7 @@ def epochs(recipe, state, first, last):
 
 def fresh(recipe):
     with diagnosed(recipe, Batches(*TRAIN, 8), K):
-        return init_state(recipe.model, recipe.tx, TRAIN[0][:1], 0)
+        return steps.init_state(recipe.model, recipe.tx, TRAIN[0][:1], 0)
 
 
 @pytest.mark.parametrize(
@@ -234,7 +233,7 @@ def test_the_loss_that_optimizers_are_told_is_that_of_the_batch():
 
     spy = optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
     batch = next(Batches(*TRAIN, 20).ordered())
-    state = init_state(Tiny(), spy, TRAIN[0][:1], 0)
+    state = steps.init_state(Tiny(), spy, TRAIN[0][:1], 0)
     _, metrics, _ = steps.train_step(
         state, batch, classes=K, loss=steps.smoothed_cross_entropy(0.0)
     )

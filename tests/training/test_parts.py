@@ -11,7 +11,6 @@ from jaxgear.data.augment.transforms import cutmix
 from jaxgear.data.batches import Batch
 from jaxgear.models.convnet import Conv, ConvNet, GlobalPool
 from jaxgear.training import parts, steps
-from jaxgear.training.state import init_state
 
 SIDE, COUNT = 24, 12
 
@@ -40,7 +39,7 @@ def step_of(model, monkeypatch, pictures, per_example=True):
     """A training step that takes so many pictures at a time; and numbers it was traced with."""
     monkeypatch.setattr(parts, "PART_BYTES", pictures * SIDE * SIDE * 3 * 4)
     seen = []
-    state = init_state(model, optax.sgd(0.1), batch().image, seed=0)
+    state = steps.init_state(model, optax.sgd(0.1), batch().image, seed=0)
 
     def apply(variables, images, **options):
         seen.append(len(images))

@@ -13,7 +13,6 @@ from jaxgear.data.augment.transforms import flip, mixup
 from jaxgear.data.batches import Batch
 from jaxgear.models.convnet import Conv, ConvNet, Dropout, GlobalPool
 from jaxgear.training import steps
-from jaxgear.training.state import init_state
 
 K = 3
 
@@ -39,7 +38,7 @@ def make_batch(n=6, side=4, seed=0, weight=None):
 
 
 def make_state(model, batch, tx=None, average=False):
-    return init_state(model, tx or optax.sgd(0.1), batch.image, seed=0, average=average)
+    return steps.init_state(model, tx or optax.sgd(0.1), batch.image, seed=0, average=average)
 
 
 def options(**more):

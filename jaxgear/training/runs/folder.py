@@ -11,7 +11,7 @@ from typing import Any
 from jaxgear.data.dataset import Dataset
 from jaxgear.errors import CheckpointError, UsageError
 from jaxgear.files import write_json, write_text
-from jaxgear.training.runs.environment import environment
+from jaxgear.training.environment import environment
 
 
 def new_folder(
