@@ -22,6 +22,7 @@ import importlib
 import io
 import math
 import shutil
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -162,8 +163,7 @@ def mean_recall(rows: Iterable[dict[str, float]]) -> float:
 class Study:
     """The runs in OUT, and the points of them."""
 
-    def __init__(self, arguments: argparse.Namespace):
-        name, *flags = arguments.experiment
+    def __init__(self, arguments: argparse.Namespace, name: str, *flags: str):
         try:
             self.experiment = importlib.import_module(f"experiments.{name}")
         except ModuleNotFoundError as error:
@@ -288,12 +288,12 @@ def draw(points: list[Point]) -> bytes:
     return plots.png(figure)
 
 
-def main(arguments: argparse.Namespace) -> None:
-    """Runs the study and prints its table."""
-    if not arguments.experiment:
+def main(arguments: argparse.Namespace, experiment: list[str]) -> None:
+    """Runs the study of an experiment, its name and flags, and prints its table."""
+    if not experiment:
         raise UsageError("name an experiment and its flags after --")
     with outputs({"--plot": arguments.plot}) as files:
-        study = Study(arguments)
+        study = Study(arguments, *experiment)
         for seed in range(arguments.seeds):
             study.all_rounds(seed, arguments.rounds, arguments.count, arguments.order)
         print("\n".join(lines(study.points)), flush=True)
@@ -312,6 +312,7 @@ if __name__ == "__main__":
     parser.add_argument("--count", type=int, default=24, help="labels of a round")
     parser.add_argument("--order", nargs="+", default=list(ORDERS), choices=ORDERS)
     parser.add_argument("--plot", type=path_argument, help="accuracy and recall against labels")
-    parser.add_argument("experiment", nargs="*", help="its name and flags, after --")
-    arguments = parser.parse_args()
-    exit_with(lambda: main(arguments))
+    own = sys.argv[1:]
+    split = own.index("--") if "--" in own else len(own)
+    arguments = parser.parse_args(own[:split])
+    exit_with(lambda: main(arguments, own[split + 1 :]))
