@@ -15,6 +15,7 @@ LAYERS = {
     "machine": (),
     "data.images": (),
     "data.folder": ("data.images",),
+    "data.crops": ("data.images",),
     "data.splits": ("data.folder", "data.images"),
     "data.tfds": ("data.folder", "data.images"),
     "data.labels": ("data.folder", "data.images"),
@@ -44,7 +45,11 @@ LAYERS = {
     "bundle": ("models", "program", "data.splits"),
     "prediction": (
         *("bundle", "program", "machine"),
-        *("data", "data.folder", "data.labels", "data.splits", "data.images"),
+        *("data", "data.folder", "data.labels", "data.splits", "data.images", "data.crops"),
+    ),
+    "prediction.proposals": (
+        *("prediction", "bundle", "models", "models.pretrained"),
+        *("data", "data.folder", "data.images", "data.crops"),
     ),
     "evaluation": (
         *("prediction", "bundle", "program", "training", "training.runs", "machine"),
@@ -53,7 +58,8 @@ LAYERS = {
     ),
     "evaluation.no_gear": ("bundle", "program", "data"),
     "evaluation.plots": (
-        *("evaluation", "prediction", "bundle", "training", "data", "data.folder", "data.images"),
+        *("evaluation", "prediction", "bundle", "training"),
+        *("data", "data.folder", "data.images", "data.crops"),
     ),
     "evaluation.robustness": (
         *("evaluation", "evaluation.no_gear", "prediction", "bundle", "training.runs"),
@@ -97,7 +103,8 @@ LAYERS = {
         ),
     ),
     "commands.models": (
-        *("commands", "prediction", "bundle", "data", "data.folder", "data.labels"),
+        *("commands", "prediction", "prediction.proposals", "bundle"),
+        *("data", "data.folder", "data.labels", "data.crops"),
         *("evaluation", "evaluation.plots", "evaluation.no_gear", "evaluation.acquisition"),
     ),
     "commands.runs": (

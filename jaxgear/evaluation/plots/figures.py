@@ -45,6 +45,8 @@ class Tile:
     name: str = ""  # in light grey
     warning: str = ""  # in amber
     wrong: bool = False  # title and frame in red
+    # Boxes to draw: left, top, right, bottom in pixels of the image, a label, a colour.
+    boxes: Sequence[tuple[tuple[float, float, float, float], str, str]] = ()
 
 
 def curves(rows: Sequence[history.Row], title: str = "") -> Figure:
@@ -177,6 +179,14 @@ def _draw(axes: Axes, tile: Tile, side: float) -> None:
         axes.text(0.5, 0.5, "unreadable", color=WRONG, fontsize=11, **centre)
     else:
         axes.imshow(tile.image)
+    for (start, top, end, bottom), label, colour_of_box in tile.boxes:
+        corners = ([start, end, end, start, start], [top, top, bottom, bottom, top])
+        axes.plot(*corners, color="white", linewidth=2.4, solid_joinstyle="miter")
+        axes.plot(*corners, color=colour_of_box, linewidth=1.2, solid_joinstyle="miter")
+        behind = {"facecolor": colour_of_box, "edgecolor": "none", "pad": 0.8}
+        axes.text(
+            start, top, label, va="bottom", fontsize=5, color="white", bbox=behind, clip_on=True
+        )
     text = fonts.fit(tile.title, side, 11, bold=True)
     axes.set_title(text, color=colour, pad=5, **fonts.style(text, 11, bold=True))
     below = ((tile.detail, INK), (tile.warning, WARNING), (tile.name, FAINT))
