@@ -19,9 +19,8 @@ ASKED = 5  # a grid should show at least this many new pictures
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `jaxgear predict`."""
     parser.add_argument("model", type=Path, metavar="RUN_OR_BUNDLE")
-    parser.add_argument(
-        "images", nargs="*", metavar="IMAGE", help="files, folders, patterns in quotes"
-    )
+    files = "files, folders, patterns in quotes"
+    parser.add_argument("images", nargs="*", metavar="IMAGE", help=files)
     parser.add_argument(
         "--csv",
         type=Path,
@@ -41,10 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const=MOST_CROPS,
         metavar="N",
-        help="classify crops of whole photographs that may hold gear, at most N of each (default "
-        "%(const)s); --csv then has a row for each crop of gear: path, left, top, right, bottom, "
-        "class, probability (sides as fractions; class none: no crop is gear), --grid shows the "
-        "photographs with their boxes, --sort places the crops",
+        help="classify at most N crops of each photograph that may hold gear (default %(const)s); "
+        "--csv has a row for each crop of gear: path, left, top, right, bottom (fractions), class, "
+        "probability (class none: no crop is gear), --grid shows the boxes, --sort places crops",
     )
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument(
@@ -95,15 +93,14 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(f"--batch-size {arguments.batch_size}: must be at least 1")
     if arguments.crops is not None and not 1 <= arguments.crops <= LIMIT_CROPS:
         raise UsageError(f"--crops {arguments.crops}: crops of a photograph, 1 to {LIMIT_CROPS}")
-    if arguments.crops is not None and arguments.label_studio:
+    if arguments.crops and arguments.label_studio:
         raise UsageError("--label-studio: its tasks are whole files; leave out --crops")
     if arguments.accept is not None and not 0 <= arguments.accept <= 1:
         raise UsageError(f"--accept {arguments.accept}: a share, 0 to 1")
     if arguments.grid not in (None, STDOUT) and arguments.grid.suffix.lower() != ".png":
         raise UsageError(f"--grid {arguments.grid}: the grid is a PNG, name it so")
-    if not arguments.sort and (
-        arguments.copy or arguments.data or arguments.review_below is not None
-    ):
+    of_sort = arguments.copy or arguments.data or arguments.review_below is not None
+    if of_sort and not arguments.sort:
         raise UsageError("--review-below, --copy and --data go with --sort OUT")
     if not 0 <= (arguments.review_below or 0) <= 1:
         raise UsageError(f"--review-below {arguments.review_below}: a probability, 0 to 1")
@@ -125,9 +122,8 @@ def _predict(
     from jaxgear.text import printable
 
     if "--grid" in outputs:
+        from jaxgear.evaluation.plots import crops, tiles
         from jaxgear.evaluation.plots import figures as plots
-        from jaxgear.evaluation.plots import tiles
-        from jaxgear.evaluation.plots.crops import crops_grid
 
     files = find_pictures(arguments.images)
     if arguments.sort:
@@ -187,7 +183,7 @@ def _predict(
         if arguments.crops is None:
             grid = tiles.prediction_grid(bundle, [one for one, *_ in shown.values()], len(files))
         else:
-            grid = crops_grid(bundle, list(shown.values()), len(files))
+            grid = crops.crops_grid(bundle, list(shown.values()), len(files))
         outputs["--grid"].write(plots.png(grid, dpi=160))
         if (readable := len(files) - unreadable) < ASKED:
             count = f"{readable} new picture{'s' * (readable != 1)}"

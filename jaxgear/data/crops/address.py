@@ -9,7 +9,7 @@ import os
 import re
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 
 from jaxgear.data import images
 from jaxgear.data.images import ImageError, encode_png, load_rgb
@@ -43,7 +43,7 @@ def file_name(path: str) -> str:
     return name if box is None else "_".join([name, *(f"{side:.4f}" for side in box)]) + ".png"
 
 
-def rounded(box: Box) -> Box:
+def rounded(box: Float[np.ndarray, "4"]) -> Box:
     """The box as its address has it."""
     left, top, right, bottom = (round(float(side), 4) for side in box)
     return left, top, right, bottom

@@ -16,7 +16,7 @@ from jaxgear.prediction import Prediction
 from jaxgear.text import printable
 
 PIXELS = 640  # longer side of a photograph
-COLUMNS = 4
+COLUMNS = 3
 _COLOURS = (  # dark enough for white letters; classes beyond these begin again
     *("#1b6ca8", "#b3261e", "#2e7d32", "#7b3fa0", "#a35200", "#00707a"),
     *("#c2186b", "#4d5b00", "#3949ab", "#6d4c41", "#455a64", "#8a6d00"),

@@ -38,6 +38,7 @@ _FIELDS = {  # fields of ResNet in the description of a bundle
 }
 
 Evidence = Float[np.ndarray, "h w K"]
+Cells = Float[np.ndarray, "rows columns K"]
 Photograph = UInt8[np.ndarray, "H W 3"]
 
 
@@ -71,7 +72,7 @@ def _by_windows(predictor: Predictor, photograph: Photograph) -> Evidence:
     return np.mean(maps, axis=0)
 
 
-def _dense(predictor: Predictor) -> Callable[[Photograph], Evidence] | None:
+def _dense(predictor: Predictor) -> Callable[[Photograph], Cells] | None:
     """From photographs to logits of each cell, if the bundle holds a ResNet with a dense head."""
     bundle = predictor.bundle
     stored = unflatten_dict({tuple(name.split("/")): x for name, x in bundle.weights.items()})
@@ -91,7 +92,7 @@ def _dense(predictor: Predictor) -> Callable[[Photograph], Evidence] | None:
         x = module.apply(folded, preprocess(pixels[None]), method="stages")[0]  # [h, w, D]
         return x, unit_scale(x) @ head["kernel"] + head["bias"]
 
-    def logits_of(pixels: Photograph) -> Evidence:
+    def logits_of(pixels: Photograph) -> Cells:
         return np.asarray(cells(weights, pixels)[1])
 
     weights = jax.device_put(weights)
@@ -118,7 +119,9 @@ def _described(text: str) -> tuple[ResNet, Preprocess] | None:
         return None
 
 
-def _resized(photograph: Photograph, longer: int, step: int, least: int = 1) -> Photograph:
+def _resized(
+    photograph: Photograph, longer: int, step: int, least: int = 1
+) -> UInt8[np.ndarray, "h w 3"]:
     """Resized to a longer side of `longer`; sides are multiples of `step` and at least `least`."""
     height, width = photograph.shape[:2]
     scale = longer / max(height, width)
@@ -130,7 +133,7 @@ def _resized(photograph: Photograph, longer: int, step: int, least: int = 1) -> 
 
 
 def _at_fine(
-    logits: Evidence,
+    logits: Cells,
     first: Float[np.ndarray, "2"],
     step: Float[np.ndarray, "2"],
     photograph: Photograph,
