@@ -5,8 +5,9 @@
 BOXES.csv has the columns photo, label, left, top, right, bottom (fractions). A box is found if a
 proposal has an IoU of 0.5 with it. It prints recall by the number of proposals a photograph, for
 the network's proposals, for a grid of boxes of several sizes, the largest first, and for random
-boxes (mean of 20 draws), and the seconds a photograph. Photographs with boxes are in two halves, by
-a shuffle of their names with a fixed seed. Choose on the half `dev`.
+boxes (mean of 20 draws), and the seconds a photograph. `--backgrounds PHOTOS` adds a line without
+the photographs that a run with `--backgrounds PHOTOS` was trained on. Photographs with boxes are in
+two halves, by a shuffle of their names with a fixed seed. Choose on the half `dev`.
 """
 
 import argparse
@@ -14,12 +15,14 @@ import csv
 import os
 import random
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
 from jaxgear.bundle import Bundle
 from jaxgear.cli import exit_with
+from jaxgear.data.composites import photographs
 from jaxgear.data.images import load_rgb
 from jaxgear.errors import DataError
 from jaxgear.paths import path_argument
@@ -79,16 +82,19 @@ def random_boxes(height: int, width: int, count: int, rng: np.random.Generator) 
     return np.array(boxes)
 
 
-def recall(ranks: list[np.ndarray]) -> list[float]:
+def recall(ranks: Iterable[np.ndarray]) -> list[float]:
     """The share of boxes that are found within each of `COUNTS` proposals."""
-    rank = np.concatenate(ranks)
+    rank = np.concatenate(list(ranks))
     return [float(((rank >= 0) & (rank < count)).mean()) for count in COUNTS]
 
 
-def measure(run: Path, folder: Path, boxes: dict[str, np.ndarray]) -> tuple[dict, list[float]]:
-    """Recall at `COUNTS` by method, and the seconds of each photograph."""
+Ranks = dict[str, dict[str, np.ndarray]]  # by method and photograph
+
+
+def measure(run: Path, folder: Path, boxes: dict[str, np.ndarray]) -> tuple[Ranks, list[float]]:
+    """The rank at which each box is found, and the seconds of each photograph."""
     evidence = evidence_of(Predictor(Bundle.load(run)))
-    ranks: dict[str, list[np.ndarray]] = {"network": [], "grid of sizes": [], "random": []}
+    ranks: Ranks = {"network": {}, "grid of sizes": {}, "random": {}}
     seconds = []
     rng = np.random.default_rng(0)
     for name, true in boxes.items():
@@ -98,11 +104,16 @@ def measure(run: Path, folder: Path, boxes: dict[str, np.ndarray]) -> tuple[dict
         proposed, _ = propose(evidence(photograph), COUNTS[-1])
         seconds.append(time.perf_counter() - start)
         height, width = photograph.shape[:2]
-        ranks["network"].append(found(proposed, true))
-        ranks["grid of sizes"].append(found(grid(height, width)[: COUNTS[-1]], true))
-        for _ in range(DRAWS):
-            ranks["random"].append(found(random_boxes(height, width, COUNTS[-1], rng), true))
-    return {method: recall(rank) for method, rank in ranks.items()}, seconds
+        ranks["network"][name] = found(proposed, true)
+        ranks["grid of sizes"][name] = found(grid(height, width)[: COUNTS[-1]], true)
+        draws = [random_boxes(height, width, COUNTS[-1], rng) for _ in range(DRAWS)]
+        ranks["random"][name] = np.concatenate([found(drawn, true) for drawn in draws])
+    return ranks, seconds
+
+
+def trained_on(folder: Path) -> set[str]:
+    """Names of the photographs that `--backgrounds FOLDER` trains on."""
+    return {path.name for path, _ in photographs(folder, "train")}
 
 
 def plot(curves: dict[str, list[float]], title: str, path: Path) -> None:
@@ -129,12 +140,20 @@ def main(arguments: argparse.Namespace) -> None:
     """Prints the table, and draws the plot."""
     boxes = read_boxes(arguments.boxes)
     chosen = {name: boxes[name] for name in half_of(list(boxes), arguments.half)}
-    curves, seconds = measure(arguments.run, arguments.photographs, chosen)
+    ranks, seconds = measure(arguments.run, arguments.photographs, chosen)
+    curves = {method: recall(by_name.values()) for method, by_name in ranks.items()}
     count = sum(map(len, chosen.values()))
     print(f"{len(chosen)} photographs of the {arguments.half} half, {count} boxes")
     print("\t".join(["proposals", *map(str, COUNTS)]))
     for method, values in curves.items():
         print("\t".join([method, *(f"{value:.3f}" for value in values)]))
+    if arguments.backgrounds:
+        known = trained_on(arguments.backgrounds)
+        left = {name: rank for name, rank in ranks["network"].items() if name not in known}
+        values = recall(left.values())
+        count_left = sum(map(len, left.values()))
+        print("\t".join(["without backgrounds", *(f"{value:.3f}" for value in values)]), end="")
+        print(f"\t({count_left} boxes in {len(left)} photographs)")
     print(
         f"seconds a photograph: median {np.median(seconds):.2f}, longest {max(seconds):.2f}, "
         f"{os.cpu_count()} cores"
@@ -149,6 +168,7 @@ if __name__ == "__main__":
     parser.add_argument("photographs", type=path_argument)
     parser.add_argument("boxes", type=path_argument)
     parser.add_argument("--half", choices=["dev", "test"], default="dev")
+    parser.add_argument("--backgrounds", type=path_argument, help="what the run was trained with")
     parser.add_argument("--plot", type=path_argument, help="write the curves there, PNG")
     arguments = parser.parse_args()
     exit_with(lambda: main(arguments))

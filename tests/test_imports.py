@@ -14,11 +14,11 @@ ROOT = Path(__file__).parents[1]
 LAYERS = {
     "machine": (),
     "data.images": (),
-    "data.folder": ("data.images",),
+    "data.folder": ("data.images", "data.crops"),
     "data.crops": ("data.images",),
     "data.splits": ("data.folder", "data.images"),
     "data.tfds": ("data.folder", "data.images"),
-    "data.labels": ("data.folder", "data.images"),
+    "data.labels": ("data.folder", "data.images", "data.crops"),
     "data.synthetic": (),
     "data.augment": (),
     "data": (
@@ -83,7 +83,7 @@ LAYERS = {
     "serving": ("evaluation", "prediction", "bundle", "data.images"),
     "serving.review": (
         *("serving", "evaluation", "prediction", "bundle"),
-        *("data", "data.labels", "data.folder", "data.images"),
+        *("data", "data.labels", "data.folder", "data.images", "data.crops"),
     ),
     "serving.review.page": ("serving.review", "serving", "data.images"),
     "experiment": (

@@ -7,7 +7,8 @@ from collections import OrderedDict
 
 from PIL import Image
 
-from jaxgear.data.images import ENOUGH, ImageError, decoded, read_bytes
+from jaxgear.data.crops import parted, read_bytes
+from jaxgear.data.images import ENOUGH, ImageError, decoded
 from jaxgear.serving.answer import to_jpeg
 from jaxgear.serving.review.pictures import Pictures
 
@@ -94,7 +95,7 @@ class PictureFiles:
 
     def _status(self, index: int) -> tuple[int, int] | None:
         try:
-            status = os.stat(self.pictures.file(index))  # noqa: PTH116
+            status = os.stat(parted(self.pictures.file(index))[0])  # noqa: PTH116
         except OSError:
             return None
         return status.st_size, status.st_mtime_ns
