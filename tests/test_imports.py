@@ -85,7 +85,7 @@ LAYERS = {
         *("serving", "evaluation", "prediction", "bundle"),
         *("data", "data.labels", "data.folder", "data.images", "data.crops"),
     ),
-    "serving.review.page": ("serving.review", "serving", "data.images"),
+    "serving.review.page": ("serving.review", "serving", "data.images", "data.crops"),
     "experiment": (
         *("evaluation", "evaluation.plots", "evaluation.no_gear", "prediction", "bundle"),
         *("training", "training.runs", "models", "program"),

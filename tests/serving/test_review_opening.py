@@ -407,3 +407,68 @@ def test_a_queue_with_a_box_that_is_none(folder, sides):
     queue = queue_of(folder, f"path,left,top,right,bottom\nnew/b/1.png,{sides}\n")
     with pytest.raises(DataError, match=r"queue\.csv, line 2: no box"):
         read_queue(queue)
+
+
+def test_a_corrected_box_is_kept_and_can_be_undone(folder, tmp_path):
+    labels = tmp_path / "labels.csv"
+    photograph = str((folder / "new/b/1.png").absolute())
+    better = [0.1, 0.2, 0.75, 0.8]
+    queue = queue_of_crops(folder)
+    with reviewing(folder / "run", [folder / "new"], queue=queue, labels=labels) as client:
+        first, second, whole = client.pictures()
+        assert (first["box"], second["box"], whole["box"]) == ([*BOX], [*OTHER], None)
+        status, content, headers = client.ask("/photograph/0")
+        assert (status, headers["content-type"]) == (200, "image/jpeg")
+        with PIL.Image.open(io.BytesIO(content)) as shown, PIL.Image.open(photograph) as file:
+            assert shown.size == file.size
+        decision = {"index": 0, "version": 0, "action": "label", "label": BOOTS, "box": better}
+        status, answer = client.decide(decision)
+        assert status == 200
+        (state,) = answer["pictures"]
+        assert (state["done"], state["version"]) == (True, 2)
+        added, removed = read_corrections(labels)
+        address = crops.address(photograph, tuple(better))
+        assert (added.path, added.action, added.label) == (address, "add", BOOTS)
+        assert added.sha256 == crops.sha256(address, "it")
+        assert (removed.path, removed.action) == (crops.address(photograph, BOX), "remove")
+        found, _ = with_corrections(
+            read_folder(folder / "data", size=16), read_corrections(labels), tmp_path, size=16
+        )
+        assert [r.sha256 for r in found.records if r.path.startswith("added/")] == [added.sha256]
+        status, answer = client.decide({"index": 0, "version": 2, "action": "undo", "row": 2})
+        assert status == 200
+        assert not answer["pictures"][0]["done"]
+    found, _ = with_corrections(
+        read_folder(folder / "data", size=16), read_corrections(labels), tmp_path, size=16
+    )
+    assert not [record for record in found.records if record.path.startswith("added/")]
+
+
+def test_the_same_box_changes_nothing_but_the_label(folder, tmp_path):
+    labels, queue = tmp_path / "labels.csv", queue_of_crops(folder)
+    session, _ = opened(folder, folder / "new", queue=queue, labels=labels)
+    session.decide([Decision(0, 0, "label", BOOTS, box=BOX)])
+    (row,) = read_corrections(labels)
+    assert (row.action, row.label) == ("add", BOOTS)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"box": [0, 0, 1]},
+        {"box": [0.5, 0, 0.5, 1]},
+        {"box": [0, 0, 1, 1.5]},
+        {"box": ["0", "0", "1", "1"]},
+        {"box": None},
+        {"box": [0, 0, 1, float("nan")]},
+        {"action": "remove"},
+    ],
+    ids=str,
+)
+def test_a_box_that_our_page_would_not_send_is_refused(folder, tmp_path, change):
+    labels, queue = tmp_path / "labels.csv", queue_of_crops(folder)
+    decision = {"index": 0, "version": 0, "action": "label", "label": BOOTS, "box": [0, 0, 1, 1]}
+    with reviewing(folder / "run", [folder / "new"], queue=queue, labels=labels) as client:
+        status, _ = client.decide(decision | change)
+        assert status in (400, 422)
+    assert not labels.exists()

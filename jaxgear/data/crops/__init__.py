@@ -12,6 +12,17 @@ from jaxgear.data.crops.address import (
     parted,
     read_bytes,
     rounded,
+    sha256,
 )
 
-__all__ = ["WHOLE", "Box", "address", "crop", "file_name", "parted", "read_bytes", "rounded"]
+__all__ = [
+    "WHOLE",
+    "Box",
+    "address",
+    "crop",
+    "file_name",
+    "parted",
+    "read_bytes",
+    "rounded",
+    "sha256",
+]

@@ -4,6 +4,7 @@ Sides are fractions of the photograph's width and height, with four decimals. Su
 wherever a path of a picture does: in tables, in a queue of review, in a corrections file.
 """
 
+import hashlib
 import math
 import os
 import re
@@ -77,3 +78,8 @@ def read_bytes(path: str | os.PathLike[str], name: str) -> bytes:
         return crop(load_rgb(data, photograph), box)
     except ImageError as error:
         raise ImageError(name, error.reason) from error
+
+
+def sha256(path: str, name: str) -> str:
+    """The hash (hex) of the bytes that `read_bytes` gives; raises as it does."""
+    return hashlib.sha256(read_bytes(path, name)).hexdigest()
