@@ -93,7 +93,8 @@ class Session:
 
         `label` (as the set has it), `current` (after corrections), `removed`, `done` (a person has
         decided), `box` (of a crop), `version`, `by` and `note` (of the row that holds), `reason`
-        (of the queue), `predicted` with `probability`, `accept` (what accepting it decides), `error`.
+        (of the queue), `predicted` with `probability`, `accept` (what accepting it decides), and
+        `error`.
         """
         with self._lock:
             self._look(index)
