@@ -14,10 +14,11 @@ ROOT = Path(__file__).parents[1]
 LAYERS = {
     "machine": (),
     "data.images": (),
-    "data.folder": ("data.images",),
+    "data.folder": ("data.images", "data.crops"),
+    "data.crops": ("data.images",),
     "data.splits": ("data.folder", "data.images"),
     "data.tfds": ("data.folder", "data.images"),
-    "data.labels": ("data.folder", "data.images"),
+    "data.labels": ("data.folder", "data.images", "data.crops"),
     "data.synthetic": (),
     "data.augment": (),
     "data": (
@@ -44,7 +45,11 @@ LAYERS = {
     "bundle": ("models", "program", "data.splits"),
     "prediction": (
         *("bundle", "program", "machine"),
-        *("data", "data.folder", "data.labels", "data.splits", "data.images"),
+        *("data", "data.folder", "data.labels", "data.splits", "data.images", "data.crops"),
+    ),
+    "prediction.proposals": (
+        *("prediction", "bundle", "models", "models.pretrained"),
+        *("data", "data.folder", "data.images", "data.crops"),
     ),
     "evaluation": (
         *("prediction", "bundle", "program", "training", "training.runs", "machine"),
@@ -53,7 +58,8 @@ LAYERS = {
     ),
     "evaluation.no_gear": ("bundle", "program", "data"),
     "evaluation.plots": (
-        *("evaluation", "prediction", "bundle", "training", "data", "data.folder", "data.images"),
+        *("evaluation", "prediction", "bundle", "training"),
+        *("data", "data.folder", "data.images", "data.crops"),
     ),
     "evaluation.robustness": (
         *("evaluation", "evaluation.no_gear", "prediction", "bundle", "training.runs"),
@@ -77,9 +83,9 @@ LAYERS = {
     "serving": ("evaluation", "prediction", "bundle", "data.images"),
     "serving.review": (
         *("serving", "evaluation", "prediction", "bundle"),
-        *("data", "data.labels", "data.folder", "data.images"),
+        *("data", "data.labels", "data.folder", "data.images", "data.crops"),
     ),
-    "serving.review.page": ("serving.review", "serving", "data.images"),
+    "serving.review.page": ("serving.review", "serving", "data.images", "data.crops"),
     "experiment": (
         *("evaluation", "evaluation.plots", "evaluation.no_gear", "prediction", "bundle"),
         *("training", "training.runs", "models", "program"),
@@ -97,7 +103,8 @@ LAYERS = {
         ),
     ),
     "commands.models": (
-        *("commands", "prediction", "bundle", "data", "data.folder", "data.labels"),
+        *("commands", "prediction", "prediction.proposals", "bundle"),
+        *("data", "data.folder", "data.labels", "data.crops"),
         *("evaluation", "evaluation.plots", "evaluation.no_gear", "evaluation.acquisition"),
     ),
     "commands.runs": (

@@ -17,9 +17,10 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from jaxgear.bundle import Bundle
+from jaxgear.data.crops import read_bytes
 from jaxgear.data.dataset import Split
 from jaxgear.data.folder import LazyPictures, OnBad, Refused, pixels, require_clean, shrink
-from jaxgear.data.images import ImageError, letterbox, load_letterboxed, read_bytes
+from jaxgear.data.images import ImageError, letterbox, load_letterboxed
 from jaxgear.data.labels import corrected, read_labels
 from jaxgear.data.sources import InMemory, find_pictures, read_source, to_rgb
 from jaxgear.errors import CheckpointError, DataError
@@ -113,20 +114,28 @@ def predict_files(
     batch_size: int = 64,
     *,
     describe: bool = False,
+    predictor: Predictor | None = None,
 ) -> Iterator[Prediction]:
-    """`predict` for a list of files; `describe`: with descriptors of the files."""
+    """`predict` for a list of files.
+
+    Args:
+        describe: with descriptors of the files.
+        predictor: of the bundle, if one is compiled already; its batch size counts.
+    """
     # Few images are not padded to 64. Powers of two keep the number of compiled programs small.
     most = 1 << max(0, len(files) - 1).bit_length()
     batch_size = bundle.program.batch or min(batch_size, most)
+    batch_size = predictor.batch_size if predictor else batch_size
     pool = ThreadPoolExecutor(os.cpu_count())  # Pillow releases the GIL while it decodes
     try:
-        predictor = pool.submit(Predictor, bundle, batch_size)  # compiles while others decode
+        # Compiles while others decode.
+        ready = pool.submit(lambda: predictor or Predictor(bundle, batch_size))
         read = _ahead(pool, functools.partial(_read, bundle, describe), files, batch_size)
         before: tuple[list[Prediction], jax.Array] | None = None
         while chunk := list(itertools.islice(read, batch_size)):
             images = [prediction.image for prediction in chunk if prediction.image is not None]
             none = np.zeros((0, bundle.size, bundle.size, 3), np.uint8)
-            started = predictor.result().start(np.stack(images) if images else none)
+            started = ready.result().start(np.stack(images) if images else none)
             if before is not None:  # yield the last batch while the device works on this one
                 yield from _finish(bundle, *before)
             before = chunk, started

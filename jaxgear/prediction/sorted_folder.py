@@ -15,6 +15,7 @@ from dataclasses import dataclass, fields, replace
 from operator import attrgetter
 from pathlib import Path
 
+from jaxgear.data import crops
 from jaxgear.data.images import descriptor
 from jaxgear.data.labels.rows import append_rows, whole_rows
 from jaxgear.errors import UsageError
@@ -138,7 +139,7 @@ class SortedFolder:
 
     def _free(self, row: Placed) -> str:
         """A file name for a row that is free in its folder."""
-        place = f"{row.file}/{os.path.basename(row.path)}"  # noqa: PTH119 - for each picture
+        place = f"{row.file}/{crops.file_name(row.path)}"
         stem, suffix = os.path.splitext(place)  # noqa: PTH122
         number = 1
         while place.casefold() in self._taken or os.path.lexists(f"{self.out}/{place}"):
@@ -164,15 +165,18 @@ class SortedFolder:
                 write_text(path, text.getvalue())
 
     def _place(self, row: Placed) -> None:
-        """Links or copies one picture, unless it is there, or gone where it came from."""
+        """Links or copies one picture, unless it is there, or gone where it came from; writes a
+        crop.
+        """
         target = f"{self.out}/{row.file}"
-        if self._copy:
-            if os.path.lexists(target) or not os.path.lexists(row.path):
+        photograph, box = crops.parted(row.path)
+        if self._copy or box:
+            if os.path.lexists(target) or not os.path.lexists(photograph):
                 return
             os.makedirs(os.path.dirname(target), exist_ok=True)  # noqa: PTH103, PTH120
-            with replacing(Path(target)) as file, Path(row.path).open("rb") as source:
-                shutil.copyfileobj(source, file, 2**20)
-            shutil.copystat(row.path, target)
+            with replacing(Path(target)) as file:
+                file.write(crops.read_bytes(row.path, row.path))
+            shutil.copystat(photograph, target)
             return
         with suppress(FileExistsError):
             try:
@@ -219,9 +223,9 @@ def _absolute(path: str) -> str:
 
 
 def _state_of(path: str) -> tuple[str, str]:
-    """Size and time of a file, as text; empty if it is gone."""
+    """Size and time of a file (of a crop: of its photograph), as text; empty if it is gone."""
     try:
-        status = os.stat(path)  # noqa: PTH116
+        status = os.stat(crops.parted(path)[0])  # noqa: PTH116
     except OSError:
         return "", ""
     return str(status.st_size), str(status.st_mtime_ns)

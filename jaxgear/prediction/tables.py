@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from jaxgear.data.crops import WHOLE, parted
 from jaxgear.outputs import Output
 from jaxgear.prediction.predictor import Prediction
 from jaxgear.text import text_of
@@ -37,10 +38,30 @@ class CsvTable:
     def end(self) -> None:
         """Does nothing: a CSV needs no end."""
 
-    def _write(self, cells: list[str]) -> None:
+    def _write(self, cells: Sequence[str]) -> None:
         line = io.StringIO()
         csv.writer(line, lineterminator="\n").writerow(cells)
         self._output.write(line.getvalue())
+
+
+class CropsTable(CsvTable):
+    """CSV of crops: `path` of the photograph, the sides of the box as fractions of its width and
+    height, `class`, `probability`. A photograph without gear has class `none` and a box around all.
+    """
+
+    COLUMNS = ("path", "left", "top", "right", "bottom", "class", "probability")
+
+    def __init__(self, output: Output, classes: Sequence[str]):
+        self._output, self._classes = output, classes
+        self._write(self.COLUMNS)
+
+    def add(self, prediction: Prediction) -> None:
+        """Writes a row, unless the photograph was unreadable."""
+        if prediction.probs is not None:
+            path, box = parted(prediction.path)
+            sides = [f"{side:.4f}" for side in box or WHOLE]
+            name = prediction.name(self._classes)
+            self._write([text_of(path), *sides, name, f"{prediction.probs.max():.6f}"])
 
 
 def column_of(name: str) -> str:

@@ -3,6 +3,7 @@
 import csv
 import getpass
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -10,14 +11,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import PIL.Image
 import pytest
 from made_runs import untrained
 from reviews import Client, reviewing, run_of, run_with_pictures, write_picture
 from small_bundle import CLASSES, make_bundle
 
 from jaxgear import cli
+from jaxgear.data import crops
 from jaxgear.data.dataset import open_dataset
+from jaxgear.data.folder import pixels, read_folder
+from jaxgear.data.images import load_letterboxed, load_rgb
 from jaxgear.data.labels import Correction, append, read_corrections
+from jaxgear.data.labels.apply import with_corrections
 from jaxgear.data.sources import drawn_set
 from jaxgear.errors import DataError, UsageError
 from jaxgear.outputs import Output
@@ -338,3 +344,131 @@ def test_a_run_on_an_archive_and_with_added_pictures_shows_them_all(tmp_path, mo
     dataset = open_dataset(f"{tmp_path}/set.zip", size=16, seed=0, labels=str(labels), say=print)
     label = next(r.label for r in dataset.folder.records if r.sha256 == sha256)
     assert dataset.classes[label] == "axes"
+
+
+BOX, OTHER = (0.1, 0.2, 0.5, 0.6), (0.5, 0.5, 1.0, 1.0)
+
+
+def queue_of_crops(folder):
+    photograph = (folder / "new/b/1.png").absolute()
+    sides, other = (",".join(f"{side:.4f}" for side in box) for box in (BOX, OTHER))
+    return queue_of(
+        folder,
+        "path,left,top,right,bottom,class,probability\n"
+        f"{photograph},{sides},boots,0.9\n{photograph},{other},axes,0.8\n"
+        f"{folder / 'new/a/0.png'},0.0000,0.0000,1.0000,1.0000,none,0.3\n",
+    )
+
+
+def test_a_queue_of_crops_shows_each_as_a_picture_of_its_own(folder, tmp_path):
+    labels = tmp_path / "labels.csv"
+    session, notes = opened(folder, folder / "new", queue=queue_of_crops(folder), labels=labels)
+    assert notes == []
+    photograph = "b/1.png"
+    addresses = [crops.address(photograph, box) for box in (BOX, OTHER)]
+    assert names(session) == [*addresses, "a/0.png"]
+    assert session.describe(0)["predicted"] == "boots"
+    whole = load_rgb(folder / "new" / photograph)
+    with PIL.Image.open(io.BytesIO(session.files.jpeg(0))) as shown:
+        assert shown.size == PIL.Image.open(io.BytesIO(crops.crop(whole, BOX))).size
+    written, changed = session.decide([Decision(0, 0, "label", BOOTS), Decision(2, 0, "remove")])
+    assert (written, changed) == (True, [0, 2])
+    assert session.done.tolist() == [True, False, True]
+    row, _ = read_corrections(labels)
+    path = crops.address(str((folder / "new" / photograph).absolute()), BOX)
+    content = crops.crop(whole, BOX)
+    assert (row.path, row.action, row.label) == (path, "add", BOOTS)
+    assert row.sha256 == hashlib.sha256(content).hexdigest()
+    again, _ = opened(folder, folder / "new", queue=queue_of_crops(folder), labels=labels)
+    again.refresh()
+    again.describe(0)
+    assert again.done.tolist() == [True, False, True]
+
+
+def test_crops_that_a_review_added_are_trained_on(folder, tmp_path):
+    labels = tmp_path / "labels.csv"
+    session, _ = opened(folder, folder / "new", queue=queue_of_crops(folder), labels=labels)
+    session.decide([Decision(0, 0, "label", BOOTS)])
+    (row,) = read_corrections(labels)
+    found, unknown = with_corrections(
+        read_folder(folder / "data", size=16), read_corrections(labels), tmp_path, size=16
+    )
+    assert unknown == []
+    assert found.refused == ()
+    (record,) = [record for record in found.records if record.path.startswith("added/")]
+    assert (record.sha256, found.classes[record.label]) == (row.sha256, BOOTS)
+    crop = load_letterboxed(crops.read_bytes(row.path, "it"), 16, "it")
+    index = found.records.index(record)
+    assert (pixels(found, 16)[index] == crop).all()
+
+
+@pytest.mark.parametrize("sides", ["0.5,0.1,0.4,0.9", "a,b,c,d", "0.1,0.1,1.2,0.9", ",,,"])
+def test_a_queue_with_a_box_that_is_none(folder, sides):
+    queue = queue_of(folder, f"path,left,top,right,bottom\nnew/b/1.png,{sides}\n")
+    with pytest.raises(DataError, match=r"queue\.csv, line 2: no box"):
+        read_queue(queue)
+
+
+def test_a_corrected_box_is_kept_and_can_be_undone(folder, tmp_path):
+    labels = tmp_path / "labels.csv"
+    photograph = str((folder / "new/b/1.png").absolute())
+    better = [0.1, 0.2, 0.75, 0.8]
+    queue = queue_of_crops(folder)
+    with reviewing(folder / "run", [folder / "new"], queue=queue, labels=labels) as client:
+        first, second, whole = client.pictures()
+        assert (first["box"], second["box"], whole["box"]) == ([*BOX], [*OTHER], None)
+        status, content, headers = client.ask("/photograph/0")
+        assert (status, headers["content-type"]) == (200, "image/jpeg")
+        with PIL.Image.open(io.BytesIO(content)) as shown, PIL.Image.open(photograph) as file:
+            assert shown.size == file.size
+        decision = {"index": 0, "version": 0, "action": "label", "label": BOOTS, "box": better}
+        status, answer = client.decide(decision)
+        assert status == 200
+        (state,) = answer["pictures"]
+        assert (state["done"], state["version"]) == (True, 2)
+        added, removed = read_corrections(labels)
+        address = crops.address(photograph, tuple(better))
+        assert (added.path, added.action, added.label) == (address, "add", BOOTS)
+        assert added.sha256 == crops.sha256(address, "it")
+        assert (removed.path, removed.action) == (crops.address(photograph, BOX), "remove")
+        found, _ = with_corrections(
+            read_folder(folder / "data", size=16), read_corrections(labels), tmp_path, size=16
+        )
+        assert [r.sha256 for r in found.records if r.path.startswith("added/")] == [added.sha256]
+        status, answer = client.decide({"index": 0, "version": 2, "action": "undo", "row": 2})
+        assert status == 200
+        assert not answer["pictures"][0]["done"]
+    found, _ = with_corrections(
+        read_folder(folder / "data", size=16), read_corrections(labels), tmp_path, size=16
+    )
+    assert not [record for record in found.records if record.path.startswith("added/")]
+
+
+def test_the_same_box_changes_nothing_but_the_label(folder, tmp_path):
+    labels, queue = tmp_path / "labels.csv", queue_of_crops(folder)
+    session, _ = opened(folder, folder / "new", queue=queue, labels=labels)
+    session.decide([Decision(0, 0, "label", BOOTS, box=BOX)])
+    (row,) = read_corrections(labels)
+    assert (row.action, row.label) == ("add", BOOTS)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"box": [0, 0, 1]},
+        {"box": [0.5, 0, 0.5, 1]},
+        {"box": [0, 0, 1, 1.5]},
+        {"box": ["0", "0", "1", "1"]},
+        {"box": None},
+        {"box": [0, 0, 1, float("nan")]},
+        {"action": "remove"},
+    ],
+    ids=str,
+)
+def test_a_box_that_our_page_would_not_send_is_refused(folder, tmp_path, change):
+    labels, queue = tmp_path / "labels.csv", queue_of_crops(folder)
+    decision = {"index": 0, "version": 0, "action": "label", "label": BOOTS, "box": [0, 0, 1, 1]}
+    with reviewing(folder / "run", [folder / "new"], queue=queue, labels=labels) as client:
+        status, _ = client.decide(decision | change)
+        assert status in (400, 422)
+    assert not labels.exists()

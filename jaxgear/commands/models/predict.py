@@ -5,21 +5,22 @@ import contextlib
 import os
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from jaxgear.errors import UsageError
 from jaxgear.outputs import STDOUT, Output, outputs
 
+MOST_CROPS, LIMIT_CROPS = 20, 500  # of a photograph: unless told otherwise, and at most
 ASKED = 5  # a grid should show at least this many new pictures
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `jaxgear predict`."""
     parser.add_argument("model", type=Path, metavar="RUN_OR_BUNDLE")
-    parser.add_argument(
-        "images", nargs="*", metavar="IMAGE", help="files, folders, patterns in quotes"
-    )
+    files = "files, folders, patterns in quotes"
+    parser.add_argument("images", nargs="*", metavar="IMAGE", help=files)
     parser.add_argument(
         "--csv",
         type=Path,
@@ -32,6 +33,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="write all figures of each picture there"
+    )
+    parser.add_argument(
+        "--crops",
+        type=int,
+        nargs="?",
+        const=MOST_CROPS,
+        metavar="N",
+        help="classify at most N crops of each photograph that may hold gear (default %(const)s); "
+        "--csv has a row for each crop of gear: path, left, top, right, bottom (fractions), class, "
+        "probability (class none: no crop is gear), --grid shows the boxes, --sort places crops",
     )
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument(
@@ -80,13 +91,16 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("no pictures: name files, folders or patterns after the run")
     if arguments.batch_size < 1:
         raise UsageError(f"--batch-size {arguments.batch_size}: must be at least 1")
+    if arguments.crops is not None and not 1 <= arguments.crops <= LIMIT_CROPS:
+        raise UsageError(f"--crops {arguments.crops}: crops of a photograph, 1 to {LIMIT_CROPS}")
+    if arguments.crops and arguments.label_studio:
+        raise UsageError("--label-studio: its tasks are whole files; leave out --crops")
     if arguments.accept is not None and not 0 <= arguments.accept <= 1:
         raise UsageError(f"--accept {arguments.accept}: a share, 0 to 1")
     if arguments.grid not in (None, STDOUT) and arguments.grid.suffix.lower() != ".png":
         raise UsageError(f"--grid {arguments.grid}: the grid is a PNG, name it so")
-    if not arguments.sort and (
-        arguments.copy or arguments.data or arguments.review_below is not None
-    ):
+    of_sort = arguments.copy or arguments.data or arguments.review_below is not None
+    if of_sort and not arguments.sort:
         raise UsageError("--review-below, --copy and --data go with --sort OUT")
     if not 0 <= (arguments.review_below or 0) <= 1:
         raise UsageError(f"--review-below {arguments.review_below}: a probability, 0 to 1")
@@ -101,15 +115,15 @@ def _predict(
     arguments: argparse.Namespace, outputs: dict[str, Output], stack: contextlib.ExitStack
 ) -> int:
     from jaxgear.bundle import Bundle
+    from jaxgear.data.crops import parted
     from jaxgear.data.sources import find_pictures
     from jaxgear.prediction.label_studio import LabelStudioTasks, interface
-    from jaxgear.prediction.predictor import predict_files
-    from jaxgear.prediction.tables import CsvTable, JsonTable
+    from jaxgear.prediction.tables import CropsTable, CsvTable, JsonTable
     from jaxgear.text import printable
 
     if "--grid" in outputs:
+        from jaxgear.evaluation.plots import crops, tiles
         from jaxgear.evaluation.plots import figures as plots
-        from jaxgear.evaluation.plots import tiles
 
     files = find_pictures(arguments.images)
     if arguments.sort:
@@ -117,7 +131,8 @@ def _predict(
     bundle = Bundle.load(arguments.model)
     if arguments.accept is not None:
         bundle = bundle.accepting(arguments.accept)
-    writers = {"--csv": CsvTable, "--json": JsonTable, "--label-studio": LabelStudioTasks}
+    table = CsvTable if arguments.crops is None else CropsTable
+    writers = {"--csv": table, "--json": JsonTable, "--label-studio": LabelStudioTasks}
     takers = [table(outputs[f], bundle.classes) for f, table in writers.items() if f in outputs]
     sorter = None
     if arguments.sort:
@@ -127,10 +142,12 @@ def _predict(
             _say(f"note: {count} of {len(files)} are sorted already ({arguments.sort}/sorted.csv)")
         files = files if outputs else left
         takers.append(sorter)
-    shown, splits, unreadable, refused = [], Counter(), 0, 0
-    for prediction in predict_files(
-        bundle, files, arguments.batch_size, describe=sorter is not None
-    ):
+    if arguments.crops is not None and bundle.accept_from is None:
+        from jaxgear.evaluation.no_gear.refusal import ACCEPTS_ALL
+
+        _say(f"note: {arguments.model} {ACCEPTS_ALL}")
+    shown, splits, unreadable, refused = {}, Counter(), 0, 0
+    for prediction in _predictions(arguments, bundle, files, describe=sorter is not None):
         path = printable(prediction.path)
         if prediction.probs is None:
             unreadable += 1
@@ -142,8 +159,9 @@ def _predict(
             refused += prediction.refused
         for taker in takers:
             taker.add(prediction)
-        if "--grid" in outputs and len(shown) < tiles.MOST:
-            shown.append(prediction)
+        of = prediction.path if arguments.crops is None else parted(prediction.path)[0]
+        if "--grid" in outputs and (of in shown or len(shown) < tiles.MOST):
+            shown.setdefault(of, []).append(prediction)
     for taker in takers:
         taker.end()
     if sorter is not None:
@@ -162,13 +180,31 @@ def _predict(
         counts = ", ".join(f"{count} {split}" for split, count in splits.items())
         _say(f"note: {splits.total()} of {len(files)} are in the data of this model ({counts})")
     if "--grid" in outputs:
-        outputs["--grid"].write(
-            plots.png(tiles.prediction_grid(bundle, shown, len(files)), dpi=160)
-        )
+        if arguments.crops is None:
+            grid = tiles.prediction_grid(bundle, [one for one, *_ in shown.values()], len(files))
+        else:
+            grid = crops.crops_grid(bundle, list(shown.values()), len(files))
+        outputs["--grid"].write(plots.png(grid, dpi=160))
         if (readable := len(files) - unreadable) < ASKED:
             count = f"{readable} new picture{'s' * (readable != 1)}"
             _say(f"note: --grid shows {count}; {ASKED} or more say more of a model")
     return 4 if unreadable else 0
+
+
+def _predictions(
+    arguments: argparse.Namespace, bundle: Any, files: list[Any], *, describe: bool
+) -> Iterator[Any]:
+    """The predictions of files; with --crops of their crops of gear, or of a file without any."""
+    if arguments.crops is None:
+        from jaxgear.prediction.predictor import predict_files
+
+        yield from predict_files(bundle, files, arguments.batch_size, describe=describe)
+        return
+    from jaxgear.prediction.proposals.cropping import predict_crops
+
+    size = arguments.batch_size
+    for cropped in predict_crops(bundle, files, arguments.crops, size, describe=describe):
+        yield from cropped.predictions
 
 
 def _check_apart(out: Path, sources: list[str], files: list[Any]) -> None:

@@ -17,10 +17,11 @@ import numpy as np
 from jaxtyping import UInt8
 
 from jaxgear.cache import CacheChoice
+from jaxgear.data.crops import read_bytes
 from jaxgear.data.folder.lazy import LazyPictures, empty_pictures
 from jaxgear.data.folder.picture_cache import PictureCache, shrink
 from jaxgear.data.folder.walk import Candidate, Listing, Refused, list_files, list_pictures
-from jaxgear.data.images import ImageError, load_letterboxed, load_rgb, read_bytes
+from jaxgear.data.images import ImageError, load_letterboxed, load_rgb
 from jaxgear.errors import DataError
 from jaxgear.paths import expanded
 from jaxgear.text import printable, stable_key

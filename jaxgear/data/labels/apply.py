@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from jaxgear.cache import CacheChoice
+from jaxgear.data.crops import parted
 from jaxgear.data.folder import (
     Folder,
     Listing,
@@ -146,9 +147,9 @@ def _with_places(corrections: Sequence[Correction], present: set[str]) -> list[C
 
 
 def added_file(path: str, place: Path, root: Path) -> Path:
-    """The file of an added picture: relative to `place`, else to `root`, else to here."""
+    """The file (or crop) of an added picture: relative to `place`, else `root`, else to here."""
     files = [base / path for base in (place, root, Path())]
-    return next((file for file in files if os.path.lexists(file)), files[0])
+    return next((file for file in files if os.path.lexists(parted(str(file))[0])), files[0])
 
 
 def _change(path: str, before: str, row: Correction) -> dict[str, str]:

@@ -45,6 +45,8 @@ class Tile:
     name: str = ""  # in light grey
     warning: str = ""  # in amber
     wrong: bool = False  # title and frame in red
+    # Boxes to draw: left, top, right, bottom in pixels of the image, a label, a colour.
+    boxes: Sequence[tuple[tuple[float, float, float, float], str, str]] = ()
 
 
 def curves(rows: Sequence[history.Row], title: str = "") -> Figure:
@@ -177,6 +179,8 @@ def _draw(axes: Axes, tile: Tile, side: float) -> None:
         axes.text(0.5, 0.5, "unreadable", color=WRONG, fontsize=11, **centre)
     else:
         axes.imshow(tile.image)
+    for box in tile.boxes:
+        _draw_box(axes, *box, tile.image.shape[1])
     text = fonts.fit(tile.title, side, 11, bold=True)
     axes.set_title(text, color=colour, pad=5, **fonts.style(text, 11, bold=True))
     below = ((tile.detail, INK), (tile.warning, WARNING), (tile.name, FAINT))
@@ -193,6 +197,20 @@ def _draw(axes: Axes, tile: Tile, side: float) -> None:
             color=colour,
             **fonts.style(text, 8.5),
         )
+
+
+def _draw_box(
+    axes: Axes, box: tuple[float, float, float, float], label: str, colour: str, width: int
+) -> None:
+    """A box with its label above; in the right third of an image the label ends with the box."""
+    left, top, right, bottom = box
+    corners = ([left, right, right, left, left], [top, top, bottom, bottom, top])
+    axes.plot(*corners, color="white", linewidth=2.4, solid_joinstyle="miter")
+    axes.plot(*corners, color=colour, linewidth=1.2, solid_joinstyle="miter")
+    x, side = (right, "right") if right > 2 / 3 * width else (left, "left")
+    behind = {"facecolor": colour, "edgecolor": "none", "pad": 0.8, "alpha": 0.8}
+    style = fonts.style(label, 5)
+    axes.text(x, top, label, ha=side, va="bottom", color="white", bbox=behind, **style)
 
 
 def save(figure: Figure, path: Path) -> None:

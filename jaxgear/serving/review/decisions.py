@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from jaxgear.data.crops import Box
 from jaxgear.data.labels import Correction, append, read_corrections, standing
 from jaxgear.errors import UsageError
 
@@ -32,6 +33,7 @@ class Decision:
     action: Literal["label", "remove", "undo"]
     label: str = ""  # a class; of "remove" the reason
     row: int = 0  # of "undo": the row to undo
+    box: Box | None = None  # of "label": the box of the crop, as corrected
 
 
 class Decisions:

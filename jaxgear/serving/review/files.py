@@ -7,7 +7,8 @@ from collections import OrderedDict
 
 from PIL import Image
 
-from jaxgear.data.images import ENOUGH, ImageError, decoded, read_bytes
+from jaxgear.data.crops import parted, read_bytes
+from jaxgear.data.images import ENOUGH, ImageError, decoded
 from jaxgear.serving.answer import to_jpeg
 from jaxgear.serving.review.pictures import Pictures
 
@@ -82,19 +83,32 @@ class PictureFiles:
         """
         data, name = self.read(index), self.pictures.shown(index)
         try:
-            with decoded(data, name, least=max(longest, ENOUGH)) as picture:
-                image = picture.image
-                image.thumbnail((longest, longest), Image.Resampling.BICUBIC)
-                content = to_jpeg(image)
+            content = _jpeg(data, name, longest)
         except ImageError as error:
             self.errors[index] = error.reason
             raise
         self.errors.pop(index, None)  # it was replaced by a sound file
         return content
 
+    def photograph(self, index: int) -> bytes:
+        """A JPEG of the photograph that a crop is of, at most `LARGE` pixels a side.
+
+        Raises:
+            ImageError: it cannot be read or decoded.
+        """
+        path, name = parted(self.pictures.file(index))[0], self.pictures.shown(index)
+        return _jpeg(read_bytes(path, name), name, LARGE)
+
     def _status(self, index: int) -> tuple[int, int] | None:
         try:
-            status = os.stat(self.pictures.file(index))  # noqa: PTH116
+            status = os.stat(parted(self.pictures.file(index))[0])  # noqa: PTH116
         except OSError:
             return None
         return status.st_size, status.st_mtime_ns
+
+
+def _jpeg(data: bytes, name: str, longest: int) -> bytes:
+    with decoded(data, name, least=max(longest, ENOUGH)) as picture:
+        image = picture.image
+        image.thumbnail((longest, longest), Image.Resampling.BICUBIC)
+        return to_jpeg(image)

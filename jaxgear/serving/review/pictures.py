@@ -1,7 +1,8 @@
 """The pictures to review and their order, without opening any: those of a run, or new ones.
 
 A queue is a CSV that says which to review first, and why. It has a column `path`; `label`,
-`suggested`, `kind`, `score`, `class` and `probability` are shown if they are there.
+`suggested`, `kind`, `score`, `class` and `probability` are shown if they are there. With `left`,
+`top`, `right` and `bottom` a row is about a crop, whose path is its address (data/crops).
 `jaxgear predict --csv` and `jaxgear clean --csv` write such files.
 """
 
@@ -15,6 +16,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from jaxtyping import Int
 
+from jaxgear.data import crops
 from jaxgear.data.folder import Refused
 from jaxgear.data.labels import ADDED, added_file, is_address, list_source, read_labels
 from jaxgear.data.sources import default_source, drawn_set, find_pictures
@@ -27,6 +29,7 @@ from jaxgear.text import printable, text_of
 UNKNOWN = -1  # no label
 QUEUE_BYTES = 2**30
 _LONGEST = 200  # characters of a cell that are shown
+_SIDES = ("left", "top", "right", "bottom")
 _COLUMNS = {  # column -> field of `Reason`
     **{name: name for name in ("label", "suggested", "kind", "score", "probability")},
     "class": "predicted",
@@ -176,12 +179,14 @@ def read_queue(path: Path) -> dict[str, Reason]:
         columns = rows.fieldnames or ()
         if "path" not in columns:
             raise DataError(f"--queue {path}: a CSV with a column `path` is needed")
-        shown = {name: field for name, field in _COLUMNS.items() if name in columns}
+        shown, of_crops = _COLUMNS.keys() & columns, set(_SIDES) <= set(columns)
         for row in rows:
             if not row["path"]:
                 raise DataError(f"--queue {path}, line {rows.line_num}: no path")
-            cells = {field: printable(row[name][:_LONGEST]) for name, field in shown.items()}
-            queue.setdefault(row["path"], Reason(**cells))
+            cells = {_COLUMNS[name]: printable(row[name][:_LONGEST]) for name in shown}
+            if not (name := _address(row) if of_crops else row["path"]):
+                raise DataError(f"--queue {path}, line {rows.line_num}: no box")
+            queue.setdefault(name, Reason(**cells))
     except csv.Error as error:
         raise DataError(f"--queue {path}, line {rows.line_num}: {error}") from None
     if not queue:
@@ -189,38 +194,55 @@ def read_queue(path: Path) -> dict[str, Reason]:
     return queue
 
 
+def _address(row: dict[str, str]) -> str | None:
+    """The address of the crop that a row is about; the path alone if its box is around all."""
+    try:
+        box = tuple(float(row[side]) for side in _SIDES)
+    except ValueError:
+        return None
+    if box == crops.WHOLE:
+        return row["path"]
+    address = crops.address(row["path"], box)
+    return address if crops.parted(address)[1] else None
+
+
 def in_order(
     pictures: Pictures, queue: dict[str, Reason], path: Path
 ) -> tuple[Pictures, list[str]]:
     """The pictures of a queue in its order, and its paths that name none of `pictures`.
 
-    A path counts from the data folder, from a folder of new pictures, or from here.
+    A path counts from the data folder, from a folder of new pictures, or from here. A crop of new
+    pictures is a picture of its own.
 
     Raises:
         DataError: it names none of the pictures.
     """
     index = {text_of(pictures.file(i)): i for i in range(len(pictures))}
     bases = (pictures.root, *pictures.folders, os.getcwd())  # noqa: PTH109
-    order: dict[int, Reason] = {}
+    order: dict[tuple[int, crops.Box | None], Reason] = {}
     unknown = []
     for name, reason in queue.items():
+        photograph, box = crops.parted(name)
         # Joined to an absolute path, a base changes nothing.
-        places = (os.path.normpath(os.path.join(base, name)) for base in bases)  # noqa: PTH118
+        places = [os.path.normpath(os.path.join(base, photograph)) for base in bases]  # noqa: PTH118
         found = next((index[place] for place in places if place in index), None)
-        if found is None:
+        if found is None or (box and not pictures.new):
             unknown.append(printable(name))
         else:
-            order.setdefault(found, reason)
+            order.setdefault((found, box), reason)
     if not order:
         what = "new pictures" if pictures.new else "run's pictures"
         raise DataError(
             f"--queue {path}: none of its {len(queue)} paths is one of the {what}, for example "
             f"{unknown[0]}; they count from {pictures.root}"
         )
-    rows = list(order)
+    rows = [found for found, _ in order]
     return replace(
         pictures,
-        paths=tuple(pictures.paths[i] for i in rows),
+        paths=tuple(
+            pictures.paths[i] if box is None else crops.address(pictures.paths[i], box)
+            for i, box in order
+        ),
         labels=pictures.labels[rows],
         sha256=tuple(pictures.sha256[i] for i in rows),
         refused={k: pictures.refused[i] for k, i in enumerate(rows) if i in pictures.refused},

@@ -8,17 +8,17 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Int
 
+from jaxgear.data.crops import parted
 from jaxgear.data.images import ImageError
 from jaxgear.data.labels import Correction, label_fault, now
 from jaxgear.errors import DataError
 from jaxgear.prediction import NONE
+from jaxgear.serving.review.boxes import UNDONE, with_box
 from jaxgear.serving.review.decisions import Decision, Decisions, Standing
 from jaxgear.serving.review.files import PictureFiles
 from jaxgear.serving.review.pictures import UNKNOWN, Pictures, Reason
 from jaxgear.serving.review.predictions import REFUSED, Predictions
 
-# The reason of a removal that undoes the addition of a new picture: it is undecided again.
-UNDONE = "undone"
 Show = Literal["all", "open", "done"]
 
 
@@ -92,8 +92,9 @@ class Session:
         """What is shown of a picture, as JSON.
 
         `label` (as the set has it), `current` (after corrections), `removed`, `done` (a person has
-        decided), `version`, `by` and `note` (of the row that holds), `reason` (of the queue),
-        `predicted` with `probability`, `accept` (what accepting it decides), `error`.
+        decided), `box` (of a crop), `version`, `by` and `note` (of the row that holds), `reason`
+        (of the queue), `predicted` with `probability`, `accept` (what accepting it decides), and
+        `error`.
         """
         with self._lock:
             self._look(index)
@@ -110,6 +111,7 @@ class Session:
         found = {
             "index": index,
             "name": self.pictures.shown(index),
+            "box": parted(self.pictures.file(index))[1],
             "label": label,
             "current": current,
             "removed": removed,
@@ -159,13 +161,13 @@ class Session:
                 stale = [d.index for d in wanted if self._standing(d.index).version != d.version]
                 if stale:
                     return False, stale
-                first = len(self.decisions.rows) + 1
+                before = self.decisions.rows
                 rows, undone = [], set()
-                for number, (decision, sha256) in enumerate(zip(wanted, hashes, strict=True)):
+                for decision, sha256 in zip(wanted, hashes, strict=True):
                     row, open_again = self._row(decision, sha256)
-                    rows.append(row)
+                    rows += with_box(row, decision, self.pictures, before)
                     if open_again:
-                        undone.add(first + number)
+                        undone.add(len(before) + len(rows))
                 if self.decisions.add(rows):
                     self._undone |= undone
                     return True, self._update(rows)

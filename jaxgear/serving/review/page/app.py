@@ -76,6 +76,7 @@ def build(session: Session, title: str, host: str) -> Starlette:
         Route("/picture/{index}", details),
         Route("/thumbnail/{index}", image(lambda request, index: session.files.thumbnail(index))),
         Route("/large/{index}", image(lambda request, index: session.files.jpeg(index))),
+        Route("/photograph/{index}", image(lambda request, index: session.files.photograph(index))),
         Route("/map/{index}", image(lambda request, index: _heat_map(session, request, index))),
         Route("/decide", decide, methods=["POST"]),
     ]

@@ -6,7 +6,7 @@ function decide(choose) {
   if (loading) return say("The next pictures are still loading: nothing was decided.");
   const chosen = targets();
   const entries = chosen
-    .map((one) => ({ one, ticket: one.ticket, ...choose(one.data) }))
+    .map((one) => ({ one, ticket: one.ticket, box: boxOf(one), ...choose(one.data) }))
     .filter((entry) => entry.action);
   if (!entries.length) return say(chosen.length ? "Nothing to accept: choose a class." : "No picture.");
   const several = selected().length > 0;
@@ -57,12 +57,13 @@ async function deliver(entries) {
     }
     const body = JSON.stringify({
       set: about.set,
-      pictures: entries.map(({ one, action, label, row }) => ({
+      pictures: entries.map(({ one, action, label, row, box }) => ({
         index: one.data.index,
         version: one.data.version,
         action,
         ...(label && { label }),
         ...(row && { row }),
+        ...(box && action === "label" && entries.length === 1 && { box }),
       })),
     });
     const { status, answer } = await post(body);
@@ -120,10 +121,10 @@ const decided = ({ action, label }) => (action === "remove" ? "removed" : plain(
 /** A decision made on an older state. It may be our own, whose answer was lost with a server. */
 function refused(entries, answer) {
   const states = new Map(answer.pictures.map((state) => [state.index, state]));
-  const ours = ({ one, action, label }) => {
+  const ours = ({ one, action, label, box }) => {
     const state = states.get(one.data.index);
     if (!state || state.by !== about.by || state.version <= one.data.version) return false;
-    if (action === "remove") return state.removed;
+    if (action === "remove" || box) return state.removed;
     return action === "label" && !state.removed && state.current === label;
   };
   if (entries.every(ours)) return saved(entries, answer);

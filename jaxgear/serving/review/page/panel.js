@@ -38,6 +38,7 @@ async function enlarge() {
   find("probabilities").hidden = true;
   looking.abort(); // it may wait for a prediction, and hold one of the browser's few connections
   looking = new AbortController();
+  showBox(one);
   if (!one) return;
   const { index, name } = one.data;
   const image = find("picture");

@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+from jaxgear.data.crops import Box
 from jaxgear.files import from_json
 from jaxgear.serving.guard import Refusal
 from jaxgear.serving.review.decisions import Decision
@@ -32,6 +33,8 @@ def decisions_of(session: Session, identity: str, body: bytes) -> list[Decision]
     wanted = [_decision(session, entry) for entry in request["pictures"]]
     if len({decision.index for decision in wanted}) < len(wanted):
         raise Refusal(422, "a picture twice in one request")
+    if len(wanted) > 1 and any(decision.box for decision in wanted):
+        raise Refusal(422, "one box at a time")
     return wanted
 
 
@@ -50,7 +53,21 @@ def _decision(session: Session, entry: Any) -> Decision:
     if action == "label" and label not in session.classes:
         raise Refusal(422, "no such class")
     index, version, _ = numbers
-    return Decision(picture_index(session, index), version, action, label, row)
+    box = _box(entry["box"]) if "box" in entry else None
+    if box is not None and (action != "label" or not session.pictures.new):
+        raise Refusal(422, "a box goes with the label of a new picture")
+    return Decision(picture_index(session, index), version, action, label, row, box)
+
+
+def _box(sides: Any) -> Box:
+    """A box of four decimals, as an address has it."""
+    if not isinstance(sides, list) or len(sides) != 4 or {*map(type, sides)} - {int, float}:
+        raise Refusal(422, "a box is four numbers")
+    box = tuple(round(float(side), 4) for side in sides)
+    left, top, right, bottom = box
+    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+        raise Refusal(422, "a box is left, top, right, bottom from 0 to 1")
+    return box
 
 
 def whole_number(text: str) -> int:

@@ -127,8 +127,9 @@ function update(one, state) {
   if (one === pictures[current]) facts();
 }
 
-function stateOf({ label, current, removed, done, by }) {
+function stateOf({ label, current, removed, done, by, note }) {
   const was = label && label !== current ? `${plain(label)} → ` : "";
+  if (removed && note === "box corrected") return "✓ box corrected";
   if (removed) return done ? "✕ removed" : `✕ removed by ${by}`;
   if (!current) return "no label";
   return `${done ? "✓ " : ""}${was}${plain(current)}${by && !done && was ? ` by ${by}` : ""}`;
