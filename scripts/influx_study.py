@@ -27,6 +27,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from jaxgear.bundle import Bundle
@@ -210,6 +211,7 @@ class Study:
             out=str(place),
         )
         run = self.experiment.main(config)
+        jax.clear_caches()  # compiled programs of a run are of no use to the next one
         self.points += self.points_of(halves, training, run)
         write_text(self.file, to_csv(self.points))
         return run

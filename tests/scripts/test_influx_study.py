@@ -1,0 +1,101 @@
+"""The study of the influx: its table, its curves, and a whole one that is stopped and goes on."""
+
+import argparse
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+
+from jaxgear.data.sources import drawn_set
+from scripts import influx_study
+from scripts.influx_study import DOMAINS, NAN, Point, Training, curve, from_csv, lines, to_csv
+
+
+def points():
+    for seed in (0, 1):
+        for order, labels, unlabelled, gain in [
+            ("none", 0, 0, 0.0),
+            ("random", 24, 0, 0.1),
+            ("next", 24, 0, 0.2),
+            ("none", 0, 1, 0.05),
+        ]:
+            for domain in DOMAINS:
+                accuracy = 0.5 + 0.1 * seed + gain
+                pseudo = (0.5, 0.75) if unlabelled else (NAN, NAN)
+                yield Point(seed, order, labels, unlabelled, domain, accuracy, 0.5, 40, *pseudo)
+
+
+def test_the_table_comes_back_as_it_was_written():
+    rows = list(points())
+    again = from_csv(to_csv(rows))
+    assert [row[:8] for row in again] == [row[:8] for row in rows]
+    assert math.isnan(again[0].used)
+    assert again[-1][8:] == (0.5, 0.75)
+    assert {type(value) for value in again[0]} == {int, str, float}
+    assert Training(0, "next", 24, 1).name == "next-24-unlabelled"
+
+
+def test_curves_start_without_labels_and_gains_are_over_no_labels():
+    rows = list(points())
+    assert curve(rows, "wild", "next", 0, "accuracy") == {
+        0: pytest.approx([0.5, 0.6]),
+        24: pytest.approx([0.7, 0.8]),
+    }
+    assert curve(rows, "wild", "next", 1, "accuracy") == {0: pytest.approx([0.55, 0.65])}
+    table = [line for line in lines(rows) if line.startswith("wild")]
+    assert [[*line.split()[1:4], line.split()[-1]] for line in table] == [
+        ["none", "0", "without", "+0.000"],
+        ["random", "24", "without", "+0.100"],
+        ["next", "24", "without", "+0.200"],
+        ["none", "0", "with", "+0.050"],
+    ]
+    assert "0.750 ± 0.071" in table[2]
+    assert influx_study.draw(rows).startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+@pytest.mark.one_cache
+def test_a_study_hides_labels_gives_them_in_rounds_and_goes_on(tmp_path, monkeypatch, capsys):
+    """On drawn pictures: gear, crops of other drawn pictures, and drawings as photographs."""
+    gear = drawn_set("drawn:120")
+    more = drawn_set("drawn:168")
+    wild, photographs = tmp_path / "wild", tmp_path / "photographs"
+    known = {path.relative_to(gear) for path in gear.rglob("*.*")}
+    photographs.mkdir()
+    new = sorted(p for p in more.rglob("*.jpg") if p.relative_to(more) not in known)
+    for number, path in enumerate(new):
+        place = wild / path.parent.name / f"img_{number // 2}_{number}.jpg"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, place)
+    for number, path in enumerate(new[:12]):
+        shutil.copy(path, photographs / f"img_{100 + number}.jpg")
+    shutil.copy(new[0], photographs / "img_0.jpg")  # has crops: it is no background
+    arguments = argparse.Namespace(
+        **{"gear": gear, "wild": wild, "photographs": photographs, "out": tmp_path / "out"},
+        **{"seeds": 1, "rounds": 1, "count": 5, "order": ["random", "next"], "plot": None},
+    )
+    flags = ["scratch", "--image-size", "32", "--epochs", "1", "--width", "0.125"]
+    influx_study.main(arguments, flags)
+    table = (tmp_path / "out/study.csv").read_text()
+    found = from_csv(table)
+    assert {point.training.name for point in found} == {
+        *("none-0", "random-5", "next-5"),
+        *("none-0-unlabelled", "random-5-unlabelled", "next-5-unlabelled"),
+    }
+    assert len(found) == 6 * len(DOMAINS)
+    assert all(0 <= point.right <= 1 for point in found if point.unlabelled)
+    assert not (tmp_path / "out/backgrounds/img_0.jpg").exists()
+    halves = [
+        {path.stem.rpartition("_")[0] for path in (tmp_path / "out/0" / name).rglob("*.jpg")}
+        for name in ("pool", "test")
+    ]
+    assert not halves[0] & halves[1]
+    capsys.readouterr()
+    kept = table.splitlines(keepends=True)[: 1 + 3 * 4]  # stopped after four runs
+    (tmp_path / "out/study.csv").write_text("".join(kept))
+    influx_study.main(arguments, flags)
+    text = capsys.readouterr().out
+    assert text.count("best epoch") == 2
+    assert Path(tmp_path / "out/study.csv").read_text() == table
+    assert text.count("\nwild ") + text.count("\nwild") >= 6
