@@ -194,6 +194,19 @@ def test_a_run_goes_on_with_the_same_images_alone(heap, tmp_path):
             assert label.used == row["used"]
 
 
+def test_a_run_without_such_images_cannot_go_on_with_them_and_a_share_of_none_is_as_without(
+    heap, tmp_path
+):
+    make = recipe_of(optax.sgd, 0.05, pseudo_labels=0.0)
+    plain, none = (train(tmp_path, make, unlabelled=source) for source in ("", str(heap)))
+    rows = [history.from_csv((path / "history.csv").read_text()) for path in (plain, none)]
+    assert [row.val_loss for row in rows[0]] == [row.val_loss for row in rows[1]]
+    assert rows[1][0].pseudo_used == 0
+    config = dataclasses.replace(CONFIG, resume=str(plain), unlabelled=str(heap), epochs=4)
+    with pytest.raises(CheckpointError, match=r"\(unlabelled, added\)"):
+        experiment.start(config, make)
+
+
 def test_pseudo_labels_change_what_is_learned(heap, tmp_path):
     rows = []
     for share, source in ((0.5, ""), (0.5, str(heap)), (0.01, str(heap))):

@@ -73,6 +73,8 @@ def with_pseudo_labels(train: Split, dataset: Dataset) -> Split:
     """
     rows = zip(dataset.unlabelled.records, dataset.pseudo_labels, strict=True)
     used = [(record, pseudo.label) for record, pseudo in rows if pseudo.used]
+    if not used:
+        return train
     records, labels = zip(*used, strict=True)
     more = _split(dataset, records, labels)
     count = len(train.labels)
