@@ -135,15 +135,6 @@ def backgrounds(wild: Path, photographs: Path, out: Path) -> Path:
     return out
 
 
-def next_crops(run: Path, halves: Halves, given: list[str], count: int) -> list[str]:
-    """The crops of the pool that `jaxgear next` names, at most `count`."""
-    network = Network.load(run)
-    rest = [halves.pool / path for path in halves.crops if path not in given]
-    found = find_candidates(rest, network.bundle)
-    chosen = choose(network, found.folder, count)
-    return [str(Path(one.record.path).relative_to(halves.pool)) for one in chosen]
-
-
 def tested(bundle: Bundle, source: Path) -> tuple[float, float, int]:
     """Accuracy, mean recall over the classes that the folder has, and number of pictures."""
     with contextlib.redirect_stderr(io.StringIO()):  # warns of classes without crops
@@ -173,10 +164,11 @@ class Study:
         self.gear, self.wild, self.out = arguments.gear, arguments.wild, arguments.out
         self.backgrounds = backgrounds(self.wild, arguments.photographs, self.out / "backgrounds")
         self.file = self.out / "study.csv"
+        self.named: dict[Path, list[str]] = {}  # by run, what `next` names
         self.points = from_csv(self.file.read_text()) if self.file.exists() else []
 
-    def all_rounds(self, seed: int, rounds: int, count: int, orders: Iterable[str]) -> None:
-        """Trains and tests all runs of a seed."""
+    def up_to(self, rounds: int, seed: int, count: int, orders: Iterable[str]) -> None:
+        """Trains and tests the runs of a seed, up to a round of labels."""
         halves = Halves(self.wild, self.out / str(seed), seed)
         for unlabelled in (0, 1):
             first = self.run(halves, Training(seed, NONE, 0, unlabelled), [])
@@ -184,11 +176,21 @@ class Study:
                 run, given = first, []
                 mixed = np.random.default_rng(seed).permutation(halves.crops).tolist()
                 for _ in range(rounds):
-                    if order == "next":
-                        given = given + next_crops(run, halves, given, count)
-                    else:
+                    if order == "random":
                         given = mixed[: len(given) + count]
+                    else:
+                        given = given + self.next_crops(run, halves, given, count)
                     run = self.run(halves, Training(seed, order, len(given), unlabelled), given)
+
+    def next_crops(self, run: Path, halves: Halves, given: list[str], count: int) -> list[str]:
+        """The crops of the pool that `jaxgear next` names, at most `count`."""
+        if run not in self.named:
+            network = Network.load(run)
+            rest = [halves.pool / path for path in halves.crops if path not in given]
+            chosen = choose(network, find_candidates(rest, network.bundle).folder, count)
+            paths = [Path(one.record.path).relative_to(halves.pool) for one in chosen]
+            self.named[run] = [str(path) for path in paths]
+        return self.named[run]
 
     def run(self, halves: Halves, training: Training, given: list[str]) -> Path:
         """The run folder, trained and tested now unless the table has it."""
@@ -296,8 +298,9 @@ def main(arguments: argparse.Namespace, experiment: list[str]) -> None:
         raise UsageError("name an experiment and its flags after --")
     with outputs({"--plot": arguments.plot}) as files:
         study = Study(arguments, *experiment)
-        for seed in range(arguments.seeds):
-            study.all_rounds(seed, arguments.rounds, arguments.count, arguments.order)
+        for rounds in range(arguments.rounds + 1):  # so that all seeds have the first rounds soon
+            for seed in range(arguments.seeds):
+                study.up_to(rounds, seed, arguments.count, arguments.order)
         print("\n".join(lines(study.points)), flush=True)
         if "--plot" in files:
             files["--plot"].write(draw(study.points))
