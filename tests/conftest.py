@@ -2,6 +2,7 @@
 
 import gc
 import os
+import platform
 from pathlib import Path
 
 import jax
@@ -19,10 +20,16 @@ install_import_hook("jaxgear", "typecheck.check")
 # XLA without LLVM's optimisation and with its older way to emit fusions. A training step of a small
 # ResNet-18 compiles in 0.4 s of processor time, not 2.6 s (jax 0.12, which has no older way: 1.3 s,
 # not 2.5 s). The second extra option is that of jaxgear/machine/xla_flags.py, which adds none here.
+#
+# AVX lacks fused multiply-add. Without LLVM's optimisation some kernels fuse and some do not, so a
+# map that XLA computes twice differs from its own maximum, and the gradient of `GlobalPool`'s
+# maximum is 0/0.
 COMPILES_FAST = (
     "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1 "
     "--xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters,xla_cpu_flatten_after_fusion"
 )
+if platform.machine() in ("x86_64", "AMD64"):
+    COMPILES_FAST += " --xla_cpu_max_isa=AVX"
 
 
 def pytest_configure(config: pytest.Config) -> None:
