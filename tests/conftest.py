@@ -21,9 +21,9 @@ install_import_hook("jaxgear", "typecheck.check")
 # ResNet-18 compiles in 0.4 s of processor time, not 2.6 s (jax 0.12, which has no older way: 1.3 s,
 # not 2.5 s). The second extra option is that of jaxgear/machine/xla_flags.py, which adds none here.
 #
-# AVX lacks fused multiply-add. With it and without LLVM's optimisation, the gradient of `GlobalPool`
-# becomes nan; of its mean alone or its maximum alone it does not. The likely cause, which nobody has
-# seen yet: XLA computes the map twice and rounds differently, so no element equals the maximum.
+# AVX lacks fused multiply-add. With it and without LLVM's optimisation, `GlobalPool` has a gradient
+# of nan; its mean alone and its maximum alone do not. The likely cause, not shown yet: XLA computes
+# the map twice and rounds differently, so no element equals the maximum.
 COMPILES_FAST = (
     "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1 "
     "--xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters,xla_cpu_flatten_after_fusion"
