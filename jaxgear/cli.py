@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from jaxgear.commands.models import evaluate, export, predict
+from jaxgear.commands.models import next as choose
 from jaxgear.commands.pages import review, serve
 from jaxgear.commands.runs import compare, report
 from jaxgear.commands.sets import check, clean, prepare
@@ -38,7 +39,10 @@ environment variables:
                                  CPU compiler, unless you set them; glibc.malloc.hugetlb=0 turns
                                  huge pages off
 """
-COMMANDS = (check, clean, evaluate, predict, report, compare, export, serve, review, prepare)
+COMMANDS = (
+    *(check, clean, evaluate, predict, report, compare),
+    *(export, serve, choose, review, prepare),
+)
 C = TypeVar("C")
 
 

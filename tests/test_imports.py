@@ -48,6 +48,7 @@ LAYERS = {
     ),
     "evaluation": (
         *("prediction", "bundle", "program", "training", "training.runs", "machine"),
+        "evaluation.no_gear",
         *("data", "data.folder", "data.labels", "data.splits"),
     ),
     "evaluation.no_gear": ("bundle", "program", "data"),
@@ -67,8 +68,11 @@ LAYERS = {
         *("data", "data.splits", "data.folder", "data.images"),
     ),
     "evaluation.drift": (
-        *("evaluation", "evaluation.plots", "evaluation.no_gear", "prediction", "bundle"),
-        *("data.splits", "data.folder", "data.images", "machine"),
+        *("evaluation", "evaluation.plots"),
+        *("data.splits", "data.folder", "data.images"),
+    ),
+    "evaluation.acquisition": (
+        *("evaluation", "bundle", "data.folder", "data.labels", "data.splits"),
     ),
     "serving": ("evaluation", "prediction", "bundle", "data.images"),
     "serving.review": (
@@ -83,7 +87,7 @@ LAYERS = {
     ),
     "commands": (),
     "commands.sets": (
-        *("data", "data.prepare", "data.splits", "data.folder", "data.labels"),
+        *("commands", "data", "data.prepare", "data.splits", "data.folder", "data.labels"),
         *(
             "models.pretrained",
             "evaluation",
@@ -93,8 +97,8 @@ LAYERS = {
         ),
     ),
     "commands.models": (
-        *("prediction", "bundle", "data", "data.folder"),
-        *("evaluation", "evaluation.plots", "evaluation.no_gear"),
+        *("commands", "prediction", "bundle", "data", "data.folder", "data.labels"),
+        *("evaluation", "evaluation.plots", "evaluation.no_gear", "evaluation.acquisition"),
     ),
     "commands.runs": (
         *("prediction", "bundle", "data", "data.folder"),

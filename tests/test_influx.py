@@ -37,16 +37,20 @@ def label_all(line, truth):
     }
     new = [word for word in words[1:] if "--" not in word and word not in flags.values()]
     folders = [path for word in new for path in sorted(glob.glob(word))]  # noqa: PTH207
+    labels = Path(flags["--labels"])
+    decided = {row.sha256 for row in read_corrections(labels)} if labels.exists() else set()
     session, _ = open_session(
         Path(words[0]),
         folders,
-        labels=Path(flags["--labels"]),
+        labels=labels,
         queue=Path(flags["--queue"]) if "--queue" in flags else None,
         by="ana",
     )
     try:
         for index in range(len(session.pictures)):
             sha256 = hashlib.sha256(Path(session.pictures.file(index)).read_bytes()).hexdigest()
+            if sha256 in decided:
+                continue
             version = session.describe(index)["version"]
             written, _ = session.decide([Decision(index, version, "label", truth[sha256])])
             assert written

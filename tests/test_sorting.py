@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_runs import untrained
 from pictures import encoded, scene, write_set
 from small_bundle import CLASSES, make_bundle
 
 from jaxgear import cli
+from jaxgear.data.folder import kept_descriptors, read_folder
 from jaxgear.data.images import descriptor
 from jaxgear.prediction import sorted_folder, sorting
 from jaxgear.prediction.sorting import folder_of
@@ -182,6 +184,73 @@ def test_a_signal_places_what_was_predicted(here, monkeypatch):
     assert len(placed()) == len(rows_of()) == 9
 
 
+def test_a_kill_loses_nothing_that_was_written_down(here, monkeypatch):
+    """The rest is predicted, and all lands where it would have landed without the kill."""
+    add, left = sorting.Sorter.add, [9]
+
+    def dying(self, prediction):
+        add(self, prediction)
+        left[0] -= 1
+        if not left[0]:
+            raise ZeroDivisionError  # nothing is placed, as after SIGKILL
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sorting, "_SECONDS", 0)
+        patch.setattr(sorting.Sorter, "add", dying)
+        with pytest.raises(ZeroDivisionError):
+            cli.main(["predict", "run", "new", "--sort", "out"])
+    assert not placed()
+    noted = Path("out/.sorted/predicted.csv").read_text().splitlines()
+    assert len(noted) == 1 + 9
+    (descriptors,) = Path("out/.sorted").glob("descriptors-*")
+    with descriptors.open("ab") as file:
+        file.write(b"cut off by the kill")
+    Path("new/a/00001.png").write_bytes(encoded(scene(700)))  # edited since: predicted again
+    predicted = []
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            sorting.Sorter, "add", lambda self, p: (predicted.append(p.path), add(self, p))
+        )
+        call("predict", "run", "new", "--sort", "out")
+    assert len(predicted) == COUNT - 9 + 1 + 1  # the edited one, and the unreadable one
+    call("predict", "run", "new", "--sort", "whole")
+    assert {(row["path"], row["file"], row["probability"]) for row in rows_of()} == {
+        (row["path"], row["file"], row["probability"]) for row in rows_of("whole")
+    }
+    Path("new/b/pale.png").write_bytes(encoded(scene(4) // 2 + 60))  # its descriptor is read back
+    call("predict", "run", "new", "--sort", "out")
+    assert rows_of()[-1]["file"] == "duplicates/pale.png"
+
+
+def test_lost_descriptors_cost_near_duplicates_and_nothing_else(here, monkeypatch):
+    """As after a cleared state folder, or another version of the descriptor."""
+    add = sorting.Sorter.add
+
+    def dying(self, prediction):
+        add(self, prediction)
+        if len(self._pending) == 5:
+            raise ZeroDivisionError
+
+    def lose():
+        for file in Path("out/.sorted").glob("descriptors-*"):
+            file.unlink()
+
+    for number in range(2):  # noted, lost, and noted again
+        with monkeypatch.context() as patch:
+            patch.setattr(sorting, "_SECONDS", 0)
+            patch.setattr(sorting.Sorter, "add", dying)
+            with pytest.raises(ZeroDivisionError):
+                cli.main(["predict", "run", "new", "--sort", "out"])
+        if number == 0:
+            lose()
+    call("predict", "run", "new", "--sort", "out")
+    assert len(rows_of()) == len(placed()) == COUNT
+    lose()
+    Path("new/a/more.png").write_bytes(encoded(scene(500)))
+    call("predict", "run", "new", "--sort", "out")
+    assert len(rows_of()) == len(placed()) == COUNT + 1
+
+
 def test_a_row_that_a_kill_cut_off_is_sorted_again(here):
     call("predict", "run", "new", "--sort", "out")
     table = Path("out/sorted.csv")
@@ -258,6 +327,28 @@ def test_near_duplicates_of_the_model_s_pictures_are_found_by_data(here, capsys)
     for out, folder in (("out", False), ("with", True)):
         row = next(row for row in rows_of(out) if row["path"].endswith("pale.png"))
         assert row["file"].startswith("duplicates") is folder
+
+
+def test_descriptors_of_a_run_come_from_the_cache_where_its_data_are_gone(here):
+    write_set(here / "set", {"boots": 4, "axes": 4}, start=100)
+    folder = read_folder(here / "set", size=32)
+    wanted = {record.sha256: record.descriptor for record in folder.records}
+    shutil.rmtree(here / "set")
+    assert kept_descriptors(list(wanted), 32) == list(wanted.values())
+    assert kept_descriptors([*wanted, "0" * 64], 32) is None
+    assert kept_descriptors(list(wanted), 33) is None
+
+
+def test_near_duplicates_of_a_run_are_found_where_its_data_are_gone(here, capsys):
+    write_set(here / "set", dict.fromkeys(CLASSES, 6), start=100)
+    run = untrained(here / "trained", str(here / "set"))
+    shutil.copytree(here / "set", here / "elsewhere")
+    shutil.rmtree(here / "set")
+    Path("new/a/pale.png").write_bytes(encoded(scene(103) // 2 + 60))
+    call("predict", run, "new", "--sort", "out")
+    assert "not found" not in capsys.readouterr().err
+    row = next(row for row in rows_of() if row["path"].endswith("pale.png"))
+    assert row["file"].startswith("duplicates/")
 
 
 def test_pictures_without_gear_go_to_none(here):

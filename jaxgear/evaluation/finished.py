@@ -8,7 +8,7 @@ from typing import Any
 
 from jaxgear.errors import CheckpointError
 from jaxgear.training import history
-from jaxgear.training.runs import read_json
+from jaxgear.training.runs.folder import read_json
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

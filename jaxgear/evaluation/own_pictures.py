@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jaxgear.bundle import Bundle
-from jaxgear.data.folder import Folder
+from jaxgear.data.folder import Folder, kept_descriptors
 from jaxgear.data.labels import corrected, read_labels
 from jaxgear.data.sources import default_source, read_source
 from jaxgear.data.splits import KnownPictures
@@ -33,6 +33,44 @@ def open_source(run: FinishedRun, source: str | None, size: int) -> Folder:
             f"{run.path}: its pictures are not at {place!r} as its config says (a relative path "
             f"counts from where the run was started); name their folder with --data FOLDER"
         ) from error
+
+
+def known_descriptors(model: Path, bundle: Bundle, source: str | None) -> list[bytes] | None:
+    """Descriptors of the pictures of a model's data, to find near-duplicates of them.
+
+    They come from the cache if all are there, which needs no data folder.
+
+    Args:
+        model: a run or a bundle.
+        bundle: loaded from it.
+        source: where the pictures are; None: where the config of the run says.
+
+    Returns:
+        None if they are not found and there is no `source`.
+
+    Raises:
+        DataError: none of them is at `source`.
+    """
+    try:
+        if source:
+            folder = read_source(source, bundle.size)
+        else:
+            run = FinishedRun.read(model)
+            kept = kept_descriptors({picture.sha256 for picture in run.pictures}, bundle.size)
+            if kept is not None:
+                return kept
+            folder = open_source(run, None, bundle.size)
+    except (CheckpointError, DataError):
+        if source:
+            raise
+        return None
+    found = [r.descriptor for r in folder.records if bundle.split_of(r.sha256) is not None]
+    if source and not found:
+        raise DataError(
+            f"--data {source}: holds none of the pictures of {model} (they are found by their "
+            "bytes)"
+        )
+    return found or None
 
 
 def _quiet(line: str) -> None:

@@ -27,7 +27,7 @@ from jaxgear.program import flat, structured
 from jaxgear.text import few
 from jaxgear.training import history, loop, optim, steps
 from jaxgear.training.progress import Progress
-from jaxgear.training.runs import read_json
+from jaxgear.training.runs.folder import read_json
 from jaxgear.training.state import TrainState
 
 SCENES = 400  # backgrounds without gear whose features are cached

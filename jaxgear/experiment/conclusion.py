@@ -24,7 +24,8 @@ from jaxgear.prediction import Predictor
 from jaxgear.program import Program, flat
 from jaxgear.training import history
 from jaxgear.training.environment import environment
-from jaxgear.training.runs import Run, read_json
+from jaxgear.training.runs.folder import read_json
+from jaxgear.training.runs.run import Run
 
 SHOWN = 256  # training images, and as many backgrounds without gear, to fit the evidence of gear
 

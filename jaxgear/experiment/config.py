@@ -13,7 +13,7 @@ from jaxgear.bundle import MAX_SIZE
 from jaxgear.data.labels import is_address
 from jaxgear.errors import UsageError
 from jaxgear.paths import expanded
-from jaxgear.training.runs import read_json
+from jaxgear.training.runs.folder import read_json
 
 PATHS = ("data", "labels", "out", "resume", "init_from", "backgrounds", "weights")  # of any config
 LAST_SEED = 2**32 - 1  # the largest seed of both JAX's keys and numpy's generators

@@ -35,7 +35,7 @@ from jaxgear.experiment.recipe import Make, source_of
 from jaxgear.machine import devices
 from jaxgear.training import history, loop
 from jaxgear.training.progress import Progress
-from jaxgear.training.runs import Run
+from jaxgear.training.runs.run import Run
 
 REDRAW = 15  # seconds between drawings of the curves; one takes 0.3 s, an epoch maybe less than 1 s
 

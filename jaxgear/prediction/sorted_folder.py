@@ -1,6 +1,7 @@
 """The folder that pictures are sorted into, on disk (prediction/sorting.py decides where they go).
 
-What goes where is written down before it is placed, so a killed run is finished by the next one.
+Predictions are written down as they come (`note`), and where each picture goes before it is placed
+(`place`), so a killed run is finished by the next one.
 """
 
 import csv
@@ -10,7 +11,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from operator import attrgetter
 from pathlib import Path
 
@@ -30,7 +31,7 @@ class Placed:
 
     path: str  # absolute, where it came from
     sha256: str
-    file: str  # POSIX, relative to the sorted folder
+    file: str  # POSIX, relative to the sorted folder; only its folder until it is placed
     name: str  # the class, or `none`
     probability: str
     score: str
@@ -48,33 +49,50 @@ _HEADER = [{"name": "class"}.get(field.name, field.name) for field in fields(Pla
 
 
 class SortedFolder:
-    """The folder `out`: rows of what was placed, their descriptors, and placing more."""
+    """The folder `out`: rows of what was placed, and placing more.
+
+    Attributes:
+        rows: what was placed.
+        noted: what an earlier run predicted and did not place.
+        descriptors: of both, by sha256 (hex).
+    """
 
     def __init__(self, out: Path, copy: bool):
         """Locks it, and finishes what a killed run began; `UsageError` as all its methods."""
         self.out, self._copy = out, copy
         self._state = out / HIDDEN
+        self._notes = self._state / "predicted.csv"
         self._descriptors = self._state / f"descriptors-{descriptor.VERSION}"
         with self._named():
             self._state.mkdir(parents=True, exist_ok=True)
             self._lock = Lock(self._state / "lock")
             self.rows = _read_rows(out / TABLE)
-            self.descriptors = self._read_descriptors()
             if unfinished := self.rows[self._placed() :]:
                 for row in unfinished:
                     self._place(row)
                 self._note_placed()
-        self._taken = {row.file.casefold() for row in self.rows}
-        self._known = {row.path: (row.bytes, row.modified) for row in self.rows}
+            self._taken = {row.file.casefold() for row in self.rows}
+            self._known = {row.path: (row.bytes, row.modified) for row in self.rows}
+            # By path: a picture whose descriptor was lost is predicted, and noted, again.
+            noted = {row.path: row for row in _read_rows(self._notes) if self._is_left(row)}
+            wanted = {row.sha256 for row in (*self.rows, *noted.values())}
+            self.descriptors = self._read_descriptors(wanted)
+        self.noted = [row for row in noted.values() if row.sha256 in self.descriptors]
+        self._known |= {row.path: (row.bytes, row.modified) for row in self.noted}
 
     def release(self) -> None:
         """Releases the lock."""
         self._lock.release()
 
     def has(self, file: str) -> bool:
-        """Whether a file was placed, and has not changed since."""
+        """Whether a file was placed or noted, and has not changed since."""
         path = _absolute(file)
         return path in self._known and self._known[path] == _state_of(path)
+
+    def _is_left(self, row: Placed) -> bool:
+        """Whether the file of a noted row is not placed, and as it was."""
+        state = row.bytes, row.modified
+        return self._known.get(row.path) != state == _state_of(row.path)
 
     def check(self, file: Path) -> None:
         """Raises UsageError if `file` cannot be placed here by a hard link, unless it is copied."""
@@ -89,35 +107,46 @@ class SortedFolder:
     def row(
         self, file: str, sha256: str, folder: str, name: str, figures: tuple[float, float]
     ) -> Placed:
-        """The row of a file that goes to `folder`, under a name that is free there.
+        """The row of a file that goes to `folder`.
 
         Args:
             name: its class, or `none`.
             figures: probability and score.
         """
         path = _absolute(file)
-        place = f"{folder}/{os.path.basename(path)}"  # noqa: PTH119 - called for each picture
-        stem, suffix = os.path.splitext(place)  # noqa: PTH122
-        number = 1
-        while place.casefold() in self._taken or os.path.lexists(f"{self.out}/{place}"):
-            more = "" if number == 1 else f"-{number}"
-            place = f"{stem}-{sha256[:8]}{more}{suffix}"
-            number += 1
-        self._taken.add(place.casefold())
         cells = (f"{figure:.6f}" for figure in figures)
-        return Placed(path, sha256, place, name, *cells, *_state_of(path))
+        return Placed(path, sha256, folder, name, *cells, *_state_of(path))
 
-    def place(self, rows: Sequence[Placed], descriptors: Mapping[str, bytes]) -> None:
-        """Writes rows and descriptors (by sha256, hex) down, then places the pictures."""
+    def note(self, rows: Sequence[Placed], descriptors: Mapping[str, bytes]) -> None:
+        """Writes rows that are placed later, and descriptors (by sha256, hex) down."""
         with self._named():
             with self._descriptors.open("ab") as file:
                 for sha256, described in descriptors.items():
                     file.write(bytes.fromhex(sha256) + described)
+            append_rows(self._notes, _HEADER, map(_cells, rows))
+
+    def place(self, rows: Sequence[Placed]) -> None:
+        """Places pictures that were noted, under names that are free, and writes down where."""
+        with self._named():
+            rows = [replace(row, file=self._free(row)) for row in rows]
             append_rows(self.out / TABLE, _HEADER, map(_cells, rows))
             self.rows += rows
             for row in rows:
                 self._place(row)
             self._note_placed()
+            self._notes.unlink(missing_ok=True)
+
+    def _free(self, row: Placed) -> str:
+        """A file name for a row that is free in its folder."""
+        place = f"{row.file}/{os.path.basename(row.path)}"  # noqa: PTH119 - for each picture
+        stem, suffix = os.path.splitext(place)  # noqa: PTH122
+        number = 1
+        while place.casefold() in self._taken or os.path.lexists(f"{self.out}/{place}"):
+            more = "" if number == 1 else f"-{number}"
+            place = f"{stem}-{row.sha256[:8]}{more}{suffix}"
+            number += 1
+        self._taken.add(place.casefold())
+        return place
 
     def list_unreadable(self, reasons: Mapping[str, str]) -> None:
         """Writes `unreadable.csv`: these files, and those of earlier runs that are there still."""
@@ -137,15 +166,21 @@ class SortedFolder:
     def _place(self, row: Placed) -> None:
         """Links or copies one picture, unless it is there, or gone where it came from."""
         target = f"{self.out}/{row.file}"
-        if os.path.lexists(target) or not os.path.lexists(row.path):
-            return
-        os.makedirs(os.path.dirname(target), exist_ok=True)  # noqa: PTH103, PTH120
         if self._copy:
+            if os.path.lexists(target) or not os.path.lexists(row.path):
+                return
+            os.makedirs(os.path.dirname(target), exist_ok=True)  # noqa: PTH103, PTH120
             with replacing(Path(target)) as file, Path(row.path).open("rb") as source:
                 shutil.copyfileobj(source, file, 2**20)
             shutil.copystat(row.path, target)
-        else:
-            os.link(row.path, target)
+            return
+        with suppress(FileExistsError):
+            try:
+                os.link(row.path, target)
+            except FileNotFoundError:
+                if os.path.lexists(row.path):  # the class is new
+                    os.makedirs(os.path.dirname(target), exist_ok=True)  # noqa: PTH103, PTH120
+                    os.link(row.path, target)
 
     def _note_placed(self) -> None:
         write_text(self._state / "placed", str(len(self.rows)))
@@ -156,12 +191,17 @@ class SortedFolder:
             return int((self._state / "placed").read_text())
         return 0
 
-    def _read_descriptors(self) -> list[bytes]:
-        data = self._descriptors.read_bytes() if self._descriptors.exists() else b""
-        wanted = {bytes.fromhex(row.sha256) for row in self.rows}
+    def _read_descriptors(self, wanted: set[str]) -> dict[str, bytes]:
+        """Descriptors by sha256. Drops a last one that a kill cut off, so that more can follow."""
+        if not self._descriptors.exists():
+            return {}
         size = 32 + descriptor.BYTES
-        starts = range(0, len(data) - size + 1, size)
-        return [data[s + 32 : s + size] for s in starts if data[s : s + 32] in wanted]
+        data = self._descriptors.read_bytes()
+        if torn := len(data) % size:
+            os.truncate(self._descriptors, len(data) - torn)
+        entries = (data[start : start + size] for start in range(0, len(data) - torn, size))
+        found = {entry[:32].hex(): entry[32:] for entry in entries}
+        return {sha256: found[sha256] for sha256 in wanted & found.keys()}
 
     @contextmanager
     def _named(self) -> Iterator[None]:

@@ -11,6 +11,7 @@ Every readable picture lands once. A picture that `sorted.csv` names is never pl
 person may move and remove files in OUT, and a second run goes on where the first one ended.
 """
 
+import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -20,10 +21,11 @@ from jaxgear.data.folder import Refused
 from jaxgear.data.sources import InMemory
 from jaxgear.data.splits import near_duplicates
 from jaxgear.prediction.predictor import NONE, Prediction
-from jaxgear.prediction.sorted_folder import HIDDEN, TABLE, UNREADABLE, Placed, SortedFolder
+from jaxgear.prediction.sorted_folder import HIDDEN, TABLE, UNREADABLE, SortedFolder
 
 REVIEW, DUPLICATES = "review", "duplicates"
-_LEAST, _MOST = 4096, 16384  # pictures that are placed at a time
+_MOST = 16384  # pictures that are placed at a time; each time near-duplicates are searched in all
+_SECONDS = 5.0  # between writing predictions down: the work that a kill may cost
 
 
 class Sorter:
@@ -51,10 +53,17 @@ class Sorter:
         """
         self._folder = SortedFolder(out, copy)
         self._classes, self._review_below = classes, review_below
-        self._pending: list[Prediction] = []
         self._unreadable: dict[str, str] = {}
-        self._descriptors = [*known, *self._folder.descriptors]
-        self._sha256 = {row.sha256 for row in self._folder.rows}
+        self._placed = {row.sha256 for row in self._folder.rows}
+        kept = self._folder.descriptors
+        self._described = [*known, *(kept[sha256] for sha256 in self._placed & kept.keys())]
+        self._pending = list(self._folder.noted)
+        self._noted = len(self._pending)  # the first ones of `_pending` are written down
+        self._next_note = time.monotonic() + _SECONDS
+        self._new: dict[str, bytes] = {}  # descriptors of pending hashes that are placed nowhere
+        for row in self._pending:
+            if row.sha256 not in self._placed:
+                self._new[row.sha256] = kept[row.sha256]
 
     def __enter__(self) -> "Sorter":
         return self
@@ -85,10 +94,17 @@ class Sorter:
             return
         if self._folder.has(prediction.path):
             return
-        self._pending.append(replace(prediction, image=None))
-        # Near-duplicates are searched among all each time, so ever more are placed at once.
-        if len(self._pending) >= min(max(_LEAST, len(self._descriptors) // 2), _MOST):
+        sha256, sure = prediction.sha256, float(prediction.probs.max())
+        name = prediction.name(self._classes)
+        folder = self._folder_of(prediction, name, sure)
+        row = self._folder.row(prediction.path, sha256, folder, name, (sure, prediction.score))
+        self._pending.append(row)
+        if sha256 not in self._placed:
+            self._new.setdefault(sha256, prediction.descriptor)
+        if len(self._pending) >= _MOST:
             self._flush()
+        elif time.monotonic() > self._next_note:
+            self._note()
 
     def end(self) -> None:
         """Places the last pictures, and lists what was unreadable."""
@@ -99,44 +115,43 @@ class Sorter:
         """The number of pictures that were ever placed, by folder."""
         return Counter(row.folder for row in self._folder.rows)
 
+    def _note(self) -> None:
+        """Writes down what is pending."""
+        rows = self._pending[self._noted :]
+        new = {row.sha256: self._new[row.sha256] for row in rows if row.sha256 in self._new}
+        self._folder.note(rows, new)
+        self._noted = len(self._pending)
+        self._next_note = time.monotonic() + _SECONDS
+
     def _flush(self) -> None:
-        pending, self._pending = self._pending, []
-        if not pending:
+        """Places what is pending."""
+        if not self._pending:
             return
-        new = {p.sha256: p.descriptor for p in pending if p.sha256 not in self._sha256}
-        self._sha256 |= new.keys()
-        before = len(self._descriptors)
-        self._descriptors += new.values()
-        groups = near_duplicates.groups(self._descriptors).tolist()
+        self._note()
+        before = len(self._described)
+        groups = near_duplicates.groups([*self._described, *self._new.values()]).tolist()
         met = set(groups[:before])
         first = set()  # hashes of pictures that are like none before them
-        for sha256, group in zip(new, groups[before:], strict=True):
+        for sha256, group in zip(self._new, groups[before:], strict=True):
             if group not in met:
                 first.add(sha256)
             met.add(group)
         rows = []
-        for prediction in pending:
-            alike = prediction.split is not None or prediction.sha256 not in first
-            first.discard(prediction.sha256)  # a copy of it is a duplicate
-            rows.append(self._row(prediction, DUPLICATES if alike else self._of(prediction)))
-        self._folder.place(rows, new)
+        for row in self._pending:
+            rows.append(row if row.sha256 in first else replace(row, file=DUPLICATES))
+            first.discard(row.sha256)  # a copy of it is a duplicate
+        self._described += self._new.values()
+        self._placed |= self._new.keys()
+        self._pending, self._noted, self._new = [], 0, {}
+        self._folder.place(rows)  # last: a signal meanwhile must not place them again
 
-    def _of(self, prediction: Prediction) -> str:
-        """The folder of a picture that is no duplicate."""
+    def _folder_of(self, prediction: Prediction, name: str, sure: float) -> str:
+        """The folder of a picture that is like no other one."""
+        if prediction.split is not None:
+            return DUPLICATES
         if prediction.refused:
             return NONE
-        if prediction.probs.max() < self._review_below:
-            return REVIEW
-        return folder_of(prediction.name(self._classes))
-
-    def _row(self, prediction: Prediction, folder: str) -> Placed:
-        return self._folder.row(
-            prediction.path,
-            prediction.sha256,
-            folder,
-            prediction.name(self._classes),
-            (float(prediction.probs.max()), prediction.score),
-        )
+        return REVIEW if sure < self._review_below else folder_of(name)
 
 
 def folder_of(name: str) -> str:

@@ -12,10 +12,10 @@ from pictures import encoded, scene, write_set
 from jaxgear.data.folder.read import pixels, read_folder, read_heap
 from jaxgear.errors import DataError
 from jaxgear.evaluation.drift import find, find_drift
-from jaxgear.evaluation.drift.features import Network
 from jaxgear.evaluation.drift.sheet import foreign_sheet
 from jaxgear.evaluation.drift.two_sample import compare, gaussian_kernel, holm
 from jaxgear.evaluation.finished import FinishedRun
+from jaxgear.evaluation.network_features import Network
 from jaxgear.prediction.predictor import Predictor
 
 pytestmark = pytest.mark.one_cache

@@ -26,7 +26,7 @@ from jaxgear.prediction.tables import CsvTable
 from jaxgear.serving.review.decisions import Decision
 from jaxgear.serving.review.opening import open_session
 from jaxgear.serving.review.pictures import read_queue
-from jaxgear.training.runs import read_json
+from jaxgear.training.runs.folder import read_json
 
 AXES, BOOTS, JACKETS = CLASSES
 ROOT = Path(__file__).parents[2]

@@ -194,25 +194,15 @@ def _sorter(arguments: argparse.Namespace, bundle: Any) -> Any:
 
 def _descriptors(arguments: argparse.Namespace, bundle: Any) -> list[bytes]:
     """Descriptors of the pictures that the model knows, if they are there."""
-    from jaxgear.data.sources import read_source
-    from jaxgear.errors import CheckpointError, DataError
-    from jaxgear.evaluation.finished import FinishedRun
-    from jaxgear.evaluation.own_pictures import open_source
+    from jaxgear.evaluation.own_pictures import known_descriptors
 
-    try:
-        if arguments.data:
-            folder = read_source(arguments.data, bundle.size)
-        else:
-            folder = open_source(FinishedRun.read(arguments.model), None, bundle.size)
-    except (CheckpointError, DataError):
-        if arguments.data:
-            raise
+    known = known_descriptors(arguments.model, bundle, arguments.data)
+    if known is None:
         _say(
             f"note: the pictures of {arguments.model} are not found, only exact copies of them are "
             "recognised; name their folder with --data"
         )
-        return []
-    return [r.descriptor for r in folder.records if bundle.split_of(r.sha256) is not None]
+    return known or []
 
 
 def _say_sorted(out: Path, counts: Counter[str]) -> None:

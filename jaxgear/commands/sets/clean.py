@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _find(arguments: argparse.Namespace) -> Any:
-    from jaxgear.commands.sets.progress import bar
+    from jaxgear.commands.progress import bar
     from jaxgear.data.sources import read_source
     from jaxgear.evaluation.clean import find_suspicious
     from jaxgear.models.pretrained import backbone_of

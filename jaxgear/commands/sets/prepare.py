@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> None:
         value = getattr(arguments, flag)
         if value is not None and not 1 <= value <= 4096:
             raise UsageError(f"--{flag} {value}: must be from 1 to 4096")
-    from jaxgear.commands.sets.progress import bar
+    from jaxgear.commands.progress import bar
     from jaxgear.data.prepare.prepared import prepare
 
     with bar("decoding") as tick:

@@ -6,7 +6,7 @@ images between runs. clean.py handles unusable files. lazy.py makes images on de
 
 from jaxgear.data.folder.clean import OnBad, require_clean
 from jaxgear.data.folder.lazy import LazyPictures
-from jaxgear.data.folder.picture_cache import MaskCache, PictureCache, shrink
+from jaxgear.data.folder.picture_cache import MaskCache, PictureCache, kept_descriptors, shrink
 from jaxgear.data.folder.read import (
     HEAP,
     Folder,
@@ -49,6 +49,7 @@ __all__ = [
     "class_names",
     "fingerprint",
     "is_heap",
+    "kept_descriptors",
     "list_files",
     "list_pictures",
     "pixels",

@@ -6,7 +6,11 @@ used.
 """
 
 import hashlib
+import itertools
+import os
 import struct
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,6 +94,20 @@ class PictureCache:
         key = bytes.fromhex(sha256)
         head = _HEADER.pack(_MAGIC, key, entry.height, entry.width, len(entry.descriptor))
         self._entries.write(sha256, head + entry.descriptor + entry.pixels.tobytes())
+
+
+def kept_descriptors(sha256: Collection[str], size: int) -> list[bytes] | None:
+    """Descriptors of the images with these hashes (hex), if the user's cache has all of them."""
+    store = PictureCache("user", size)
+
+    def read(key: str) -> bytes | None:
+        entry = store.get(key)
+        return None if entry is None else entry.descriptor
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        kept = list(itertools.takewhile(bool, pool.map(read, sha256)))
+        pool.shutdown(cancel_futures=True)
+    return kept if len(kept) == len(sha256) else None
 
 
 class MaskCache:

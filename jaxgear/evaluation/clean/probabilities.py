@@ -57,11 +57,15 @@ def out_of_sample(
 
 
 def fit(
-    x: Float[np.ndarray, "N D"], labels: Int[np.ndarray, " N"], classes: int, decay: float = DECAY
+    x: Float[np.ndarray, "N D"],
+    labels: Int[np.ndarray, " N"],
+    classes: int,
+    decay: float = DECAY,
+    start: tuple[Float[np.ndarray, "D K"], Float[np.ndarray, " K"]] | None = None,
 ) -> tuple[Float[np.ndarray, "D K"], Float[np.ndarray, " K"]]:
     """Kernel and bias with the least mean cross-entropy (nats) + decay / 2 * |kernel|^2.
 
-    The features x have a root mean square of about 1.
+    The features x have a root mean square of about 1. `start`: a fit to similar data saves time.
     """
     count, width = x.shape
     true = np.eye(classes, dtype=np.float32)[labels]
@@ -75,9 +79,9 @@ def fit(
         entropy = -np.log(np.maximum((probs * true).sum(axis=1), 1e-30)).mean()
         return float(entropy + decay / 2 * np.square(kernel).sum()), gradient.ravel().astype(float)
 
-    start = np.zeros((width + 1) * classes)
+    first = np.zeros((width + 1, classes)) if start is None else np.vstack(start)
     options = {"maxiter": ITERATIONS, "ftol": 1e-6}
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", options=options)
+    found = minimize(loss, first.ravel(), jac=True, method="L-BFGS-B", options=options)
     weights = found.x.reshape(width + 1, classes).astype(np.float32)
     return weights[:-1], weights[-1]
 

@@ -21,9 +21,9 @@ from jaxtyping import Float, Int
 from jaxgear.data.folder import Folder, Record
 from jaxgear.data.splits import near_duplicate_groups
 from jaxgear.errors import CheckpointError, DataError
-from jaxgear.evaluation.drift.features import Network
 from jaxgear.evaluation.drift.two_sample import Comparison, compare, holm
 from jaxgear.evaluation.finished import FinishedRun
+from jaxgear.evaluation.network_features import Network
 from jaxgear.evaluation.own_pictures import open_source
 from jaxgear.text import text_of
 

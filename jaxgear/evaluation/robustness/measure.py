@@ -21,7 +21,7 @@ from jaxgear.evaluation.own_pictures import only, open_source
 from jaxgear.evaluation.robustness.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from jaxgear.files import write_json
 from jaxgear.prediction import Predictor, open_labelled
-from jaxgear.training.runs import read_json
+from jaxgear.training.runs.folder import read_json
 
 FILE = "robustness.json"
 CLEAN = "clean"

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from jaxgear.evaluation.no_gear import evidence
 from jaxgear.machine.compile_cache import keep_compiled
 from jaxgear.prediction import Predictor
 
-_CHUNK = 256  # pictures that are decoded at a time
+_CHUNK = 256  # pictures at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,29 +44,39 @@ class Network:
         Raises:
             DataError: a file changed since it was checked.
         """
-        kept = Entries("user", f"outputs/{self.name}", None)
         classes, head = len(self.bundle.classes), self.bundle.program.head
+        width = self.bundle.weights[f"{head}/kernel"].shape[0] if head else classes
+        none = np.zeros((0, width), np.float32), np.zeros((0, classes), np.float32)
+        features, logits = zip(none, *self.blocks(folder, records), strict=True)
+        return np.concatenate(features), np.concatenate(logits)
+
+    def blocks(
+        self, folder: Folder, records: Sequence[Record]
+    ) -> Iterator[tuple[Float[np.ndarray, "n D"], Float[np.ndarray, "n K"]]]:
+        """What a call returns, for a few hundred records at a time."""
+        for start in range(0, len(records), _CHUNK):
+            table = self._rows(folder, records[start : start + _CHUNK])
+            features, logits = np.split(table, [-len(self.bundle.classes)], axis=1)
+            if not features.shape[1]:
+                features = logits
+            length = np.linalg.norm(features, axis=1, keepdims=True)
+            yield features / np.maximum(length, 1e-12), logits
+
+    def _rows(self, folder: Folder, records: Sequence[Record]) -> Float[np.ndarray, "n C"]:
+        """The outputs of `_compute`, kept or computed."""
+        kept = Entries("user", f"outputs/{self.name}", None)
         rows: dict[str, np.ndarray] = {}
         for record in records:
             if (body := kept.read(record.sha256)) is not None and len(body) % 4 == 0:
                 rows[record.sha256] = np.frombuffer(body, np.float32)
         missing = tuple({r.sha256: r for r in records if r.sha256 not in rows}.values())
-        for start in range(0, len(missing), _CHUNK):
-            part = missing[start : start + _CHUNK]
-            split = dataclasses.replace(folder, records=part)
+        if missing:
+            split = dataclasses.replace(folder, records=missing)
             images = stored_pictures(split, self.bundle.size)[:]
-            for record, row in zip(part, self._compute(images), strict=True):
+            for record, row in zip(missing, self._compute(images), strict=True):
                 rows[record.sha256] = row
                 kept.write(record.sha256, row.tobytes())
-        if not records:
-            width = self.bundle.weights[f"{head}/kernel"].shape[0] if head else classes
-            return np.zeros((0, width), np.float32), np.zeros((0, classes), np.float32)
-        table = np.stack([rows[record.sha256] for record in records])
-        features, logits = table[:, :-classes], table[:, -classes:]
-        if not features.shape[1]:
-            features = logits
-        length = np.linalg.norm(features, axis=1, keepdims=True)
-        return features / np.maximum(length, 1e-12), logits
+        return np.stack([rows[record.sha256] for record in records])
 
     @functools.cached_property
     def _compute(self) -> Callable[[Any], Float[np.ndarray, "N C"]]:
