@@ -51,7 +51,10 @@ def straight(cache, tmp_path_factory):
     return only(out)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+# SIGTERM, streamed, is in the next test.
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_a_signal_saves_the_last_step_and_the_run_goes_on_to_the_same_bits(
     number, straight, tmp_path
 ):
