@@ -29,6 +29,13 @@ if platform.machine() in ("x86_64", "AMD64"):
     COMPILES_FAST += " --xla_cpu_max_isa=AVX"
 
 
+# Layers, networks and training steps.
+NUMERIC = (
+    *("test_convolution", "test_normalization", "test_pooling", "test_convnet", "test_resnet"),
+    *("test_steps", "test_loop", "test_optim", "test_parts"),
+)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Compiles fast where the slow tests are left out, and keeps what was compiled."""
     flags = os.environ.get("XLA_FLAGS", "")
@@ -40,8 +47,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks what computes: CI runs it once more, as XLA compiles for users."""
     for item in items:
-        name = item.path.relative_to(Path(__file__).parent)
-        if name.parts[0] in ("models", "training", "test_determinism.py"):
+        if item.path.stem in NUMERIC:
             item.add_marker("numeric")
 
 
