@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Num
 
-from jaxgear.models.cpu import BatchNorm, convolution, max_pool
+from jaxgear.models.cpu import BatchNorm, convolution, global_max, max_pool
 from jaxgear.program.apply import mode
 
 
@@ -127,7 +127,7 @@ class GlobalPool(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"], train: bool) -> Float[Array, "B D"]:
-        return jnp.concatenate([x.mean(axis=(1, 2)), x.max(axis=(1, 2))], axis=-1)
+        return jnp.concatenate([x.mean(axis=(1, 2)), global_max(x)], axis=-1)
 
 
 class Dense(nn.Module):

@@ -271,6 +271,7 @@ def real_weights(tmp_path_factory) -> Path:
         pytest.skip(f"needs the default weights: {error}")
 
 
+@pytest.mark.slow
 def test_default_weights_agree_with_tensorflow_js(shared, real_weights):
     golden = np.load(shared / "golden" / "resnet50_keras.npz")
     images, expected = golden["images"], golden["features"]

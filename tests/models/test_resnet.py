@@ -50,7 +50,9 @@ def tiny(**fields) -> tuple[ResNet, dict]:
     return module, jax.tree.map_with_path(leaf, shapes)
 
 
-@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize(  # 101 and 152 have the blocks of 50, more of them
+    "depth", [pytest.param(d, marks=[pytest.mark.slow] * (d > 50)) for d in DEPTHS]
+)
 def test_every_depth_agrees_with_torch(depth, tmp_path):
     net = backbone(tmp_path, depth, WIDTH)
     expected = np.load(GOLDEN / "forward.npz")[f"{depth}x{WIDTH}"]

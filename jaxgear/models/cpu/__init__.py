@@ -5,6 +5,6 @@ XLA's.
 """
 
 from jaxgear.models.cpu.normalization import BatchNorm
-from jaxgear.models.cpu.pooling import max_pool
+from jaxgear.models.cpu.pooling import global_max, max_pool
 
-__all__ = ["BatchNorm", "max_pool"]
+__all__ = ["BatchNorm", "global_max", "max_pool"]

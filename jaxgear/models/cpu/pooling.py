@@ -1,4 +1,4 @@
-"""Max pooling with a gradient that is fast on CPUs.
+"""Max pooling with a gradient that is fast on CPUs, and the maximum of a whole map.
 
 XLA's gradient of max pooling searches every window again. Here the forward pass stores the place of
 the largest value, one byte per window. The gradient is a sum of shifted copies, one per place in a
@@ -88,3 +88,43 @@ def _places(x, window, strides, padding):
         for i in range(window[0])
         for j in range(window[1])
     ]
+
+
+@jax.custom_vjp
+def global_max(x: Float[Array, "B H W C"]) -> Float[Array, "B C"]:
+    """Like `x.max(axis=(1, 2))`; pixels that equal the maximum share its gradient, as in JAX.
+
+    The gradient does not rely on such a pixel being found. XLA may compute a map twice and round it
+    differently, so that no pixel equals the maximum; JAX then divides by a count of 0. Here the
+    place of the maximum, found in one computation, always counts.
+    """
+    return x.max(axis=(1, 2))
+
+
+def _global_forward(x):
+    largest = global_max(x)
+    return largest, (x, largest)
+
+
+def _global_backward(residuals, g):
+    x, largest = residuals
+    places = jnp.arange(x.shape[1] * x.shape[2]).reshape(*x.shape[1:3], 1)
+    hit = (x == largest[:, None, None]) | (places == _place(x)[:, None, None])
+    hit = hit.astype(g.dtype)
+    return ((g / hit.sum((1, 2)))[:, None, None] * hit,)
+
+
+global_max.defvjp(_global_forward, _global_backward)
+
+
+def _place(x):
+    """The first place of the maximum of each map, [B, C]; a loop is faster on CPUs than argmax."""
+    x = x.reshape(x.shape[0], -1, x.shape[-1])
+
+    def step(place, best):
+        largest, at = best
+        value = lax.dynamic_index_in_dim(x, place, axis=1, keepdims=False)
+        return jnp.maximum(largest, value), jnp.where(value > largest, place, at)
+
+    start = (x[:, 0], jnp.zeros((x.shape[0], x.shape[-1]), int))
+    return lax.fori_loop(1, x.shape[1], step, start)[1]
