@@ -399,8 +399,8 @@ def test_a_decision_whose_answer_was_lost_is_not_written_twice(page, file, lost)
     assert not page.find_element("id", "trouble").is_displayed()
 
 
-def test_pictures_are_labelled_while_the_server_is_killed_twice(browser, tmp_path):
-    data = write_drawn(tmp_path / "data", 130)
+def test_200_pictures_are_labelled_while_the_server_is_killed_twice(browser, tmp_path):
+    data = write_drawn(tmp_path / "data", 200)
     run = run_of(tmp_path / "run", data)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -412,27 +412,27 @@ def test_pictures_are_labelled_while_the_server_is_killed_twice(browser, tmp_pat
         ready(browser)
         keys, classes = browser.execute_script("return [about.keys, about.classes]")
         place = "return [pictures[current].data.name, current + 1 === pictures.length]"
-        for number in range(130):
+        for number in range(200):
             name, last_of_page = browser.execute_script(place)
             assert name not in expected
             key = (7 * number) % len(classes)
             expected[name] = classes[key]
             ActionChains(browser, duration=0).send_keys(keys[key]).perform()
-            if number in (60, 110):  # in the middle of a page, with requests under way
+            if number in (80, 150):  # in the middle of a page, with requests under way
                 end(process)
-            if number in (64, 113):  # a few were decided on without a server
+            if number in (84, 153):  # a few were decided on without a server
                 assert browser.execute_script("return unsaved") > 0
                 process = served(run, port)
                 ready(browser)
             if last_of_page:
                 ready(browser)
         ready(browser)
-        assert browser.find_element("id", "count").text == "130 of 130 done"
+        assert browser.find_element("id", "count").text == "200 of 200 done"
     finally:
         end(process)
         browser.get("about:blank")
     rows = read_corrections(run / "corrections.csv")
     assert {row.path: row.label for row in rows} == expected
-    assert len(rows) == 130
+    assert len(rows) == 200
     for row in rows:
         assert row.sha256 == hashlib.sha256((data / row.path).read_bytes()).hexdigest()
