@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from jaxgear.data.dataset import Dataset, PseudoLabel, Split
 from jaxgear.data.folder import LazyPictures, pixels, stored_pictures
@@ -45,20 +45,31 @@ def with_unlabelled(dataset: Dataset, source: str, say: Callable[[str], None] = 
 def pseudo_labelled(dataset: Dataset, probs: Float[np.ndarray, "U K"], share: float) -> Dataset:
     """`dataset` with pseudo-labels: each image without a label gets its likeliest class.
 
-    Of the images of each class, the `share` that is most probable is used, rounded up. A threshold
-    for all classes would take most images of the classes that a network names too often
-    (class-balanced self-training, Zou et al. 2018).
-
     Args:
         probs: of each image without a label, in the order of `dataset.unlabelled`.
+        share: of the images of each class to use (`surest`).
+    """
+    rows = zip(
+        probs.argmax(axis=1).tolist(),
+        probs.max(axis=1).tolist(),
+        surest(probs, share).tolist(),
+        strict=True,
+    )
+    return replace(dataset, pseudo_labels=tuple(PseudoLabel(*row) for row in rows))
+
+
+def surest(probs: Float[np.ndarray, "U K"], share: float) -> Bool[np.ndarray, " U"]:
+    """Of the images of each likeliest class, the most probable `share`, rounded up.
+
+    One threshold for all classes would take most images of the classes that a network names too
+    often (class-balanced self-training, Zou et al. 2018).
     """
     label, most = probs.argmax(axis=1), probs.max(axis=1)
     used = np.zeros(len(probs), bool)
     for number in range(probs.shape[1]):
         rows = np.flatnonzero(label == number)
         used[rows[np.argsort(-most[rows], kind="stable")][: math.ceil(share * len(rows))]] = True
-    rows = zip(label.tolist(), most.tolist(), used.tolist(), strict=True)
-    return replace(dataset, pseudo_labels=tuple(PseudoLabel(*row) for row in rows))
+    return used
 
 
 def all_unlabelled(dataset: Dataset) -> Split:
