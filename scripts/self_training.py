@@ -2,8 +2,9 @@
 
     python -m scripts.self_training GEAR WILD PHOTOGRAPHS [--weights FILE] [--seeds N]
 
-The domain is `pasted` of scripts/acquisition.py: half of the training split as it is; as the pool, the
-other half pasted on photographs; as the test, the validation split pasted on other photographs.
+The domain is `pasted` of scripts/acquisition.py. Half of the training split is trained on as it is.
+The other half, pasted on photographs, is the pool. The validation split, pasted on other
+photographs, is the test.
 The classifier is a dense layer on features of a frozen ResNet-50 with dropout 0.2, trained by AdamW
 as experiments/transfer.py trains it. Ways, for pools of several sizes:
 
