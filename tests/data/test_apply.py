@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from pictures import encoded, scene, write_set
 
-from jaxgear.data.dataset import changed_pictures, open_dataset
+from jaxgear.data.dataset import open_dataset
 from jaxgear.data.labels import Correction, append, read_corrections, with_corrections
+from jaxgear.data.recorded import changed_pictures
 from jaxgear.data.sources import read_source
 from jaxgear.errors import DataError
 
