@@ -5,6 +5,7 @@
 
 import collections
 import dataclasses
+import functools
 import json
 from collections.abc import Generator
 from pathlib import Path
@@ -85,10 +86,6 @@ def prepare(config: Config, make: Make) -> Training:
     bank = open_backgrounds(config)
     if dataset.unlabelled is not None:
         dataset = _named(config, make, dataset, bank)
-    return _made(config, make, dataset, bank)
-
-
-def _made(config: Config, make: Make, dataset: Dataset, bank: Bank | None) -> Training:
     recipe = make(config, Data(dataset.training_counts(), config.batch_size, bank))
     training = _ready(config, recipe, dataset, bank)
     return dataclasses.replace(training, state=warm_start(config, training.state))
@@ -104,15 +101,16 @@ def _named(config: Config, make: Make, dataset: Dataset, bank: Bank | None) -> D
         return with_recorded_labels(read_json(Path(config.resume) / "splits.json"), dataset)
     print("first round: trains on the labels alone, to name the pictures without labels")
     alone = dataclasses.replace(dataset, unlabelled=None)
-    training = _made(config, make, alone, bank)
-    recipe = training.recipe
-    if recipe.first is not None:
-        training = _ready(config, recipe.first, alone, bank)
+    recipe = make(config, Data(alone.training_counts(), config.batch_size, bank))
+    training = _ready(config, recipe.first or recipe, alone, bank)
+    if recipe.first is None:
+        training = dataclasses.replace(training, state=warm_start(config, training.state))
     state = _trained(training, Progress(training.recipe.epochs))
     split, features = all_unlabelled(dataset), training.recipe.features
     images = split.images if features is None else features.tested(split)
-    apply = jax.jit(lambda rows: state.apply(devices.local(state.variables), rows, train=False))
-    logits = in_batches(apply, (images,), NAMED)
+    apply = jax.jit(functools.partial(state.apply, train=False))
+    variables = devices.local(state.variables)
+    logits = in_batches(lambda rows: apply(variables, rows), (images,), NAMED)
     named = pseudo_labelled(dataset, np.asarray(jax.nn.softmax(logits)), recipe.pseudo_labels)
     # All hosts take those of the first: rounding may differ between hosts.
     shared = json.loads(devices.from_first(json.dumps(named.describe()["unlabelled"])))
