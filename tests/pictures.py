@@ -32,3 +32,12 @@ def write_set(root: Path, counts: dict[str, int], *, start: int = 0) -> Path:
             (root / name / f"{seed:05d}.png").write_bytes(encoded(scene(seed)))
             seed += 1
     return root
+
+
+def placed(out: str | Path = "out") -> dict[str, bytes]:
+    """Of a sorted folder: path relative to `out` -> bytes of each picture there."""
+    return {
+        path.relative_to(out).as_posix(): path.read_bytes()
+        for path in Path(out).rglob("*.*")
+        if path.is_file() and path.suffix != ".csv" and ".sorted" not in path.parts
+    }

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from made_runs import untrained
-from pictures import encoded, scene, write_set
+from pictures import encoded, placed, scene, write_set
 from small_bundle import CLASSES, make_bundle
 
 from jaxgear import cli
@@ -30,15 +30,6 @@ def call(*arguments):
 def rows_of(out="out"):
     with (Path(out) / "sorted.csv").open(newline="") as file:
         return list(csv.DictReader(file))
-
-
-def placed(out="out"):
-    """Path relative to `out` -> bytes of each picture there."""
-    return {
-        path.relative_to(out).as_posix(): path.read_bytes()
-        for path in Path(out).rglob("*.*")
-        if path.is_file() and path.suffix != ".csv" and ".sorted" not in path.parts
-    }
 
 
 @pytest.fixture

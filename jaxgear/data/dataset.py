@@ -132,7 +132,8 @@ class Dataset:
         Otherwise the set itself, also if the system does not report free memory. A pixel takes
         `channels` bytes: 4 with masks. `say` gets one line about a `stored` copy.
         """
-        size = len(self.folder.records) * self.size**2 * channels
+        images = len(self.folder.records) + len(self.unlabelled.records if self.unlabelled else ())
+        size = images * self.size**2 * channels
         free = free_memory()
         if not always and (free is None or size <= free / 2):
             return self

@@ -24,12 +24,7 @@ from jaxgear.data.unlabelled import all_unlabelled, how_used, pseudo_labelled
 from jaxgear.errors import UsageError
 from jaxgear.experiment.config import Config
 from jaxgear.experiment.diagnosis import diagnosed
-from jaxgear.experiment.inputs import (
-    batches_of,
-    mix_of,
-    open_backgrounds,
-    open_data,
-)
+from jaxgear.experiment.inputs import batches_of, mix_of, open_backgrounds, open_data
 from jaxgear.experiment.recipe import Data, Make, Recipe
 from jaxgear.machine import devices
 from jaxgear.program import flat, structured

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
+from pictures import placed
 from test_proposals import pasted, red_bundle
 
 from jaxgear import cli
@@ -30,15 +31,6 @@ def call(*arguments):
 def rows_of(path):
     with Path(path).open(newline="") as file:
         return list(csv.DictReader(file))
-
-
-def placed(out):
-    """Path relative to `out` -> bytes of each picture there."""
-    return {
-        path.relative_to(out).as_posix(): path.read_bytes()
-        for path in Path(out).rglob("*.*")
-        if path.is_file() and path.suffix != ".csv" and ".sorted" not in path.parts
-    }
 
 
 @pytest.fixture

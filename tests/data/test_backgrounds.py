@@ -51,6 +51,15 @@ def test_pictures_that_are_not_pasted_stay(images, keys, blue):
     np.testing.assert_array_equal(found, images[..., :3])
 
 
+def test_an_empty_mask_is_never_pasted(images, keys, blue):
+    """Such an image has a background of its own, and no object that could be cut out."""
+    masks = images[..., 3:].at[1::2].set(0)
+    images = jnp.concatenate([images[..., :3], masks], axis=-1)
+    found = jax.jit(backgrounds.backgrounds(blue, probability=1.0))(keys, images)
+    same = (np.asarray(found) == np.asarray(images[..., :3])).all(axis=(1, 2, 3))
+    np.testing.assert_array_equal(same, np.arange(len(images)) % 2 == 1)
+
+
 def test_the_probability_is_that_of_pictures(images, keys, blue):
     found = jax.jit(backgrounds.backgrounds(blue, probability=0.5))(keys, images)
     same = (np.asarray(found) == np.asarray(images[..., :3])).all(axis=(1, 2, 3))

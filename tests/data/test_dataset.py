@@ -1,6 +1,7 @@
 """The set that `--data` names, the order of the search, and the printed lines."""
 
 import ast
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -144,6 +145,10 @@ def test_a_set_of_more_than_half_of_the_free_memory_is_streamed(
     chosen = found.streamed(False, said.append)
     assert chosen.stored is stored
     assert len(said) == stored
+    twice = dataclasses.replace(found, unlabelled=found.folder)  # images without labels count too
+    monkeypatch.setattr(dataset, "free_memory", lambda: 40_000)
+    assert not found.streamed(False, said.append).stored
+    assert twice.streamed(False, said.append).stored
     forced = found.streamed(True, said.append)
     assert "(--stream)" in said[-1]
     for name in ("train", "val"):
