@@ -56,6 +56,7 @@ LAYERS = {
         "evaluation.no_gear",
         *("data", "data.folder", "data.labels", "data.splits"),
     ),
+    "evaluation.comparison": ("evaluation",),
     "evaluation.no_gear": ("bundle", "program", "data"),
     "evaluation.plots": (
         *("evaluation", "prediction", "bundle", "training"),
@@ -110,7 +111,7 @@ LAYERS = {
     "commands.runs": (
         *("prediction", "bundle", "data", "data.folder"),
         *("evaluation", "evaluation.plots", "evaluation.no_gear", "evaluation.robustness"),
-        "evaluation.report",
+        *("evaluation.report", "evaluation.comparison"),
     ),
     "commands.pages": ("serving", "serving.review", "serving.review.page", "bundle"),
 }

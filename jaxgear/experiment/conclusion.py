@@ -74,6 +74,7 @@ def conclude(
     features_of: Callable[[Split], np.ndarray] | None = None,
     bank: UInt8[Array, "M T T 3"] | None = None,
     share: float = 1.0,
+    test: bool = True,
 ) -> Path:
     """Saves the model of `row`, the best epoch, as a bundle, tests it, and returns the run folder.
 
@@ -87,6 +88,7 @@ def conclude(
 
     Args:
         features_of: computes the inputs of the model's last layer faster than its program; or None.
+        test: False only saves the bundle, and leaves the test split closed.
     """
     if not devices.first_host():
         return run.path
@@ -96,7 +98,7 @@ def conclude(
 
     figures = [run.path / "confusion.png", run.path / "predictions.png"]
     before = None
-    if run.tested and not run.trained:
+    if test and run.tested and not run.trained:
         before = read_json(run.path / "test.json")
         if before["epoch"] != row.epoch:  # training went on since and was interrupted
             before = None
@@ -108,14 +110,17 @@ def conclude(
         run, row, dataset, handed_on, flat(variables), features_of, bank, share
     )
     bundle.save(run.path / "model")
-    test = dataset.test_split(run.path)
-    logits = logits_of(test)
+    if not test:
+        print(f"{run.path}\tvalidation accuracy {row.val_accuracy:.4f}", flush=True)
+        return run.path
+    split = dataset.test_split(run.path)
+    logits = logits_of(split)
     summary = before
     if summary is None:
-        summary = metrics.summarise(logits, test.labels, dataset.classes, bundle.temperature)
+        summary = metrics.summarise(logits, split.labels, dataset.classes, bundle.temperature)
         summary |= {"epoch": row.epoch} | refusal.acceptance(bundle, logits)
-        splits = [bundle.split_of(record.sha256) for record in test.records]
-        summary["by_side"] = metrics.by_split(logits, test.labels, splits)
+        splits = [bundle.split_of(record.sha256) for record in split.records]
+        summary["by_side"] = metrics.by_split(logits, split.labels, splits)
         if dataset.folder.added:
             summary["validation"] = validation
         write_json(run.path / "test.json", summary)  # before figures, which may fail
@@ -123,7 +128,7 @@ def conclude(
         f"test accuracy {summary['accuracy']:.4f} ({summary['n']} pictures), epoch {row.epoch}"
     )
     plots.save(plots.confusion(summary["confusion"], dataset.classes, caption), figures[0])
-    plots.save(plots.grid(tiles.test_tiles(bundle, test, logits), caption), figures[1])
+    plots.save(plots.grid(tiles.test_tiles(bundle, split, logits), caption), figures[1])
     return _announce(run, summary)
 
 

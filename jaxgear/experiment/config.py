@@ -110,6 +110,9 @@ class Config:
     """With --hosts: ADDRESS:PORT of host 0."""
     patience: Count = 10
     """Stop after this many epochs without a lower validation loss."""
+    test: bool = True
+    """Test the best epoch at the end. With --no-test the test split stays closed until
+    --resume RUN --test."""
     backgrounds: str = ""
     """Paste objects on the photographs of this folder (half of them; the other half is for tests),
     or on `drawn` backgrounds. The model then also answers `none` for pictures without gear. Empty:
@@ -151,7 +154,7 @@ OF_HOSTS = ("hosts", "host_id", "coordinator")
 # Paths: hashes tell whether their content is the same.
 OF_PLACES = ("data", "labels", "unlabelled", "backgrounds", "out", "weights")
 OF_RESUME = (
-    *("resume", "from_epoch", "allow_data_change", "epochs", "stream"),
+    *("resume", "from_epoch", "allow_data_change", "epochs", "stream", "test"),
     *(*OF_HOSTS, *OF_PLACES),
 )
 C = TypeVar("C", bound=Config)

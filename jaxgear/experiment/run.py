@@ -128,7 +128,7 @@ class Experiment:
         return self._epochs
 
     def finish(self) -> Path:
-        """Saves the best epoch as a bundle, tests it, and returns the run folder."""
+        """Saves the best epoch as a bundle, tests it (`--test`), and returns the run folder."""
         self._close()
         if self.patience_exhausted and self.rows[-1].epoch < self.recipe.epochs:
             patience = self.config.patience
@@ -144,6 +144,7 @@ class Experiment:
             features_of=features_of,
             bank=self.training.bank,
             share=recipe.evidence,
+            test=self.config.test,
         )
 
     def _close(self) -> None:

@@ -12,6 +12,7 @@ from small_bundle import make_bundle
 
 from jaxgear import cli
 from jaxgear.evaluation import comparison
+from jaxgear.evaluation.comparison import groups
 from jaxgear.evaluation.finished import FinishedRun
 
 ADAMW = SOURCE.replace("muon", "adamw")
@@ -50,6 +51,14 @@ def test_pairing_takes_the_seed_out_of_the_difference(optimizers):
     pair = compared(*optimizers).pairs["B"]["test_accuracy"]
     assert (pair.mean, pair.n) == (pytest.approx(0.02), 3)
     assert pair.std == pytest.approx(0, abs=1e-12)
+
+
+def test_a_difference_has_an_interval_and_a_probability(optimizers):
+    found = compared(*optimizers)
+    pair = found.pairs["B"]["test_accuracy"]
+    assert pair.low == pytest.approx(0.02)  # no spread
+    assert pair.verdict() == "may be luck; about 3 more seeds would tell"  # the sign test
+    assert (found.best_by, found.probability_best) == ("test_accuracy", {"A": 0.0, "B": 1.0})
 
 
 def test_the_work_is_in_proportion_to_the_runs(tmp_path, monkeypatch):
@@ -111,7 +120,7 @@ def test_spread_is_the_sample_standard_deviation():
 
 
 def test_labels_go_on_after_z():
-    labels = [comparison._label(index) for index in range(60)]
+    labels = [groups._label(index) for index in range(60)]
     assert labels[25:28] == ["Z", "AA", "AB"]
     assert len(set(labels)) == 60
 

@@ -4,12 +4,23 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from jaxgear.evaluation.plots import compare
 from jaxgear.evaluation.plots import figures as plots
 from jaxgear.training.history import Row
 
 
 def rows(losses):
     return [Row(i, i, 1.0 / i, loss, 0.5, 0.6, 0.1, 1.0) for i, loss in enumerate(losses, 1)]
+
+
+def test_a_curve_that_blows_up_does_not_squeeze_the_others_flat():
+    usual, blown = rows([1.0, 0.5, 0.4]), rows([24.0, 3.0, 0.5])
+    for runs, scale in (([usual], "linear"), ([blown], "log"), ([usual, usual, blown], "log")):
+        (losses, _) = compare.runs({"A": runs}).axes
+        assert losses.get_yscale() == scale
+        assert ("the highest is 24" in losses.get_ylabel()) == (scale == "log")
+    assert plots.curves(blown).axes[0].get_yscale() == "log"
+    assert plots.curves(usual).axes[0].get_ylim()[0] == 0
 
 
 def test_curves_show_every_epoch_and_mark_the_best():

@@ -106,7 +106,16 @@ def _print_differences(compared) -> None:
         for name, difference in pairs.items():
             sign = "+" if difference.mean >= 0 else ""
             count = f"{difference.n} pair" + ("s" if difference.n > 1 else "")
-            print(f"  {MEASURES[name]:13} {sign}{difference} ({count})")
+            interval = ""
+            if difference.low is not None:
+                interval = f", 95 % interval {difference.low:+.4f} to {difference.high:+.4f}"
+            print(
+                f"  {MEASURES[name]:13} {sign}{difference} ({count}){interval}: "
+                f"{difference.verdict()}"
+            )
+    if compared.probability_best:
+        shares = ", ".join(f"{k} {p:.2f}" for k, p in compared.probability_best.items())
+        print(f"probability of the highest {MEASURES[compared.best_by]} (bootstrap): {shares}")
 
 
 def _value(value) -> str:

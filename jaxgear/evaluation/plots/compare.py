@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from jaxgear.evaluation.plots import fonts
-from jaxgear.evaluation.plots.figures import Figure, describe, top_at_one
+from jaxgear.evaluation.plots.figures import Figure, describe, loss_axis, top_at_one
 from jaxgear.training import history
 
 # Okabe and Ito (2008): distinct for every kind of colour vision. Yellow is left out as too light.
@@ -49,7 +49,7 @@ def runs(groups: Mapping[str, Sequence[Sequence[history.Row]]]) -> Figure:
             axes.plot(epochs, mean, style, color=colour, linewidth=2.2, label=label)
         describe(axes, "epoch", f"validation {name}")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    losses.set_ylim(bottom=0)
+    loss_axis(losses, [rows for members in groups.values() for rows in members])
     top_at_one(accuracies)
     handles, labels = losses.get_legend_handles_labels()
     legend = figure.legend(handles, labels, loc="outside lower left", frameon=False)

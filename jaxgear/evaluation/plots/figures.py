@@ -80,9 +80,24 @@ def draw_curve(axes: Axes, rows: Sequence[history.Row], name: str) -> None:
     describe(axes, "epoch", f"average {name}")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if name == "loss":
-        axes.set_ylim(bottom=0)
+        loss_axis(axes, [rows])
     else:
         top_at_one(axes)
+
+
+def loss_axis(axes: Axes, runs: Sequence[Sequence[history.Row]]) -> None:
+    """Starts a loss axis at 0, or makes it logarithmic if a loss would squeeze the others flat.
+
+    That is one above four times the training loss of the first epoch, in the median run.
+    """
+    losses = [loss for rows in runs for row in rows for loss in (row.train_loss, row.val_loss)]
+    peak = max(filter(math.isfinite, losses))
+    usual = np.median([rows[0].train_loss for rows in runs])
+    if peak > 4 * usual and min(losses) > 0:
+        axes.set_yscale("log")
+        axes.set_ylabel(f"{axes.get_ylabel()} (log axis: the highest is {peak:.3g})")
+    else:
+        axes.set_ylim(bottom=0)
 
 
 def top_at_one(axes: Axes) -> None:
@@ -106,18 +121,11 @@ def confusion(
     axes = figure.subplots()
     share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    centred = {"ha": "center", "va": "center", "fontsize": 9}
     for true, predicted in zip(*np.nonzero(table), strict=True):
         light = share[true, predicted] > 0.5
         colour = "white" if light else (INK if true == predicted else WRONG)
-        axes.text(
-            predicted,
-            true,
-            int(table[true, predicted]),
-            ha="center",
-            va="center",
-            color=colour,
-            fontsize=9,
-        )
+        axes.text(predicted, true, int(table[true, predicted]), color=colour, **centred)
     names = [fonts.fit(name, 1.8, 10) for name in classes]
     axes.set_xticks(range(len(classes)), names, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(classes)), names)

@@ -15,12 +15,14 @@ from typing import Any
 
 import numpy as np
 
+from jaxgear.evaluation.comparison import differences
+from jaxgear.evaluation.comparison.differences import Difference, Spread, difference, spread
 from jaxgear.evaluation.finished import FinishedRun
 from jaxgear.evaluation.metrics import METRICS
 from jaxgear.evaluation.own_pictures import trained_on_test, warnings_of
 
 # Config keys that are no part of the method.
-NOT_METHOD = ("seed", "out", "resume")
+NOT_METHOD = ("seed", "out", "resume", "test")
 _TESTED = tuple(metric for metric in METRICS if metric.in_runs)
 # Key -> title of each figure of a run.
 MEASURES = {
@@ -30,20 +32,9 @@ MEASURES = {
     **{m.in_runs: m.in_runs.replace("_", " ").replace("macro f", "macro-F") for m in _TESTED},
     "seconds": "seconds",
 }
+Figures = dict[tuple[str, ...], dict[str, Any]]  # of each run, by the images that it was tested on
 # The measures whose difference between groups is computed.
 PAIRED = tuple(name for name in MEASURES if name not in ("best_epoch", "seconds"))
-
-
-@dataclasses.dataclass(frozen=True)
-class Spread:
-    """Mean and sample standard deviation (None for a single value) of `n` values."""
-
-    mean: float
-    std: float | None
-    n: int
-
-    def __str__(self) -> str:
-        return f"{self.mean:.4f}" + ("" if self.std is None else f" ± {self.std:.4f}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +43,11 @@ class Group:
 
     label: str  # A, B, ...
     runs: tuple[FinishedRun, ...]
+
+    @property
+    def source(self) -> str:
+        """The experiment file of all its runs."""
+        return self.runs[0].source
 
     def spread(self, measure: str) -> Spread | None:
         """Mean and spread of a measure over the runs that have it; None if no run has it."""
@@ -66,7 +62,11 @@ class Comparison:
     groups: tuple[Group, ...]
     differing: dict[str, dict[str, Any]]  # config key -> values by label
     sources: dict[str, tuple[str, ...]]  # by label: lines that differ from the first group
-    pairs: dict[str, dict[str, Spread]]  # by label: differences to the first, on equal images
+    pairs: dict[str, dict[str, Difference]]  # by label: differences to the first, on equal images
+    best_by: str  # the measure that decides which group is best
+    probability_best: dict[
+        str, float
+    ]  # by label; empty: fewer than two tests that all groups share
     warnings: tuple[str, ...]
 
 
@@ -89,7 +89,8 @@ def compare(runs: Sequence[FinishedRun], warnings: Sequence[str] = ()) -> Compar
         members.setdefault(_method(run), []).append(run)
     groups = tuple(Group(_label(index), tuple(own)) for index, own in enumerate(members.values()))
     first, *others = groups
-    baseline = _by_test(first)
+    by_test = {group.label: _by_test(group) for group in groups}
+    best_by = "test_accuracy" if all(run.test for run in runs) else "val_accuracy"
     configs = {group.label: group.runs[0].config for group in groups}
     keys = [key for config in configs.values() for key in config if key not in NOT_METHOD]
     values = {
@@ -103,18 +104,15 @@ def compare(runs: Sequence[FinishedRun], warnings: Sequence[str] = ()) -> Compar
             for key, by_label in values.items()
             if len(by_label) < len(groups) or len(set(map(json.dumps, by_label.values()))) > 1
         },
-        sources={g.label: _changed_lines(first, g) for g in others if _source(first) != _source(g)},
-        pairs={group.label: _pairs(baseline, group) for group in others},
+        sources={g.label: _changed_lines(first, g) for g in others if first.source != g.source},
+        pairs={
+            group.label: _pairs(by_test[first.label], by_test[group.label], len(others))
+            for group in others
+        },
+        best_by=best_by,
+        probability_best=_probability_best(by_test, best_by),
         warnings=(*warnings, *_warnings(groups)),
     )
-
-
-def spread(values: Sequence[float]) -> Spread | None:
-    """Mean and sample standard deviation; None without values."""
-    if not values:
-        return None
-    std = float(np.std(values, ddof=1)) if len(values) > 1 else None
-    return Spread(float(np.mean(values)), std, len(values))
 
 
 def to_dict(comparison: Comparison) -> dict[str, Any]:
@@ -143,6 +141,8 @@ def to_dict(comparison: Comparison) -> dict[str, Any]:
             label: {name: plain(difference) for name, difference in pairs.items()}
             for label, pairs in comparison.pairs.items()
         },
+        "best_by": comparison.best_by,
+        "probability_best": comparison.probability_best,
         "warnings": list(comparison.warnings),
     }
 
@@ -158,13 +158,9 @@ def _label(index: int) -> str:
     return (_label(index // 26 - 1) if index >= 26 else "") + letters[index % 26]
 
 
-def _source(group: Group) -> str:
-    return group.runs[0].source
-
-
 def _changed_lines(first: Group, group: Group) -> tuple[str, ...]:
     """The lines of a diff without headers and context: `-` removed, `+` added."""
-    lines = difflib.unified_diff(_source(first).splitlines(), _source(group).splitlines(), n=0)
+    lines = difflib.unified_diff(first.source.splitlines(), group.source.splitlines(), n=0)
     return tuple(line for line in list(lines)[2:] if line[:1] in "+-")
 
 
@@ -172,24 +168,32 @@ def _tested_on(run: FinishedRun) -> tuple[str, ...]:
     return tuple(sorted(picture.sha256 for picture in run.split("test")))
 
 
-def _by_test(group: Group) -> dict[tuple[str, ...], dict[str, Any]]:
+def _by_test(group: Group) -> Figures:
     """The figures of a group's runs by the pictures that they were tested on."""
     return {_tested_on(run): figures(run) for run in group.runs}
 
 
-def _pairs(baseline: dict[tuple[str, ...], dict[str, Any]], group: Group) -> dict[str, Spread]:
-    """Differences of a group to the first, `baseline`, between runs with the same test pictures.
+def _pairs(baseline: Figures, own: Figures, comparisons: int) -> dict[str, Difference]:
+    """Differences to `baseline` between runs with the same test images.
 
     Pairing takes the split, which is most of the spread, out of the comparison.
     """
-    own = _by_test(group)
-    shared = [(baseline[key], own[key]) for key in baseline.keys() & own.keys()]
-    differences = {}
+    shared = [(baseline[key], own[key]) for key in baseline if key in own]
+    by_measure = {}
     for name in PAIRED:
         values = [b[name] - a[name] for a, b in shared if None not in (a[name], b[name])]
         if values:
-            differences[name] = spread(values)
-    return differences
+            by_measure[name] = difference(values, comparisons)
+    return by_measure
+
+
+def _probability_best(by_test: dict[str, Figures], measure: str) -> dict[str, float]:
+    """`probability_best` of each group over the tests that all share; {} for fewer than two."""
+    shared = set.intersection(*(set(own) for own in by_test.values()))
+    if len(shared) < 2 or len(by_test) < 2:
+        return {}
+    values = [[own[key][measure] for key in sorted(shared)] for own in by_test.values()]
+    return dict(zip(by_test, differences.probability_best(np.array(values)).tolist(), strict=True))
 
 
 def _relabelled_tests(runs: Sequence[FinishedRun]) -> list[str]:
@@ -206,7 +210,7 @@ def _relabelled_tests(runs: Sequence[FinishedRun]) -> list[str]:
 def _warnings(groups: Sequence[Group]) -> list[str]:
     runs = [run for group in groups for run in group.runs]
     warnings = [
-        f"{run.path}: not tested yet (no test.json); continue with --resume {run.path}"
+        f"{run.path}: not tested yet (no test.json); continue with --resume {run.path} --test"
         for run in runs
         if run.test is None
     ]
