@@ -17,7 +17,7 @@ from typing import Any, NoReturn, TypeVar
 from jaxgear.commands.models import evaluate, export, predict
 from jaxgear.commands.models import next as choose
 from jaxgear.commands.pages import review, serve
-from jaxgear.commands.runs import compare, report
+from jaxgear.commands.runs import compare, report, study
 from jaxgear.commands.sets import check, clean, prepare
 from jaxgear.errors import GearError
 from jaxgear.paths import expanded
@@ -40,7 +40,7 @@ environment variables:
                                  huge pages off
 """
 COMMANDS = (
-    *(check, clean, evaluate, predict, report, compare),
+    *(check, clean, evaluate, predict, report, compare, study),
     *(export, serve, choose, review, prepare),
 )
 C = TypeVar("C")
@@ -59,11 +59,18 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 
     for module in COMMANDS:
         name, summary = module.__name__.rpartition(".")[2], module.__doc__.splitlines()[0]
-        command = commands.add_parser(name, help=summary, description=summary)
+        passes = hasattr(module, "passed_on")  # flags that it does not know
+        command = commands.add_parser(
+            name, help=summary, description=summary, allow_abbrev=not passes
+        )
         module.add_arguments(command)
         command.add_argument("--debug", action="store_true", default=argparse.SUPPRESS)
-        command.set_defaults(run=module.run)
-    arguments = parser.parse_args(argv)
+        command.set_defaults(run=module.run, passed_on=getattr(module, "passed_on", None))
+    arguments, others = parser.parse_known_args(argv)
+    if arguments.passed_on is not None:
+        arguments.flags = arguments.passed_on(others)
+    elif others:
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
     exit_with(lambda: arguments.run(_with_paths(arguments)), arguments.debug)
 
 

@@ -191,6 +191,11 @@ class Lock:
         os.pwrite(file, text.encode(), 0)
         return file
 
+    @property
+    def descriptor(self) -> int | None:
+        """The open file; a process that inherits it holds the lock too. None without flock."""
+        return self._file
+
     def __enter__(self) -> "Lock":
         return self
 

@@ -59,7 +59,7 @@ LAYERS = {
     "evaluation.comparison": ("evaluation",),
     "evaluation.no_gear": ("bundle", "program", "data"),
     "evaluation.plots": (
-        *("evaluation", "prediction", "bundle", "training"),
+        *("evaluation", "evaluation.comparison", "prediction", "bundle", "training"),
         *("data", "data.folder", "data.images", "data.crops"),
     ),
     "evaluation.robustness": (
@@ -92,6 +92,10 @@ LAYERS = {
         *("training", "training.runs", "models", "program"),
         *("data", "data.augment", "data.composites", "data.splits", "data.labels", "machine"),
     ),
+    "study": (
+        *("experiment", "training", "training.runs"),
+        *("evaluation.comparison", "evaluation.plots"),
+    ),
     "commands": (),
     "commands.sets": (
         *("commands", "data", "data.prepare", "data.splits", "data.folder", "data.labels"),
@@ -111,7 +115,7 @@ LAYERS = {
     "commands.runs": (
         *("prediction", "bundle", "data", "data.folder"),
         *("evaluation", "evaluation.plots", "evaluation.no_gear", "evaluation.robustness"),
-        *("evaluation.report", "evaluation.comparison"),
+        *("evaluation.report", "evaluation.comparison", "study"),
     ),
     "commands.pages": ("serving", "serving.review", "serving.review.page", "bundle"),
 }

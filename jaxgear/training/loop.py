@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -105,6 +106,22 @@ def epochs(
             progress.epoch(row, rate, mesh.size)
             state = state.replace(totals=devices.place(steps.Metrics.zero(), mesh))
             yield state, row
+
+
+def losses(
+    state: steps.TrainState, train: Batches, progress: Progress, step_options: dict[str, Any]
+) -> Iterator[float]:
+    """Trains without end, and yields the mean loss of each step; it may be infinite or NaN.
+
+    The state passed in is donated.
+    """
+    step = functools.partial(steps.train_step, **step_options)
+    run = _compile_training(step, state, train, progress)
+    for epoch in itertools.count(1):
+        for sent in run(state, epoch, 0):
+            state = sent.state
+            means = np.atleast_1d(sent.metrics.loss) / np.atleast_1d(sent.metrics.count)
+            yield from means[: sent.count].tolist()
 
 
 @dataclasses.dataclass(frozen=True)

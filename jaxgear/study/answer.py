@@ -1,0 +1,208 @@
+"""Which variant is best, and is that more than luck? From the finished trials of a study."""
+
+import csv
+import dataclasses
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxgear.evaluation.comparison import Difference, Spread, difference, probability_best, spread
+from jaxgear.study.executors import rows_of, run_of
+from jaxgear.study.trials import Trial
+from jaxgear.study.variants import Variant, describe
+from jaxgear.training.history import Row
+
+RunsOf = Callable[[int], Path]  # trial number -> folder of the trial
+
+
+@dataclasses.dataclass(frozen=True)
+class Scored:
+    """A variant and its figures on validation, over its complete trials."""
+
+    variant: Variant
+    trials: tuple[Trial, ...]  # complete, by seed
+    accuracy: Spread
+    loss: Spread
+    seconds: Spread
+    to_target: Spread | None  # seconds until the validation accuracy reached the target, if all did
+    ended: dict[str, int]  # trials that ended otherwise: state -> count
+    difference: Difference | None = None  # of accuracy to the chosen variant, by seed
+    probability_best: float | None = None  # None: not all seeds are complete
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """Higher is better: mean accuracy, then the lower mean loss."""
+        return self.accuracy.mean, -self.loss.mean
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """The outcome of a study. Variants without a complete trial are only counted."""
+
+    scored: tuple[Scored, ...]  # best first
+    chosen: Scored | None  # the best of those with all seeds; None: there is none
+    tried: int  # variants
+    seeds: int
+    target: float | None  # validation accuracy
+    failed: dict[str, dict[str, int]]  # variants without a complete trial: state -> count
+    test: Spread | None = None  # test accuracy of the chosen variant
+
+
+def answer(
+    trials: Sequence[Trial], folder_of: RunsOf, seeds: int, target: float | None = None
+) -> Answer:
+    """Ranks the variants on validation, and compares each with the best by seed."""
+    by_variant: dict[str, list[Trial]] = {}
+    for trial in trials:
+        by_variant.setdefault(describe(trial.variant), []).append(trial)
+    scored, failed = [], {}
+    for name, own in by_variant.items():
+        done = sorted((t for t in own if t.state == "complete"), key=lambda trial: trial.seed)
+        ended = _counts([trial.state for trial in own if trial.state != "complete"])
+        if done:
+            scored.append(
+                _scored(done, ended, [rows_of(folder_of(t.number)) for t in done], target)
+            )
+        else:
+            failed[name] = ended
+    scored.sort(key=lambda one: one.rank, reverse=True)
+    whole = [one for one in scored if len(one.trials) >= seeds]
+    chosen = whole[0] if whole else None
+    if chosen is not None:
+        scored = _compared(scored, whole, chosen)
+        chosen = next(one for one in scored if one.variant == chosen.variant)
+    return Answer(tuple(scored), chosen, len(by_variant), seeds, target, failed)
+
+
+def lines(answer: Answer) -> list[str]:
+    """The answer as a table for people."""
+    table = [["", "seeds", "val accuracy", "val loss", "seconds"]]
+    if answer.target is not None:
+        table[0].append(f"seconds to {answer.target:g}")
+    table[0] += ["best?", "difference to the best, 95 % interval"]
+    for one in answer.scored:
+        row = [describe(one.variant), str(len(one.trials)), str(one.accuracy), str(one.loss)]
+        row.append(f"{one.seconds.mean:.1f}")
+        if answer.target is not None:
+            row.append("-" if one.to_target is None else f"{one.to_target.mean:.1f}")
+        row.append("" if one.probability_best is None else f"{one.probability_best:.2f}")
+        table.append([*row, _difference(one, answer.chosen)])
+    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+    text = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in table
+    ]
+    for name, states in answer.failed.items():
+        text.append(f"{name}: " + ", ".join(f"{count} {state}" for state, count in states.items()))
+    if answer.chosen is None:
+        return [*text, f"no variant is complete with all {answer.seeds} seeds"]
+    text.append(
+        f"chosen by validation accuracy, of {answer.tried} variants tried: "
+        f"{describe(answer.chosen.variant)}"
+    )
+    if answer.test is not None:
+        text.append(f"its test accuracy: {answer.test} ({answer.test.n} seeds)")
+    return text
+
+
+def to_dict(answer: Answer) -> dict[str, Any]:
+    """The answer as it is written to JSON."""
+    return {
+        "tried": answer.tried,
+        "seeds": answer.seeds,
+        "chosen": answer.chosen and answer.chosen.variant,
+        "chosen_by": "val_accuracy",
+        "test_accuracy": answer.test and dataclasses.asdict(answer.test),
+        "target": answer.target,
+        "variants": [
+            {
+                "variant": one.variant,
+                "val_accuracy": dataclasses.asdict(one.accuracy),
+                "val_loss": dataclasses.asdict(one.loss),
+                "seconds": dataclasses.asdict(one.seconds),
+                "seconds_to_target": one.to_target and dataclasses.asdict(one.to_target),
+                "ended": one.ended,
+                "difference_to_chosen": one.difference and dataclasses.asdict(one.difference),
+                "probability_best": one.probability_best,
+            }
+            for one in answer.scored
+        ],
+        "failed": answer.failed,
+    }
+
+
+def to_csv(trials: Sequence[Trial], folder_of: RunsOf) -> str:
+    """A line a trial: `trial,seed,<a column each varied field>,val_accuracy,val_loss,state,run`."""
+    fields = list(dict.fromkeys(name for trial in trials for name in trial.variant))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["trial", "seed", *fields, "val_accuracy", "val_loss", "state", "run"])
+    for t in trials:
+        values = [t.variant.get(name, "") for name in fields]
+        run = run_of(folder_of(t.number)) or ""
+        writer.writerow([t.number, t.seed, *values, t.val_accuracy, t.val_loss, t.state, run])
+    return text.getvalue()
+
+
+def _scored(
+    done: list[Trial], ended: dict[str, int], histories: list[list[Row]], target: float | None
+) -> Scored:
+    seconds = [sum(row.seconds for row in rows) for rows in histories]
+    reached = [_seconds_to(rows, target) for rows in histories] if target is not None else [None]
+    return Scored(
+        variant=done[0].variant,
+        trials=tuple(done),
+        accuracy=spread([trial.val_accuracy for trial in done]),
+        loss=spread([trial.val_loss for trial in done]),
+        seconds=spread(seconds),
+        to_target=None if None in reached else spread(reached),
+        ended=ended,
+    )
+
+
+def _compared(scored: list[Scored], whole: list[Scored], chosen: Scored) -> list[Scored]:
+    """The variants with their differences to the chosen one, and their probability to be best.
+
+    The best was chosen after the fact, so each pair of variants counts as a comparison.
+    """
+    pairs = len(scored) * (len(scored) - 1) // 2
+    values = np.array([[trial.val_accuracy for trial in one.trials] for one in whole])
+    shares = dict(zip(map(id, whole), probability_best(values).tolist(), strict=True))
+    base = {trial.seed: trial.val_accuracy for trial in chosen.trials}
+    result = []
+    for one in scored:
+        own = [t.val_accuracy - base[t.seed] for t in one.trials if t.seed in base]
+        result.append(
+            dataclasses.replace(
+                one,
+                difference=None if one is chosen else difference(own, pairs),
+                probability_best=shares.get(id(one)),
+            )
+        )
+    return result
+
+
+def _seconds_to(rows: list[Row], target: float) -> float | None:
+    """Seconds of training until validation accuracy reached `target`; None: it never did."""
+    total = 0.0
+    for row in rows:
+        total += row.seconds
+        if row.val_accuracy >= target:
+            return total
+    return None
+
+
+def _counts(states: Sequence[str]) -> dict[str, int]:
+    return {state: states.count(state) for state in dict.fromkeys(states)}
+
+
+def _difference(one: Scored, chosen: Scored | None) -> str:
+    if chosen is not None and one.variant == chosen.variant:
+        return "chosen"
+    if one.difference is None or one.difference.low is None:
+        return "seen on too few seeds"
+    gap = one.difference
+    return f"{gap.mean:+.4f} ({gap.low:+.4f} to {gap.high:+.4f}): {gap.verdict()}"
