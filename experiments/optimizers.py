@@ -1,8 +1,10 @@
 """Other optimizers for the network of scratch.py, each at its own best rate.
 
     python -m experiments.optimizers --data FOLDER --optimizer adamw
+    python -m jaxgear study experiments/optimizers.py --out STUDY --data FOLDER
 
-results/README.md, "Optimizers, each at its own best rate", has the figures.
+The second command trains each of VARIANTS with five seeds. results/README.md, "Optimizers, each at
+its own best rate", has the figures.
 """
 
 import dataclasses
@@ -15,6 +17,15 @@ from experiments import scratch
 from jaxgear import cli
 from jaxgear.experiment import Data, Positive, Recipe
 from jaxgear.training import optim
+
+# The rate that is best on validation, and its neighbours.
+RATES = {
+    "muon": (0.01, 0.02, 0.04),
+    "adamw": (0.003, 0.006, 0.01),
+    "sgd": (0.003, 0.01, 0.03),
+    "lion": (0.0005, 0.001, 0.002),
+}
+VARIANTS = [{"optimizer": name, "peak_lr": rate} for name, rates in RATES.items() for rate in rates]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,20 +40,16 @@ class Config(scratch.Config):
 def recipe(config: Config, data: Data) -> Recipe:
     """The recipe of scratch.py with another optimizer and its rate."""
     muon = scratch.recipe(dataclasses.replace(config, peak_lr=1.0), data)
-    peak_lr, optimizer = {
-        "muon": (0.02, muon.optimizer),
-        "adamw": (0.006, lambda r: optax.adamw(r, weight_decay=0.05, mask=optim.kernels)),
-        "sgd": (
-            0.01,
-            lambda r: optax.chain(
-                optax.add_decayed_weights(5e-4, mask=optim.kernels),
-                optax.sgd(r, momentum=0.9, nesterov=True),
-            ),
+    optimizer = {
+        "muon": muon.optimizer,
+        "adamw": lambda r: optax.adamw(r, weight_decay=0.05, mask=optim.kernels),
+        "sgd": lambda r: optax.chain(
+            optax.add_decayed_weights(5e-4, mask=optim.kernels),
+            optax.sgd(r, momentum=0.9, nesterov=True),
         ),
-        "lion": (0.001, lambda r: optax.lion(r, weight_decay=0.5, mask=optim.kernels)),
+        "lion": lambda r: optax.lion(r, weight_decay=0.5, mask=optim.kernels),
     }[config.optimizer]
-    if config.peak_lr is not None:
-        peak_lr = config.peak_lr
+    peak_lr = RATES[config.optimizer][1] if config.peak_lr is None else config.peak_lr
     return dataclasses.replace(
         muon, optimizer=optimizer, rate=lambda update: peak_lr * muon.rate(update)
     )

@@ -76,7 +76,7 @@ def _to_edit(config: type, argv: Sequence[str]) -> str:
 def _one_line(box: str) -> str:
     """tyro's framed message as one line: the error, and the nearest flag."""
     lines = [line.strip("╭╮╰╯│─ \n") for line in box.splitlines()]
-    lines = [line for line in lines[1:] if line]
+    lines = [line for line in lines[1:] if line.strip("-")]  # a frame without Unicode is dashes
     message = lines[0] if lines else "bad flags"
     for line, following in itertools.pairwise(lines):
         if line.startswith("Perhaps you meant"):

@@ -54,10 +54,11 @@ class Answer:
 def answer(
     trials: Sequence[Trial], folder_of: RunsOf, seeds: int, target: float | None = None
 ) -> Answer:
-    """Ranks the variants on validation, and compares each with the best by seed."""
+    """Ranks the variants on validation, over the first `seeds`, and compares each with the best."""
     by_variant: dict[str, list[Trial]] = {}
     for trial in trials:
-        by_variant.setdefault(describe(trial.variant), []).append(trial)
+        if trial.seed < seeds:
+            by_variant.setdefault(describe(trial.variant), []).append(trial)
     scored, failed = [], {}
     for name, own in by_variant.items():
         done = sorted((t for t in own if t.state == "complete"), key=lambda trial: trial.seed)

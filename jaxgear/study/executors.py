@@ -1,5 +1,6 @@
 """Trains one trial of a study: as a process of an experiment file, or as a call of a function."""
 
+import abc
 import dataclasses
 import importlib
 import importlib.util
@@ -10,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any
 
 from jaxgear.errors import DivergedError, GearError, UsageError
 from jaxgear.experiment.config import Config, stored_config
@@ -28,7 +29,7 @@ class Interrupted(SystemExit):
     """A signal ended a trial from outside of the study."""
 
 
-class Executor(Protocol):
+class Executor(abc.ABC):
     """Trains trials of one experiment."""
 
     config: type[Config]
@@ -36,6 +37,7 @@ class Executor(Protocol):
     source: str  # its text
     flags: Sequence[str]  # of all trials
 
+    @abc.abstractmethod
     def __call__(self, values: dict[str, Any], folder: Path, lock: int | None, watch: Watch) -> str:
         """Trains a run with these fields, and returns the state in which the trial ended.
 
@@ -49,11 +51,12 @@ class Executor(Protocol):
             Interrupted: a signal ended the trial.
         """
 
+    @abc.abstractmethod
     def stop(self) -> None:
         """Ends the trial that another thread trains; it can be resumed."""
 
 
-class Command:
+class Command(Executor):
     """Trains each trial in a process of its own, so that one that runs out of memory ends alone."""
 
     def __init__(self, experiment: str, flags: Sequence[str] = (), device: str | None = None):
@@ -103,7 +106,7 @@ class Command:
             self._process.terminate()
 
 
-class Function:
+class Function(Executor):
     """Trains each trial by calling `main(config)` in this process, as a notebook wants it."""
 
     flags = ()
@@ -130,7 +133,7 @@ class Function:
         return "complete"
 
     def stop(self) -> None:
-        pass
+        """Nothing: a call cannot be ended from another thread."""
 
 
 def load(experiment: str) -> tuple[ModuleType, Path]:

@@ -3,13 +3,17 @@
 import csv
 import dataclasses
 import io
-from collections.abc import Sequence
+import itertools
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
+from scipy.ndimage import gaussian_filter1d
 
 from jaxgear.errors import UsageError
 from jaxgear.experiment.assembly import prepare
@@ -21,9 +25,9 @@ from jaxgear.training import loop
 from jaxgear.training.progress import Progress
 
 LOW, HIGH, STEPS = 1e-6, 10.0, 200  # rate of the first and the last step
-SMOOTH = 0.9  # decay of the average of losses
-BLOWN = 3.0  # times the lowest loss: the sweep ends
-SHARE = 0.1  # of the rate of lowest loss
+SMOOTH = 4  # steps; standard deviation of the Gaussian over logarithms of losses
+RISEN = 1.1  # times its lowest: the loss has begun to rise
+BLOWN = 3.0  # times its lowest: the sweep ends
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,23 +36,34 @@ class Sweep:
 
     rates: Float[np.ndarray, " N"]
     losses: Float[np.ndarray, " N"]
-    smooth: Float[np.ndarray, " N"]
+
+    @property
+    def smooth(self) -> Float[np.ndarray, " N"]:
+        """The losses without most of their noise; the window is centred, so nothing lags behind."""
+        return np.exp(gaussian_filter1d(np.log(self.losses), SMOOTH, mode="nearest"))
 
     @property
     def suggested(self) -> float:
-        """A tenth of the rate at which the smoothed loss is lowest."""
-        return SHARE * float(self.rates[self.smooth.argmin()])
+        """The highest rate before the smoothed loss has risen by a tenth: a peak for warm-up and
+        decay.
+
+        It is 0.6 to 1.9 of the best peak of four optimizers (results/README.md).
+        """
+        smooth = self.smooth
+        lowest = smooth.argmin()
+        risen = smooth[lowest:] > RISEN * smooth[lowest]
+        return float(self.rates[lowest + (risen.argmax() - 1 if risen.any() else len(risen) - 1)])
 
     @property
     def reason(self) -> str:
         """Why that rate."""
-        at = self.smooth.argmin()
-        end = f"and the loss grows to {self.smooth[-1]:.3g} by {self.rates[-1]:.2g}"
-        if at == len(self.rates) - 1:
-            end = "where the sweep ends"
+        smooth, rates = self.smooth, self.rates
+        if smooth[-1] <= RISEN * smooth.min():
+            return f"the loss does not rise up to {rates[-1]:.2g}, the highest rate of the sweep"
         return (
-            f"the smoothed loss is lowest ({self.smooth[at]:.3g}) at a rate of "
-            f"{self.rates[at]:.2g}, {end}; a tenth of that rate is safe for a whole run"
+            f"the smoothed loss is lowest ({smooth.min():.3g}) at a rate of "
+            f"{rates[smooth.argmin()]:.2g}, has risen by a tenth past {self.suggested:.2g}, and "
+            f"is {smooth[-1]:.3g} at {rates[-1]:.2g}"
         )
 
 
@@ -56,38 +71,41 @@ def find_rate(config: Config, make: Make, steps: int = STEPS) -> Sweep:
     """Trains `steps` steps of a recipe at rates from `LOW` to `HIGH`.
 
     Raises:
-        UsageError: the optimizer does not use the recipe's rate.
+        UsageError: the optimizer does not use the recipe's rate, or the first loss is not finite.
     """
 
-    def rate(update):
-        return LOW * (HIGH / LOW) ** (jnp.minimum(update, steps - 1) / (steps - 1))
-
     def swept(config: Config, data: Data) -> Recipe:
+        rate = lambda update: rate_at(update, steps)  # noqa: E731
         return dataclasses.replace(make(config, data), rate=rate)
 
     training = prepare(config, swept)
-    losses: list[float] = []
-    low = np.inf
-    sent = loop.losses(training.state, training.train, Progress(quiet=True), training.step_options)
-    for _, loss in zip(range(steps), sent, strict=False):
-        losses.append(loss)
-        low = min(low, smoothed(losses)[-1])
-        if not np.isfinite(loss) or smoothed(losses)[-1] > BLOWN * low:
-            break
+    losses = loop.losses(
+        training.state, training.train, Progress(quiet=True), training.step_options
+    )
+    sweep = until_blown(losses, steps)
     if not training.rate.used:
         raise UsageError("--find-rate: the optimizer does not use the recipe's rate")
-    losses = np.array(losses)[np.isfinite(losses)]
-    rates = np.array([float(rate(step)) for step in range(len(losses))])
-    return Sweep(rates, losses, smoothed(losses))
+    return sweep
 
 
-def smoothed(losses: Sequence[float]) -> Float[np.ndarray, " N"]:
-    """An exponential average of the losses so far, without a bias to its start (as in Adam)."""
-    average, result = 0.0, []
-    for count, loss in enumerate(losses, 1):
-        average = SMOOTH * average + (1 - SMOOTH) * loss
-        result.append(average / (1 - SMOOTH**count))
-    return np.array(result)
+def rate_at(update: Any, steps: int) -> Any:
+    """The rate of an update, from 0: it grows by the same factor in each of `steps`."""
+    return LOW * (HIGH / LOW) ** (jnp.minimum(update, steps - 1) / (steps - 1))
+
+
+def until_blown(losses: Iterator[float], steps: int = STEPS) -> Sweep:
+    """At most `steps` losses of a sweep, until they blow up."""
+    kept: list[float] = []
+    for loss in itertools.islice(losses, steps):
+        if not math.isfinite(loss):
+            break
+        kept.append(max(loss, 1e-30))
+        if min(kept[-SMOOTH:]) > BLOWN * min(kept):
+            break
+    if not kept:
+        raise UsageError("--find-rate: the loss of the first step is not finite")
+    rates = np.array([float(rate_at(step, steps)) for step in range(len(kept))])
+    return Sweep(rates, np.array(kept))
 
 
 def find_and_draw(module: ModuleType, flags: Sequence[str], out: Path | None) -> None:
@@ -111,4 +129,6 @@ def find_and_draw(module: ModuleType, flags: Sequence[str], out: Path | None) ->
     figure = studies.sweep(sweep.rates, sweep.losses, sweep.smooth, sweep.suggested, sweep.reason)
     write_bytes(out / "rate.png", plots.png(figure))
     print(sweep.reason)
-    print(f"{out}\tlearning rate {sweep.suggested:.2g}")
+    print(
+        f"{out}\tlearning rate {sweep.suggested:.2g}, the peak of a schedule with warm-up and decay"
+    )

@@ -79,11 +79,11 @@ def study(
 
     def progress(line: str) -> None:
         say(line)
-        write_text(trials.folder / "study.csv", to_csv(trials.all(), trials.folder_of))
+        _write_table(trials)
 
     if search:
         _work(trials, executors, progress, lambda: trials.propose(vary, sampler, budget))
-        found = answer(trials.all(), trials.folder_of, 1)
+        found = answer(trials.all(), trials.folder_of, seeds=1)
         variants = [one.variant for one in found.scored[:FINALISTS]]
     trials.plan(variants, range(seeds))
     _work(trials, executors, progress)
@@ -191,11 +191,16 @@ def _tested(trials: Trials, executor: Executor, found: Answer) -> Answer:
     return dataclasses.replace(found, test=spread(accuracies))
 
 
+def _write_table(trials: Trials) -> None:
+    with trials.alone():
+        write_text(trials.folder / "study.csv", to_csv(trials.all(), trials.folder_of))
+
+
 def _write(trials: Trials, found: Answer) -> None:
     from jaxgear.evaluation.plots import figures as plots
     from jaxgear.evaluation.plots import studies
 
-    write_text(trials.folder / "study.csv", to_csv(trials.all(), trials.folder_of))
+    _write_table(trials)
     write_json(trials.folder / "study.json", to_dict(found))
     figure = studies.accuracies(
         [one.variant for one in found.scored], [one.accuracy for one in found.scored]

@@ -77,7 +77,12 @@ def is_search(space: Mapping[str, Any]) -> bool:
 
 
 def check_variants(variants: Sequence[Variant], config: type[Config], flags: Sequence[str]) -> None:
-    """Raises UsageError for a variant that cannot work."""
+    """Raises UsageError for flags of all trials, or for a variant, that cannot work."""
+    for word in flags:
+        name = word.partition("=")[0].lstrip("-").removeprefix("no-").replace("-", "_")
+        if word.startswith("--") and name in TAKEN:
+            raise UsageError(f"{word}: the study itself chooses {name}")
+    parse(config, flags)
     for variant in variants:
         if taken := [name for name in variant if name in TAKEN]:
             raise UsageError(f"variant {describe(variant)}: the study itself chooses {taken[0]}")
