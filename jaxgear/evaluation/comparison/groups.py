@@ -212,7 +212,7 @@ def _warnings(groups: Sequence[Group]) -> list[str]:
     warnings = [
         f"{run.path}: not tested yet (no test.json); continue with --resume {run.path} --test"
         for run in runs
-        if run.test is None
+        if run.test is None and run.config.get("test", True)
     ]
     warnings += [line for run in runs for line in warnings_of(run, trained_on_test(run))]
     tested_on_same = len({tuple(sorted(map(_tested_on, group.runs))) for group in groups}) == 1
