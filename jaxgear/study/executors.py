@@ -1,10 +1,12 @@
 """Trains one trial of a study: as a process of an experiment file, or as a call of a function."""
 
 import abc
+import ctypes
 import dataclasses
 import importlib
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -21,6 +23,7 @@ from jaxgear.training import history
 
 POLL = 0.2  # seconds between looks at a process and its history
 LOG = "log.txt"
+LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 # What to do after each epoch of a trial; True ends the trial.
 Watch = Callable[[history.Row], bool]
 
@@ -87,11 +90,12 @@ class Command(Executor):
         log = folder / LOG
         with log.open("ab") as output:
             # -P: a folder of the same name in the current folder must not take the file's place.
-            # The process holds the lock too, so a trial outlives the study that began it.
+            # The process holds the lock too: until it ends, no other study takes the trial.
             process = self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", self.name, *flags],
                 stdout=output, stderr=output, stdin=subprocess.DEVNULL,
-                env=environment, pass_fds=() if lock is None else (lock,),
+                env=environment, preexec_fn=_with_parent,
+                pass_fds=() if lock is None else (lock,),
             )  # fmt: skip
             try:
                 pruned = _follow(process, folder, watch)
@@ -178,6 +182,12 @@ def rows_of(folder: Path) -> list[history.Row]:
     if (run := run_of(folder)) is None or not (run / "history.csv").exists():
         return []
     return history.from_csv((run / "history.csv").read_text(encoding="utf-8"))
+
+
+def _with_parent() -> None:
+    """Ends this process by SIGTERM, so that it saves its state, when its parent ends (Linux)."""
+    if LIBC is not None:
+        LIBC.prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 def _follow(process: subprocess.Popen, folder: Path, watch: Watch) -> bool:

@@ -277,10 +277,10 @@ def test_a_study_that_is_killed_ten_times_repeats_and_loses_no_trial(made, tmp_p
         *("--vary", "peak_lr=1,2,3", "--pause", "0.3"),
     ]
     rng = np.random.default_rng(0)
-    for _ in range(10):
+    for kill in range(10):
         process = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
         time.sleep(4 + 4 * rng.random())
-        os.killpg(process.pid, signal.SIGKILL)
+        (os.kill if kill % 2 else os.killpg)(process.pid, signal.SIGKILL)
         process.wait()
     subprocess.run(command, cwd=ROOT, check=True)
     rows = table(out)
