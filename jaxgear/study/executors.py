@@ -1,12 +1,10 @@
 """Trains one trial of a study: as a process of an experiment file, or as a call of a function."""
 
 import abc
-import ctypes
 import dataclasses
 import importlib
 import importlib.util
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -23,7 +21,12 @@ from jaxgear.training import history
 
 POLL = 0.2  # seconds between looks at a process and its history
 LOG = "log.txt"
-LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+# Starts Python anew. SIGTERM tells the process when its parent ends, so that it saves its state
+# (PR_SET_PDEATHSIG). A function for the fork would deadlock with JAX's threads.
+WITH_PARENT = (
+    "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 15); "
+    "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+)
 # What to do after each epoch of a trial; True ends the trial.
 Watch = Callable[[history.Row], bool]
 
@@ -87,14 +90,15 @@ class Command(Executor):
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
         if self._device is not None:
             environment["CUDA_VISIBLE_DEVICES"] = self._device
+        first = ["-P", "-c", WITH_PARENT] if sys.platform == "linux" else []
         log = folder / LOG
         with log.open("ab") as output:
             # -P: a folder of the same name in the current folder must not take the file's place.
             # The process holds the lock too: until it ends, no other study takes the trial.
             process = self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", self.name, *flags],
+                [sys.executable, *first, "-P", "-m", self.name, *flags],
                 stdout=output, stderr=output, stdin=subprocess.DEVNULL,
-                env=environment, preexec_fn=_with_parent,
+                env=environment,
                 pass_fds=() if lock is None else (lock,),
             )  # fmt: skip
             try:
@@ -182,12 +186,6 @@ def rows_of(folder: Path) -> list[history.Row]:
     if (run := run_of(folder)) is None or not (run / "history.csv").exists():
         return []
     return history.from_csv((run / "history.csv").read_text(encoding="utf-8"))
-
-
-def _with_parent() -> None:
-    """Ends this process by SIGTERM, so that it saves its state, when its parent ends (Linux)."""
-    if LIBC is not None:
-        LIBC.prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 def _follow(process: subprocess.Popen, folder: Path, watch: Watch) -> bool:

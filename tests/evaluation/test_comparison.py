@@ -109,7 +109,7 @@ def test_a_run_without_its_test_is_compared_by_validation(tmp_path):
     assert found.groups[1].spread("test_accuracy") is None
     assert found.groups[1].spread("val_loss").mean == 1.0
     assert "not tested yet" in found.warnings[0]
-    closed = write_run(tmp_path / "c", accuracy=None, test=False)  # on purpose
+    closed = write_run(tmp_path / "c", accuracy=None, test=False, lr=2)  # on purpose
     assert compared(tmp_path / "a", closed).warnings == ()
 
 
