@@ -16,6 +16,7 @@ from test_experiment import recipe_of
 
 from experiments import scratch, transfer
 from jaxgear import experiment
+from jaxgear.bundle import Bundle
 from jaxgear.data.dataset import open_dataset
 from jaxgear.data.labels import Correction, append
 from jaxgear.data.sources import drawn_set
@@ -169,6 +170,9 @@ def test_a_run_records_what_it_used_and_going_on_gives_the_same_bits(heap, tmp_p
     assert rows[0].pseudo_right == right / len(used)
     names = {row["path"] for row in splits["pictures"]}
     assert not names & {row["path"] for row in splits["unlabelled"]}
+    bundle = Bundle.load(whole)
+    for row in splits["unlabelled"]:  # `next` and `evaluate` know what was trained on
+        assert bundle.split_of(row["sha256"]) == ("train" if row["used"] else None)
 
 
 def test_a_run_goes_on_with_the_same_images_alone(heap, tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from jaxgear.data.dataset import Dataset, PseudoLabel, Split
-from jaxgear.data.folder import LazyPictures, pixels, stored_pictures
+from jaxgear.data.folder import LazyPictures, Record, pixels, stored_pictures
 from jaxgear.data.sources import read_new
 from jaxgear.data.splits import near_duplicate_groups
 from jaxgear.errors import DataError
@@ -77,14 +77,20 @@ def all_unlabelled(dataset: Dataset) -> Split:
     return _split(dataset, dataset.unlabelled.records, [0] * len(dataset.unlabelled.records))
 
 
+def named(dataset: Dataset) -> list[tuple[Record, int]]:
+    """The images without labels whose pseudo-labels are trained on, with these."""
+    if dataset.unlabelled is None:
+        return []
+    rows = zip(dataset.unlabelled.records, dataset.pseudo_labels, strict=True)
+    return [(record, pseudo.label) for record, pseudo in rows if pseudo.used]
+
+
 def with_pseudo_labels(train: Split, dataset: Dataset) -> Split:
     """The training split, followed by the images whose pseudo-labels are used.
 
     If the split has masks, theirs are empty: these images have a background of their own.
     """
-    rows = zip(dataset.unlabelled.records, dataset.pseudo_labels, strict=True)
-    used = [(record, pseudo.label) for record, pseudo in rows if pseudo.used]
-    if not used:
+    if not (used := named(dataset)):
         return train
     records, labels = zip(*used, strict=True)
     more = _split(dataset, records, labels)

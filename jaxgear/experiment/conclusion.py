@@ -14,6 +14,7 @@ from jaxgear.bundle import Bundle
 from jaxgear.data.composites import is_pasted, scene_split, with_pasted
 from jaxgear.data.dataset import Dataset, Split, subsample
 from jaxgear.data.splits import KnownPictures
+from jaxgear.data.unlabelled import named
 from jaxgear.errors import UsageError
 from jaxgear.evaluation import calibration, metrics
 from jaxgear.evaluation.no_gear import evidence, refusal
@@ -155,6 +156,8 @@ def _bundle(
         scenes = scene_split(bank, dataset.size, SHOWN)
         known = [features_of(split) for split in (gear, scenes, val)]
         weights = evidence.with_evidence(weights, head, *known, share)
+    records = [*dataset.folder.records, *(record for record, _ in named(dataset))]
+    more = ["train"] * (len(records) - len(dataset.splits))
     bundle = Bundle(
         program=program,
         weights={name: np.asarray(leaf) for name, leaf in weights.items()},
@@ -162,9 +165,7 @@ def _bundle(
         size=dataset.size,
         temperature=1.0,
         fingerprint=dataset.folder.fingerprint,
-        pictures=KnownPictures.of(
-            (record.sha256 for record in dataset.folder.records), dataset.splits
-        ),
+        pictures=KnownPictures.of([r.sha256 for r in records], [*dataset.splits, *more]),
         versions=environment()["versions"],
         about={"run": run.path.name} | _finite(dataclasses.asdict(row)),
         maps=handed_on.maps,
