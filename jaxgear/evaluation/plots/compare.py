@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from jaxgear.evaluation.plots import fonts
-from jaxgear.evaluation.plots.figures import Figure, describe, top_at_one
+from jaxgear.evaluation.plots.figures import Figure, describe, draw_curve, top_at_one
 from jaxgear.training import history
 
 # Okabe and Ito (2008): distinct for every kind of colour vision. Yellow is left out as too light.
@@ -55,6 +55,18 @@ def runs(groups: Mapping[str, Sequence[Sequence[history.Row]]]) -> Figure:
     legend = figure.legend(handles, labels, loc="outside lower left", frameon=False)
     for text in legend.get_texts():
         text.set(**fonts.style(text.get_text(), 9))
+    return figure
+
+
+def curves_beside(runs: Mapping[str, Sequence[history.Row]]) -> Figure:
+    """Training and validation loss of each run, one panel a run, all on the same axis."""
+    figure = Figure(figsize=(5 * len(runs), 4), layout="constrained")
+    panels = figure.subplots(1, len(runs), sharey=True, squeeze=False)[0]
+    for axes, (label, rows) in zip(panels, runs.items(), strict=True):
+        draw_curve(axes, rows, "loss")
+        text = fonts.fit(label, 4.5, 11)
+        axes.set_title(text, **fonts.style(text, 11))
+    panels[0].legend(frameon=False)
     return figure
 
 
