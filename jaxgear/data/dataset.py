@@ -166,9 +166,9 @@ def open_dataset(
     """The set that `--data SOURCE` names, checked and split.
 
     >>> dataset = jaxgear.open_dataset("drawn:60", size=32, seed=0)
-    60 pictures, 12 classes, 60 groups: 36 train, 12 val, 12 test
+    60 pictures, 12 classes, 60 groups: 35 train, 12 val, 13 test
     >>> dataset.split("train").images.shape
-    (36, 32, 32, 3)
+    (35, 32, 32, 3)
 
     Args:
         source: a folder, table, archive or address (`list_source`), `tfds:NAME@DIR` for a prepared

@@ -52,7 +52,7 @@ def start(config: Config, make: Make) -> "Experiment":
 
     >>> def recipe(config, data):
     ...     return jaxgear.Recipe(
-    ...         model=jaxgear.ConvNet([jaxgear.Conv(8), jaxgear.Pool(4)], data.classes),
+    ...         model=jaxgear.ConvNet([jaxgear.layers.Conv(8)], data.classes),
     ...         optimizer=optax.adam,
     ...         rate=0.003,
     ...         epochs=config.epochs,
@@ -60,11 +60,11 @@ def start(config: Config, make: Make) -> "Experiment":
     >>> config = jaxgear.Config(data="drawn:60", image_size=16, batch_size=20, epochs=2)
     >>> with jaxgear.start(config, recipe) as run:
     ...     for row in run.epochs():
-    ...         print(row)
+    ...         pass
     ...     folder = run.finish()
-    60 pictures, 12 classes, 60 groups: 36 train, 12 val, 12 test
+    60 pictures, 12 classes, 60 groups: 35 train, 12 val, 13 test
     ...
-    results/runs/notebook-...    test accuracy ...
+    results/runs/...    test accuracy ...
 
     Raises:
         UsageError: the hosts see different images, or as `prepare` and `Run`.
