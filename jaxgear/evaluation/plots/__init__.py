@@ -5,14 +5,16 @@ beside each other. The names here are those that a notebook needs.
 """
 
 from jaxgear.evaluation.plots.compare import curves_beside
-from jaxgear.evaluation.plots.figures import confusion, curves
+from jaxgear.evaluation.plots.figures import Tile, confusion, curves, grid
 from jaxgear.evaluation.plots.tiles import filters, heat_map_grid, prediction_grid, training_grid
 
 __all__ = [
+    "Tile",
     "confusion",
     "curves",
     "curves_beside",
     "filters",
+    "grid",
     "heat_map_grid",
     "prediction_grid",
     "training_grid",
