@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # A wing may import those in its row, and itself; what stands in none is for all.
 LAYERS = {
-    "machine": (),
+    "machine": ("notebook",),
     "notebook": (),
     "data.images": (),
     "data.folder": ("data.images", "data.crops"),

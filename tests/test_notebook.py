@@ -1,6 +1,7 @@
 """What a notebook shows: objects by themselves, and one bar that moves."""
 
 import dataclasses
+import signal
 import sys
 import types
 
@@ -15,6 +16,7 @@ from small_bundle import make_bundle
 from jaxgear import notebook
 from jaxgear.data.dataset import open_dataset
 from jaxgear.evaluation.finished import FinishedRun
+from jaxgear.machine import signals
 from jaxgear.prediction import predict
 
 HOSTILE = "<b>&\"'"
@@ -137,3 +139,12 @@ def test_a_run_shows_its_figures_tested_or_not(tmp_path):
     untested = FinishedRun.read(write_run(tmp_path / "b", accuracy=None))
     assert "test accuracy: not tested" in repr(untested)
     assert "not tested" in untested._repr_html_()
+
+
+def test_a_second_interrupt_raises_in_a_notebook_where_it_would_end_the_process(monkeypatch):
+    monkeypatch.setattr(signals, "in_notebook", lambda: True)
+    stop = signals.Signals()
+    stop(signal.SIGINT, None)
+    assert stop.received == signal.SIGINT
+    with pytest.raises(KeyboardInterrupt):
+        stop(signal.SIGINT, None)

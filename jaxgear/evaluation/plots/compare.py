@@ -66,6 +66,7 @@ def curves_beside(runs: Mapping[str, Sequence[history.Row]]) -> Figure:
         draw_curve(axes, rows, "loss")
         text = fonts.fit(label, 4.5, 11)
         axes.set_title(text, **fonts.style(text, 11))
+        axes.label_outer()
     panels[0].legend(frameon=False)
     return figure
 

@@ -99,7 +99,8 @@ def training_grid(dataset: Dataset, each: int = 1) -> plots.Figure:
         for label, name in enumerate(dataset.classes)
         for row in np.flatnonzero(split.labels == label)[:each]
     ]
-    return plots.grid(tiles, f"Training pictures, as the network sees them: {dataset.size} pixels")
+    title = f"Training pictures, as the network sees them: {dataset.size} pixels"
+    return plots.grid(tiles, title, columns=min(6, len(tiles)))
 
 
 def filters(bundle: Bundle) -> plots.Figure:
