@@ -222,3 +222,19 @@ def test_curves_of_runs_of_different_length_have_a_mean_over_all(tmp_path):
     losses = plots_compare.runs({"A": runs}).axes[0]
     thick = max(losses.lines, key=lambda line: line.get_linewidth())
     np.testing.assert_array_equal(thick.get_ydata(), [6.0, 6.0])
+
+
+def test_curves_beside_each_other_have_one_axis_and_both_lines():
+    from made_runs import row
+
+    from jaxgear.evaluation.plots import compare as plots_compare
+
+    runs = {"plain": [row(1, 2.0), row(2, 3.0)], "varied": [row(1, 1.0)]}
+    figure = plots_compare.curves_beside(runs)
+    first, second = figure.axes
+    assert (first.get_title(), second.get_title()) == ("plain", "varied")
+    assert first.get_ylim() == second.get_ylim()
+    for axes, rows in zip(figure.axes, runs.values(), strict=True):
+        drawn = [list(line.get_ydata()) for line in axes.lines]
+        assert [r.train_loss for r in rows] in drawn
+        assert [r.val_loss for r in rows] in drawn

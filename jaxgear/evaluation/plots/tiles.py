@@ -113,7 +113,7 @@ def filters(bundle: Bundle) -> plots.Figure:
     if not kernels:
         raise ValueError("no convolution of this network takes red, green and blue")
     kernel = np.float32(kernels[0])  # [h, w, 3, F]
-    shown = 0.5 + kernel / (2 * np.abs(kernel).max(axis=(0, 1, 2)))
+    shown = 0.5 + kernel / (2 * np.abs(kernel).max(axis=(0, 1, 2)) + 1e-12)
     columns = min(FILTERS, shown.shape[-1])
     rows = -(-shown.shape[-1] // columns)
     figure = plots.Figure(figsize=(0.7 * columns, 0.7 * rows))
