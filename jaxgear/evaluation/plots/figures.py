@@ -37,13 +37,13 @@ class Figure(matplotlib.figure.Figure):
 
 
 class Photographs(Figure):
-    """A figure of photographs: a notebook keeps it as JPEG, in a quarter of the bytes of PNG."""
+    """A figure of photographs: a notebook keeps it as JPEG, in an eighth of the bytes of PNG."""
 
     _repr_png_ = None
 
     def _repr_jpeg_(self) -> bytes:
         file = io.BytesIO()
-        self.savefig(file, dpi=DPI, format="jpeg", pil_kwargs={"quality": 88})
+        self.savefig(file, dpi=80, format="jpeg", pil_kwargs={"quality": 88})
         return file.getvalue()
 
 
