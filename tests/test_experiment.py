@@ -10,10 +10,11 @@ import optax
 import pytest
 from made_runs import SOURCE, row, untrained
 
-from jaxgear import experiment
+from jaxgear import experiment, notebook
 from jaxgear.data.dataset import open_dataset
 from jaxgear.errors import DivergedError
 from jaxgear.evaluation.plots import figures as plots
+from jaxgear.evaluation.plots import learning_curves
 from jaxgear.experiment.conclusion import HandedOn, conclude
 from jaxgear.experiment.recipe import Recipe
 from jaxgear.models.convnet import Conv, ConvNet, GlobalPool
@@ -93,16 +94,24 @@ def test_patience_ends_training_with_the_best_epoch(tmp_path, capsys):
 
 
 def test_curves_end_with_all_epochs_and_are_not_drawn_for_each(tmp_path, monkeypatch):
-    """Epochs take a moment here: the first is drawn, the others when training ends."""
-    drawn = []
-    monkeypatch.setattr(plots, "curves", lambda rows, title: drawn.append(len(rows)))
-    monkeypatch.setattr(plots, "save", lambda figure, path: None)
-    train(tmp_path / "quick", recipe_of(optax.sgd, 0.01))
+    """Epochs take a moment here: the first is drawn, the others when training ends. A notebook
+    shows what is drawn, and more often.
+    """
+    drawn, shown = [], []
+    monkeypatch.setattr(learning_curves, "curves", lambda rows, title: drawn.append(len(rows)))
+    monkeypatch.setattr(plots, "png", lambda figure: b"%d" % drawn[-1])
+    monkeypatch.setattr(notebook.Live, "show", lambda self, png: shown.append(png._repr_png_()))
+    run, _, _ = train(tmp_path / "quick", recipe_of(optax.sgd, 0.01))
     assert drawn == [1, 5]
+    assert (run.path / "curves.png").read_bytes() == b"5"
+    assert run.path.name.startswith("test_experiment-")  # where the recipe is from
     drawn.clear()
-    monkeypatch.setattr("jaxgear.experiment.run.REDRAW", 0)
+    shown.clear()
+    monkeypatch.setattr("jaxgear.experiment.run.in_notebook", lambda: True)
+    monkeypatch.setattr("jaxgear.experiment.run.REDRAW_LIVE", 0)
     train(tmp_path / "slow", recipe_of(optax.sgd, 0.01))
     assert drawn == [1, 2, 3, 4, 5]
+    assert shown == [b"1", b"2", b"3", b"4", b"5"]
 
 
 def test_the_history_has_the_rate_that_the_optimizer_used(tmp_path, capsys):

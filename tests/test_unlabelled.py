@@ -19,6 +19,7 @@ from jaxgear import experiment
 from jaxgear.bundle import Bundle
 from jaxgear.data.dataset import open_dataset
 from jaxgear.data.labels import Correction, append
+from jaxgear.data.recorded import describe_unlabelled
 from jaxgear.data.sources import drawn_set
 from jaxgear.data.unlabelled import how_used, pseudo_labelled, with_unlabelled
 from jaxgear.errors import CheckpointError, DataError
@@ -107,7 +108,7 @@ def test_the_most_probable_share_of_each_class_is_used(heap, share, used):
     counts = np.array(found.training_counts())
     counts[:2] += np.bincount(PROBS.argmax(axis=1)[list(used)], minlength=2)
     assert named.training_counts() == tuple(counts)
-    assert [row["used"] for row in named.describe()["unlabelled"]] == [
+    assert [row["used"] for row in describe_unlabelled(named)] == [
         p.used for p in named.pseudo_labels
     ]
 

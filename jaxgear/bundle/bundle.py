@@ -25,12 +25,21 @@ from jaxgear.bundle.reading import CARD, LAYOUT, MAPS, NETWORK, PICTURES, VERSIO
 from jaxgear.data.splits import KnownPictures
 from jaxgear.errors import CheckpointError, UsageError
 from jaxgear.files import write_bytes, write_json
+from jaxgear.notebook import Facts
 from jaxgear.program import Program, Weights
+from jaxgear.text import few
 
 
-@dataclass(frozen=True)
-class Bundle:
-    """A network, its weights, its preprocessing, and its calibration."""
+@dataclass(frozen=True, repr=False)
+class Bundle(Facts):
+    """A network, its weights, its preprocessing, and its calibration.
+
+    >>> model = jaxgear.Bundle.load("RUN")
+    >>> model.classes[:3], model.size
+    (('axes', 'boots', 'carabiners'), 32)
+    >>> model
+    <Bundle, run: scratch-..., 12 classes: axes, boots, carabiners and 9 more, ...>
+    """
 
     program: Program
     weights: Weights  # numpy arrays by name, as "params/head/kernel"
@@ -46,6 +55,18 @@ class Bundle:
     gear_scores: dict[str, tuple[float, ...]] = field(default_factory=dict)
     maps: bytes | None = None  # the Grad-CAM program of models/grad_cam.py
     network: str = ""  # the layers as text, for people
+
+    def _facts(self) -> dict[str, str]:
+        accuracy = self.about.get("val_accuracy")
+        return {
+            "run": str(self.about.get("run", "unknown")),
+            f"{len(self.classes)} classes": few(self.classes),
+            "pictures": f"{self.size} x {self.size} pixels",
+            "weights": f"{sum(leaf.size for leaf in self.weights.values()):,} numbers",
+            "validation accuracy": "unknown" if accuracy is None else f"{accuracy:.4f}",
+            "temperature": f"{self.temperature:.3f}",
+            "refuses pictures without gear": "no" if self.accept_from is None else "yes",
+        }
 
     def probs(self, logits: Float[np.ndarray, "N K"]) -> Float[np.ndarray, "N K"]:
         """Calibrated class probabilities, float32: softmax(logits / temperature)."""

@@ -1,14 +1,20 @@
-"""A progress bar on stderr, if that is a terminal."""
+"""A progress bar on stderr if that is a terminal, or in a notebook."""
 
 import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator
 
+from jaxgear.notebook import Bar, in_notebook
+
 
 @contextlib.contextmanager
 def bar(description: str) -> Iterator[Callable[[int, int], None]]:
     """Yields a function of the number of things that are done, and of all things."""
+    if in_notebook():
+        notebook = Bar()
+        yield lambda done, total: notebook.move(done, total, description)
+        return
     if not sys.stderr.isatty():
         yield lambda done, total: None
         return

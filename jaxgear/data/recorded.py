@@ -1,9 +1,42 @@
-"""Compares a set with the one that a run recorded in `splits.json`."""
+"""What a run records of its set in `splits.json`, and how a set differs from the recorded one."""
 
 from dataclasses import replace
 from typing import Any
 
 from jaxgear.data.dataset import Dataset, PseudoLabel
+
+
+def describe(dataset: Dataset) -> dict[str, Any]:
+    """The content of `splits.json`: the group and split of every image."""
+    folder = dataset.folder
+    rows = zip(folder.records, dataset.groups, dataset.splits, strict=True)
+    return {
+        "fingerprint": folder.fingerprint,
+        "classes": list(folder.classes),
+        "pictures": [
+            {
+                "path": record.path,
+                "sha256": record.sha256,
+                "class": folder.classes[record.label],
+                "group": group,
+                "side": split,
+            }
+            for record, group, split in rows
+        ],
+        **({"corrections": list(folder.changes)} if folder.changes else {}),
+        **({"unlabelled": describe_unlabelled(dataset)} if dataset.unlabelled else {}),
+    }
+
+
+def describe_unlabelled(dataset: Dataset) -> list[dict[str, Any]]:
+    """The images without labels, each with its pseudo-label."""
+    return [
+        {"path": record.path, "sha256": record.sha256}
+        | {"pseudo_label": dataset.classes[label], "probability": probability, "used": used}
+        for record, (label, probability, used) in zip(
+            dataset.unlabelled.records, dataset.pseudo_labels, strict=True
+        )
+    ]
 
 
 def without_trained(recorded: dict[str, Any], dataset: Dataset) -> Dataset:

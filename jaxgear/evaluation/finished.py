@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxgear.errors import CheckpointError
+from jaxgear.notebook import Facts, facts, table
 from jaxgear.training import history
 from jaxgear.training.runs.folder import read_json
 
@@ -22,9 +23,18 @@ class SplitRow:
     split: str  # one of `data.folder.names.ALL`
 
 
-@dataclasses.dataclass(frozen=True)
-class FinishedRun:
-    """The files of a run folder, parsed. Nothing is computed."""
+@dataclasses.dataclass(frozen=True, repr=False)
+class FinishedRun(Facts):
+    """The files of a run folder, parsed. Nothing is computed.
+
+    A notebook shows its figures as tables.
+
+    >>> run = jaxgear.FinishedRun.read("RUN")
+    >>> run.best.epoch, run.config["image_size"]
+    (2, 32)
+    >>> 0 <= run.test["accuracy"] <= 1
+    True
+    """
 
     path: Path
     config: dict[str, Any]
@@ -76,6 +86,29 @@ class FinishedRun:
     def best(self) -> history.Row:
         """The epoch of lowest validation loss."""
         return history.best(self.rows)
+
+    def _facts(self) -> dict[str, str]:
+        best = self.best
+        known = {
+            "run": self.path.name,
+            "pictures": f"{len(self.pictures)} of {len(self.classes)} classes",
+            "best epoch": f"{best.epoch} of {len(self.rows)}",
+            "validation accuracy": f"{best.val_accuracy:.4f}",
+        }
+        if self.test is None:
+            return known | {"test accuracy": "not tested"}
+        low, high = self.test.get("interval95", (math.nan, math.nan))
+        interval = f"{self.test['accuracy']:.4f} (95 % interval {low:.4f} to {high:.4f})"
+        return known | {"test accuracy": interval, "macro-F1": f"{self.test['macro_f1']:.4f}"}
+
+    def _repr_html_(self) -> str:
+        of_classes = (self.test or {}).get("per_class", {})
+        rows = [
+            [name, *(f"{of[column]:.3f}" for column in ("precision", "recall", "f1")), str(of["n"])]
+            for name, of in of_classes.items()
+        ]
+        header = ["test pictures", "precision", "recall", "F1", "number"]
+        return facts("Run", self._facts()) + (table("By class", header, rows) if rows else "")
 
     def split(self, name: str) -> tuple[SplitRow, ...]:
         """The images of one split."""

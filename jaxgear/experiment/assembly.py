@@ -19,7 +19,7 @@ from jaxgear.bundle import Bundle
 from jaxgear.data.augment import Bank, one_view
 from jaxgear.data.batches import Batches, in_batches
 from jaxgear.data.dataset import Dataset
-from jaxgear.data.recorded import with_recorded_labels
+from jaxgear.data.recorded import describe_unlabelled, with_recorded_labels
 from jaxgear.data.unlabelled import all_unlabelled, how_used, pseudo_labelled
 from jaxgear.errors import UsageError
 from jaxgear.experiment.config import Config
@@ -108,7 +108,7 @@ def _named(config: Config, make: Make, dataset: Dataset, bank: Bank | None) -> D
     logits = in_batches(lambda rows: apply(variables, rows), (images,), NAMED)
     named = pseudo_labelled(dataset, np.asarray(jax.nn.softmax(logits)), recipe.pseudo_labels)
     # All hosts take those of the first: rounding may differ between hosts.
-    shared = json.loads(devices.from_first(json.dumps(named.describe()["unlabelled"])))
+    shared = json.loads(devices.from_first(json.dumps(describe_unlabelled(named))))
     named = with_recorded_labels({"unlabelled": shared}, dataset)
     share, right = how_used(named)
     text = "" if np.isnan(right) else f" (right: {right:.4f})"

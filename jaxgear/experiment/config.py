@@ -59,7 +59,12 @@ Fraction = Annotated[float, Range(0, 1)]  # below 1
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Flags that all experiments have. Every field is a scalar, also those an experiment adds."""
+    """Flags that all experiments have. Every field is a scalar, also those an experiment adds.
+
+    >>> config = jaxgear.Config(data="drawn:600", image_size=64, epochs=10)
+    >>> config.batch_size, config.seed
+    (48, 0)
+    """
 
     data: str = ""
     """Folder of photographs (FOLDER/<class>/*), table of paths and labels (CSV, Parquet), zip or

@@ -32,7 +32,14 @@ CROSS_ENTROPY = smoothed_cross_entropy(0.0)
 
 @dataclass(frozen=True)
 class Data:
-    """The facts about the data that a recipe may use."""
+    """The facts about the data that a recipe may use.
+
+    >>> data = jaxgear.Data(counts=(30, 10), batch_size=8)
+    >>> data.classes, data.steps(epochs=2)
+    (2, 10)
+    >>> data.class_weights(1.0)
+    array([0.6666667, 2.       ], dtype=float32)
+    """
 
     counts: tuple[int, ...]  # training images of each class
     batch_size: int
@@ -66,7 +73,18 @@ class Data:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What to train, and how."""
+    """What to train, and how.
+
+    >>> recipe = jaxgear.Recipe(
+    ...     model=jaxgear.ConvNet([jaxgear.layers.Conv(8), jaxgear.layers.Pool(4)], classes=12),
+    ...     optimizer=optax.adam,
+    ...     rate=0.003,
+    ...     epochs=10,
+    ...     augment=jaxgear.augment.flip(),
+    ... )
+    >>> float(recipe.schedule(0))
+    0.003
+    """
 
     model: nn.Module
     """Any Flax network from images (float32 [B, S, S, 3], RGB, 0 to 255) to logits [B, K]. With

@@ -33,18 +33,38 @@ from jaxgear.experiment.conclusion import HandedOn, conclude
 from jaxgear.experiment.config import Config
 from jaxgear.experiment.diagnosis import diagnosed
 from jaxgear.experiment.recipe import Make, source_of
+from jaxgear.files import write_bytes
 from jaxgear.machine import devices
+from jaxgear.notebook import Live, Png, in_notebook
 from jaxgear.training import history, loop
 from jaxgear.training.progress import Progress
 from jaxgear.training.runs.run import Run
 
-REDRAW = 15  # seconds between drawings of the curves; one takes 0.3 s, an epoch maybe less than 1 s
+# Seconds between drawings of the curves; one takes 0.3 s, an epoch maybe less than 1 s.
+REDRAW, REDRAW_LIVE = 15, 3
 
 
 def start(config: Config, make: Make) -> "Experiment":
     """An experiment in a new run folder, or in the one that `--resume` names.
 
-    The folder is named after the file that defines the Config.
+    The folder is named after the file that defines the Config; with a plain `Config`, after the
+    file of the recipe, or `notebook`.
+
+    >>> def recipe(config, data):
+    ...     return jaxgear.Recipe(
+    ...         model=jaxgear.ConvNet([jaxgear.layers.Conv(8)], data.classes),
+    ...         optimizer=optax.adam,
+    ...         rate=0.003,
+    ...         epochs=config.epochs,
+    ...     )
+    >>> config = jaxgear.Config(data="drawn:60", image_size=16, batch_size=20, epochs=2)
+    >>> with jaxgear.start(config, recipe) as run:
+    ...     for row in run.epochs():
+    ...         pass
+    ...     folder = run.finish()
+    60 pictures, 12 classes, 60 groups: 35 train, 12 val, 13 test
+    ...
+    results/runs/...    test accuracy ...
 
     Raises:
         UsageError: the hosts see different images, or as `prepare` and `Run`.
@@ -76,10 +96,16 @@ def start(config: Config, make: Make) -> "Experiment":
             allow_data_change=config.allow_data_change,
         )
     else:
-        file = getattr(sys.modules[type(config).__module__], "__file__", None)
-        name = Path(file).stem if file else "notebook"
+        name = _name(config, make)
         run = Run.create(config.out, name, fields, dataset, source, backgrounds)
     return Experiment(config, training, handed_on, run)
+
+
+def _name(config: Config, make: Make) -> str:
+    """The name of the file that made the experiment, or "notebook"."""
+    home = getattr(make if type(config) is Config else type(config), "__module__", "")
+    file = getattr(sys.modules.get(home), "__file__", None)
+    return Path(file).stem if file else "notebook"
 
 
 class Experiment:
@@ -120,8 +146,8 @@ class Experiment:
     def epochs(self) -> Iterator[history.Row]:
         """Trains the remaining epochs and yields the row of each after it is on disk.
 
-        Redraws the curves. A signal saves the state after the last finished step and then ends the
-        process.
+        Redraws the curves, which a notebook shows. A signal saves the state after the last finished
+        step and then ends the process.
         """
         self.state = self.run.latest(self.state)
         self._epochs = self._train()
@@ -153,11 +179,15 @@ class Experiment:
 
     def _train(self) -> Generator[history.Row]:
         # Imported here: matplotlib takes 0.2 s, and `--help` should not wait for it.
-        from jaxgear.evaluation.plots import figures as plots
+        from jaxgear.evaluation.plots import figures, learning_curves
+
+        live = Live()
 
         def draw() -> None:
             if devices.first_host():
-                plots.save(plots.curves(self.rows, self.path.name), self.path / "curves.png")
+                picture = figures.png(learning_curves.curves(self.rows, self.path.name))
+                write_bytes(self.path / "curves.png", picture)
+                live.show(Png(picture))
 
         if self.patience_exhausted:  # the run had stopped early before it was resumed
             return
@@ -186,7 +216,7 @@ class Experiment:
                             "note: the optimizer does not use the recipe's rate, so history.csv "
                             "has no rate"
                         )
-                    stale = time.monotonic() - drawn < REDRAW
+                    stale = time.monotonic() - drawn < (REDRAW_LIVE if in_notebook() else REDRAW)
                     if not stale:
                         draw()
                         drawn = time.monotonic()

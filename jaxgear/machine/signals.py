@@ -7,13 +7,17 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
+from jaxgear.notebook import in_notebook
+
 
 class Signals:
-    """`received` is the number of the first signal, or 0."""
+    """`received` is the number of the first signal, or 0. In a notebook the second one raises."""
 
     received = 0
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
+        if self.received and in_notebook():
+            raise KeyboardInterrupt  # the kernel keeps what other cells have made
         if self.received:
             # A second signal ends the process at once. Files on disk are complete at any time.
             os._exit(128 + number)

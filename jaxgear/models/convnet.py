@@ -23,6 +23,13 @@ from jaxgear.program.apply import mode
 class ConvNet(nn.Module):
     """Layers in order, then a dense layer of `classes` logits.
 
+    >>> layers = jaxgear.layers
+    >>> model = jaxgear.ConvNet([layers.Conv(8), layers.Pool(), layers.Dense(16)], classes=12)
+    >>> images = np.zeros((2, 32, 32, 3), np.uint8)
+    >>> logits, variables = model.init_with_output(jax.random.key(0), images, train=False)
+    >>> logits.shape
+    (2, 12)
+
     `mean` and `std` normalise pixel values of 0 to 255; the defaults suit images on white. Layers
     compute in `dtype`. Batch statistics and logits are always float32 (Micikevicius et al. 2018,
     "Mixed Precision Training").

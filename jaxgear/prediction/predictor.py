@@ -25,15 +25,20 @@ from jaxgear.data.labels import corrected, read_labels
 from jaxgear.data.sources import InMemory, find_pictures, read_source, to_rgb
 from jaxgear.errors import CheckpointError, DataError
 from jaxgear.machine.compile_cache import keep_compiled
+from jaxgear.notebook import bars, picture
 from jaxgear.program import running
-from jaxgear.text import few
+from jaxgear.text import few, printable
 
 NONE = "none"  # the class name of a refused image
+MOST_BARS = 4  # classes of a prediction that a notebook shows
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Prediction:
-    """The prediction for one file: either `image`, `probs` and `sha256`, or `error`."""
+    """The prediction for one file: either `image`, `probs` and `sha256`, or `error`.
+
+    A notebook shows the image and its likeliest classes.
+    """
 
     path: str
     image: UInt8[np.ndarray, "S S 3"] | None = None  # as the network saw it
@@ -44,6 +49,20 @@ class Prediction:
     score: float | None = None  # of gear (`Bundle.score`)
     refused: bool = False  # the score is too low for gear
     descriptor: bytes | None = None  # for near-duplicates, if it was asked for
+    classes: tuple[str, ...] = ()  # of the bundle
+
+    def __repr__(self) -> str:
+        if self.probs is None or not self.classes:
+            return f"<Prediction {self.path}: {self.error or 'not classified'}>"
+        return f"<Prediction {self.path}: {self.name(self.classes)} {self.probs.max():.2f}>"
+
+    def _repr_html_(self) -> str | None:
+        if self.probs is None or not self.classes:
+            return None
+        likeliest = np.argsort(-self.probs, kind="stable")[:MOST_BARS]
+        shares = [(self.classes[k], float(self.probs[k])) for k in likeliest]
+        title = f"{printable(self.path)}: {self.name(self.classes)}"
+        return picture(self.image, title) + bars(title, shares)
 
     def name(self, classes: Sequence[str]) -> str:
         """The likeliest class, or `NONE` if refused; only for an image that was read."""
@@ -92,6 +111,13 @@ class Predictor:
 
 def predict(bundle: Bundle, sources: Any, batch_size: int = 64) -> Iterator[Prediction]:
     """Yields one prediction per image, in order, as soon as it is ready.
+
+    >>> model = jaxgear.Bundle.load("RUN")
+    >>> predictions = list(jaxgear.predict(model, "new/"))
+    >>> predictions[0]
+    <Prediction new/...: ...>
+    >>> predictions[0].name(model.classes) in model.classes
+    True
 
     Threads decode the next images while the network works on a batch. Memory holds about three
     batches of images at a time.
@@ -186,7 +212,8 @@ def _finish(bundle: Bundle, chunk: list[Prediction], logits: jax.Array) -> Itera
         else:
             probs, score = next(rows)
             refused = bundle.refuses(score)
-            yield replace(prediction, probs=probs, score=float(score), refused=refused)
+            known = {"probs": probs, "score": float(score), "classes": bundle.classes}
+            yield replace(prediction, **known, refused=refused)
 
 
 def open_labelled(source: str, bundle: Bundle, on_bad: OnBad, labels: Path | None = None) -> Split:

@@ -9,7 +9,7 @@ from pictures import encoded, scene, write_set
 
 from jaxgear.data.dataset import open_dataset
 from jaxgear.data.labels import Correction, append, read_corrections, with_corrections
-from jaxgear.data.recorded import changed_pictures
+from jaxgear.data.recorded import changed_pictures, describe
 from jaxgear.data.sources import read_source
 from jaxgear.errors import DataError
 
@@ -208,8 +208,8 @@ def test_a_new_correction_is_a_change_that_resume_names(root, tmp_path):
     before = open_dataset(str(root), size=16, seed=1, say=lambda line: None)
     append(file, [row(before.folder.records[0], "relabel", "rope")])
     after = open_dataset(str(root), size=16, seed=1, labels=str(file), say=lambda line: None)
-    recorded = after.describe()
-    assert changed_pictures(before.describe(), after) == [
+    recorded = describe(after)
+    assert changed_pictures(describe(before), after) == [
         f"{before.folder.records[0].path} (edited)"
     ]
     assert changed_pictures(recorded, after) == []
@@ -220,7 +220,7 @@ def test_a_new_correction_is_a_change_that_resume_names(root, tmp_path):
             "when": WHEN,
         }
     ]
-    assert "corrections" not in before.describe()
+    assert "corrections" not in describe(before)
 
 
 def test_a_label_is_the_class_of_its_letters_not_of_their_bytes(folder, tmp_path):

@@ -19,6 +19,7 @@ from pictures import write_set
 from jaxgear.data.batches import Batches
 from jaxgear.data.dataset import open_dataset
 from jaxgear.data.labels import list_source
+from jaxgear.data.recorded import describe
 from jaxgear.data.sources import read_source
 from jaxgear.errors import DataError, UsageError
 
@@ -145,7 +146,7 @@ def opened(source: str) -> tuple:
     dataset = open_dataset(source, size=16, seed=3, say=lambda line: None)
     train = dataset.split("train")
     batches = Batches(train.images, train.labels, 4, 3, train.names).shuffled(1)
-    return dataset.describe(), [
+    return describe(dataset), [
         (train.images[np.asarray(b.index)], np.asarray(b.label)) for b in batches
     ]
 

@@ -210,26 +210,42 @@ def test_curves_of_many_runs_are_bounded(groups, members):
     """The best groups are drawn; the mean is over all runs of a group."""
     from made_runs import row
 
-    from jaxgear.evaluation.plots import compare as plots_compare
     from jaxgear.evaluation.plots import figures as plots
+    from jaxgear.evaluation.plots import learning_curves
 
     rows = {
         f"{index:04d}": [(row(1, 9.0 - index / 200), row(2, 9.5)) for _ in range(members)]
         for index in range(groups)
     }
-    figure = plots_compare.runs(rows)
+    figure = learning_curves.runs(rows)
     labels = [text.get_text()[:4] for text in figure.legends[0].get_texts()]
-    assert labels == sorted(rows)[-plots_compare.MOST :]
-    assert len(figure.axes[0].lines) <= 2 * plots_compare.MOST * min(groups, 28) + groups
+    assert labels == sorted(rows)[-learning_curves.MOST :]
+    assert len(figure.axes[0].lines) <= 2 * learning_curves.MOST * min(groups, 28) + groups
     assert max(figure.get_size_inches()) < 12
-    assert (f"of {groups} groups" in figure.get_suptitle()) == (groups > plots_compare.MOST)
+    assert (f"of {groups} groups" in figure.get_suptitle()) == (groups > learning_curves.MOST)
     assert len(plots.png(figure)) < 2_000_000
 
 
 def test_curves_of_runs_of_different_length_have_a_mean_over_all(tmp_path):
-    from jaxgear.evaluation.plots import compare as plots_compare
+    from jaxgear.evaluation.plots import learning_curves
 
     runs = [FinishedRun.read(write_run(tmp_path / str(n), [3.0 + n] * n)).rows for n in (2, 4)]
-    losses = plots_compare.runs({"A": runs}).axes[0]
+    losses = learning_curves.runs({"A": runs}).axes[0]
     thick = max(losses.lines, key=lambda line: line.get_linewidth())
     np.testing.assert_array_equal(thick.get_ydata(), [6.0, 6.0])
+
+
+def test_curves_beside_each_other_have_one_axis_and_both_lines():
+    from made_runs import row
+
+    from jaxgear.evaluation.plots import learning_curves
+
+    runs = {"plain": [row(1, 2.0), row(2, 3.0)], "varied": [row(1, 1.0)]}
+    figure = learning_curves.curves_beside(runs)
+    first, second = figure.axes
+    assert (first.get_title(), second.get_title()) == ("plain", "varied")
+    assert first.get_ylim() == second.get_ylim()
+    for axes, rows in zip(figure.axes, runs.values(), strict=True):
+        drawn = [list(line.get_ydata()) for line in axes.lines]
+        assert [r.train_loss for r in rows] in drawn
+        assert [r.val_loss for r in rows] in drawn

@@ -4,8 +4,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from jaxgear.evaluation.plots import compare
 from jaxgear.evaluation.plots import figures as plots
+from jaxgear.evaluation.plots import learning_curves
 from jaxgear.training.history import Row
 
 
@@ -16,15 +16,19 @@ def rows(losses):
 def test_a_curve_that_blows_up_does_not_squeeze_the_others_flat():
     usual, blown = rows([1.0, 0.5, 0.4]), rows([24.0, 3.0, 0.5])
     for runs, scale in (([usual], "linear"), ([blown], "log"), ([usual, usual, blown], "log")):
-        (losses, _) = compare.runs({"A": runs}).axes
+        (losses, _) = learning_curves.runs({"A": runs}).axes
         assert losses.get_yscale() == scale
         assert ("the highest is 24" in losses.get_ylabel()) == (scale == "log")
-    assert plots.curves(blown).axes[0].get_yscale() == "log"
-    assert plots.curves(usual).axes[0].get_ylim()[0] == 0
+    assert learning_curves.curves(blown).axes[0].get_yscale() == "log"
+    for beside in ({"a": usual, "b": blown}, {"b": blown, "a": usual}):
+        figure = learning_curves.curves_beside(beside)
+        assert [axes.get_yscale() for axes in figure.axes] == ["log", "log"]
+        figure.draw_without_rendering()
+    assert learning_curves.curves(usual).axes[0].get_ylim()[0] == 0
 
 
 def test_curves_show_every_epoch_and_mark_the_best():
-    figure = plots.curves(rows([3.0, 1.0, 2.0]), "a run")
+    figure = learning_curves.curves(rows([3.0, 1.0, 2.0]), "a run")
     losses, accuracies = figure.axes
     train, val = losses.lines[:2]
     np.testing.assert_array_equal(train.get_ydata(), [1.0, 0.5, 1 / 3])
@@ -105,5 +109,5 @@ def test_odd_names_and_unreadable_pictures_are_drawn(tmp_path):
 
 def test_the_same_figure_is_the_same_bytes(tmp_path):
     for name in ("a.png", "b.png"):
-        plots.save(plots.curves(rows([1.0, 2.0])), tmp_path / name)
+        plots.save(learning_curves.curves(rows([1.0, 2.0])), tmp_path / name)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()

@@ -4,10 +4,10 @@ import dataclasses
 
 import numpy as np
 import pytest
-from pictures import encoded, scene
+from pictures import encoded, scene, write_set
 from small_bundle import make_bundle
 
-from jaxgear.data.dataset import Split
+from jaxgear.data.dataset import Split, open_dataset
 from jaxgear.evaluation.plots import figures as plots
 from jaxgear.evaluation.plots import tiles
 from jaxgear.prediction.predictor import Prediction
@@ -49,6 +49,58 @@ def test_class_probability_second_guess_and_name(picture):
 def test_one_prediction_or_a_generator_of_them_is_shown(picture):
     for given, count in ((prediction(picture), 1), ((prediction(picture) for _ in range(2)), 2)):
         assert len(tiles.prediction_grid(BUNDLE, given).axes) == count
+
+
+def test_maps_of_what_could_be_read_over_the_pictures(picture):
+    found = [
+        *(prediction(path, image=scene(1, 16, 16)) for path in (picture, "gone.png")),
+        Prediction("a.jpg", error="empty file"),
+    ]
+    figure = tiles.heat_map_grid(BUNDLE, found)
+    read, gone = figure.axes
+    assert read.get_title() == gone.get_title() == "hardshell jackets 0.70"
+    shown = read.images[0].get_array()
+    assert shown.shape == (tiles.PIXELS, tiles.PIXELS, 3)
+    plain = tiles.prediction_grid(BUNDLE, found[:1]).axes[0].images[0].get_array()
+    assert not np.array_equal(shown, plain)
+    assert gone.images[0].get_array().shape == (16, 16, 3)  # as the network saw it
+    assert figure.get_suptitle() == "What speaks for the class (Grad-CAM)"
+    with pytest.raises(ValueError, match="no picture could be read"):
+        tiles.heat_map_grid(BUNDLE, found[2:])
+
+
+def test_the_first_training_pictures_of_each_class(tmp_path):
+    write_set(tmp_path, {"axes": 12, "rope_bags": 12})
+    dataset = open_dataset(str(tmp_path), size=16, seed=0, say=lambda line: None)
+    figure = tiles.training_grid(dataset, each=2)
+    assert [axes.get_title() for axes in figure.axes] == ["axes", "axes", "rope bags", "rope bags"]
+    train = dataset.split("train")
+    first = train.images[np.flatnonzero(train.labels == 1)[0]]
+    np.testing.assert_array_equal(figure.axes[2].images[0].get_array(), first)
+
+
+def test_filters_are_grey_at_zero_and_colourful_elsewhere():
+    kernel = np.zeros((3, 3, 3, 4), np.float32)
+    kernel[0, 0, 0], kernel[2, 2, 2] = 0.5, -1.0  # red for, blue against
+    kernel[..., 1] = 0
+    weights = BUNDLE.weights | {"params/layers_0/conv/kernel": kernel}
+    figure = tiles.filters(dataclasses.replace(BUNDLE, weights=weights))
+    shown = [axes.images[0].get_array() for axes in figure.axes]
+    assert len(shown) == 4
+    np.testing.assert_array_equal(shown[1], np.full((3, 3, 3), 0.5))
+    np.testing.assert_allclose(shown[3][1, 1], 0.5)
+    np.testing.assert_allclose(shown[3][0, 0], [0.75, 0.5, 0.5])
+    np.testing.assert_allclose(shown[3][2, 2], [0.5, 0.5, 0.0])
+    with pytest.raises(ValueError, match="red, green and blue"):
+        tiles.filters(dataclasses.replace(BUNDLE, weights={"params/head/kernel": np.ones((3, 3))}))
+
+
+def test_photographs_are_kept_as_jpeg_by_a_notebook_and_as_png_on_disk(picture, tmp_path):
+    figure = tiles.prediction_grid(BUNDLE, prediction(picture))
+    assert figure._repr_png_ is None
+    assert figure._repr_jpeg_().startswith(b"\xff\xd8")
+    plots.save(figure, tmp_path / "grid.png")
+    assert (tmp_path / "grid.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_of_nothing_there_is_no_grid():

@@ -14,7 +14,7 @@ from test_checkpoints import data_file, flip_a_byte, leaves, make_state, row
 from jaxgear import files
 from jaxgear.data.dataset import open_dataset
 from jaxgear.data.folder.read import fingerprint
-from jaxgear.data.recorded import without_trained
+from jaxgear.data.recorded import describe, without_trained
 from jaxgear.errors import CheckpointError, UsageError
 from jaxgear.training import history
 from jaxgear.training.runs import checkpoints
@@ -105,7 +105,7 @@ def test_other_pictures_are_refused_by_name_or_recorded(tmp_path, dataset):
 
 
 def test_an_edited_training_picture_is_never_tested_on(dataset):
-    described = dataset.describe()
+    described = describe(dataset)
     index = dataset.splits.index("train")
     moved = list(dataset.splits)
     moved[index] = "test"  # what another hash may decide

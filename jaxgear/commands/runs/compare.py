@@ -56,10 +56,10 @@ def _compare(arguments: argparse.Namespace, outputs: dict[str, Output]) -> None:
     if "--json" in outputs:
         outputs["--json"].write(to_json(values))
     if "--out" in outputs:
-        from jaxgear.evaluation.plots import compare as plots_compare
         from jaxgear.evaluation.plots import figures as plots
+        from jaxgear.evaluation.plots import learning_curves
 
-        figure = plots_compare.runs(
+        figure = learning_curves.runs(
             {
                 f"{group.label}: {_description(compared, group)}": [r.rows for r in group.runs]
                 for group in compared.groups

@@ -1,4 +1,4 @@
-"""Arrays in, figures out: curves, confusion matrix, grid.
+"""Arrays in, figures out: confusion matrix, grid, and what all figures share.
 
 Figures are made without pyplot: no window opens, no figure stays in memory, no display is needed.
 """
@@ -14,16 +14,15 @@ import matplotlib.figure
 import numpy as np
 from jaxtyping import Int, UInt8
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
 
 from jaxgear.evaluation import metrics
 from jaxgear.evaluation.plots import fonts
 from jaxgear.files import write_bytes
-from jaxgear.training import history
 
 TRAIN, VAL, BEST, WRONG = "#1b6ca8", "#d1662b", "#555555", "#b3261e"
 INK, FAINT, GRID, WARNING = "#222222", "#767676", "#dddddd", "#9a5b00"
 
+DPI = 110  # of files and notebooks
 # Limits that bound the size of every figure.
 MOST_CLASSES, MOST_TILES, TITLE_LINES = 40, 60, 6
 
@@ -33,6 +32,17 @@ class Figure(matplotlib.figure.Figure):
 
     def _repr_png_(self) -> bytes:
         return png(self)
+
+
+class Photographs(Figure):
+    """A figure of photographs: a notebook keeps it as JPEG, in an eighth of the bytes of PNG."""
+
+    _repr_png_ = None
+
+    def _repr_jpeg_(self) -> bytes:
+        file = io.BytesIO()
+        self.savefig(file, dpi=80, format="jpeg", pil_kwargs={"quality": 88})
+        return file.getvalue()
 
 
 @dataclass(frozen=True)
@@ -47,63 +57,6 @@ class Tile:
     wrong: bool = False  # title and frame in red
     # Boxes to draw: left, top, right, bottom in pixels of the image, a label, a colour.
     boxes: Sequence[tuple[tuple[float, float, float, float], str, str]] = ()
-
-
-def curves(rows: Sequence[history.Row], title: str = "") -> Figure:
-    """Average training and validation loss and accuracy of every epoch, the best epoch marked."""
-    figure = Figure(figsize=(10, 4))
-    # Drawn after every epoch: fixed margins take half the time of a computed layout.
-    margins = {"left": 0.06, "right": 0.99, "bottom": 0.13, "top": 0.83, "wspace": 0.16}
-    losses, accuracies = figure.subplots(1, 2, gridspec_kw=margins)
-    draw_curve(losses, rows, "loss")
-    draw_curve(accuracies, rows, "accuracy")
-    best = history.best(rows)
-    losses.legend(frameon=False)
-    losses.set_title(f"best epoch {best.epoch}: validation loss {best.val_loss:.3f}", fontsize=10)
-    accuracies.set_title(f"validation accuracy there {best.val_accuracy:.3f}", fontsize=10)
-    if title:
-        figure.suptitle(title, fontsize=11)
-    return figure
-
-
-def draw_curve(axes: Axes, rows: Sequence[history.Row], name: str) -> None:
-    """The training and the validation line of "loss" or "accuracy"."""
-    epochs = [row.epoch for row in rows]
-    lines = (("train", TRAIN, "training (as optimised)"), ("val", VAL, "validation"))
-    for split, colour, label in lines:
-        values = [getattr(row, f"{split}_{name}") for row in rows]
-        axes.plot(epochs, values, color=colour, marker="o", markersize=3, label=label)
-    best = history.best(rows)
-    axes.axvline(best.epoch, color=BEST, linewidth=1, linestyle=":")
-    value = getattr(best, f"val_{name}")
-    axes.plot(best.epoch, value, "o", markersize=9, fillstyle="none", color=BEST)
-    describe(axes, "epoch", f"average {name}")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    if name == "loss":
-        loss_axis(axes, [rows])
-    else:
-        top_at_one(axes)
-
-
-def loss_axis(axes: Axes, runs: Sequence[Sequence[history.Row]]) -> None:
-    """Starts a loss axis at 0, or makes it logarithmic if a loss would squeeze the others flat.
-
-    That is one above four times the training loss of the first epoch, in the median run.
-    """
-    losses = [loss for rows in runs for row in rows for loss in (row.train_loss, row.val_loss)]
-    peak = max(filter(math.isfinite, losses))
-    usual = np.median([rows[0].train_loss for rows in runs])
-    if peak > 4 * usual and min(losses) > 0:
-        axes.set_yscale("log")
-        axes.set_ylabel(f"{axes.get_ylabel()} (log axis: the highest is {peak:.3g})")
-    else:
-        axes.set_ylim(bottom=0)
-
-
-def top_at_one(axes: Axes) -> None:
-    """Ends an accuracy axis a little above 1, so that markers at 1 are drawn whole."""
-    low = min(axes.get_ylim()[0], 0.99)
-    axes.set_ylim(low, 1 + 0.04 * (1 - low))
 
 
 def confusion(
@@ -131,15 +84,14 @@ def confusion(
     axes.set_yticks(range(len(classes)), names)
     for label in (*axes.get_xticklabels(), *axes.get_yticklabels()):
         label.set(**fonts.style(label.get_text(), 10))
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("true")
+    axes.set(xlabel="predicted", ylabel="true")
     axes.spines[:].set_visible(False)
     if title:
         axes.set_title(title, fontsize=11)
     return figure
 
 
-def grid(tiles: Sequence[Tile], title: str = "", columns: int | None = None) -> Figure:
+def grid(tiles: Sequence[Tile], title: str = "", columns: int | None = None) -> Photographs:
     """Images with titles, in rows. Wrong ones have a red title and frame.
 
     At most the first `MOST_TILES` tiles and `TITLE_LINES` lines of the title are drawn.
@@ -160,7 +112,7 @@ def grid(tiles: Sequence[Tile], title: str = "", columns: int | None = None) -> 
     wrapped = textwrap.wrap(title, letters, max_lines=TITLE_LINES, placeholder="…")
     top = 0.24 * len(wrapped) + margin
     height = rows * (head + side + foot) + top + margin / 2
-    figure = Figure(figsize=(width, height))
+    figure = Photographs(figsize=(width, height))
     if wrapped:
         text = "\n".join(map(fonts.drawable, wrapped))
         at = {"x": margin / width, "y": 1 - margin / 2 / height, "ha": "left", "va": "top"}
@@ -177,10 +129,8 @@ def grid(tiles: Sequence[Tile], title: str = "", columns: int | None = None) -> 
 def _draw(axes: Axes, tile: Tile, side: float) -> None:
     """One tile of a grid; `side` is the side of the axes in inches."""
     colour = WRONG if tile.wrong else INK
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.spines[:].set_color(colour if tile.wrong else GRID)
-    axes.spines[:].set_linewidth(2 if tile.wrong else 1)
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set(color=colour if tile.wrong else GRID, linewidth=2 if tile.wrong else 1)
     if tile.image is None:
         axes.set_facecolor("#f3f3f3")
         centre = {"ha": "center", "va": "center", "transform": axes.transAxes}
@@ -226,7 +176,7 @@ def save(figure: Figure, path: Path) -> None:
     write_bytes(path, png(figure))
 
 
-def png(figure: Figure, dpi: int = 110) -> bytes:
+def png(figure: Figure, dpi: int = DPI) -> bytes:
     """The bytes that `save` writes; a higher `dpi` for slides."""
     file = io.BytesIO()
     figure.savefig(file, dpi=dpi, metadata={"Software": None})

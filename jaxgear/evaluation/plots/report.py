@@ -10,6 +10,7 @@ import matplotlib
 from jaxgear.evaluation.calibration import Bin
 from jaxgear.evaluation.plots import figures as plots
 from jaxgear.evaluation.plots.figures import Figure
+from jaxgear.evaluation.plots.learning_curves import draw_curve
 from jaxgear.training import history
 
 # Readable at the width of a phone.
@@ -29,7 +30,7 @@ def curve(rows: Sequence[history.Row], name: str) -> Figure:
     """Training and validation "loss" or "accuracy" of every epoch."""
     figure = Figure(figsize=SIZE, layout="constrained")
     axes = figure.subplots()
-    plots.draw_curve(axes, rows, name)
+    draw_curve(axes, rows, name)
     axes.legend(frameon=False)
     return figure
 

@@ -8,8 +8,8 @@ from jaxtyping import Float
 
 from jaxgear.evaluation.comparison import Spread
 from jaxgear.evaluation.plots import fonts
-from jaxgear.evaluation.plots.compare import COLOURS, STYLES
-from jaxgear.evaluation.plots.figures import BEST, TRAIN, Figure, describe, top_at_one
+from jaxgear.evaluation.plots.figures import BEST, TRAIN, Figure, describe
+from jaxgear.evaluation.plots.learning_curves import COLOURS, STYLES, top_at_one
 
 MOST = 30  # variants drawn as rows
 

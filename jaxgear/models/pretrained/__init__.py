@@ -5,8 +5,17 @@ weights_files.py and torch_zip.py read files; download.py fetches them.
 """
 
 from jaxgear.models.pretrained.backbone import Backbone, load_backbone
-from jaxgear.models.pretrained.download import backbone_of
+from jaxgear.models.pretrained.download import backbone_of, cached_weights
 from jaxgear.models.pretrained.preprocess import Preprocess, imagenet
 from jaxgear.models.pretrained.resnet import STAGES, ResNet
 
-__all__ = ["STAGES", "Backbone", "Preprocess", "ResNet", "backbone_of", "imagenet", "load_backbone"]
+__all__ = [
+    "STAGES",
+    "Backbone",
+    "Preprocess",
+    "ResNet",
+    "backbone_of",
+    "cached_weights",
+    "imagenet",
+    "load_backbone",
+]

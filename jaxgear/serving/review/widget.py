@@ -1,10 +1,4 @@
-"""The review in a notebook: one picture at a time, with a button for each class.
-
-import jaxgear
-review = jaxgear.review("RUN")  # or jaxgear.review("RUN", "new/", queue="clean.csv")
-review                          # as the last line of a cell: shows it
-review.corrections              # the decisions that hold, as a list of `Correction`
-"""
+"""The review in a notebook: one picture at a time, with a button for each class."""
 
 import functools
 import html
@@ -38,6 +32,12 @@ def review(
     by: str | None = None,
 ) -> "Review":
     """Looks at the pictures of a run, or at new ones, and corrects labels, in a notebook.
+
+    As the last line of a cell it shows itself.
+
+    >>> review = jaxgear.review("RUN", "new/")
+    >>> review.corrections  # the decisions that hold
+    []
 
     Args:
         model: a run folder; with `new` a bundle will do.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxgear.data.dataset import Dataset
+from jaxgear.data.recorded import describe
 from jaxgear.errors import CheckpointError, UsageError
 from jaxgear.files import write_json, write_text
 from jaxgear.training.environment import environment
@@ -35,7 +36,7 @@ def new_folder(
             folder.mkdir()
             write_json(folder / "config.json", config)
             write_json(folder / "environment.json", environment() | {"backgrounds": backgrounds})
-            write_json(folder / "splits.json", dataset.describe())
+            write_json(folder / "splits.json", describe(dataset))
             write_text(folder / "experiment.py", source)
             return _move_in(folder, out, name)
     except OSError as error:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxgear.data.dataset import Dataset
-from jaxgear.data.recorded import changed_pictures
+from jaxgear.data.recorded import changed_pictures, describe
 from jaxgear.errors import CheckpointError
 from jaxgear.files import Lock, write_json, write_text
 from jaxgear.machine import devices
@@ -130,7 +130,7 @@ class Run:
                 if changes:
                     # A mid-epoch checkpoint refers to the old images.
                     shutil.rmtree(run._paused, ignore_errors=True)
-                    write_json(path / "splits.json", dataset.describe())
+                    write_json(path / "splits.json", describe(dataset))
                 write_json(path / "config.json", config)
             devices.highest(0)  # a barrier: no host continues before this is written
         except BaseException:
