@@ -11,10 +11,11 @@ from typing import Literal
 
 import optax
 
-from experiments import scratch
 from jaxgear import cli
 from jaxgear.experiment import Data, Positive, Recipe
 from jaxgear.training import optim
+
+from . import scratch
 
 
 @dataclasses.dataclass(frozen=True)

@@ -93,7 +93,9 @@ class Config:
     seed: Annotated[int, Range(0, LAST_SEED, high_too=True)] = 0
     """Seed of the split, the order, the initial weights and every augmentation."""
     epochs: Count = 20
+    """Passes over the training pictures."""
     batch_size: Count = 48
+    """Pictures in an optimizer step."""
     image_size: Size = 128
     """Pictures are letterboxed to a square of this many pixels."""
     microbatch: int = 0
