@@ -42,6 +42,7 @@ LAYERS = {
     ),
     "training": ("program", "data", "machine"),
     "training.runs": ("training", "data", "machine"),
+    "tracking": ("training", "machine"),
     "bundle": ("models", "program", "data.splits"),
     "prediction": (
         *("bundle", "program", "machine"),
@@ -88,7 +89,7 @@ LAYERS = {
     "serving.review.page": ("serving.review", "serving", "data.images", "data.crops"),
     "experiment": (
         *("evaluation", "evaluation.plots", "evaluation.no_gear", "prediction", "bundle"),
-        *("training", "training.runs", "models", "program"),
+        *("training", "training.runs", "tracking", "models", "program"),
         *("data", "data.augment", "data.composites", "data.splits", "data.labels", "machine"),
     ),
     "commands": (),

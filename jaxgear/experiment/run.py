@@ -34,6 +34,8 @@ from jaxgear.experiment.config import Config
 from jaxgear.experiment.diagnosis import diagnosed
 from jaxgear.experiment.recipe import Make, source_of
 from jaxgear.machine import devices
+from jaxgear.machine.profiler import Profiler
+from jaxgear.tracking import Trackers
 from jaxgear.training import history, loop
 from jaxgear.training.progress import Progress
 from jaxgear.training.runs.run import Run
@@ -50,6 +52,7 @@ def start(config: Config, make: Make) -> "Experiment":
         UsageError: the hosts see different images, or as `prepare` and `Run`.
     """
     config = config.expanded()
+    trackers = Trackers(config.track)
     training = prepare(config, make)
     dataset = training.dataset
     for flag, folder in (("data", dataset.folder), ("unlabelled", dataset.unlabelled)):
@@ -79,17 +82,24 @@ def start(config: Config, make: Make) -> "Experiment":
         file = getattr(sys.modules[type(config).__module__], "__file__", None)
         name = Path(file).stem if file else "notebook"
         run = Run.create(config.out, name, fields, dataset, source, backgrounds)
-    return Experiment(config, training, handed_on, run)
+    return Experiment(config, training, handed_on, run, trackers)
 
 
 class Experiment:
     """A recipe and the run folder it trains in. A context manager: leaving it releases both."""
 
-    def __init__(self, config: Config, training: Training, handed_on: HandedOn, run: Run):
+    def __init__(
+        self,
+        config: Config,
+        training: Training,
+        handed_on: HandedOn,
+        run: Run,
+        trackers: Trackers,
+    ):
         self.config, self.training, self.run = config, training, run
         self.recipe = training.recipe
         self.state = training.state
-        self._handed_on = handed_on
+        self._handed_on, self._trackers = handed_on, trackers
         self._epochs: Generator[history.Row] | None = None
 
     def __enter__(self) -> "Experiment":
@@ -124,6 +134,7 @@ class Experiment:
         process.
         """
         self.state = self.run.latest(self.state)
+        self._trackers.show(self.path, self.rows)
         self._epochs = self._train()
         return self._epochs
 
@@ -139,12 +150,14 @@ class Experiment:
         if recipe.features is not None:
             features_of = recipe.features.tested
             variables = recipe.features.variables(variables)
-        return conclude(
+        conclude(
             *(self.run, row, self.training.dataset, self._handed_on, variables),
             features_of=features_of,
             bank=self.training.bank,
             share=recipe.evidence,
         )
+        self._trackers.show(self.path, self.rows)
+        return self.path
 
     def _close(self) -> None:
         if self._epochs is not None:
@@ -171,15 +184,23 @@ class Experiment:
             stack.enter_context(
                 diagnosed(self.recipe, training.train, len(training.dataset.classes))
             )
+            profiled = self.config.profile if devices.first_host() else 0
+            profiler = Profiler(self.path / "profile", profiled, progress.say)
+            stack.enter_context(profiler)
             first = len(self.rows) + 1
             epochs = training.epochs(
-                self.state, first=first, last=self.recipe.epochs, progress=progress
+                self.state,
+                first=first,
+                last=self.recipe.epochs,
+                progress=progress,
+                watch=profiler.step,
             )
             stack.enter_context(contextlib.closing(epochs))
             try:
                 for self.state, row in epochs:
                     row = dataclasses.replace(row, **pseudo)
                     self.run.record(self.state, row)
+                    self._trackers.show(self.path, self.rows)
                     if row.epoch == first and math.isnan(row.learning_rate):
                         progress.say(
                             "note: the optimizer does not use the recipe's rate, so history.csv "
