@@ -42,7 +42,7 @@ LAYERS = {
     ),
     "training": ("program", "data", "machine"),
     "training.runs": ("training", "data", "machine"),
-    "tracking": ("training", "machine"),
+    "tracking": ("training", "training.runs", "machine"),
     "bundle": ("models", "program", "data.splits"),
     "prediction": (
         *("bundle", "program", "machine"),

@@ -156,7 +156,7 @@ class Experiment:
             bank=self.training.bank,
             share=recipe.evidence,
         )
-        self._trackers.show(self.path, self.rows)
+        self._trackers.show(self.path, self.rows, tested=True)
         return self.path
 
     def _close(self) -> None:

@@ -1,10 +1,10 @@
-"""What trackers show of a run folder: its figures by name and epoch, and its plots."""
+"""What trackers show of a run: its figures by name and epoch, and the plots of its folder."""
 
 import dataclasses
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from jaxgear.training.history import Row
 
@@ -12,8 +12,8 @@ PLOTS = ("curves.png", "confusion.png", "predictions.png")
 TESTED = ("accuracy", "loss", "macro_f1")
 
 
-def figures(run: Path, rows: Sequence[Row]) -> dict[tuple[str, int], float]:
-    """The columns of history.csv, and `test_accuracy`, ..., by name and epoch.
+def figures(rows: Sequence[Row], test: dict[str, Any] | None) -> dict[tuple[str, int], float]:
+    """The columns of history.csv, and of a test `test_accuracy`, ..., by name and epoch.
 
     The test's epoch is that of the tested model. Unknown figures (NaN) are left out.
     """
@@ -23,15 +23,9 @@ def figures(run: Path, rows: Sequence[Row]) -> dict[tuple[str, int], float]:
         for name, value in dataclasses.asdict(row).items()
         if name != "epoch" and value is not None
     }
-    if is_tested(run):
-        test = json.loads((run / "test.json").read_text(encoding="utf-8"))
+    if test is not None:
         found |= {(f"test_{name}", test["epoch"]): test[name] for name in TESTED}
     return {key: float(value) for key, value in found.items() if math.isfinite(value)}
-
-
-def is_tested(run: Path) -> bool:
-    """Whether a run has its test result, and its plots."""
-    return (run / "test.json").exists()
 
 
 def plots(run: Path) -> list[Path]:

@@ -1,19 +1,19 @@
 """Finds the trackers that `--track` names.
 
-A tracker is a function of a run folder and its history so far:
+A tracker is a function of a run folder, its history so far and its test:
 
-    def track(run: Path, rows: Sequence[Row]) -> None:
+    def track(run: Path, rows: Sequence[Row], test: dict[str, Any] | None) -> None:
         "Shows the epochs of `rows` that are not shown yet, and drops those that are no more."
 
 The first host calls it when training starts or goes on, after each epoch, and after the test. Then
-`run` holds test.json, curves.png, confusion.png and predictions.png. A resumed run may have lost
-the epochs after its newest checkpoint, so a tracker compares what it has with `rows`. The history
-is complete each time: what one call could not send, the next one sends.
+`test` has the fields of test.json, and `run` holds curves.png, confusion.png and predictions.png. A
+resumed run may have lost the epochs after its newest checkpoint, so a tracker compares what it has
+with `rows`. The history is complete each time: what one call could not send, the next one sends.
 
 Your own function is `--track MODULE:FUNCTION`, in a module that Python finds (the current folder is
 looked through too). For example, for Weights & Biases:
 
-    def track(run, rows):
+    def track(run, rows, test):
         to = wandb.run or wandb.init(id=run.name, resume="allow")
         for row in rows[to.step :]:
             to.log(dataclasses.asdict(row), step=row.epoch)
@@ -24,12 +24,14 @@ import importlib.util
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from jaxgear.errors import UsageError
 from jaxgear.machine import devices
 from jaxgear.training.history import Row
+from jaxgear.training.runs.folder import read_json
 
-Track = Callable[[Path, Sequence[Row]], None]
+Track = Callable[[Path, Sequence[Row], dict[str, Any] | None], None]
 PACKAGES = {"tensorboard": "tensorboardX", "mlflow": "mlflow"}  # what each tracker needs
 
 
@@ -44,8 +46,8 @@ class Trackers:
         self._trackers = {name: _tracker(name) for name in filter(None, names.split(","))}
         self._begun = False
 
-    def show(self, run: Path, rows: Sequence[Row]) -> None:
-        """Calls each tracker, on the first host.
+    def show(self, run: Path, rows: Sequence[Row], *, tested: bool = False) -> None:
+        """Calls each tracker, on the first host; after the test, `tested` is set.
 
         Raises:
             UsageError: a tracker fails at the first call. Later its error is a note on stderr, and
@@ -53,9 +55,10 @@ class Trackers:
         """
         if not devices.first_host():
             return
+        test = read_json(run / "test.json") if tested else None
         for name, track in self._trackers.items():
             try:
-                track(run, rows)
+                track(run, rows, test)
             except Exception as error:  # of a server, a full disk, or a function of the user
                 line = f"--track {name}: {type(error).__name__}: {error}".splitlines()[0]
                 if not self._begun:

@@ -11,16 +11,17 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
 from jaxgear.files import write_json
-from jaxgear.tracking.figures import figures, is_tested, plots
+from jaxgear.tracking.figures import figures, plots
 from jaxgear.training.history import Row
 
-FILE = "mlflow.json"  # of the run folder: the id of its run in MLflow
+FILE = "mlflow.json"  # in the run folder: the id of its run in MLflow
 
 
 def tracker() -> "MLflow":
@@ -39,11 +40,10 @@ class MLflow:
         self._client = MlflowClient()
         self._run: str | None = None  # id in MLflow
         self._logged: dict[tuple[str, int], float] = {}  # by name and step
-        self._drawn = False
 
-    def __call__(self, run: Path, rows: Sequence[Row]) -> None:
+    def __call__(self, run: Path, rows: Sequence[Row], test: dict[str, Any] | None) -> None:
         """Logs the epochs that are not logged yet, and the test with its figures."""
-        found = figures(run, rows)
+        found = figures(rows, test)
         if self._run is None:
             self._run = self._earlier(run, found) or self._new(run)
         new = {key: value for key, value in found.items() if key not in self._logged}
@@ -52,11 +52,10 @@ class MLflow:
         for first in range(0, len(metrics), 1000):  # MLflow takes no more at once
             self._client.log_batch(self._run, metrics=metrics[first : first + 1000])
         self._logged |= new
-        if is_tested(run) and not self._drawn:
+        if test is not None:
             for path in plots(run):
                 self._client.log_artifact(self._run, str(path))
             self._client.set_terminated(self._run)
-            self._drawn = True
 
     def _earlier(self, run: Path, found: dict[tuple[str, int], float]) -> str | None:
         """The id of the run that an earlier process began, if all that it has is in `found`."""
@@ -74,7 +73,8 @@ class MLflow:
             for name in earlier.data.metrics
             for metric in self._client.get_metric_history(number, name)
         ]
-        if len(dict(logged)) < len(logged) or not set(logged) <= set(found.items()):
+        epochs = {key: value for key, value in logged if not key[0].startswith("test_")}
+        if len(dict(logged)) < len(logged) or not epochs.items() <= found.items():
             self._client.delete_run(number)
             return None
         self._logged = dict(logged)

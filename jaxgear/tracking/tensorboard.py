@@ -11,6 +11,7 @@ import struct
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tensorboardX.proto.event_pb2 import Event, SessionLog
@@ -19,7 +20,7 @@ from tensorboardX.proto.tensor_pb2 import TensorProto
 from tensorboardX.proto.types_pb2 import DT_DOUBLE
 from tensorboardX.record_writer import masked_crc32c
 
-from jaxgear.tracking.figures import figures, is_tested, plots
+from jaxgear.tracking.figures import figures, plots
 from jaxgear.training.history import Row
 
 SCALAR = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="scalars"))
@@ -40,26 +41,25 @@ class TensorBoard:
     def __init__(self) -> None:
         self._file: Path | None = None
         self._written: set[tuple[str, int]] = set()  # figures
-        self._drawn = False
 
-    def __call__(self, run: Path, rows: Sequence[Row]) -> None:
+    def __call__(self, run: Path, rows: Sequence[Row], test: dict[str, Any] | None) -> None:
         """Writes the figures that are not written yet, and the plots of a tested run."""
         if self._file is None:
-            self._file = _new_file(run / "tensorboard")
-        found, now = figures(run, rows), time.time()
+            self._file, self._written = _new_file(run / "tensorboard"), set()
+        path, self._file = self._file, None  # a call that fails lets the next one begin anew
+        found, now = figures(rows, test), time.time()
         by_step = collections.defaultdict(list)
-        for name, step in found.keys() - self._written:
+        for name, step in sorted(found.keys() - self._written):
             by_step[step].append(_scalar(name, found[name, step]))
-        drawn = is_tested(run)
-        if drawn and not self._drawn:
+        if test is not None:
             by_step[rows[-1].epoch] += map(_image, plots(run))
         content = b""
         for step, values in sorted(by_step.items()):
             later = sum(row.seconds for row in rows if row.epoch > step)
             content += _record(wall_time=now - later, step=step, summary=Summary(value=values))
-        with self._file.open("ab") as file:
+        with path.open("ab") as file:
             file.write(content)
-        self._written, self._drawn = set(found), drawn
+        self._file, self._written = path, set(found)
 
 
 def _new_file(folder: Path) -> Path:

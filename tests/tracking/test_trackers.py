@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from events import events, of_history, scalars
 from made_runs import row, write_run
 
 from jaxgear.errors import UsageError
@@ -32,10 +33,10 @@ def run(tmp_path):
     return write_run(tmp_path / "run", accuracy=None)
 
 
-def shown(track, run, rows):
+def shown(track, run, rows, **options):
     """Shows a history as the next process of a run does."""
     (run / "history.csv").write_text(history.to_csv(rows))
-    Trackers(track).show(run, rows)
+    Trackers(track).show(run, rows, **options)
 
 
 def finish(run, epoch):
@@ -47,44 +48,6 @@ def finish(run, epoch):
         )
 
 
-def of_history(run):
-    """Every figure of history.csv by name and epoch."""
-    rows = history.from_csv((run / "history.csv").read_text())
-    names = [name for name in history.FIELDS if name != "epoch"]
-    return {(name, row.epoch): getattr(row, name) for row in rows for name in names}
-
-
-def events(run):
-    """The events of all files that TensorBoard would read, with checked checksums."""
-    from tensorboardX.proto.event_pb2 import Event
-    from tensorboardX.record_writer import masked_crc32c
-
-    for path in sorted((run / "tensorboard").glob("*tfevents*")):
-        content = path.read_bytes()
-        while content:
-            (length,) = struct.unpack("<Q", content[:8])
-            event = content[12 : 12 + length]
-            for data, at in ((content[:8], 8), (event, 12 + length)):
-                assert struct.unpack("<I", content[at : at + 4]) == (masked_crc32c(data),)
-            content = content[16 + length :]
-            yield Event.FromString(event)
-
-
-def scalars(run):
-    """Each scalar by name and step; fails if a step is there twice."""
-    found = {}
-    for event in events(run):
-        for value in event.summary.value:
-            if value.HasField("image"):
-                continue
-            number = value.simple_value
-            if value.HasField("tensor"):
-                assert value.metadata.plugin_data.plugin_name == "scalars"
-                (number,) = value.tensor.double_val
-            assert found.setdefault((value.tag, event.step), number) is number, "a step twice"
-    return found
-
-
 def test_tensorboard_has_the_history_to_the_bit(run):
     pytest.importorskip("tensorboardX")
     track = Trackers("tensorboard")
@@ -93,8 +56,7 @@ def test_tensorboard_has_the_history_to_the_bit(run):
         track.show(run, ROWS[:count])
         assert scalars(run) == (of_history(run) if count else {})
     finish(run, 3)
-    track.show(run, ROWS)
-    track.show(run, ROWS)
+    track.show(run, ROWS, tested=True)
     test = {("test_accuracy", 3): 1 / 3, ("test_loss", 3): 0.5, ("test_macro_f1", 3): 0.25}
     assert scalars(run) == of_history(run) | test
     images = [
@@ -123,6 +85,24 @@ def test_tensorboard_forgets_what_a_killed_run_lost(run):
     (new,) = (run / "tensorboard").iterdir()
     assert new.name > old.name  # in the order that TensorBoard reads
     assert [event.session_log.status for event in events(run)][1] == 1  # it forgets older files
+
+
+def test_tensorboard_begins_anew_after_a_full_disk(run, monkeypatch):
+    pytest.importorskip("tensorboardX")
+    track = Trackers("tensorboard")
+    track.show(run, ROWS[:2])
+    with monkeypatch.context() as full:
+
+        def write_half(path, mode):
+            with open(path, mode) as file:  # noqa: PTH123
+                file.write(b"torn")
+            raise OSError(28, "No space left on device")
+
+        full.setattr(Path, "open", write_half)
+        track.show(run, ROWS[:3])
+    (run / "history.csv").write_text(history.to_csv(ROWS[:4]))
+    track.show(run, ROWS[:4])
+    assert scalars(run) == of_history(run)
 
 
 def of_mlflow(run):
@@ -158,8 +138,10 @@ def test_mlflow_has_the_history_to_the_bit(run, mlflow):
         track.show(run, ROWS[:count])
         assert of_mlflow(run) == (of_history(run) if count else {})
     finish(run, 3)
-    track.show(run, ROWS)
-    shown("mlflow", run, ROWS)  # resumed although it was finished
+    track.show(run, ROWS, tested=True)
+    again = Trackers("mlflow")  # resumed although it was finished
+    again.show(run, ROWS)
+    again.show(run, ROWS, tested=True)
     test = {("test_accuracy", 3): 1 / 3, ("test_loss", 3): 0.5, ("test_macro_f1", 3): 0.25}
     assert of_mlflow(run) == of_history(run) | test
     client, number = MlflowClient(), json.loads((run / "mlflow.json").read_text())["run"]
@@ -183,17 +165,17 @@ def test_mlflow_goes_on_with_its_run_and_begins_anew_where_epochs_were_lost(run,
     assert json.loads((run / "mlflow.json").read_text())["run"] != "0123"
 
 
-def test_a_rate_that_is_unknown_is_left_out(run):
+def test_a_rate_that_is_unknown_is_left_out():
     unknown = [dataclasses.replace(ROWS[0], learning_rate=float("nan"))]
-    assert ("learning_rate", 1) not in figures(run, unknown)
-    assert len(figures(run, unknown)) == len(history.FIELDS) - 2
+    assert ("learning_rate", 1) not in figures(unknown, None)
+    assert len(figures(unknown, None)) == len(history.FIELDS) - 2
 
 
 OWN = """
 calls = []
-def track(run, rows):
-    calls.append((run, len(rows)))
-def broken(run, rows):
+def track(run, rows, test):
+    calls.append((run, len(rows), test and test["accuracy"]))
+def broken(run, rows, test):
     if calls[-1][1] % 2 == FAILS:
         raise OSError("no server\\nmore")
 """
@@ -217,7 +199,9 @@ def test_a_tracker_of_ones_own_sees_every_epoch_and_its_faults_end_no_run(own, r
     tracks = Trackers(f"{name}:track,{name}:broken")
     for count in range(4):
         tracks.show(run, ROWS[:count])
-    assert sys.modules[name].calls == [(run, 0), (run, 1), (run, 2), (run, 3)]
+    finish(run, 2)
+    tracks.show(run, ROWS[:4], tested=True)
+    assert sys.modules[name].calls == [(run, n, None) for n in range(4)] + [(run, 4, 1 / 3)]
     note = f"note: --track {name}:broken: OSError: no server; the run goes on"
     assert capsys.readouterr().err.splitlines() == [note, note]
 
