@@ -2,6 +2,8 @@
 
 import struct
 
+import numpy as np
+
 from jaxgear.training import history
 
 
@@ -26,15 +28,16 @@ def scalars(run):
     found = {}
     for event in events(run):
         for value in event.summary.value:
-            if value.HasField("image"):
-                continue
-            number = value.simple_value
-            if value.HasField("tensor"):
-                assert value.metadata.plugin_data.plugin_name == "scalars"
-                (number,) = value.tensor.double_val
-            assert (value.tag, event.step) not in found, "a step twice"
-            found[value.tag, event.step] = number
+            if value.HasField("simple_value"):
+                assert (value.tag, event.step) not in found, "a step twice"
+                found[value.tag, event.step] = value.simple_value
     return found
+
+
+def as_shown(figures):
+    """Figures as TensorBoard has them: seconds and those of the test rounded to float32."""
+    rounded = {key for key in figures if key[0] == "seconds" or key[0].startswith("test_")}
+    return figures | {key: float(np.float32(figures[key])) for key in rounded}
 
 
 def of_history(run):

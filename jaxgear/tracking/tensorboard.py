@@ -1,8 +1,8 @@
 """Writes a run for TensorBoard: RUN/tensorboard, for `tensorboard --logdir results/runs`.
 
-Each figure of an epoch is a scalar of its name, and the epoch is its step. A figure that float32
-holds exactly is written as such (losses, accuracies and rates are float32), any other (seconds) as
-a double. So all are those of history.csv to the bit.
+Each figure of an epoch is a scalar of its name, and the epoch is its step. Scalars are float32, as
+losses, accuracies and rates of history.csv are: those are equal to the bit. Seconds and the figures
+of the test are rounded. (The format also has doubles, but TensorBoard's own loader shows none.)
 """
 
 import collections
@@ -13,17 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.proto.summary_pb2 import Summary, SummaryMetadata
-from tensorboardX.proto.tensor_pb2 import TensorProto
-from tensorboardX.proto.types_pb2 import DT_DOUBLE
+from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import masked_crc32c
 
 from jaxgear.tracking.figures import figures, plots
 from jaxgear.training.history import Row
-
-SCALAR = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="scalars"))
 
 
 def tracker() -> "TensorBoard":
@@ -50,7 +45,7 @@ class TensorBoard:
         found, now = figures(rows, test), time.time()
         by_step = collections.defaultdict(list)
         for name, step in sorted(found.keys() - self._written):
-            by_step[step].append(_scalar(name, found[name, step]))
+            by_step[step].append(Summary.Value(tag=name, simple_value=found[name, step]))
         if test is not None:
             by_step[rows[-1].epoch] += map(_image, plots(run))
         content = b""
@@ -86,13 +81,6 @@ def _record(**fields: object) -> bytes:
     length = struct.pack("<Q", len(event))
     checksums = [struct.pack("<I", masked_crc32c(data)) for data in (length, event)]
     return length + checksums[0] + event + checksums[1]
-
-
-def _scalar(tag: str, value: float) -> Summary.Value:
-    if float(np.float32(value)) == value:
-        return Summary.Value(tag=tag, simple_value=value)
-    tensor = TensorProto(dtype=DT_DOUBLE, double_val=[value])
-    return Summary.Value(tag=tag, metadata=SCALAR, tensor=tensor)
 
 
 def _image(path: Path) -> Summary.Value:
