@@ -4,6 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export uv=${UV:-$([ -x .venv/bin/uv ] && echo .venv/bin/uv || echo uv)}
+command -v "$uv" >/dev/null || { echo "scripts/resolve.sh: no uv; pip install '.[test]'"; exit 2; }
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 if ! echo uv | "$uv" pip compile -q --refresh - >/dev/null 2>"$tmp/why"; then
@@ -39,7 +40,9 @@ compile "$tmp/constraints.txt"
 diff constraints.txt "$tmp/constraints.txt" ||
   { echo "scripts/resolve.sh: constraints.txt is out of date: scripts/resolve.sh lock"; exit 1; }
 "$uv" venv -q "$tmp/venv"
-"$uv" pip install -q --python "$tmp/venv" -c constraints.txt .
+mkdir "$tmp/clone" # without build/, whose old files would come along
+cp -r jaxgear experiments pyproject.toml setup.py README.md LICENSE "$tmp/clone"
+"$uv" pip install -q --python "$tmp/venv" -c constraints.txt "$tmp/clone"
 cd "$tmp"
 venv/bin/python -m jaxgear.experiments.scratch --data drawn:60 --image-size 16 --batch-size 8 \
   --width 0.1 --epochs 1 --out runs | tail -n 1
