@@ -23,6 +23,7 @@ class Config(scratch.Config):
     """Train the CNN of scratch.py with another optimizer."""
 
     optimizer: Literal["muon", "adamw", "sgd", "lion"] = "adamw"
+    """Which one; each has its own learning rate and weight decay."""
     peak_lr: Positive | None = None
     """Learning rate for batches of 48; it scales with the batch. None: the best on validation."""
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Whether jaxgear installs beside what its users have, on each Python and machine, and whether the
-# versions in constraints.txt install and train. `scripts/resolve.sh lock` brings that file up to date.
+# versions in constraints.txt install and train. `scripts/resolve.sh lock` brings that file up to
+# date. 40 s of the processor, one to two minutes of waiting for the package index.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export uv=${UV:-$([ -x .venv/bin/uv ] && echo .venv/bin/uv || echo uv)}
