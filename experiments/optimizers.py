@@ -13,10 +13,11 @@ from typing import Literal
 
 import optax
 
-from experiments import scratch
 from jaxgear import cli
 from jaxgear.experiment import Data, Positive, Recipe
 from jaxgear.training import optim
+
+from . import scratch
 
 # The rate that is best on validation, and its neighbours.
 RATES = {
@@ -33,6 +34,7 @@ class Config(scratch.Config):
     """Train the CNN of scratch.py with another optimizer."""
 
     optimizer: Literal["muon", "adamw", "sgd", "lion"] = "adamw"
+    """Which one; each has its own learning rate and weight decay."""
     peak_lr: Positive | None = None
     """Learning rate for batches of 48; it scales with the batch. None: the best on validation."""
 

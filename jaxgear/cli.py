@@ -14,17 +14,23 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
+from jaxgear import __version__
 from jaxgear.commands.models import evaluate, export, predict
 from jaxgear.commands.models import next as choose
 from jaxgear.commands.pages import review, serve
-from jaxgear.commands.runs import compare, report, study
-from jaxgear.commands.sets import check, clean, prepare
+from jaxgear.commands.runs import compare, new, report, study
+from jaxgear.commands.sets import check, clean, get, prepare
 from jaxgear.errors import GearError
+from jaxgear.machine.huge_pages import restart_with_huge_pages
+from jaxgear.machine.lacking import lacking
+from jaxgear.machine.xla_flags import set_xla_flags
 from jaxgear.paths import expanded
 
 EPILOG = """\
-python -m jaxgear COMMAND --help shows the flags of a command, python -m experiments.scratch --help
-the flags of an experiment. An error is one line on stderr; --debug shows a traceback.
+python -m jaxgear COMMAND --help shows the flags of a command.
+python -m jaxgear.experiments.scratch trains a network from scratch, python -m
+jaxgear.experiments.transfer a classifier on a pretrained ResNet; --help shows their flags.
+An error is one line on stderr; --debug shows a traceback.
 
 exit codes:
   0 done; 2 usage or config; 3 training diverged; 4 data; 5 checkpoint, bundle or weights;
@@ -39,22 +45,35 @@ environment variables:
                                  CPU compiler, unless you set them; glibc.malloc.hugetlb=0 turns
                                  huge pages off
 """
+DEBUG = "show a traceback on errors"
 COMMANDS = (
     *(check, clean, evaluate, predict, report, compare, study),
-    *(export, serve, choose, review, prepare),
+    *(export, serve, choose, review, prepare, get, new),
 )
 C = TypeVar("C")
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Entry point of `jaxgear`."""
+    parser = parser_of()
+    arguments, others = parser.parse_known_args(argv)
+    if arguments.passed_on is not None:
+        arguments.flags = arguments.passed_on(others)
+    elif others:
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
+    exit_with(lambda: arguments.run(_with_paths(arguments)), arguments.debug)
+
+
+def parser_of() -> argparse.ArgumentParser:
+    """The parser of all commands."""
     parser = argparse.ArgumentParser(
-        prog="jaxgear",
+        prog="jaxgear" if Path(sys.argv[0]).stem == "jaxgear" else "python -m jaxgear",
         description="Classify photographs of gear.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--debug", action="store_true", help="show a traceback on errors")
+    parser.add_argument("--version", action="version", version=f"jaxgear {__version__}")
+    parser.add_argument("--debug", action="store_true", help=DEBUG)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     for module in COMMANDS:
@@ -64,14 +83,9 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
             name, help=summary, description=summary, allow_abbrev=not passes
         )
         module.add_arguments(command)
-        command.add_argument("--debug", action="store_true", default=argparse.SUPPRESS)
+        command.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=DEBUG)
         command.set_defaults(run=module.run, passed_on=getattr(module, "passed_on", None))
-    arguments, others = parser.parse_known_args(argv)
-    if arguments.passed_on is not None:
-        arguments.flags = arguments.passed_on(others)
-    elif others:
-        parser.error(f"unrecognized arguments: {' '.join(others)}")
-    exit_with(lambda: arguments.run(_with_paths(arguments)), arguments.debug)
+    return parser
 
 
 def _with_paths(arguments: argparse.Namespace) -> argparse.Namespace:
@@ -109,6 +123,10 @@ def run_experiment(experiment: Callable[[C], Path], config: type[C]) -> NoReturn
 
 def _on_hosts(experiment: Callable[[C], Path], config: C) -> Path:
     """Runs an experiment on the hosts of `config`; only the first host prints."""
+    if type(config).__module__ == "__main__" and hasattr(sys.modules["__main__"], "__file__"):
+        # The file of a user was run. experiments/__init__.py does this for ours, before imports.
+        set_xla_flags()
+        restart_with_huge_pages()
     if config.hosts == 1:
         return _within_memory(experiment, config)
     from jaxgear.machine import devices
@@ -179,9 +197,9 @@ def exit_with(command: Callable[[], Any], debug: bool = False) -> NoReturn:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
     except (MemoryError, RuntimeError, AssertionError, ImportError) as error:
-        if debug or not (lacking := _lacking(error)):
+        if debug or not (lack := lacking(error)):
             raise
-        print(f"error: {lacking}", file=sys.stderr)
+        print(f"error: {lack}", file=sys.stderr)
         sys.exit(1)
     except BrokenPipeError:  # the reader of our output has gone
         _drop_stdout()
@@ -208,35 +226,3 @@ def _stdout_fails() -> bool:
 def _drop_stdout() -> None:
     """Discards unwritten standard output, which Python would try to write again on exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _lacking(error: Exception) -> str | None:
-    """What the machine lacks if that caused an error, and what to do; None for other errors."""
-    text = str(error).strip().partition("\n")[0]
-    if isinstance(error, MemoryError):
-        return f"not enough memory{_limit()} ({text or 'an allocation failed'})"
-    if "RESOURCE_EXHAUSTED" in text:
-        return f"not enough memory on the device, try a smaller --batch-size ({text[:200]})"
-    if "can't start new thread" in text:
-        return f"no thread can be started: too many processes (ulimit -u), or memory{_limit()}"
-    if isinstance(error, ImportError):
-        return f"a library cannot be loaded ({text}); install it as the README says"
-    jax = sys.modules.get("jax")
-    if jax is None or not jax.config.jax_platforms:
-        return None
-    try:
-        jax.devices()
-    except (RuntimeError, AssertionError) as missing:  # the type depends on the platform
-        reason = str(missing).partition("\n")[0][:200] or "no such devices, or no plugin for them"
-        return f"JAX_PLATFORMS={jax.config.jax_platforms}: not on this machine ({reason})"
-    return None
-
-
-def _limit() -> str:
-    """The memory limit of the process, which batch systems set, or ""."""
-    try:
-        import resource
-    except ModuleNotFoundError:  # Windows
-        return ""
-    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    return "" if limit == resource.RLIM_INFINITY else f" within ulimit -v {limit >> 10}"

@@ -1,9 +1,14 @@
 """Commands: what they print, what they write, and their exit codes."""
 
+import argparse
+import ast
 import contextlib
+import dataclasses
+import importlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -245,3 +250,104 @@ def test_home_and_variables_in_flags_of_experiments(monkeypatch):
     with pytest.raises(UsageError, match="an address, not a path"):
         parse(Config, ["--out", "https://example.org/set"])
     assert parse(Config, ["--data", "drawn:60"]).data == "drawn:60"
+
+
+def parsers(parser):
+    """A parser of argparse and all below it."""
+    yield parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for below in action.choices.values():
+                yield from parsers(below)
+
+
+# In the help of each number: what it counts or measures.
+UNITS = re.compile(
+    "picture|pixel|epoch|pass|step|share|probability|port|process|seed|stage|times|number|rate|"
+    "power|split|class|view|crop|channel"
+)
+
+
+def test_every_argument_of_every_command_has_a_help_text_with_its_unit():
+    found = list(parsers(cli.parser_of()))
+    assert len(found) > len(cli.COMMANDS)
+    for parser in found:
+        assert parser.prog.startswith("python -m jaxgear")
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                continue
+            assert action.help, f"{parser.prog} {action.dest}"
+            if action.type in (int, float):
+                assert UNITS.search(action.help), f"{parser.prog} {action.dest}: {action.help}"
+
+
+@pytest.mark.parametrize("name", ["scratch", "transfer", "reference", "optimizers"])
+def test_every_flag_of_an_experiment_has_a_help_text_with_its_unit(name, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "1000")
+    config = importlib.import_module(f"experiments.{name}").Config
+    with pytest.raises(SystemExit):
+        parse(config, ["--help"])
+    printed = capsys.readouterr().out
+    for field in dataclasses.fields(config):
+        flag = re.escape("--" + field.name.replace("_", "-"))
+        kind, text = re.search(rf"{flag}\b(.*?)[\s│]{{2,}}(.*?)\(default", printed, re.S).groups()
+        assert len(text.strip("│ \n")) > 10, flag
+        if "INT" in kind or "FLOAT" in kind:
+            assert UNITS.search(text), f"{flag}: {text}"
+
+
+@pytest.mark.parametrize(
+    ("command", "usage"),
+    [
+        (["-m", "jaxgear", "predict"], "python -m jaxgear predict"),
+        (["-m", "scripts.get_gear"], "python -m jaxgear get gear"),
+        (["-m", "experiments.scratch"], "python -m experiments.scratch"),
+        (["jaxgear", "check"], "jaxgear check"),
+    ],
+)
+def test_usage_is_what_people_type(command, usage, tmp_path):
+    if command[0] == "jaxgear":  # as pip writes it
+        command[0] = tmp_path / "jaxgear"
+        command[0].write_text("from jaxgear.cli import main\nmain()")
+    done = subprocess.run(
+        [sys.executable, *command, "--help"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert done.stdout.startswith(f"usage: {usage} [-h]"), done.stderr
+
+
+def test_version(capsys):
+    assert call("--version") == 0
+    assert re.fullmatch(r"jaxgear \d+\.\d+\.\d+\n", capsys.readouterr().out)
+
+
+# Files of the clone, and extras by the clone's way.
+NOT_IN_THE_WHEEL = re.compile(
+    r"\bscripts[./]|(?<!jaxgear\.)\bexperiments[./]\w|install -e|README|CONTRIBUTING|SECURITY"
+)
+
+
+def messages(path):
+    """The string constants of a file, without docstrings; the help of fields is no docstring."""
+    tree = ast.parse(path.read_text())
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    docs = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, kinds) and ast.get_docstring(node) is not None
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs:
+            yield node.value
+
+
+def test_no_message_names_what_the_wheel_lacks():
+    files = [*(ROOT / "jaxgear").rglob("*.py"), *(ROOT / "experiments").glob("*.py")]
+    files.remove(ROOT / "jaxgear/commands/runs/new.py")  # it replaces such names
+    found = [(path.name, text) for path in files for text in messages(path)]
+    assert len(found) > 1000
+    assert [(name, text) for name, text in found if NOT_IN_THE_WHEEL.search(text)] == []
+    assert NOT_IN_THE_WHEEL.search("`python -m scripts.get_gear`, or experiments.transfer")

@@ -17,6 +17,7 @@ import numpy as np
 import optax
 import PIL.Image
 import pytest
+from events import as_shown, of_history, scalars
 
 from jaxgear import cli
 from jaxgear.bundle.bundle import Bundle
@@ -24,6 +25,8 @@ from jaxgear.data.dataset import open_dataset
 from jaxgear.data.sources import drawn_set
 from jaxgear.errors import UsageError
 from jaxgear.evaluation import calibration, metrics
+from jaxgear.evaluation.comparison import compare
+from jaxgear.evaluation.finished import FinishedRun
 from jaxgear.experiment.flags import parse
 from jaxgear.experiment.recipe import Data
 from jaxgear.machine import devices
@@ -198,6 +201,32 @@ def test_resume_refuses_other_flags_and_takes_more_epochs(finished, within, capf
     assert "--peak-lr (the run has 0.02)" in capfd.readouterr().err
 
 
+def test_an_older_run_goes_on_with_a_tracker_and_a_profile(finished, within, tmp_path, capfd):
+    """Its config has no such fields. What is shown begins with its first epoch."""
+    straight, _ = finished
+    folder = Path(shutil.copytree(straight, tmp_path / straight.name))
+    config = json.loads((folder / "config.json").read_text())
+    assert (config.pop("track"), config.pop("profile")) == ("", 0)
+    (folder / "config.json").write_text(json.dumps(config))
+    track = ["--track", "tensorboard", "--profile", 2]
+    assert within("--resume", folder, "--epochs", 4, *track) == 0
+    printed = capfd.readouterr().out
+    (trace,) = (folder / "profile").rglob("*.trace.json.gz")
+    assert f"profile of 2 steps: {trace}" in printed
+    found = scalars(folder)
+    assert {step for _, step in found} == {1, 2, 3, 4}
+    expected = as_shown(of_history(folder))
+    assert {key: found[key] for key in expected} == expected
+    tested = json.loads((folder / "test.json").read_text())
+    assert found["test_accuracy", tested["epoch"]] == np.float32(tested["accuracy"])
+    assert within("--resume", folder) == 0  # it keeps its tracker, and traces no more
+    assert "profile of" not in capfd.readouterr().out
+    assert scalars(folder) == found
+    assert json.loads((folder / "config.json").read_text())["track"] == "tensorboard"
+    comparison = compare([FinishedRun.read(straight), FinishedRun.read(folder)])
+    assert set(comparison.differing) == {"epochs"}
+
+
 @pytest.mark.parametrize("experiment", ["scratch", "transfer", "reference"])
 def test_a_mistake_ends_the_process_with_its_line_and_code(experiment, tmp_path):
     """Its process prints nothing else, and starts no run."""
@@ -227,6 +256,8 @@ def test_a_mistake_ends_the_process_with_its_line_and_code(experiment, tmp_path)
         (["--batch-size", "0"], 2, ["--batch-size"]),
         (["--batch-size", "1000", "--data", "drawn:120"], 2, ["--batch-size 1000"]),
         (["--epochs", "0"], 2, ["--epochs"]),
+        (["--track", "wandb"], 2, ["--track wandb", "tensorboard, mlflow"]),
+        (["--profile", "-1"], 2, ["--profile"]),
         (["--data", "no/such/folder"], 4, ["no/such/folder"]),
         (["--data", "drawn:many"], 4, ["drawn:many"]),
         (["--resume", "no/such/run"], 5, ["no/such/run"]),

@@ -66,3 +66,33 @@ def test_an_experiment_that_is_run_has_them_and_one_that_is_imported_does_not(co
                           capture_output=True, text=True)  # fmt: skip
     run = command[0] == "-m" and huge_pages._on_request()
     assert done.stdout.strip() == f"{'glibc.malloc.hugetlb=1' if run else None} a b", done.stderr
+
+
+OWN = """
+import dataclasses, os, pathlib
+from jaxgear import cli
+from jaxgear.experiment.config import Config
+
+@dataclasses.dataclass(frozen=True)
+class Own(Config):
+    "Mine."
+
+def main(config):
+    print(os.environ.get("GLIBC_TUNABLES"), config.seed, "xla_cpu" in os.environ["XLA_FLAGS"])
+    return pathlib.Path()
+
+if __name__ == "__main__":
+    cli.run_experiment(main, Own)
+"""
+
+
+def test_an_experiment_file_of_ones_own_has_them_too(tmp_path):
+    """It starts anew after its flags are read, so a mistake is told at once."""
+    (tmp_path / "own.py").write_text(OWN)
+    env = {k: v for k, v in os.environ.items() if k not in ("GLIBC_TUNABLES", "XLA_FLAGS")}
+    env |= {"PYTHONPATH": str(ROOT)}
+    for command in (["own.py"], ["-m", "own"]):
+        done = subprocess.run([sys.executable, *command, "--seed", "3"], cwd=tmp_path, env=env,
+                              capture_output=True, text=True)  # fmt: skip
+        pages = "glibc.malloc.hugetlb=1" if huge_pages._on_request() else None
+        assert done.stdout == f"{pages} 3 True\n", done.stderr

@@ -43,6 +43,7 @@ LAYERS = {
     ),
     "training": ("program", "data", "machine", "notebook"),
     "training.runs": ("training", "data", "machine"),
+    "tracking": ("training", "training.runs", "machine"),
     "bundle": ("models", "program", "data.splits", "notebook"),
     "prediction": (
         *("bundle", "program", "machine", "notebook"),
@@ -90,7 +91,7 @@ LAYERS = {
     "serving.review.page": ("serving.review", "serving", "data.images", "data.crops"),
     "experiment": (
         *("evaluation", "evaluation.plots", "evaluation.no_gear", "prediction", "bundle"),
-        *("training", "training.runs", "models", "program"),
+        *("training", "training.runs", "tracking", "models", "program"),
         *("data", "data.augment", "data.composites", "data.splits", "data.labels", "machine"),
         "notebook",
     ),

@@ -185,7 +185,7 @@ def open_dataset(
         if source == "drawn":
             say(
                 f"no --data and no {sources.PHOTOGRAPHS}: training on {sources.DRAWN} drawn "
-                "pictures; `python -m scripts.get_gear` gets the photographs"
+                "pictures; `python -m jaxgear get gear` gets the photographs"
             )
     rows = read_labels(Path(labels)) if labels else ()
     folder = sources.read_source(source, size)

@@ -35,7 +35,7 @@ from jaxgear.errors import DataError
 from jaxgear.paths import expanded
 from jaxgear.text import stable_key
 
-PHOTOGRAPHS = Path("data/gear_images")  # where scripts/get_gear.py puts them
+PHOTOGRAPHS = Path("data/gear_images")  # where `jaxgear get gear` puts them
 DRAWN = 600  # images in the drawn set by default: training takes two to five minutes
 
 _PATTERN = re.compile(r"[*?\[]")

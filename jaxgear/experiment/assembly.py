@@ -51,9 +51,9 @@ class Training:
     step_options: dict[str, Any]  # keyword arguments of `steps.train_step`
 
     def epochs(
-        self, state: TrainState, *, first: int = 1, last: int, progress: Progress
+        self, state: TrainState, *, first: int = 1, last: int, progress: Progress, **options: Any
     ) -> Generator[tuple[TrainState, history.Row]]:
-        """Trains epochs `first` to `last` from `state` with `loop.epochs`."""
+        """Trains epochs `first` to `last` from `state` with `loop.epochs` and its options."""
         return loop.epochs(
             state,
             self.train,
@@ -64,6 +64,7 @@ class Training:
             progress=progress,
             layout=self.recipe.layout,
             **self.step_options,
+            **options,
         )
 
 

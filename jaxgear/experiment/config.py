@@ -98,7 +98,9 @@ class Config:
     seed: Annotated[int, Range(0, LAST_SEED, high_too=True)] = 0
     """Seed of the split, the order, the initial weights and every augmentation."""
     epochs: Count = 20
+    """Passes over the training pictures."""
     batch_size: Count = 48
+    """Pictures in an optimizer step."""
     image_size: Size = 128
     """Pictures are letterboxed to a square of this many pixels."""
     microbatch: int = 0
@@ -124,6 +126,12 @@ class Config:
     paste nothing."""
     paste: Share = 0.6
     """With --backgrounds: probability that a training picture, or a view of it, is pasted."""
+
+    track: str = ""
+    """Show the run elsewhere too: tensorboard (in RUN/tensorboard), mlflow, or MODULE:FUNCTION, a
+    function of your own; several with commas (jaxgear/tracking/find.py)."""
+    profile: Annotated[int, Range(0)] = 0
+    """Trace this many steps in RUN/profile, and print the five longest operations."""
 
     def expanded(self) -> "Config":
         """The config with `~` and variables in its paths replaced."""
@@ -159,7 +167,8 @@ OF_HOSTS = ("hosts", "host_id", "coordinator")
 # Paths: hashes tell whether their content is the same.
 OF_PLACES = ("data", "labels", "unlabelled", "backgrounds", "out", "weights")
 OF_RESUME = (
-    *("resume", "from_epoch", "allow_data_change", "epochs", "stream", "test"),
+    *("resume", "from_epoch", "allow_data_change", "epochs", "stream"),
+    *("test", "track", "profile"),
     *(*OF_HOSTS, *OF_PLACES),
 )
 C = TypeVar("C", bound=Config)
@@ -169,7 +178,7 @@ def stored_config(config: type[C], run: str) -> C:
     """The config that a run was started with."""
     stored = read_json(Path(run) / "config.json")
     try:
-        for name in ("from_epoch", "allow_data_change", *OF_HOSTS):
+        for name in ("from_epoch", "allow_data_change", "profile", *OF_HOSTS):
             stored.pop(name, None)
         return dataclasses.replace(config(**stored), resume=run)
     except TypeError as error:

@@ -34,11 +34,18 @@ def _parse(config: type[C], argv: Sequence[str], default: C | None) -> C:
     message = io.StringIO()
     try:
         with contextlib.redirect_stderr(message):
-            return tyro.cli(config, args=list(argv), default=default or config()).expanded()
+            default = default or config()
+            return tyro.cli(config, prog=_typed(), args=list(argv), default=default).expanded()
     except SystemExit as stop:
         if not stop.code:  # --help
             raise
         raise UsageError(_one_line(message.getvalue()) + _to_edit(config, argv)) from None
+
+
+def _typed() -> str:
+    """The command as people type it: `python -m experiments.scratch`, `python mine.py`."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return f"python {sys.argv[0]}" if spec is None else f"python -m {spec.name}"
 
 
 # Flags that people try for decisions of an experiment file -> start of the line to edit there.

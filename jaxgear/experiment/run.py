@@ -35,7 +35,9 @@ from jaxgear.experiment.diagnosis import diagnosed
 from jaxgear.experiment.recipe import Make, source_of
 from jaxgear.files import write_bytes
 from jaxgear.machine import devices
+from jaxgear.machine.profiler import Profiler
 from jaxgear.notebook import Live, Png, in_notebook
+from jaxgear.tracking import Trackers
 from jaxgear.training import history, loop
 from jaxgear.training.progress import Progress
 from jaxgear.training.runs.run import Run
@@ -70,6 +72,7 @@ def start(config: Config, make: Make) -> "Experiment":
         UsageError: the hosts see different images, or as `prepare` and `Run`.
     """
     config = config.expanded()
+    trackers = Trackers(config.track)
     training = prepare(config, make)
     dataset = training.dataset
     for flag, folder in (("data", dataset.folder), ("unlabelled", dataset.unlabelled)):
@@ -98,7 +101,7 @@ def start(config: Config, make: Make) -> "Experiment":
     else:
         name = _name(config, make)
         run = Run.create(config.out, name, fields, dataset, source, backgrounds)
-    return Experiment(config, training, handed_on, run)
+    return Experiment(config, training, handed_on, run, trackers)
 
 
 def _name(config: Config, make: Make) -> str:
@@ -111,11 +114,18 @@ def _name(config: Config, make: Make) -> str:
 class Experiment:
     """A recipe and the run folder it trains in. A context manager: leaving it releases both."""
 
-    def __init__(self, config: Config, training: Training, handed_on: HandedOn, run: Run):
+    def __init__(
+        self,
+        config: Config,
+        training: Training,
+        handed_on: HandedOn,
+        run: Run,
+        trackers: Trackers,
+    ):
         self.config, self.training, self.run = config, training, run
         self.recipe = training.recipe
         self.state = training.state
-        self._handed_on = handed_on
+        self._handed_on, self._trackers = handed_on, trackers
         self._epochs: Generator[history.Row] | None = None
 
     def __enter__(self) -> "Experiment":
@@ -150,6 +160,7 @@ class Experiment:
         step and then ends the process.
         """
         self.state = self.run.latest(self.state)
+        self._trackers.show(self.path, self.rows)
         self._epochs = self._train()
         return self._epochs
 
@@ -165,13 +176,15 @@ class Experiment:
         if recipe.features is not None:
             features_of = recipe.features.tested
             variables = recipe.features.variables(variables)
-        return conclude(
+        conclude(
             *(self.run, row, self.training.dataset, self._handed_on, variables),
             features_of=features_of,
             bank=self.training.bank,
             share=recipe.evidence,
             test=self.config.test,
         )
+        self._trackers.show(self.path, self.rows, tested=self.config.test)
+        return self.path
 
     def _close(self) -> None:
         if self._epochs is not None:
@@ -202,15 +215,22 @@ class Experiment:
             stack.enter_context(
                 diagnosed(self.recipe, training.train, len(training.dataset.classes))
             )
+            profiled = self.config.profile if devices.first_host() else 0
+            profiler = stack.enter_context(Profiler(self.path / "profile", profiled, progress.say))
             first = len(self.rows) + 1
             epochs = training.epochs(
-                self.state, first=first, last=self.recipe.epochs, progress=progress
+                self.state,
+                first=first,
+                last=self.recipe.epochs,
+                progress=progress,
+                watch=profiler.step,
             )
             stack.enter_context(contextlib.closing(epochs))
             try:
                 for self.state, row in epochs:
                     row = dataclasses.replace(row, **pseudo)
                     self.run.record(self.state, row)
+                    self._trackers.show(self.path, self.rows)
                     if row.epoch == first and math.isnan(row.learning_rate):
                         progress.say(
                             "note: the optimizer does not use the recipe's rate, so history.csv "

@@ -38,6 +38,7 @@ def epochs(
     schedule: optax.Schedule | None,
     progress: Progress,
     layout: devices.Layout = devices.replicated,
+    watch: Callable[[steps.TrainState, int], None] = lambda state, count: None,
     **step_options: Any,
 ) -> Iterator[tuple[steps.TrainState, Row]]:
     """Trains from epoch `first` to `last`, yielding the state and the history row after each.
@@ -51,6 +52,7 @@ def epochs(
     Args:
         schedule: the optimizer's rate, for the history; None: unknown.
         layout: how devices hold the state: `devices.replicated` or `devices.fsdp`.
+        watch: called after each program that was sent, with the state that it gives and its steps.
         step_options: keyword arguments of `steps.train_step`.
 
     Raises:
@@ -81,6 +83,7 @@ def epochs(
                 previous = sent
                 images = sent.count * train.batch_size
                 progress.step(epoch, number, len(train), devices.local(state.totals), images)
+                watch(state, sent.count)
                 # All hosts must stop after the same step. A vote costs a round trip.
                 if number - asked >= every:
                     asked = number

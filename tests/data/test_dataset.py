@@ -30,7 +30,7 @@ def test_without_data_it_draws_and_says_how_to_get_photographs(tmp_path, monkeyp
     assert found.classes == tuple(sorted(CLASSES))
     assert len(found.splits) == 60
     assert "60 drawn pictures" in said[0]
-    assert "python -m scripts.get_gear" in said[0]
+    assert "python -m jaxgear get gear" in said[0]
     assert list(tmp_path.iterdir()) == []
 
 

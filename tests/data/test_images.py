@@ -145,7 +145,7 @@ def test_grey_with_alpha():
 
 
 def test_palette_with_transparency():
-    image = Image.fromarray(np.array([[0, 1, 2]], np.uint8), "L").copy()
+    image = Image.fromarray(np.array([[0, 1, 2]], np.uint8)).copy()
     image = Image.frombytes("P", (3, 1), image.tobytes())
     image.putpalette([10, 20, 30, 40, 50, 60, 0, 0, 0])
     one = encode(image, "PNG", transparency=2)

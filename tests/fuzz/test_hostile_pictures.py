@@ -246,3 +246,19 @@ def test_what_makes_parsers_slow_or_large(kind):
     data = SLOW[kind]()
     with no_warnings(), limited():
         outcome(data)
+
+
+def test_comments_of_a_gif_are_counted_before_they_are_joined():
+    """Also behind junk, behind another extension, and in several comments."""
+    assert outcome(gif_with_comment(1000)) is not None
+    long = gif_with_comment(1001)
+    other = b"\x21\xff\x0bNETSCAPE2.0\3\1\0\0\0"
+    at = long.index(b"\x21\xfe")
+    for data in (long, long[:at] + b"junk" + long[at:], long[:at] + other + long[at:]):
+        with pytest.raises(ImageError, match="a comment that is too long"):
+            load_rgb(data)
+    two = gif_with_comment(600)
+    comment = two[at : two.index(b"\x2c\0\0\0\0", at)]
+    with pytest.raises(ImageError, match="a comment that is too long"):
+        load_rgb(two[:at] + comment + two[at:])
+    assert outcome(two[:at]) is None  # ends within the header

@@ -22,10 +22,9 @@ from other_names import hugging_face, keras, write_tfjs
 from random_weights import torchvision_weights
 from safetensors.numpy import save_file
 
-from jaxgear.errors import CheckpointError
+from jaxgear.errors import CheckpointError, UsageError
 from jaxgear.models.pretrained import download
 from jaxgear.models.pretrained.backbone import load_backbone
-from scripts.get_resnet import main
 
 ROOT = Path(__file__).parents[2]
 
@@ -251,10 +250,11 @@ def test_script_writes_to_what_a_link_leads_to_and_to_no_device(tmp_path):
     save_file(torchvision_weights(18, 1), tmp_path / "resnet18.safetensors")
     (tmp_path / "link.safetensors").symlink_to("real.safetensors")
     source = str(tmp_path / "resnet18.safetensors")
-    main(["--from", source, "--to", str(tmp_path / "link.safetensors")])
+    download.fetch(source, tmp_path / "link.safetensors")
     assert (tmp_path / "link.safetensors").is_symlink()
     assert load_backbone(tmp_path / "real.safetensors").origin == "resnet18.safetensors"
-    assert main(["--from", source, "--to", "/dev/null"]) == 2
+    with pytest.raises(UsageError, match=r"^--to /dev/null: not a file"):
+        download.fetch(source, Path("/dev/null"))
     assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
 
 

@@ -12,7 +12,7 @@ from jaxgear.outputs import outputs
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `jaxgear evaluate`."""
-    parser.add_argument("model", type=Path, metavar="RUN_OR_BUNDLE")
+    parser.add_argument("model", type=Path, metavar="RUN_OR_BUNDLE", help="run folder, or bundle")
     parser.add_argument("folder", help="folder, table, archive or address, as --data")
     parser.add_argument(
         "--labels", type=Path, metavar="FILE", help="corrections that lie over the pictures"
@@ -21,8 +21,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--not-gear", type=Path, metavar="FOLDER", help="pictures without gear, to be refused"
     )
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--on-bad", choices=["stop", "skip"], default="stop")
+    parser.add_argument("--batch-size", type=int, default=64, help="pictures at once (default 64)")
+    parser.add_argument(
+        "--on-bad",
+        choices=["stop", "skip"],
+        default="stop",
+        help="on unusable pictures: stop with a list, or go on without them (default: %(default)s)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:

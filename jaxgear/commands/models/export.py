@@ -25,7 +25,7 @@ OTHERS = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `jaxgear export`."""
-    parser.add_argument("model", type=Path, metavar="RUN_OR_BUNDLE")
+    parser.add_argument("model", type=Path, metavar="RUN_OR_BUNDLE", help="run folder, or bundle")
     parser.add_argument(
         "file",
         type=Path,

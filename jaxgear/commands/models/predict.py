@@ -18,7 +18,7 @@ ASKED = 5  # a grid should show at least this many new pictures
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `jaxgear predict`."""
-    parser.add_argument("model", type=Path, metavar="RUN_OR_BUNDLE")
+    parser.add_argument("model", type=Path, metavar="RUN_OR_BUNDLE", help="run folder, or bundle")
     files = "files, folders, patterns in quotes"
     parser.add_argument("images", nargs="*", metavar="IMAGE", help=files)
     parser.add_argument(
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--csv has a row for each crop of gear: path, left, top, right, bottom (fractions), class, "
         "probability (class none: no crop is gear), --grid shows the boxes, --sort places crops",
     )
-    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--batch-size", type=int, default=64, help="pictures at once (default 64)")
     parser.add_argument(
         "--accept",
         type=float,

@@ -9,7 +9,7 @@ from jaxgear.commands.pages.server import add_server_arguments, serve_page
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `jaxgear serve`."""
-    parser.add_argument("model", type=Path, metavar="RUN_OR_BUNDLE")
+    parser.add_argument("model", type=Path, metavar="RUN_OR_BUNDLE", help="run folder, or bundle")
     add_server_arguments(parser)
 
 

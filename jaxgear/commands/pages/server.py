@@ -14,8 +14,12 @@ CONNECTIONS = 32
 
 def add_server_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of every command that serves a page."""
-    parser.add_argument("--port", type=int, default=8765, help="0: any that is free")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    parser.add_argument(
+        "--port", type=int, default=8765, help="TCP port (default 8765); 0: a free one"
+    )
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default: %(default)s)"
+    )
 
 
 def serve_page(arguments: argparse.Namespace, build: Callable[[], Any]) -> None:

@@ -1,4 +1,4 @@
-"""Commands about finished runs: run folders in, a report or a comparison out.
+"""Commands about runs: an experiment file to start from; a report or a comparison of run folders.
 
 report.py is where to start.
 """

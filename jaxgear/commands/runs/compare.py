@@ -13,7 +13,7 @@ SOURCE_LINES = 12
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `jaxgear compare`."""
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders")
     parser.add_argument("--out", type=Path, metavar="FILE", help="draw the curves there (PNG)")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write a line a run there")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")

@@ -13,7 +13,7 @@ REPORT = "report.html"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `jaxgear report`."""
-    parser.add_argument("run_folder", type=Path, metavar="RUN")
+    parser.add_argument("run_folder", type=Path, metavar="RUN", help="folder of a finished run")
     parser.add_argument(
         "--data", metavar="FOLDER", help="where the run's pictures are now, if they have moved"
     )

@@ -12,13 +12,16 @@ GPUS = Path("/proc/driver/nvidia/gpus")  # a folder for each
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `jaxgear study`."""
-    parser.usage = "jaxgear study EXPERIMENT --out DIR [FLAG ...] [FLAG OF THE EXPERIMENT ...]"
+    parser.usage = "%(prog)s EXPERIMENT --out DIR [FLAG ...] [FLAG OF THE EXPERIMENT ...]"
     parser.epilog = (
         "All other flags go to each trial, for example --data FOLDER --epochs 5. Give the same "
         "command again to go on after a kill, or in more processes to train more trials at a time."
     )
     parser.add_argument(
-        "experiment", metavar="EXPERIMENT", help="file, such as experiments/scratch.py, or module"
+        "experiment",
+        metavar="EXPERIMENT",
+        help="a file, as `jaxgear new` writes one, or a module, such as "
+        "jaxgear.experiments.scratch",
     )
     parser.add_argument(
         "--out", type=Path, metavar="DIR",
@@ -51,7 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--workers", type=int, default=0, metavar="N",
-        help="trials at a time, each on a GPU of its own if there are N (default: one a GPU)",
+        help="number of trials at a time, each on a GPU of its own if there are N (default: one a "
+        "GPU)",
     )  # fmt: skip
     parser.add_argument(
         "--target", type=float, metavar="ACCURACY",

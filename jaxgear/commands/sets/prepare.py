@@ -25,7 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="near-duplicates",
         help="what stays in one split: near-duplicates, file, folder or a pattern in names",
     )
-    parser.add_argument("--on-bad", choices=["stop", "skip"], default="stop")
+    parser.add_argument(
+        "--on-bad",
+        choices=["stop", "skip"],
+        default="stop",
+        help="on unusable pictures: stop with a list, or go on without them (default: %(default)s)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:

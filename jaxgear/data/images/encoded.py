@@ -13,7 +13,9 @@ from jaxgear.errors import DataError, GearError
 from jaxgear.files import read_regular
 
 MAX_BYTES = 512 * 2**20
-MAX_EXIF = 64  # segments of a JPEG: Pillow joins them in quadratic time; cameras write one or two
+# Pillow joins these in quadratic time. Cameras write one or two EXIF segments of a JPEG, and a
+# comment of a GIF has a block for each 255 letters (Pillow 13 joins blocks in linear time).
+MAX_EXIF, MAX_COMMENT = 64, 1000
 
 # Errors of the machine, not of the file: too many open files, or too little memory.
 _OF_THE_MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
@@ -64,11 +66,30 @@ def check_whole(data: bytes, name: str) -> jpeg.Scans | None:
         return layout
     if data.startswith(b"\x89PNG\r\n") and END not in data:
         raise ImageError(name, "truncated PNG (no IEND chunk)")
+    if data.startswith(b"GIF8") and _comment_blocks(data) > MAX_COMMENT:
+        raise ImageError(name, "damaged picture (a comment that is too long)")
     # WebP has no checksums. A file longer than its header says has extra bytes, such as CRs.
     longer = data.startswith(b"RIFF") and len(data) > 8 + int.from_bytes(data[4:8], "little")
     if longer and 0 < data.count(b"\n") == data.count(b"\r\n"):
         raise ImageError(name, "damaged WebP (it was copied as text)")
     return None
+
+
+def _comment_blocks(data: bytes) -> int:
+    """Blocks in the comments of a GIF before its first image; stops beyond `MAX_COMMENT`."""
+    blocks, at = 0, 13
+    if data[10:11] and data[10] & 128:  # a palette follows the header
+        at += 3 * 2 ** (1 + data[10] % 8)
+    while (found := re.compile(b"[!,;]").search(data, at)) and found[0] == b"!":
+        at = found.end() + 1
+        comment = data[at - 1 : at] == b"\xfe"
+        while data[at : at + 1] > b"\0" and blocks <= MAX_COMMENT:
+            at += 1 + data[at]
+            blocks += comment
+        if blocks > MAX_COMMENT:
+            break
+        at += 1
+    return blocks
 
 
 _EXPORT = "export it as JPEG or PNG"

@@ -105,7 +105,7 @@ class Gear(tfds.core.GeneratorBasedBuilder):
     VERSION = tfds.core.Version("1.0.0")
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         "manual_dir is the folder of pictures, <class>/<picture>. The photographs of Adventure "
-        "Works: `python -m scripts.get_gear` downloads them, or takes a zip, and checks them."
+        "Works: `python -m jaxgear get gear` downloads them, or takes a zip, and checks them."
     )
     name = NAME
 

@@ -22,7 +22,7 @@ from jaxgear.evaluation.metrics import METRICS
 from jaxgear.evaluation.own_pictures import trained_on_test, warnings_of
 
 # Config keys that are no part of the method.
-NOT_METHOD = ("seed", "out", "resume", "test")
+NOT_METHOD = ("seed", "out", "resume", "test", "track", "profile")
 _TESTED = tuple(metric for metric in METRICS if metric.in_runs)
 # Key -> title of each figure of a run.
 MEASURES = {

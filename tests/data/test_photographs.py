@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from jaxgear.data import photographs
+from jaxgear.data.photographs import MANIFEST, get_gear, read_manifest
 from jaxgear.errors import DataError
-from scripts import get_gear as script
-from scripts.get_gear import MANIFEST, get_gear, main, read_manifest
 
 PICTURES = {f"{name}/{k}.jpeg": f"{name} {k}".encode() * 50 for name in "ab" for k in range(3)}
 SUMS = {name: hashlib.sha256(data).hexdigest() for name, data in PICTURES.items()}
@@ -122,7 +122,7 @@ def test_download(tmp_path: Path, server: tuple[str, Path], capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
-        ("none.zip", "cannot download .*[Nn]ot [Ff]ound.*--from.*experiments.scratch"),
+        ("none.zip", "cannot download .*[Nn]ot [Ff]ound.*--from.*--data drawn:600"),
         ("page.zip", "not a zip"),
         ("broken.zip", "connection broke after 21 of 1000000"),
     ],
@@ -141,7 +141,7 @@ def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 def test_a_download_without_end_is_stopped(
     tmp_path: Path, server: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(script, "_MAX_DOWNLOAD", 2**20)
+    monkeypatch.setattr(photographs, "_MAX_DOWNLOAD", 2**20)
     (server[1] / "g.zip").write_bytes(bytes(2**20 + 1))
     refused(tmp_path, None, "larger than 1 MB", url=f"{server[0]}/g.zip")
 
@@ -199,11 +199,11 @@ def test_entries_that_occur_twice_are_refused(tmp_path: Path):
 
 
 def test_bombs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(script, "_MAX_TOTAL", 2**20)
+    monkeypatch.setattr(photographs, "_MAX_TOTAL", 2**20)
     bomb = zipped(tmp_path / "bomb.zip", {"a/0.jpeg": bytes(2**21)})
     assert bomb.stat().st_size < 2**14
     refused(tmp_path, bomb, "unsafe zip: 1 entries, 2097152 bytes")
-    monkeypatch.setattr(script, "_MAX_ENTRIES", 5)
+    monkeypatch.setattr(photographs, "_MAX_ENTRIES", 5)
     refused(tmp_path, zipped(tmp_path / "many.zip", PICTURES), "6 entries")
 
 
@@ -277,22 +277,6 @@ def test_the_committed_manifest():
     assert len({name.split("/")[0] for name in sums}) == 12
     assert all(len(value) == 64 for value in sums.values())
     assert not any(".." in name or name.startswith("/") for name in sums)
-
-
-def test_command_line(tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture):
-    manifest = tmp_path / "sums"
-    manifest.write_text("".join(f"{value}  {name}\n" for name, value in SUMS.items()))
-    monkeypatch.setattr(script, "MANIFEST", manifest)
-    source = zipped(tmp_path / "g.zip", PICTURES)
-    assert main(["--from", str(source), "--to", str(tmp_path / "gear")]) == 0
-    assert "6 of 6" in capsys.readouterr().out
-    assert main(["--from", str(tmp_path / "none"), "--to", str(tmp_path / "other")]) == 4
-    message = capsys.readouterr().err
-    assert message.count("\n") == 1
-    assert "none: no such file" in message
-    with pytest.raises(SystemExit) as caught:
-        main(["--form", "x"])
-    assert caught.value.code == 2
 
 
 def test_names_with_spaces_in_a_manifest(tmp_path: Path):
