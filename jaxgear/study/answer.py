@@ -101,11 +101,11 @@ def lines(answer: Answer) -> list[str]:
     if answer.chosen is None:
         return [*text, f"no variant is complete with all {answer.seeds} seeds"]
     text.append(
-        f"chosen by validation accuracy, of {answer.tried} variants tried: "
+        f"chosen by validation accuracy, of {_count(answer.tried, 'variant')} tried: "
         f"{describe(answer.chosen.variant)}"
     )
     if answer.test is not None:
-        text.append(f"its test accuracy: {answer.test} ({answer.test.n} seeds)")
+        text.append(f"its test accuracy: {answer.test} ({_count(answer.test.n, 'seed')})")
     return text
 
 
@@ -194,6 +194,10 @@ def _seconds_to(rows: list[Row], target: float) -> float | None:
         if row.val_accuracy >= target:
             return total
     return None
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + "s" * (number != 1)
 
 
 def _counts(states: Sequence[str]) -> dict[str, int]:
