@@ -18,6 +18,7 @@ from jaxgear.data.dataset import open_dataset
 from jaxgear.errors import UsageError
 from jaxgear.evaluation import explain
 from jaxgear.evaluation.plots import figures as plots
+from jaxgear.evaluation.plots import learning_curves
 from jaxgear.experiment.conclusion import HandedOn
 from jaxgear.experiment.diagnosis import diagnosed
 from jaxgear.experiment.recipe import Data, Recipe
@@ -74,7 +75,8 @@ def hand_on(names, tmp_path_factory, cache):
     folder, runs = tmp_path_factory.mktemp("foreign"), {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAXGEAR_CACHE", str(cache))
-        patch.setattr(plots, "curves", lambda *_: None)  # figures take longer than training
+        # Figures take longer than training.
+        patch.setattr(learning_curves, "curves", lambda *_: None)
         patch.setattr(plots, "confusion", lambda *_: None)
         patch.setattr(plots, "grid", lambda *_: None)
         patch.setattr(plots, "save", lambda figure, path: path.touch())
