@@ -77,6 +77,7 @@ def hand_on(names, tmp_path_factory, cache):
         patch.setenv("JAXGEAR_CACHE", str(cache))
         # Figures take longer than training.
         patch.setattr(learning_curves, "curves", lambda *_: None)
+        patch.setattr(plots, "png", lambda figure: b"")
         patch.setattr(plots, "confusion", lambda *_: None)
         patch.setattr(plots, "grid", lambda *_: None)
         patch.setattr(plots, "save", lambda figure, path: path.touch())
