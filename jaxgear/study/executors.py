@@ -95,11 +95,13 @@ class Command(Executor):
         with log.open("ab") as output:
             # -P: a folder of the same name in the current folder must not take the file's place.
             # The process holds the lock too: until it ends, no other study takes the trial.
+            # In a session of its own it gets no Ctrl-C of the terminal beside our SIGTERM: a second
+            # signal would end it before its state is saved.
             process = self._process = subprocess.Popen(
                 [sys.executable, *first, "-P", "-m", self.name, *flags],
                 stdout=output, stderr=output, stdin=subprocess.DEVNULL,
                 env=environment,
-                pass_fds=() if lock is None else (lock,),
+                pass_fds=() if lock is None else (lock,), start_new_session=True,
             )  # fmt: skip
             try:
                 pruned = _follow(process, folder, watch)
