@@ -180,6 +180,8 @@ class Study:
                         given = mixed[: len(given) + count]
                     else:
                         given = given + self.next_crops(run, halves, given, count)
+                    if unlabelled and len(given) == len(halves.crops):
+                        break  # the pool has no picture left without a label
                     run = self.run(halves, Training(seed, order, len(given), unlabelled), given)
 
     def next_crops(self, run: Path, halves: Halves, given: list[str], count: int) -> list[str]:

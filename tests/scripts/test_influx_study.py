@@ -54,6 +54,20 @@ def test_curves_start_without_labels_and_gains_are_over_no_labels():
     assert influx_study.draw(rows).startswith(b"\x89PNG")
 
 
+def test_a_pool_without_a_picture_left_is_not_learned_from_unlabelled(monkeypatch, tmp_path):
+    """The pool of some seeds has just as many crops as two rounds label."""
+    halves = argparse.Namespace(crops=[f"boots/{n}.jpg" for n in range(6)])
+    monkeypatch.setattr(influx_study, "Halves", lambda *_: halves)
+    study, trained = object.__new__(influx_study.Study), []
+    study.wild, study.out = tmp_path, tmp_path
+    study.run = lambda halves, training, given: trained.append(training.name)
+    study.up_to(2, 0, 3, ["random"])
+    assert trained == [
+        *("none-0", "random-3", "random-6"),
+        *("none-0-unlabelled", "random-3-unlabelled"),
+    ]
+
+
 @pytest.mark.slow
 @pytest.mark.one_cache
 def test_a_study_hides_labels_gives_them_in_rounds_and_goes_on(tmp_path, monkeypatch, capsys):
