@@ -59,7 +59,7 @@ class Training(NamedTuple):
 
     seed: int
     order: str  # of the labels
-    labels: int  # crops of the pool with their labels
+    labels: int  # crops of the pool with their labels; a smaller pool gives all
     unlabelled: int  # 1: the rest of the pool without labels
 
     @property
@@ -175,14 +175,14 @@ class Study:
             for order in orders:
                 run, given = first, []
                 mixed = np.random.default_rng(seed).permutation(halves.crops).tolist()
-                for _ in range(rounds):
+                for number in range(1, rounds + 1):
                     if order == "random":
                         given = mixed[: len(given) + count]
                     else:
                         given = given + self.next_crops(run, halves, given, count)
                     if unlabelled and len(given) == len(halves.crops):
                         break  # the pool has no picture left without a label
-                    run = self.run(halves, Training(seed, order, len(given), unlabelled), given)
+                    run = self.run(halves, Training(seed, order, number * count, unlabelled), given)
 
     def next_crops(self, run: Path, halves: Halves, given: list[str], count: int) -> list[str]:
         """The crops of the pool that `jaxgear next` names, at most `count`."""
