@@ -235,7 +235,10 @@ class Study:
 
 
 def curve(points: list[Point], domain: str, order: str, unlabelled: int, field: str):
-    """Number of labels -> values by seed."""
+    """Number of labels -> values by seed, where all seeds have some.
+
+    Means over other seeds are no curve: a pool may have no picture left without a label.
+    """
     values: dict[int, list[float]] = {}
     for point in points:
         if (point.domain, point.unlabelled) == (domain, unlabelled) and point.order in (
@@ -243,7 +246,8 @@ def curve(points: list[Point], domain: str, order: str, unlabelled: int, field: 
             NONE,
         ):
             values.setdefault(point.labels, []).append(getattr(point, field))
-    return dict(sorted(values.items()))
+    most = max(map(len, values.values()), default=0)
+    return {labels: own for labels, own in sorted(values.items()) if len(own) == most}
 
 
 def lines(points: list[Point]) -> Iterator[str]:

@@ -43,6 +43,8 @@ def test_curves_start_without_labels_and_gains_are_over_no_labels():
         24: pytest.approx([0.7, 0.8]),
     }
     assert curve(rows, "wild", "next", 1, "accuracy") == {0: pytest.approx([0.55, 0.65])}
+    alone = Point(0, "next", 48, 0, "wild", 0.9, 0.9, 40, NAN, NAN)  # of one seed
+    assert list(curve([*rows, alone], "wild", "next", 0, "accuracy")) == [0, 24]
     table = [line for line in lines(rows) if line.startswith("wild")]
     assert [[*line.split()[1:4], line.split()[-1]] for line in table] == [
         ["none", "0", "without", "+0.000"],
