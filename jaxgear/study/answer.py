@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -58,9 +59,10 @@ def answer(
     by_variant: dict[str, list[Trial]] = {}
     for trial in trials:
         if trial.seed < seeds:
-            by_variant.setdefault(describe(trial.variant), []).append(trial)
+            # Not by description: a search may try rates that differ in the fifth digit.
+            by_variant.setdefault(json.dumps(trial.variant, sort_keys=True), []).append(trial)
     scored, failed = [], {}
-    for name, own in by_variant.items():
+    for own in by_variant.values():
         done = sorted((t for t in own if t.state == "complete"), key=lambda trial: trial.seed)
         ended = _counts([trial.state for trial in own if trial.state != "complete"])
         if done:
@@ -68,7 +70,7 @@ def answer(
                 _scored(done, ended, [rows_of(folder_of(t.number)) for t in done], target)
             )
         else:
-            failed[name] = ended
+            failed[describe(own[0].variant)] = ended
     scored.sort(key=lambda one: one.rank, reverse=True)
     whole = [one for one in scored if len(one.trials) >= seeds]
     chosen = whole[0] if whole else None
@@ -167,9 +169,11 @@ def _scored(
 def _compared(scored: list[Scored], whole: list[Scored], chosen: Scored) -> list[Scored]:
     """The variants with their differences to the chosen one, and their probability to be best.
 
-    The best was chosen after the fact, so each pair of variants counts as a comparison.
+    The best was chosen after the fact, so each pair of variants with several seeds counts as a
+    comparison.
     """
-    pairs = len(scored) * (len(scored) - 1) // 2
+    compared = sum(len(one.trials) > 1 for one in scored)
+    pairs = max(1, compared * (compared - 1) // 2)
     values = np.array([[trial.val_accuracy for trial in one.trials] for one in whole])
     shares = dict(zip(map(id, whole), probability_best(values).tolist(), strict=True))
     base = {trial.seed: trial.val_accuracy for trial in chosen.trials}
