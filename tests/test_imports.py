@@ -43,6 +43,7 @@ LAYERS = {
     ),
     "training": ("program", "data", "machine", "notebook"),
     "training.runs": ("training", "data", "machine"),
+    "training.vectorized": ("training", "data", "machine"),
     "tracking": ("training", "training.runs", "machine"),
     "bundle": ("models", "program", "data.splits", "notebook"),
     "prediction": (
@@ -96,7 +97,7 @@ LAYERS = {
         "notebook",
     ),
     "study": (
-        *("experiment", "training", "training.runs"),
+        *("experiment", "training", "training.runs", "training.vectorized", "machine"),
         *("evaluation.comparison", "evaluation.plots"),
     ),
     "commands": ("notebook",),

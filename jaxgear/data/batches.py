@@ -163,9 +163,14 @@ def take(
     index: Int[Array, " B"],
     weight: Float[Array, " B"],
     epoch: Int[Array, ""],
+    examples: int | Int[Array, ""] | None = None,
 ) -> Batch:
-    """The images at `index` as a batch, split over the devices of a mesh."""
-    place = index % len(labels)  # of a copy: its image
+    """The images at `index` as a batch, split over the devices of a mesh.
+
+    Args:
+        examples: number of images; None: all rows. More rows are padding.
+    """
+    place = index % (len(labels) if examples is None else examples)  # of a copy: its image
     rows = (images[place], labels[place], weight, index)
     if mesh.size > 1:
         rows = jax.lax.with_sharding_constraint(rows, devices.by_rows(mesh))

@@ -7,13 +7,14 @@ import collections
 import dataclasses
 import functools
 import json
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxgear.bundle import Bundle
 from jaxgear.data.augment import Bank, one_view
@@ -49,12 +50,13 @@ class Training:
     state: TrainState
     rate: optim.Rate
     step_options: dict[str, Any]  # keyword arguments of `steps.train_step`
+    run_epochs: Callable[..., Generator[tuple[TrainState, history.Row]]] = loop.epochs
 
     def epochs(
         self, state: TrainState, *, first: int = 1, last: int, progress: Progress, **options: Any
     ) -> Generator[tuple[TrainState, history.Row]]:
-        """Trains epochs `first` to `last` from `state` with `loop.epochs` and its options."""
-        return loop.epochs(
+        """Trains epochs `first` to `last` from `state`; options are those of `loop.epochs`."""
+        return self.run_epochs(
             state,
             self.train,
             self.val,
@@ -68,8 +70,10 @@ class Training:
         )
 
 
-def prepare(config: Config, make: Make) -> Training:
+def prepare(config: Config, make: Make, mesh: Mesh | None = None) -> Training:
     """Opens the data, makes the recipe and its first state; writes nothing.
+
+    It trains on the devices of `mesh`; None: on all.
 
     Raises:
         UsageError: a network or an optimizer cannot be trained; the message names it.
@@ -81,13 +85,15 @@ def prepare(config: Config, make: Make) -> Training:
     dataset = open_data(config)
     bank = open_backgrounds(config)
     if dataset.unlabelled is not None:
-        dataset = _named(config, make, dataset, bank)
+        dataset = _named(config, make, dataset, bank, mesh)
     recipe = make(config, Data(dataset.training_counts(), config.batch_size, bank))
-    training = _ready(config, recipe, dataset, bank)
+    training = _ready(config, recipe, dataset, bank, mesh)
     return dataclasses.replace(training, state=warm_start(config, training.state))
 
 
-def _named(config: Config, make: Make, dataset: Dataset, bank: Bank | None) -> Dataset:
+def _named(
+    config: Config, make: Make, dataset: Dataset, bank: Bank | None, mesh: Mesh | None
+) -> Dataset:
     """`dataset` with pseudo-labels, by a network that is trained on the labels alone.
 
     It is trained as the recipe says, or as `Recipe.first` says, to its last epoch. A resumed run
@@ -98,7 +104,7 @@ def _named(config: Config, make: Make, dataset: Dataset, bank: Bank | None) -> D
     print("first round: trains on the labels alone, to name the pictures without labels")
     alone = dataclasses.replace(dataset, unlabelled=None)
     recipe = make(config, Data(alone.training_counts(), config.batch_size, bank))
-    training = _ready(config, recipe.first or recipe, alone, bank)
+    training = _ready(config, recipe.first or recipe, alone, bank, mesh)
     if recipe.first is None:
         training = dataclasses.replace(training, state=warm_start(config, training.state))
     state = _trained(training, Progress(training.recipe.epochs))
@@ -125,13 +131,15 @@ def _trained(training: Training, progress: Progress) -> TrainState:
     return state
 
 
-def _ready(config: Config, recipe: Recipe, dataset: Dataset, bank: Bank | None) -> Training:
+def _ready(
+    config: Config, recipe: Recipe, dataset: Dataset, bank: Bank | None, mesh: Mesh | None
+) -> Training:
     """A recipe with batches and a state at step 0; first trains `recipe.first`, if there is one."""
     variables = None
     if recipe.first is not None:
-        state = _trained(_ready(config, recipe.first, dataset, bank), Progress(quiet=True))
+        state = _trained(_ready(config, recipe.first, dataset, bank, mesh), Progress(quiet=True))
         variables = recipe.first.features.variables(devices.local(state.variables))
-    train, val = batches_of(config, recipe, dataset, bank)
+    train, val = batches_of(config, recipe, dataset, bank, mesh)
     rate = optim.Rate(recipe.schedule)
     with diagnosed(recipe, train, len(dataset.classes)):
         tx = dataclasses.replace(recipe, rate=rate).tx

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxgear.data.augment import Bank, Mix, one_of, outlier_exposure, scenes, stream
 from jaxgear.data.batches import Batches
@@ -58,9 +59,11 @@ def open_backgrounds(config: Config) -> Bank | None:
 
 
 def batches_of(
-    config: Config, recipe: Recipe, dataset: Dataset, bank: Bank | None
+    config: Config, recipe: Recipe, dataset: Dataset, bank: Bank | None, mesh: Mesh | None = None
 ) -> tuple[Batches, Batches]:
     """Training and validation batches of images or features, on the devices or streamed to them.
+
+    None as the mesh means all devices.
 
     With a bank of backgrounds, training images have an object mask as a fourth channel, and
     validation has each image twice: plain and pasted. Images with pseudo-labels follow the training
@@ -83,7 +86,8 @@ def batches_of(
     added = np.array([record.path in dataset.folder.added for record in train.records])
     return tuple(
         batches(
-            *(inputs, split.labels, config.batch_size, config.seed, split.names), sampling=sampling
+            *(inputs, split.labels, config.batch_size, config.seed, split.names, mesh),
+            sampling=sampling,
         )
         for inputs, split, sampling in (
             (images[0], train, Sampling(added, recipe.added)),

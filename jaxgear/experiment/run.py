@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxgear.data.unlabelled import how_used
 from jaxgear.errors import UsageError
@@ -46,7 +47,7 @@ from jaxgear.training.runs.run import Run
 REDRAW, REDRAW_LIVE = 15, 3
 
 
-def start(config: Config, make: Make) -> "Experiment":
+def start(config: Config, make: Make, mesh: Mesh | None = None) -> "Experiment":
     """An experiment in a new run folder, or in the one that `--resume` names.
 
     The folder is named after the file that defines the Config; with a plain `Config`, after the
@@ -73,7 +74,7 @@ def start(config: Config, make: Make) -> "Experiment":
     """
     config = config.expanded()
     trackers = Trackers(config.track)
-    training = prepare(config, make)
+    training = prepare(config, make, mesh)
     dataset = training.dataset
     for flag, folder in (("data", dataset.folder), ("unlabelled", dataset.unlabelled)):
         if folder and devices.from_first(folder.fingerprint) != folder.fingerprint:

@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -114,8 +114,13 @@ def fast_dtype() -> str:
 
 def all_devices() -> Mesh:
     """A mesh of all devices of all hosts."""
+    return mesh_of(jax.devices())
+
+
+def mesh_of(chosen: Sequence[jax.Device]) -> Mesh:
+    """A mesh of these devices."""
     # Auto, because with Explicit a scatter needs the sharding of its output.
-    return jax.make_mesh((jax.device_count(),), (AXIS,), axis_types=(AxisType.Auto,))
+    return jax.make_mesh((len(chosen),), (AXIS,), axis_types=(AxisType.Auto,), devices=chosen)
 
 
 def replicated(mesh: Mesh, leaf: Any = None) -> NamedSharding:

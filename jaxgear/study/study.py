@@ -5,7 +5,9 @@ for the chosen variant. Any number of processes may work on one study at the sam
 was killed goes on with the same command.
 """
 
+import contextlib
 import dataclasses
+import functools
 import hashlib
 import math
 import threading
@@ -18,8 +20,9 @@ from jaxgear.errors import CheckpointError, UsageError
 from jaxgear.evaluation.comparison import spread
 from jaxgear.files import write_bytes, write_json, write_text
 from jaxgear.study.answer import Answer, answer, lines, to_csv, to_dict
-from jaxgear.study.executors import LOG, Executor, rows_of, run_of
-from jaxgear.study.trials import Trial, Trials
+from jaxgear.study.executors import Executor, Job, rows_of, run_of
+from jaxgear.study.processes import LOG
+from jaxgear.study.trials import Trials
 from jaxgear.study.variants import Space, Variant, check_variants, describe, grid, is_search
 from jaxgear.training import history
 from jaxgear.training.runs.folder import read_json
@@ -108,11 +111,9 @@ def _work(
     def worker(executor: Executor) -> None:
         try:
             while not errors:
-                with trials.take() as taken:
-                    if taken is not None:
-                        _train(trials, executor, *taken, progress)
-                        continue
-                if propose():
+                if _train(trials, executor, progress):
+                    continue
+                if sum(propose() for _ in range(executor.at_once)):
                     continue
                 if all(trial.state not in ("waiting", "running") for trial in trials.all()):
                     return
@@ -146,29 +147,30 @@ def _in_threads(
             thread.join()
 
 
-def _train(
-    trials: Trials,
-    executor: Executor,
-    trial: Trial,
-    folder: Path,
-    lock: int | None,
-    progress: Callable[[str], None],
-) -> None:
-    """Trains a trial, or continues it, and records how it ended."""
-    run, start = run_of(folder), time.monotonic()
-    values = {**trial.variant, "seed": trial.seed, "out": str(folder), "test": False}
-    if run is not None:
-        values = {"resume": str(run)}
-    state = executor(values, folder, lock, lambda row: trials.report(trial.number, row))
-    finite = [row for row in rows_of(folder) if math.isfinite(row.val_loss)]
-    best = history.best(finite) if finite else None
-    trials.finish(trial.number, state, best)
-    count = len(trials.all())
-    accuracy = "" if best is None else f"  val accuracy {best.val_accuracy:.4f}"
-    progress(
-        f"trial {trial.number + 1} of {count}  {describe(trial.variant)}  seed {trial.seed}"
-        f"{accuracy}  {state}  {time.monotonic() - start:.0f} s"
-    )
+def _train(trials: Trials, executor: Executor, progress: Callable[[str], None]) -> bool:
+    """Trains trials, or continues them, and records how they ended; False: there are none."""
+    with contextlib.ExitStack() as stack:
+        taken, jobs, start = [], [], time.monotonic()
+        while len(jobs) < executor.at_once and (one := stack.enter_context(trials.take())):
+            trial, folder, lock = one
+            values = {**trial.variant, "seed": trial.seed, "out": str(folder), "test": False}
+            if (run := run_of(folder)) is not None:
+                values = {"resume": str(run)}
+            watch = functools.partial(trials.report, trial.number)
+            taken.append(trial)
+            jobs.append(Job(values, folder, lock, watch))
+        states = executor(jobs) if jobs else []
+        for trial, job, state in zip(taken, jobs, states, strict=True):
+            finite = [row for row in rows_of(job.folder) if math.isfinite(row.val_loss)]
+            best = history.best(finite) if finite else None
+            trials.finish(trial.number, state, best)
+            count = len(trials.all())
+            accuracy = "" if best is None else f"  val accuracy {best.val_accuracy:.4f}"
+            progress(
+                f"trial {trial.number + 1} of {count}  {describe(trial.variant)}  "
+                f"seed {trial.seed}{accuracy}  {state}  {time.monotonic() - start:.0f} s"
+            )
+    return bool(jobs)
 
 
 def _tested(trials: Trials, executor: Executor, found: Answer) -> Answer:
@@ -183,8 +185,7 @@ def _tested(trials: Trials, executor: Executor, found: Answer) -> Answer:
         run = run_of(folder)
         with trials.alone():
             if not (run / "test.json").exists():
-                values = {"resume": str(run), "test": True}
-                state = executor(values, folder, None, lambda row: False)
+                (state,) = executor([Job({"resume": str(run), "test": True}, folder)])
                 if state != "complete":
                     raise CheckpointError(f"{run}: cannot be tested ({state}; see {folder / LOG})")
         accuracies.append(read_json(run / "test.json")["accuracy"])

@@ -11,9 +11,10 @@ from typing import Any
 import jax
 import numpy as np
 import optax
-from jaxtyping import Array, Float, PyTree
+from jax.typing import ArrayLike
+from jaxtyping import Float, PyTree
 
-from jaxgear.data.batches import Batch, Batches, Chunk
+from jaxgear.data.batches import Batch, Batches, Chunk, take
 from jaxgear.errors import DivergedError
 from jaxgear.machine import devices
 from jaxgear.machine.compile_cache import keep_compiled
@@ -79,7 +80,7 @@ def epochs(
                 number += sent.count
                 # Check the previous program, so that the device works on this one meanwhile.
                 if previous is not None:
-                    _check_finite(previous, train, schedule)
+                    check_finite(previous, train, schedule)
                 previous = sent
                 images = sent.count * train.batch_size
                 progress.step(epoch, number, len(train), devices.local(state.totals), images)
@@ -88,24 +89,14 @@ def epochs(
                 if number - asked >= every:
                     asked = number
                     if received := devices.highest(signals.received):
-                        _check_finite(previous, train, schedule)
+                        check_finite(previous, train, schedule)
                         raise Stopped(state, received)
             if previous is not None:
-                _check_finite(previous, train, schedule)
+                check_finite(previous, train, schedule)
             seconds = time.perf_counter() - start
             rate = (len(train) - begun) * train.batch_size / seconds
             val_metrics, _ = evaluate(state.variables, val)
-            total = devices.local(state.totals)
-            row = Row(
-                epoch=epoch,
-                step=int(state.step),
-                train_loss=float(total.loss / total.count),
-                val_loss=float(val_metrics.loss / val_metrics.count),
-                train_accuracy=float(total.correct / total.count),
-                val_accuracy=float(val_metrics.correct / val_metrics.count),
-                learning_rate=rate_used(schedule, state.opt_state, int(state.step)),
-                seconds=time.perf_counter() - start,
-            )
+            row = row_of(epoch, state, val_metrics, schedule, time.perf_counter() - start)
             progress.epoch(row, rate, mesh.size)
             state = state.replace(totals=devices.place(steps.Metrics.zero(), mesh))
             yield state, row
@@ -135,7 +126,7 @@ class Sent:
     first: int
     count: int
     metrics: steps.Metrics  # [], or [steps]
-    grad_norm: Float[Array, "..."]  # [], or [steps]
+    grad_norm: Float[ArrayLike, "..."]  # [], or [steps]
     examples: Batch | Chunk
 
 
@@ -161,7 +152,11 @@ def _compile_training(
         whole = devices.replicated(mesh)
         shardings = (jax.tree.map(lambda leaf: leaf.sharding, state), whole, whole)
     if most > 1:
-        step, inputs = functools.partial(steps.train_chunk, step, mesh), train.chunks(1, 0, most)
+        chunked, inputs = functools.partial(steps.train_chunk, step), train.chunks(1, 0, most)
+
+        def step(state, images, labels, chunk):
+            return chunked(functools.partial(take, mesh, images, labels), state, chunk)
+
         arguments = lambda chunk: (train.images, train.labels, chunk)  # noqa: E731
     else:
         inputs, arguments = train.ordered(), lambda batch: (batch,)
@@ -222,7 +217,29 @@ def compile_step(name: str, step: Any, progress: Progress, *arguments: PyTree) -
     return compiled
 
 
-def _check_finite(sent: Sent, train: Batches, schedule: optax.Schedule) -> None:
+def row_of(
+    epoch: int,
+    state: steps.TrainState,
+    val: steps.Metrics,
+    schedule: optax.Schedule,
+    seconds: float,
+) -> Row:
+    """The history row of the epoch whose sums `state.totals` has."""
+    total = devices.local(state.totals)
+    return Row(
+        epoch=epoch,
+        step=int(state.step),
+        train_loss=float(total.loss / total.count),
+        val_loss=float(val.loss / val.count),
+        train_accuracy=float(total.correct / total.count),
+        val_accuracy=float(val.correct / val.count),
+        learning_rate=rate_used(schedule, state.opt_state, int(state.step)),
+        seconds=seconds,
+    )
+
+
+def check_finite(sent: Sent, train: Batches, schedule: optax.Schedule) -> None:
+    """Raises DivergedError for the first of these steps whose loss or gradient is not finite."""
     losses, counts, norms = (
         np.atleast_1d(values)[: sent.count]
         for values in (sent.metrics.loss, sent.metrics.count, sent.grad_norm)

@@ -8,11 +8,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Key, Num, PyTree
 
-from jaxgear.data.batches import Batch, Chunk, take
+from jaxgear.data.batches import Batch, Chunk
 from jaxgear.machine import devices
 from jaxgear.program.apply import forward, init, streams
 from jaxgear.training import optim, parts
@@ -212,23 +211,24 @@ def _updated(
 
 
 def train_chunk(
-    step: Callable[[TrainState, Batch], tuple[TrainState, Metrics, Float[Array, ""]]],
-    mesh: Mesh,
-    state: TrainState,
-    images: Num[Array, "N ..."],
-    labels: Int[Array, " N"],
+    step: Callable[[PyTree, Batch], tuple[PyTree, Metrics, Float[Array, ""]]],
+    take: Callable[..., Batch],
+    state: PyTree,
     chunk: Chunk,
-) -> tuple[TrainState, Metrics, Float[Array, " T"]]:
-    """Runs `step` on each batch of a chunk of steps, in one program; takes batches from all images.
+) -> tuple[PyTree, Metrics, Float[Array, " T"]]:
+    """Runs `step` on each batch of a chunk of steps, in one program.
 
     Only the first `chunk.count` rows of the metrics and norms are valid. The count may be anything
     up to T, so the last chunk of an epoch runs the same program.
+
+    Args:
+        take: makes a batch from its index, weight and epoch.
     """
 
     def run(number: Int[Array, ""], carry: PyTree) -> PyTree:
         state, rows = carry
-        index, weight = chunk.index[number], chunk.weight[number]
-        state, *values = step(state, take(mesh, images, labels, index, weight, chunk.epoch))
+        batch = take(chunk.index[number], chunk.weight[number], chunk.epoch)
+        state, *values = step(state, batch)
         return state, jax.tree.map(lambda row, value: row.at[number].set(value), rows, values)
 
     zeros = jnp.zeros(len(chunk.index), jnp.float32)

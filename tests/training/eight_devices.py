@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+import test_rounds as rounds
 
 from jaxgear.data.augment.transforms import flip
 from jaxgear.data.batches import Batches
@@ -174,3 +175,12 @@ def test_the_mean_of_a_batch_is_never_of_one_device_alone(one):
         0.1 * np.asarray(y).mean(axis=(0, 1, 2)),
         atol=1e-5,
     )
+
+
+def test_runs_that_are_trained_as_one_program_share_the_devices():
+    lanes = [rounds.lane(seed, rate=0.01 * (seed + 1)) for seed in range(4)]
+    for leaf in rounds.Rounds(lanes, rounds.Signals(), rounds.QUIET)._program._state:
+        assert leaf.sharding.device_set == set(jax.devices()[:4])
+    yielded, _ = rounds.together(lanes)
+    for lane, ours in zip(lanes, yielded, strict=True):
+        rounds.assert_as_alone(ours, rounds.alone(lane))

@@ -58,6 +58,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "GPU)",
     )  # fmt: skip
     parser.add_argument(
+        "--vectorize", type=int, default=0, metavar="N",
+        help="train up to N trials at a time as one program (jax.vmap), if their training steps "
+        "differ in numbers alone: for small networks on a GPU, which is idle with one",
+    )  # fmt: skip
+    parser.add_argument(
         "--target", type=float, metavar="ACCURACY",
         help="say how many seconds each variant took to be right on that share of the validation "
         "pictures (0 to 1)",
@@ -75,16 +80,9 @@ def passed_on(others: Sequence[str]) -> list[str]:
 
 def run(arguments: argparse.Namespace) -> None:
     """Makes or continues a study, or finds a rate."""
-    from jaxgear.study import Command, rate_finder, study, variants
+    from jaxgear.study import rate_finder, study, variants
 
-    if arguments.workers < 0:
-        raise UsageError(f"--workers {arguments.workers}: must be at least 0")
-    gpus = _gpus()
-    workers = arguments.workers or max(1, len(gpus))
-    executors = [
-        Command(arguments.experiment, arguments.flags, gpus[i % len(gpus)] if gpus else None)
-        for i in range(workers)
-    ]
+    executors = _executors(arguments)
     module, config = executors[0].module, executors[0].config
     if arguments.find_rate:
         rate_finder.find_and_draw(module, arguments.flags, arguments.out)
@@ -103,6 +101,24 @@ def run(arguments: argparse.Namespace) -> None:
         storage=arguments.storage,
         target=arguments.target,
     )
+
+
+def _executors(arguments: argparse.Namespace):
+    from jaxgear.study import Command, Vectorized
+
+    experiment, flags = arguments.experiment, arguments.flags
+    for name in ("workers", "vectorize"):
+        if getattr(arguments, name) < 0:
+            raise UsageError(f"--{name} {getattr(arguments, name)}: must be at least 0")
+    if arguments.vectorize:
+        if arguments.workers or arguments.pruner != "none":
+            raise UsageError("--vectorize N: does not go with --workers or --pruner")
+        return [Vectorized(experiment, flags, arguments.vectorize)]
+    gpus = _gpus()
+    workers = arguments.workers or max(1, len(gpus))
+    return [
+        Command(experiment, flags, gpus[i % len(gpus)] if gpus else None) for i in range(workers)
+    ]
 
 
 def _pruner(name: str):

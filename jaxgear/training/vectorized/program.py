@@ -1,0 +1,160 @@
+"""The compiled steps of several lanes: `jax.vmap` of their joined steps."""
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float, Int, Num, PyTree
+
+from jaxgear.data.batches import Batch, Batches, Chunk, take
+from jaxgear.machine import devices
+from jaxgear.training import loop, steps
+from jaxgear.training.progress import Progress
+from jaxgear.training.state import Metrics, TrainState
+from jaxgear.training.vectorized.join import joined
+from jaxgear.training.vectorized.lane import Lane
+
+Leaves = list[Array]
+
+
+class Program:
+    """The states of L lanes, and the programs that train and evaluate all of them.
+
+    Several devices have as many lanes each.
+    """
+
+    def __init__(self, lanes: Sequence[Lane], progress: Progress):
+        """Compiles the programs.
+
+        Raises:
+            DifferError: the steps of the lanes differ in more than numbers.
+        """
+        count, self.steps = len(lanes), loop.steps_a_program(lanes[0].train)
+        mesh = devices.mesh_of(jax.devices()[: math.gcd(count, jax.device_count())])
+        self._lanes = devices.by_rows(mesh)
+        self._trees = [jax.tree.structure(lane.state) for lane in lanes]
+        self._numbers = jax.device_put(np.arange(count, dtype=np.int32), self._lanes)
+        self._state = self._stack([jax.tree.leaves(lane.state) for lane in lanes])
+        step = _step(lanes)
+        self._data: tuple[Array, ...] = ()
+        if self.steps > 1:
+            self._data = jax.device_put(_padded([lane.train for lane in lanes]), self._lanes)
+            train = functools.partial(_train_chunk, step, lanes[0].train)
+            inputs = [next(lane.train.chunks(1, 0, self.steps)) for lane in lanes]
+        else:
+            train = functools.partial(_train_batch, step)
+            inputs = [next(lane.train.ordered()) for lane in lanes]
+        self._idle = [_idle(examples) for examples in inputs]
+        self._idle_val = [_idle(next(lane.val.ordered())) for lane in lanes]
+        self._train = self._compiled(
+            "training", train, progress, self._state, *self._data, self._stack(inputs)
+        )
+        evaluate = joined([lane.evaluation for lane in lanes])
+        self._evaluate = self._compiled(
+            "evaluation",
+            lambda number, state, batch: Metrics(
+                *evaluate(number, *state, *jax.tree.leaves(batch))
+            ),
+            progress,
+            self._state,
+            self._stack(self._idle_val),
+        )
+        self._split = jax.jit(lambda leaves: [[x[i] for x in leaves] for i in range(count)])
+
+    def _compiled(self, name: str, function: Any, progress: Progress, *arguments: PyTree) -> Any:
+        donated = (1,) if name == "training" else ()
+        step = jax.jit(jax.vmap(function), donate_argnums=donated, out_shardings=self._lanes)
+        return loop.compile_step(name, step, progress, self._numbers, *arguments)
+
+    def _stack(self, trees: Sequence[PyTree]) -> PyTree:
+        return jax.device_put(jax.tree.map(lambda *x: jnp.stack(x), *trees), self._lanes)
+
+    def train(
+        self, inputs: Sequence[Batch | Chunk | None]
+    ) -> tuple[Metrics, Float[Array, "L ..."]]:
+        """Trains a batch or a chunk of steps of each lane; a lane without one stays as it is.
+
+        Returns the metrics and gradient norms, [L] or [L, steps].
+        """
+        inputs = [self._idle[i] if x is None else x for i, x in enumerate(inputs)]
+        self._state, *sums = self._train(
+            self._numbers, self._state, *self._data, self._stack(inputs)
+        )
+        return tuple(sums)
+
+    def evaluate(self, batches: Sequence[Batch | None]) -> Metrics:
+        """Sums over a validation batch of each lane, [L]."""
+        batches = [self._idle_val[i] if x is None else x for i, x in enumerate(batches)]
+        return self._evaluate(self._numbers, self._state, self._stack(batches))
+
+    def states(self) -> list[TrainState]:
+        """The state of each lane, on one device."""
+        lanes = devices.local(self._split(self._state))
+        return [tree.unflatten(leaves) for tree, leaves in zip(self._trees, lanes, strict=True)]
+
+    def begin_epoch(self) -> None:
+        """Sets the sums of all lanes to zero."""
+        state = self._trees[0].unflatten(self._state)
+        zeros = jax.device_put(jax.tree.map(np.zeros_like, state.totals), self._lanes)
+        self._state = jax.tree.leaves(state.replace(totals=zeros))
+
+
+def _step(lanes: Sequence[Lane]) -> Any:
+    """`steps.train_step` of lane `number`, on the leaves of its state."""
+    program = joined([lane.step for lane in lanes])
+
+    def step(
+        number: Int[Array, ""], state: Leaves, batch: Batch
+    ) -> tuple[Leaves, Metrics, Float[Array, ""]]:
+        leaves = program(number, *state, *jax.tree.leaves(batch))
+        *sums, norm = leaves[len(state) :]
+        return leaves[: len(state)], Metrics(*sums), norm
+
+    return step
+
+
+def _train_batch(
+    step: Any, number: Int[Array, ""], state: Leaves, batch: Batch
+) -> tuple[Leaves, Metrics, Float[Array, ""]]:
+    nothing = (state, Metrics.zero(), jnp.zeros(()))
+    return lax.cond(batch.weight.any(), lambda: step(number, state, batch), lambda: nothing)
+
+
+def _train_chunk(
+    step: Any,
+    train: Batches,
+    number: Int[Array, ""],
+    state: Leaves,
+    images: Num[Array, "N ..."],
+    labels: Int[Array, " N"],
+    examples: Int[Array, ""],
+    chunk: Chunk,
+) -> tuple[Leaves, Metrics, Float[Array, " T"]]:
+    rows = functools.partial(take, train.mesh, images, labels, examples=examples)
+    return steps.train_chunk(functools.partial(step, number), rows, state, chunk)
+
+
+def _idle(examples: Batch | Chunk) -> Batch | Chunk:
+    """A batch or chunk of the same shape, in which nothing counts."""
+    if isinstance(examples, Chunk):
+        return examples.replace(count=np.int32(0))
+    return examples.replace(weight=jnp.zeros_like(examples.weight))
+
+
+def _padded(trains: Sequence[Batches]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The images and labels of all lanes, as many rows each, and how many of them count."""
+    examples = np.array([train.examples for train in trains], np.int32)
+
+    def rows(array: Array) -> np.ndarray:
+        missing = examples.max() - len(array)
+        return np.pad(np.asarray(array), [(0, missing), *[(0, 0)] * (array.ndim - 1)])
+
+    images, labels = (
+        np.stack([rows(getattr(train, name)) for train in trains]) for name in ("images", "labels")
+    )
+    return images, labels, examples
