@@ -102,6 +102,7 @@ def test_run_folder_holds_the_contract(finished):
         "epoch,step,train_loss,val_loss,train_accuracy,val_accuracy,learning_rate,seconds"
     )
     assert [row["epoch"] for row in rows(folder)] == ["1", "2", "3"]
+    assert json.loads((folder / "environment.json").read_text())["flops_per_step"] > 1e6
 
 
 def test_last_line_is_the_run_and_its_test_accuracy(finished):

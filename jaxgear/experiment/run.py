@@ -212,9 +212,7 @@ class Experiment:
         self._handed_on.make_maps()
         with contextlib.ExitStack() as stack:
             progress = stack.enter_context(Progress(self.recipe.epochs))
-            stack.enter_context(
-                diagnosed(self.recipe, training.train, len(training.dataset.classes))
-            )
+            stack.enter_context(diagnosed(self.recipe, training.train, len(dataset.classes)))
             profiled = self.config.profile if devices.first_host() else 0
             profiler = stack.enter_context(Profiler(self.path / "profile", profiled, progress.say))
             first = len(self.rows) + 1
@@ -224,6 +222,7 @@ class Experiment:
                 last=self.recipe.epochs,
                 progress=progress,
                 watch=profiler.step,
+                counted=self.run.note_flops,
             )
             stack.enter_context(contextlib.closing(epochs))
             try:

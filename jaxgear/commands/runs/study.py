@@ -59,8 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--target", type=float, metavar="ACCURACY",
-        help="say how many seconds each variant took to be right on that share of the validation "
-        "pictures (0 to 1)",
+        help="say how many seconds and FLOPs each variant took to be right on that share of the "
+        "validation pictures (0 to 1)",
     )  # fmt: skip
     parser.add_argument(
         "--find-rate", action="store_true",
