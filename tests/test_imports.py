@@ -43,7 +43,7 @@ LAYERS = {
     ),
     "training": ("program", "data", "machine", "notebook"),
     "training.runs": ("training", "data", "machine"),
-    "tracking": ("training", "training.runs", "machine"),
+    "tracking": ("training", "training.runs", "machine", "program"),
     "bundle": ("models", "program", "data.splits", "notebook"),
     "prediction": (
         *("bundle", "program", "machine", "notebook"),

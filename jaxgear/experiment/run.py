@@ -160,7 +160,7 @@ class Experiment:
         step and then ends the process.
         """
         self.state = self.run.latest(self.state)
-        self._trackers.show(self.path, self.rows)
+        self._trackers.show(self.path, self.rows, self.state)
         self._epochs = self._train()
         return self._epochs
 
@@ -229,7 +229,7 @@ class Experiment:
                 for self.state, row in epochs:
                     row = dataclasses.replace(row, **pseudo)
                     self.run.record(self.state, row)
-                    self._trackers.show(self.path, self.rows)
+                    self._trackers.show(self.path, self.rows, self.state)
                     if row.epoch == first and math.isnan(row.learning_rate):
                         progress.say(
                             "note: the optimizer does not use the recipe's rate, so history.csv "
