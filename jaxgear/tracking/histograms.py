@@ -22,6 +22,7 @@ from jaxgear.training.state import TrainState
 FILE = "histograms.json"
 EVERY = 5  # epochs
 BINS = 30
+THIN = 1e-3  # half the width of a histogram of equal values
 Histogram = dict[str, Any]  # the fields of `_histogram`
 
 
@@ -78,7 +79,10 @@ def _histogram(values: Float[np.ndarray, "..."]) -> Histogram:
     """Counts of `BINS` equal bins from `low` to `high`, and sums; of the finite values."""
     # In float64, because 30 bins between two neighbours in float32 are an error.
     values = values[np.isfinite(values)].astype(np.float64)
-    counts, edges = np.histogram(values, BINS)
+    low, high = (values.min(), values.max()) if values.size else (0.0, 0.0)
+    # Beside bins from -0.5 to 0.5, which NumPy gives to equal values, later ones would look flat.
+    reach = THIN if low == high else 0.0
+    counts, edges = np.histogram(values, BINS, (low - reach, high + reach))
     return {
         "low": float(edges[0]),
         "high": float(edges[-1]),

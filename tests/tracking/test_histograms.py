@@ -64,6 +64,8 @@ def test_every_fifth_epoch_has_its_parameters_and_what_the_epoch_changed(run):
     update = found["updates/conv/kernel", 5]  # 25 - 16 in all places
     assert update.sum == pytest.approx(9 * SIZE)
     assert found["updates/conv/bias", 5].sum == 0
+    bias = found["parameters/conv/bias", 5]  # all equal
+    assert (bias.min, bias.max, max(bias.bucket)) == (7 - 1e-3, 7 + 1e-3, 3)
 
 
 def test_a_killed_run_shows_no_step_twice_and_loses_none(run):
