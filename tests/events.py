@@ -34,6 +34,17 @@ def scalars(run):
     return found
 
 
+def shown_histograms(run):
+    """Each histogram by name and step, in order; fails if a step is there twice."""
+    found = {}
+    for event in events(run):
+        for value in event.summary.value:
+            if value.HasField("histo"):
+                assert (value.tag, event.step) not in found, "a step twice"
+                found[value.tag, event.step] = value.histo
+    return found
+
+
 def as_shown(figures):
     """Figures as TensorBoard has them: seconds and those of the test rounded to float32."""
     rounded = {key for key in figures if key[0] == "seconds" or key[0].startswith("test_")}

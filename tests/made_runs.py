@@ -28,6 +28,7 @@ def write_run(
     fingerprint: str = "f" * 64,
     test_pictures: str | None = None,
     test_label: str = "axes",
+    environment=(),
     **config,
 ) -> Path:
     """Writes a run with figures only, no images and no model; `accuracy` None: not tested."""
@@ -41,7 +42,7 @@ def write_run(
     splits = {"fingerprint": fingerprint, "classes": ["axes"], "pictures": pictures}
     files = {
         "config.json": {"seed": seed, "out": str(path.parent), "resume": "", **config},
-        "environment.json": {"python": "3.11"},
+        "environment.json": {"python": "3.11", **dict(environment)},
         "splits.json": splits,
     }
     if accuracy is not None:

@@ -17,7 +17,7 @@ import numpy as np
 import optax
 import PIL.Image
 import pytest
-from events import as_shown, of_history, scalars
+from events import as_shown, of_history, scalars, shown_histograms
 
 from jaxgear import cli
 from jaxgear.bundle.bundle import Bundle
@@ -102,6 +102,7 @@ def test_run_folder_holds_the_contract(finished):
         "epoch,step,train_loss,val_loss,train_accuracy,val_accuracy,learning_rate,seconds"
     )
     assert [row["epoch"] for row in rows(folder)] == ["1", "2", "3"]
+    assert json.loads((folder / "environment.json").read_text())["flops_per_step"] > 1e6
 
 
 def test_last_line_is_the_run_and_its_test_accuracy(finished):
@@ -209,19 +210,26 @@ def test_an_older_run_goes_on_with_a_tracker_and_a_profile(finished, within, tmp
     assert (config.pop("track"), config.pop("profile")) == ("", 0)
     (folder / "config.json").write_text(json.dumps(config))
     track = ["--track", "tensorboard", "--profile", 2]
-    assert within("--resume", folder, "--epochs", 4, *track) == 0
+    assert within("--resume", folder, "--epochs", 5, *track) == 0
     printed = capfd.readouterr().out
     (trace,) = (folder / "profile").rglob("*.trace.json.gz")
     assert f"profile of 2 steps: {trace}" in printed
     found = scalars(folder)
-    assert {step for _, step in found} == {1, 2, 3, 4}
+    assert {step for _, step in found} == {1, 2, 3, 4, 5}
     expected = as_shown(of_history(folder))
     assert {key: found[key] for key in expected} == expected
+    drawn = shown_histograms(folder)
+    assert {step for _, step in drawn} == {5}
+    updated = {name.partition("/")[2] for name, _ in drawn if name.startswith("updates/")}
+    assert {f"{kind}/{name}" for kind in ("parameters", "updates") for name in updated} == {
+        name for name, _ in drawn
+    }
     tested = json.loads((folder / "test.json").read_text())
     assert found["test_accuracy", tested["epoch"]] == np.float32(tested["accuracy"])
     assert within("--resume", folder) == 0  # it keeps its tracker, and traces no more
     assert "profile of" not in capfd.readouterr().out
     assert scalars(folder) == found
+    assert shown_histograms(folder) == drawn
     assert json.loads((folder / "config.json").read_text())["track"] == "tensorboard"
     comparison = compare([FinishedRun.read(straight), FinishedRun.read(folder)])
     assert set(comparison.differing) == {"epochs"}

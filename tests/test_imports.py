@@ -43,8 +43,8 @@ LAYERS = {
     ),
     "training": ("program", "data", "machine", "notebook"),
     "training.runs": ("training", "data", "machine"),
-    "training.vectorized": ("training", "data", "machine"),
-    "tracking": ("training", "training.runs", "machine"),
+    "training.vectorized": ("training", "data", "machine", "program"),
+    "tracking": ("training", "training.runs", "machine", "program"),
     "bundle": ("models", "program", "data.splits", "notebook"),
     "prediction": (
         *("bundle", "program", "machine", "notebook"),

@@ -36,11 +36,11 @@ def test_a_bar_moves_in_one_output_and_its_end_stays():
         "assert in_notebook()\n"
         "bar = Bar()\n"
         "for done in range(1001):\n"
-        "    bar.move(done, 1000, '<reading>')"
+        "    bar.move(done, 1000, '<reading>  fast ')"
     )
     assert 'value="1000" max="1000"' in shown["data"]["text/html"]
-    assert "&lt;reading&gt;" in shown["data"]["text/html"]
-    assert shown["data"]["text/plain"] == "1000/1000  <reading>"
+    assert shown["data"]["text/html"].endswith("&lt;reading&gt;&ensp;fast")  # apart in HTML too
+    assert shown["data"]["text/plain"] == "1000/1000  <reading>  fast "
 
 
 def test_training_is_one_bar_below_its_notes_and_a_command_s_bar_is_the_same():

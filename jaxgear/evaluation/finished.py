@@ -87,6 +87,12 @@ class FinishedRun(Facts):
         """The epoch of lowest validation loss."""
         return history.best(self.rows)
 
+    @property
+    def flops(self) -> int | None:
+        """FLOPs of all optimizer steps (`program.flops`); None: a run of older code."""
+        of_step = self.environment.get("flops_per_step")
+        return of_step and of_step * self.rows[-1].step
+
     def _facts(self) -> dict[str, str]:
         best = self.best
         known = {

@@ -161,7 +161,7 @@ class Experiment:
         step and then ends the process.
         """
         self.state = self.run.latest(self.state)
-        self._trackers.show(self.path, self.rows)
+        self._trackers.show(self.path, self.rows, self.state)
         self._epochs = self._train()
         return self._epochs
 
@@ -213,9 +213,7 @@ class Experiment:
         self._handed_on.make_maps()
         with contextlib.ExitStack() as stack:
             progress = stack.enter_context(Progress(self.recipe.epochs))
-            stack.enter_context(
-                diagnosed(self.recipe, training.train, len(training.dataset.classes))
-            )
+            stack.enter_context(diagnosed(self.recipe, training.train, len(dataset.classes)))
             profiled = self.config.profile if devices.first_host() else 0
             profiler = stack.enter_context(Profiler(self.path / "profile", profiled, progress.say))
             first = len(self.rows) + 1
@@ -225,13 +223,14 @@ class Experiment:
                 last=self.recipe.epochs,
                 progress=progress,
                 watch=profiler.step,
+                counted=self.run.note_flops,
             )
             stack.enter_context(contextlib.closing(epochs))
             try:
                 for self.state, row in epochs:
                     row = dataclasses.replace(row, **pseudo)
                     self.run.record(self.state, row)
-                    self._trackers.show(self.path, self.rows)
+                    self._trackers.show(self.path, self.rows, self.state)
                     if row.epoch == first and math.isnan(row.learning_rate):
                         progress.say(
                             "note: the optimizer does not use the recipe's rate, so history.csv "

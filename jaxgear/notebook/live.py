@@ -76,7 +76,8 @@ class _State:
         return f"{self.done}/{self.total}  {self.text}"
 
     def _repr_html_(self) -> str:
+        text = html.escape(self.text.rstrip()).replace("  ", "&ensp;")  # HTML joins two spaces
         return (
             f'<progress value="{self.done}" max="{self.total}" style="vertical-align: middle">'
-            f"</progress> {self.done}/{self.total}&ensp;{html.escape(self.text)}"
+            f"</progress> {self.done}/{self.total}&ensp;{text}"
         )

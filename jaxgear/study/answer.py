@@ -15,6 +15,7 @@ from jaxgear.study.executors import rows_of, run_of
 from jaxgear.study.trials import Trial
 from jaxgear.study.variants import Variant, describe
 from jaxgear.training.history import Row
+from jaxgear.training.runs.folder import read_json
 
 RunsOf = Callable[[int], Path]  # trial number -> folder of the trial
 
@@ -28,7 +29,9 @@ class Scored:
     accuracy: Spread
     loss: Spread
     seconds: Spread
-    to_target: Spread | None  # seconds until the validation accuracy reached the target, if all did
+    # Until the validation accuracy reached the target; None: not all did, or a run has no figure.
+    seconds_to_target: Spread | None
+    flops_to_target: Spread | None
     ended: dict[str, int]  # trials that ended otherwise: state -> count
     difference: Difference | None = None  # of accuracy to the chosen variant, by seed
     probability_best: float | None = None  # None: not all seeds are complete
@@ -66,9 +69,7 @@ def answer(
         done = sorted((t for t in own if t.state == "complete"), key=lambda trial: trial.seed)
         ended = _counts([trial.state for trial in own if trial.state != "complete"])
         if done:
-            scored.append(
-                _scored(done, ended, [rows_of(folder_of(t.number)) for t in done], target)
-            )
+            scored.append(_scored(done, ended, [folder_of(t.number) for t in done], target))
         else:
             failed[describe(own[0].variant)] = ended
     scored.sort(key=lambda one: one.rank, reverse=True)
@@ -84,13 +85,15 @@ def lines(answer: Answer) -> list[str]:
     """The answer as a table for people."""
     table = [["", "seeds", "val accuracy", "val loss", "seconds"]]
     if answer.target is not None:
-        table[0].append(f"seconds to {answer.target:g}")
+        table[0] += [f"{unit} to {answer.target:g}" for unit in ("seconds", "FLOPs")]
     table[0] += ["best?", "difference to the best, 95 % interval"]
     for one in answer.scored:
         row = [describe(one.variant), str(len(one.trials)), str(one.accuracy), str(one.loss)]
         row.append(f"{one.seconds.mean:.1f}")
         if answer.target is not None:
-            row.append("-" if one.to_target is None else f"{one.to_target.mean:.1f}")
+            seconds, flops = one.seconds_to_target, one.flops_to_target
+            row.append("-" if seconds is None else f"{seconds:.1f}")
+            row.append("-" if flops is None else f"{flops:.3g}")
         row.append("" if one.probability_best is None else f"{one.probability_best:.2f}")
         table.append([*row, _difference(one, answer.chosen)])
     widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
@@ -118,7 +121,7 @@ def to_dict(answer: Answer) -> dict[str, Any]:
         "seeds": answer.seeds,
         "chosen": answer.chosen and answer.chosen.variant,
         "chosen_by": "val_accuracy",
-        "test_accuracy": answer.test and dataclasses.asdict(answer.test),
+        "test_accuracy": _plain(answer.test),
         "target": answer.target,
         "variants": [
             {
@@ -126,9 +129,10 @@ def to_dict(answer: Answer) -> dict[str, Any]:
                 "val_accuracy": dataclasses.asdict(one.accuracy),
                 "val_loss": dataclasses.asdict(one.loss),
                 "seconds": dataclasses.asdict(one.seconds),
-                "seconds_to_target": one.to_target and dataclasses.asdict(one.to_target),
+                "seconds_to_target": _plain(one.seconds_to_target),
+                "flops_to_target": _plain(one.flops_to_target),
                 "ended": one.ended,
-                "difference_to_chosen": one.difference and dataclasses.asdict(one.difference),
+                "difference_to_chosen": _plain(one.difference),
                 "probability_best": one.probability_best,
             }
             for one in answer.scored
@@ -150,18 +154,27 @@ def to_csv(trials: Sequence[Trial], folder_of: RunsOf) -> str:
     return text.getvalue()
 
 
+def _plain(spread: Spread | None) -> dict[str, Any] | None:
+    return spread and dataclasses.asdict(spread)
+
+
 def _scored(
-    done: list[Trial], ended: dict[str, int], histories: list[list[Row]], target: float | None
+    done: list[Trial], ended: dict[str, int], folders: list[Path], target: float | None
 ) -> Scored:
-    seconds = [sum(row.seconds for row in rows) for rows in histories]
-    reached = [_seconds_to(rows, target) for rows in histories] if target is not None else [None]
+    histories = [rows_of(folder) for folder in folders]
+    reached = [_until(rows, target) for rows in histories]
+    flops = [
+        rows and of_step and of_step * rows[-1].step
+        for rows, of_step in zip(reached, map(_flops_per_step, folders), strict=True)
+    ]
     return Scored(
         variant=done[0].variant,
         trials=tuple(done),
         accuracy=spread([trial.val_accuracy for trial in done]),
         loss=spread([trial.val_loss for trial in done]),
-        seconds=spread(seconds),
-        to_target=None if None in reached else spread(reached),
+        seconds=spread([_seconds(rows) for rows in histories]),
+        seconds_to_target=None if None in reached else spread(list(map(_seconds, reached))),
+        flops_to_target=None if None in flops else spread(flops),
         ended=ended,
     )
 
@@ -190,14 +203,24 @@ def _compared(scored: list[Scored], whole: list[Scored], chosen: Scored) -> list
     return result
 
 
-def _seconds_to(rows: list[Row], target: float) -> float | None:
-    """Seconds of training until validation accuracy reached `target`; None: it never did."""
-    total = 0.0
-    for row in rows:
-        total += row.seconds
-        if row.val_accuracy >= target:
-            return total
+def _until(rows: list[Row], target: float | None) -> list[Row] | None:
+    """The epochs until validation accuracy reached `target`; None: it never did."""
+    for count, row in enumerate(rows, 1):
+        if target is not None and row.val_accuracy >= target:
+            return rows[:count]
     return None
+
+
+def _seconds(rows: list[Row]) -> float:
+    return sum(row.seconds for row in rows)
+
+
+def _flops_per_step(folder: Path) -> int | None:
+    """FLOPs of an optimizer step of a trial (`program.flops`); None: a run of older code."""
+    run = run_of(folder)
+    if run is None or not (run / "environment.json").exists():
+        return None
+    return read_json(run / "environment.json").get("flops_per_step")
 
 
 def _count(number: int, noun: str) -> str:

@@ -21,6 +21,7 @@ from jaxgear.experiment.config import Config
 from jaxgear.experiment.flags import parse
 from jaxgear.experiment.recipe import Data, Make, Recipe
 from jaxgear.files import write_bytes, write_text
+from jaxgear.study.variants import Space, Variant, as_flags, describe, grid, is_search
 from jaxgear.training import loop
 from jaxgear.training.progress import Progress
 
@@ -108,27 +109,59 @@ def until_blown(losses: Iterator[float], steps: int = STEPS) -> Sweep:
     return Sweep(rates, np.array(kept))
 
 
-def find_and_draw(module: ModuleType, flags: Sequence[str], out: Path | None) -> None:
-    """Prints the suggestion for an experiment; writes OUT/rate.csv and OUT/rate.png."""
+def find_and_draw(module: ModuleType, flags: Sequence[str], space: Space, out: Path | None) -> None:
+    """Prints the suggestion for each variant of an experiment; writes OUT/rate.csv and rate.png.
+
+    Args:
+        space: fields to vary; {}: the experiment as it is.
+
+    Raises:
+        UsageError: a variant cannot be swept; the message names it.
+    """
+    if not hasattr(module, "recipe"):
+        raise UsageError(f"{module.__name__}: has no `recipe`, which --find-rate needs")
+    if is_search(space):
+        raise UsageError("--vary FIELD=LOW..HIGH: --find-rate takes values, FIELD=VALUE,VALUE,...")
+    configs = [
+        (variant, parse(module.Config, [*flags, *as_flags(variant)])) for variant in grid(space)
+    ]
+    out = out or Path("results/runs") / f"{module.__name__.rpartition('.')[2]}-rate"
+    out.mkdir(parents=True, exist_ok=True)
+    found: list[tuple[Variant, Sweep]] = []
+    for variant, config in configs:
+        try:
+            sweep = find_rate(config, module.recipe)
+        except UsageError as error:
+            if not variant:
+                raise
+            raise UsageError(f"variant {describe(variant)}: {error}") from error
+        found.append((variant, sweep))
+        _write(out, found)  # after each: the next one may fail
+        print(f"{describe(variant)}: {sweep.reason}" if variant else sweep.reason)
+    suggested = ", ".join(
+        f"{sweep.suggested:.2g}" + (f" ({describe(variant)})" if variant else "")
+        for variant, sweep in found
+    )
+    print(f"{out}\tlearning rate {suggested}, the peak of a schedule with warm-up and decay")
+
+
+def _write(out: Path, found: Sequence[tuple[Variant, Sweep]]) -> None:
+    """Writes rate.csv, with a column for each varied field, and rate.png."""
     from jaxgear.evaluation.plots import figures as plots
     from jaxgear.evaluation.plots import studies
 
-    if not hasattr(module, "recipe"):
-        raise UsageError(f"{module.__name__}: has no `recipe`, which --find-rate needs")
-    config = parse(module.Config, flags)
-    sweep = find_rate(config, module.recipe)
-    out = out or Path("results/runs") / f"{module.__name__.rpartition('.')[2]}-rate"
-    out.mkdir(parents=True, exist_ok=True)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["learning_rate", "loss", "smoothed"])
-    writer.writerows(
-        zip(*(a.tolist() for a in (sweep.rates, sweep.losses, sweep.smooth)), strict=True)
-    )
+    writer.writerow([*found[0][0], "learning_rate", "loss", "smoothed"])
+    for variant, sweep in found:
+        columns = (a.tolist() for a in (sweep.rates, sweep.losses, sweep.smooth))
+        writer.writerows([*variant.values(), *row] for row in zip(*columns, strict=True))
     write_text(out / "rate.csv", text.getvalue())
-    figure = studies.sweep(sweep.rates, sweep.losses, sweep.smooth, sweep.suggested, sweep.reason)
-    write_bytes(out / "rate.png", plots.png(figure))
-    print(sweep.reason)
-    print(
-        f"{out}\tlearning rate {sweep.suggested:.2g}, the peak of a schedule with warm-up and decay"
-    )
+    title = found[0][1].reason if len(found) == 1 else ""
+    curves = [
+        studies.Curve(
+            describe(variant) if variant else "", s.rates, s.losses, s.smooth, s.suggested
+        )
+        for variant, s in found
+    ]
+    write_bytes(out / "rate.png", plots.png(studies.sweeps(curves, title)))

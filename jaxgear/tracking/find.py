@@ -6,9 +6,10 @@ A tracker is a function of a run folder, its history so far and its test:
         "Shows the epochs of `rows` that are not shown yet, and drops those that are no more."
 
 The first host calls it when training starts or goes on, after each epoch, and after the test. Then
-`test` has the fields of test.json, and `run` holds curves.png, confusion.png and predictions.png. A
-resumed run may have lost the epochs after its newest checkpoint, so a tracker compares what it has
-with `rows`. The history is complete each time: what one call could not send, the next one sends.
+`test` has the fields of test.json, and `run` holds curves.png, confusion.png and predictions.png;
+histograms.json (histograms.py) it holds always. A resumed run may have lost the epochs after its
+newest checkpoint, so a tracker compares what it has with `rows`. The history is complete each time:
+what one call could not send, the next one sends.
 
 Your own function is `--track MODULE:FUNCTION`, in a module that Python finds (the current folder is
 looked through too). For example, for Weights & Biases:
@@ -28,8 +29,10 @@ from typing import Any
 
 from jaxgear.errors import UsageError
 from jaxgear.machine import devices
+from jaxgear.tracking.histograms import Histograms
 from jaxgear.training.history import Row
 from jaxgear.training.runs.folder import read_json
+from jaxgear.training.state import TrainState
 
 Track = Callable[[Path, Sequence[Row], dict[str, Any] | None], None]
 PACKAGES = {"tensorboard": "tensorboardX", "mlflow": "mlflow"}  # what each tracker needs
@@ -44,15 +47,27 @@ class Trackers:
 
     def __init__(self, names: str):
         self._trackers = {name: _tracker(name) for name in filter(None, names.split(","))}
+        self._histograms = Histograms()
         self._begun = False
 
-    def show(self, run: Path, rows: Sequence[Row], *, tested: bool = False) -> None:
+    def show(
+        self,
+        run: Path,
+        rows: Sequence[Row],
+        state: TrainState | None = None,
+        *,
+        tested: bool = False,
+    ) -> None:
         """Calls each tracker, on the first host; after the test, `tested` is set.
+
+        All hosts call this, as `state`, that of the last row, may lie on the devices of several.
 
         Raises:
             UsageError: a tracker fails at the first call. Later its error is a note on stderr, and
                 the run goes on: the next call shows what is missing.
         """
+        if self._trackers and state is not None:
+            self._histograms.add(run, rows, state)
         if not devices.first_host():
             return
         test = read_json(run / "test.json") if tested else None

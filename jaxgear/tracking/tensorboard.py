@@ -3,6 +3,7 @@
 Each figure of an epoch is a scalar of its name, and the epoch is its step. Scalars are float32, as
 losses, accuracies and rates of history.csv are: those are equal to the bit. Seconds and the figures
 of the test are rounded. (The format also has doubles, but TensorBoard's own loader shows none.)
+Histograms (histograms.py) have the epoch as their step too.
 """
 
 import collections
@@ -13,10 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.proto.summary_pb2 import HistogramProto, Summary
 from tensorboardX.record_writer import masked_crc32c
 
+from jaxgear.tracking import histograms
 from jaxgear.tracking.figures import figures, plots
 from jaxgear.training.history import Row
 
@@ -35,17 +38,17 @@ class TensorBoard:
 
     def __init__(self) -> None:
         self._file: Path | None = None
-        self._written: set[tuple[str, int]] = set()  # figures
+        self._written: set[tuple[str, int]] = set()  # figures and histograms
 
     def __call__(self, run: Path, rows: Sequence[Row], test: dict[str, Any] | None) -> None:
-        """Writes the figures that are not written yet, and the plots of a tested run."""
+        """Writes what is not written yet, and the plots of a tested run."""
         if self._file is None:
             self._file, self._written = _new_file(run / "tensorboard"), set()
         path, self._file = self._file, None  # a call that fails lets the next one begin anew
-        found, now = figures(rows, test), time.time()
+        found, now = _values(run, rows, test), time.time()
         by_step = collections.defaultdict(list)
         for name, step in sorted(found.keys() - self._written):
-            by_step[step].append(Summary.Value(tag=name, simple_value=found[name, step]))
+            by_step[step].append(found[name, step])
         if test is not None:
             by_step[rows[-1].epoch] += map(_image, plots(run))
         content = b""
@@ -55,6 +58,35 @@ class TensorBoard:
         with path.open("ab") as file:
             file.write(content)
         self._file, self._written = path, set(found)
+
+
+def _values(
+    run: Path, rows: Sequence[Row], test: dict[str, Any] | None
+) -> dict[tuple[str, int], Summary.Value]:
+    """The figures and histograms of a run, by name and epoch."""
+    scalars = {
+        (name, epoch): Summary.Value(tag=name, simple_value=value)
+        for (name, epoch), value in figures(rows, test).items()
+    }
+    return scalars | {
+        (name, epoch): Summary.Value(tag=name, histo=_histogram(found))
+        for epoch, named in histograms.read(run).items()
+        for name, found in named.items()
+    }
+
+
+def _histogram(found: histograms.Histogram) -> HistogramProto:
+    """A bucket reaches from the limit before it to its own; the first one, empty, ends at `low`."""
+    counts = found["counts"]
+    return HistogramProto(
+        min=found["low"],
+        max=found["high"],
+        num=sum(counts),
+        sum=found["sum"],
+        sum_squares=found["sum_squares"],
+        bucket_limit=np.linspace(found["low"], found["high"], len(counts) + 1).tolist(),
+        bucket=[0, *counts],
+    )
 
 
 def _new_file(folder: Path) -> Path:

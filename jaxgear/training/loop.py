@@ -19,6 +19,7 @@ from jaxgear.errors import DivergedError
 from jaxgear.machine import devices
 from jaxgear.machine.compile_cache import keep_compiled
 from jaxgear.machine.signals import deferred_signals
+from jaxgear.program import flops
 from jaxgear.training import steps
 from jaxgear.training.history import Row
 from jaxgear.training.optim import rate_used
@@ -40,6 +41,7 @@ def epochs(
     progress: Progress,
     layout: devices.Layout = devices.replicated,
     watch: Callable[[steps.TrainState, int], None] = lambda state, count: None,
+    counted: Callable[[int], None] = lambda flops: None,
     **step_options: Any,
 ) -> Iterator[tuple[steps.TrainState, Row]]:
     """Trains from epoch `first` to `last`, yielding the state and the history row after each.
@@ -54,6 +56,7 @@ def epochs(
         schedule: the optimizer's rate, for the history; None: unknown.
         layout: how devices hold the state: `devices.replicated` or `devices.fsdp`.
         watch: called after each program that was sent, with the state that it gives and its steps.
+        counted: called with the FLOPs of a step (`program.flops`), when it is compiled.
         step_options: keyword arguments of `steps.train_step`.
 
     Raises:
@@ -67,7 +70,8 @@ def epochs(
     step = functools.partial(steps.train_step, **step_options)
     # Compile the schedule as one program, because it consists of many operations.
     schedule = (lambda step: math.nan) if schedule is None else jax.jit(schedule)
-    run = _compile_training(step, state, train, progress)
+    run, flops_per_step = _compile_training(step, state, train, progress)
+    counted(flops_per_step)
     evaluate = Evaluator(state.apply, state.variables, val, progress)
     every = 1 if jax.process_count() == 1 else AGREE
     with deferred_signals() as signals:
@@ -110,7 +114,7 @@ def losses(
     The state passed in is donated.
     """
     step = functools.partial(steps.train_step, **step_options)
-    run = _compile_training(step, state, train, progress)
+    run, _ = _compile_training(step, state, train, progress)
     for epoch in itertools.count(1):
         for sent in run(state, epoch, 0):
             state = sent.state
@@ -145,8 +149,8 @@ def steps_a_program(train: Batches) -> int:
 
 def _compile_training(
     step: Callable[..., Any], state: steps.TrainState, train: Batches, progress: Progress
-) -> Run:
-    """Compiles a function that runs an epoch from a given batch on."""
+) -> tuple[Run, int]:
+    """Compiles a function that runs an epoch from a given batch on; and the FLOPs of a step."""
     mesh, most, shardings = train.mesh, steps_a_program(train), None
     if mesh.size > 1:
         whole = devices.replicated(mesh)
@@ -161,7 +165,7 @@ def _compile_training(
     else:
         inputs, arguments = train.ordered(), lambda batch: (batch,)
     step = jax.jit(step, donate_argnums=0, out_shardings=shardings)
-    program = compile_step("training", step, progress, state, *arguments(next(inputs)))
+    program, work = compile_step("training", step, progress, state, *arguments(next(inputs)))
 
     def run(state, epoch, first):
         done = int(state.step)
@@ -172,7 +176,7 @@ def _compile_training(
             yield Sent(state, done + 1, count, *devices.local(sums), examples)
             done += count
 
-    return run
+    return run, work  # of one step: the number of steps in a chunk is data
 
 
 class Stopped(SystemExit):
@@ -194,7 +198,8 @@ class Evaluator:
             functools.partial(steps.eval_step, apply),
             out_shardings=None if mesh.size == 1 else devices.replicated(mesh),
         )
-        self._step = compile_step("evaluation", step, progress, variables, next(batches.ordered()))
+        batch = next(batches.ordered())
+        self._step, _ = compile_step("evaluation", step, progress, variables, batch)
 
     def __call__(
         self, variables: PyTree, batches: Batches
@@ -208,13 +213,14 @@ class Evaluator:
         return total, np.concatenate([np.asarray(part) for part in logits])[: batches.examples]
 
 
-def compile_step(name: str, step: Any, progress: Progress, *arguments: PyTree) -> Any:
-    """`step` compiled for the shapes of `arguments`; prints how long that took."""
+def compile_step(name: str, step: Any, progress: Progress, *arguments: PyTree) -> tuple[Any, int]:
+    """`step` compiled for the shapes of `arguments`, and its FLOPs; prints how long that took."""
     start = time.perf_counter()
     keep_compiled()
-    compiled = step.lower(*arguments).compile()
+    traced = step.trace(*arguments)
+    compiled = traced.lower().compile()
     progress.say(f"compiled the {name} step in {time.perf_counter() - start:.1f} s")
-    return compiled
+    return compiled, flops(traced.jaxpr)
 
 
 def row_of(

@@ -121,6 +121,24 @@ def test_spread_is_the_sample_standard_deviation():
     assert comparison.spread([]) is None
 
 
+def test_the_work_of_training_is_that_of_its_steps(tmp_path, capsys):
+    """A run of older code has no figure of it."""
+    counted = [
+        write_run(tmp_path / str(seed), seed=seed, environment={"flops_per_step": 10**9})
+        for seed in (0, 1)
+    ]
+    older = write_run(tmp_path / "older", lr=1)
+    found = compared(*counted, older)
+    assert found.groups[0].spread("flops").mean == 30 * 10**9
+    assert found.groups[1].spread("flops") is None
+    with pytest.raises(SystemExit):
+        cli.main(["compare", *map(str, counted), str(older)])
+    head, first, second, *_ = capsys.readouterr().out.splitlines()
+    assert head.split()[-1] == "FLOPs"
+    assert first.endswith("3e+10 ± 0")
+    assert second.split()[-1] == "-"
+
+
 def test_labels_go_on_after_z():
     labels = [groups._label(index) for index in range(60)]
     assert labels[25:28] == ["Z", "AA", "AB"]

@@ -125,9 +125,8 @@ def _value(value) -> str:
 def _cell(name: str, spread) -> str:
     if spread is None:
         return "-"
-    if name in ("best_epoch", "seconds"):
-        return f"{spread.mean:.1f}" + ("" if spread.std is None else f" ± {spread.std:.1f}")
-    return str(spread)
+    formats = {"best_epoch": ".1f", "seconds": ".1f", "flops": ".3g"}
+    return format(spread, formats.get(name, ".4f"))
 
 
 def _description(compared, group) -> str:

@@ -64,12 +64,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--target", type=float, metavar="ACCURACY",
-        help="say how many seconds each variant took to be right on that share of the validation "
-        "pictures (0 to 1)",
+        help="say how many seconds and FLOPs each variant took to be right on that share of the "
+        "validation pictures (0 to 1)",
     )  # fmt: skip
     parser.add_argument(
         "--find-rate", action="store_true",
-        help="suggest a learning rate from one short run, instead of a study",
+        help="suggest a learning rate from one short run of each variant, instead of a study",
     )  # fmt: skip
 
 
@@ -84,12 +84,12 @@ def run(arguments: argparse.Namespace) -> None:
 
     executors = _executors(arguments)
     module, config = executors[0].module, executors[0].config
+    space = variants.read_space(arguments.vary, config, arguments.flags)
     if arguments.find_rate:
-        rate_finder.find_and_draw(module, arguments.flags, arguments.out)
+        rate_finder.find_and_draw(module, arguments.flags, space, arguments.out)
         return
     if arguments.out is None:
         raise UsageError("--out DIR: name a folder for the study")
-    space = variants.read_space(arguments.vary, config, arguments.flags)
     study(
         executors,
         arguments.out,

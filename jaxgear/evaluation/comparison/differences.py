@@ -25,7 +25,11 @@ class Spread:
     n: int
 
     def __str__(self) -> str:
-        return f"{self.mean:.4f}" + ("" if self.std is None else f" ± {self.std:.4f}")
+        return f"{self:.4f}"
+
+    def __format__(self, spec: str) -> str:
+        spec = spec or ".4f"
+        return f"{self.mean:{spec}}" + ("" if self.std is None else f" ± {self.std:{spec}}")
 
 
 @dataclasses.dataclass(frozen=True)

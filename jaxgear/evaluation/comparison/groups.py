@@ -31,10 +31,11 @@ MEASURES = {
     "val_accuracy": "val accuracy",
     **{m.in_runs: m.in_runs.replace("_", " ").replace("macro f", "macro-F") for m in _TESTED},
     "seconds": "seconds",
+    "flops": "FLOPs",
 }
 Figures = dict[tuple[str, ...], dict[str, Any]]  # of each run, by the images that it was tested on
 # The measures whose difference between groups is computed.
-PAIRED = tuple(name for name in MEASURES if name not in ("best_epoch", "seconds"))
+PAIRED = tuple(name for name in MEASURES if name not in ("best_epoch", "seconds", "flops"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Comparison:
 
 
 def figures(run: FinishedRun) -> dict[str, float | int | None]:
-    """The `MEASURES` of one run: its best epoch, its test, and its training time."""
+    """The `MEASURES` of one run: its best epoch, its test, and what its training took."""
     test = run.test or {}
     return {
         "best_epoch": run.best.epoch,
@@ -79,6 +80,7 @@ def figures(run: FinishedRun) -> dict[str, float | int | None]:
         "val_accuracy": run.best.val_accuracy,
         **{metric.in_runs: test.get(metric.name) for metric in _TESTED},
         "seconds": sum(row.seconds for row in run.rows),
+        "flops": run.flops,
     }
 
 

@@ -1,14 +1,14 @@
 """The accuracies of a study's variants, and the losses of a rate sweep."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 from jaxgear.evaluation.comparison import Spread
 from jaxgear.evaluation.plots import fonts
-from jaxgear.evaluation.plots.figures import BEST, TRAIN, Figure, describe
+from jaxgear.evaluation.plots.figures import TRAIN, Figure, describe
 from jaxgear.evaluation.plots.learning_curves import COLOURS, STYLES, top_at_one
 
 MOST = 30  # variants drawn as rows
@@ -54,23 +54,35 @@ def accuracies(variants: Sequence[dict[str, Any]], spreads: Sequence[Spread]) ->
     return figure
 
 
-def sweep(
-    rates: Float[np.ndarray, " N"],
-    losses: Float[np.ndarray, " N"],
-    smooth: Float[np.ndarray, " N"],
-    suggested: float,
-    title: str,
-) -> Figure:
-    """Training loss by learning rate, with the suggested rate."""
+class Curve(NamedTuple):
+    """A sweep of learning rates."""
+
+    label: str  # "" for the only one
+    rates: Float[np.ndarray, " N"]
+    losses: Float[np.ndarray, " N"]
+    smooth: Float[np.ndarray, " N"]
+    suggested: float
+
+
+def sweeps(curves: Sequence[Curve], title: str = "") -> Figure:
+    """Training loss by learning rate, with the suggested rates.
+
+    Losses that blow up are cut off, so that the others stay readable.
+    """
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
-    axes.plot(rates, losses, ".", color=TRAIN, alpha=0.3, markersize=3, label="each step")
-    axes.plot(rates, smooth, color=TRAIN, label="smoothed")
-    axes.axvline(suggested, color=BEST, linestyle="--", label=f"suggested: {suggested:.2g}")
+    for index, curve in enumerate(curves):
+        colour, style = COLOURS[index % len(COLOURS)], STYLES[index // len(COLOURS) % len(STYLES)]
+        label = fonts.fit(curve.label, 3, 9) + ": " * bool(curve.label) + f"{curve.suggested:.2g}"
+        axes.plot(curve.rates, curve.losses, ".", color=colour, alpha=0.25, markersize=3)
+        axes.plot(curve.rates, curve.smooth, style, color=colour, label=label)
+        axes.axvline(curve.suggested, color=colour, linestyle=":")
     axes.set_xscale("log")
-    axes.set_ylim(0.95 * smooth.min(), 1.1 * smooth[: len(smooth) // 4 + 1].max())
-    describe(axes, "learning rate", "training loss")
-    axes.legend(frameon=False, fontsize=9)
+    lowest = min(curve.smooth.min() for curve in curves)
+    first = max(curve.smooth[: len(curve.smooth) // 4 + 1].max() for curve in curves)
+    axes.set_ylim(0.95 * lowest, 1.1 * first)
+    describe(axes, "learning rate", "training loss (dots: each step, lines: smoothed)")
+    axes.legend(frameon=False, fontsize=9, title="suggested", title_fontsize=9)
     axes.set_title(title, fontsize=10)
     return figure
 

@@ -1,6 +1,6 @@
 """An open run folder: made, resumed, and filled epoch by epoch.
 
-    config.json, environment.json, experiment.py    flags, versions and devices, source
+    config.json, environment.json, experiment.py    flags, versions and devices, source; FLOPs
     splits.json                                     every image, its group and its split
     history.csv                                     one row per epoch
     checkpoints/, model/                            newest and best states; the bundle of the best
@@ -195,6 +195,12 @@ class Run:
         self.checkpoints.save(state, row.epoch, row.val_loss)
         if self._first:
             shutil.rmtree(self._paused, ignore_errors=True)
+
+    def note_flops(self, of_step: int) -> None:
+        """Adds the FLOPs of an optimizer step (`program.flops`) to `environment.json`."""
+        if self._first:
+            file = self.path / "environment.json"
+            write_json(file, read_json(file) | {"flops_per_step": of_step})
 
     def pause(self, state: TrainState) -> None:
         """Saves a state from the middle of the epoch that follows the last row."""
