@@ -25,6 +25,8 @@ of that name in its peer, which is torch_steps.py unless another is named:
                         (the system may have cached the files) and then from the cache
     epoch               whole epochs of experiments/scratch.py on --data (default: drawn), without
                         and with --backgrounds in turn, and the ratio of their times
+    seeds               whole epochs of experiments/scratch.py with --runs seeds as one program, and
+                        with one seed, in turn, and how many times as fast the seeds are together
 
 With `--peer` the two run in turn (A B A B ...), since the speed of a shared machine drifts; `ratio`
 compares the medians. The last line is JSON, and the peer's last line must be JSON too.
@@ -46,6 +48,7 @@ from scripts.benchmarks.commands import predict, reach, sort, start
 from scripts.benchmarks.epochs import epoch
 from scripts.benchmarks.networks import features_resnet50, train_reference, train_resnet50
 from scripts.benchmarks.reading import read_pictures
+from scripts.benchmarks.seeds import seeds
 from scripts.benchmarks.training import finetune_resnet50, train_scratch
 
 # Task -> its function, and the figure to compare.
@@ -61,6 +64,7 @@ TASKS: dict[str, tuple[Callable[[argparse.Namespace], dict[str, Any]], str]] = {
     "start": (start, "seconds"),
     "input": (read_pictures, "images_per_second"),
     "epoch": (epoch, "images_per_second"),
+    "seeds": (seeds, "images_per_second"),
 }
 
 
@@ -93,6 +97,7 @@ def main() -> None:
     )
     parser.add_argument("--accuracy", type=float, default=0.90)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--runs", type=int, default=4, help="for seeds: as one program")
     parser.add_argument("--run", help="run or bundle, for predict")
     parser.add_argument("--limit", type=int, default=1000, help="pictures, for predict")
     parser.add_argument("--peer", metavar="CMD", help="a command that does the same work")

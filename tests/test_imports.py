@@ -43,7 +43,7 @@ LAYERS = {
     ),
     "training": ("program", "data", "machine", "notebook"),
     "training.runs": ("training", "data", "machine"),
-    "training.vectorized": ("training", "data", "machine", "program"),
+    "training.vectorized": ("training", "data", "machine"),
     "tracking": ("training", "training.runs", "machine", "program"),
     "bundle": ("models", "program", "data.splits", "notebook"),
     "prediction": (
@@ -98,7 +98,7 @@ LAYERS = {
     ),
     "study": (
         *("experiment", "training", "training.runs", "training.vectorized", "machine"),
-        *("evaluation.comparison", "evaluation.plots"),
+        *("program", "evaluation.comparison", "evaluation.plots"),
     ),
     "commands": ("notebook",),
     "commands.sets": (

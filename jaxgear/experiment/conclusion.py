@@ -24,7 +24,7 @@ from jaxgear.models.grad_cam import map_program
 from jaxgear.prediction import Predictor
 from jaxgear.program import Program, flat
 from jaxgear.training import history
-from jaxgear.training.environment import environment
+from jaxgear.training.runs.environment import environment
 from jaxgear.training.runs.folder import read_json
 from jaxgear.training.runs.run import Run
 

@@ -21,6 +21,7 @@ from jaxgear.machine import devices
 from jaxgear.machine.huge_pages import restart_with_huge_pages
 from jaxgear.machine.signals import deferred_signals
 from jaxgear.machine.xla_flags import set_xla_flags
+from jaxgear.program import flops
 from jaxgear.study.executors import load
 from jaxgear.training.loop import Stopped
 from jaxgear.training.progress import Progress
@@ -88,6 +89,7 @@ def _train_group(runs: Sequence[Experiment], lanes: Sequence[Lane]) -> None:
     with deferred_signals() as signals:
         rounds = Rounds(lanes, signals, Progress())
         for i, run in enumerate(runs):
+            run.run.note_flops(flops(lanes[i].step))
             own = lambda *_, i=i, **options: rounds.epochs(i)  # noqa: E731
             run.training = dataclasses.replace(run.training, run_epochs=own)
         going = {run: run.epochs() for run in runs}

@@ -14,7 +14,7 @@ from jaxgear.data.stream import Stream
 from jaxgear.errors import DivergedError, UsageError
 from jaxgear.machine import devices
 from jaxgear.models.convnet import Conv, ConvNet, GlobalPool
-from jaxgear.training import loop, steps
+from jaxgear.training import compiled, loop, steps
 from jaxgear.training.progress import Progress
 
 K, N, SIDE = 4, 44, 8  # three batches of 16, the last with four of padding
@@ -115,7 +115,7 @@ def test_fsdp_splits_what_is_large_and_computes_the_same():
 
 def test_steps_in_one_program_are_shared_by_the_devices(one, monkeypatch):
     """Two steps and then one a program, on one device and on eight."""
-    monkeypatch.setattr(loop, "steps_a_program", lambda train: 2)
+    monkeypatch.setattr(compiled, "steps_a_program", lambda train: 2)
     found = train(8)
     assert len(found[0].params["layers_0"]["conv"]["kernel"].sharding.device_set) == 8
     assert_same(found, one)

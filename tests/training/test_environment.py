@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxgear.training import environment
+from jaxgear.training.runs import environment
 
 SOURCE = Path(environment.__file__)
 WHO = ("-c", "user.email=a@b", "-c", "user.name=n")

@@ -12,7 +12,7 @@ from jaxgear.data.augment.transforms import flip, mixup
 from jaxgear.data.batches import Batches
 from jaxgear.errors import DivergedError
 from jaxgear.models.convnet import Conv, ConvNet, Dropout, GlobalPool
-from jaxgear.training import loop, steps
+from jaxgear.training import compiled, loop, steps
 from jaxgear.training.progress import Progress
 
 K = 3
@@ -22,7 +22,7 @@ QUIET = Progress(quiet=True)
 @pytest.fixture(params=[1, 2], autouse=True)
 def steps_a_program(request, monkeypatch):
     """Three steps an epoch: one in each program, or two and then one."""
-    monkeypatch.setattr(loop, "steps_a_program", lambda train: request.param)
+    monkeypatch.setattr(compiled, "steps_a_program", lambda train: request.param)
     return request.param
 
 
@@ -67,7 +67,7 @@ def test_learns_and_rows_describe_it():
 def test_steps_in_one_program_are_those_sent_one_by_one(monkeypatch, steps_a_program):
     """But for rounding: XLA fuses what is in a loop in its own way."""
     together = list(train(make_state(), 1, 3))
-    monkeypatch.setattr(loop, "steps_a_program", lambda train: 1)
+    monkeypatch.setattr(compiled, "steps_a_program", lambda train: 1)
     alone = list(train(make_state(), 1, 3))
     for (_, a), (_, b) in zip(together, alone, strict=True):
         assert a.train_loss == pytest.approx(b.train_loss, rel=1e-4)
@@ -147,7 +147,7 @@ def test_evaluator_is_independent_of_batch_size():
     found = []
     for size in (1, 4, 9, 20):
         batches = make_batches(9, size)
-        metrics, logits = loop.Evaluator(state.apply, state.variables, batches, QUIET)(
+        metrics, logits = compiled.Evaluator(state.apply, state.variables, batches, QUIET)(
             state.variables, batches
         )
         assert float(metrics.count) == 9

@@ -15,7 +15,7 @@ from jaxgear.errors import DivergedError
 from jaxgear.machine import devices
 from jaxgear.machine.signals import Signals
 from jaxgear.models.convnet import Conv, ConvNet, Dropout, GlobalPool
-from jaxgear.training import loop, steps
+from jaxgear.training import compiled, loop, steps
 from jaxgear.training.progress import Progress
 from jaxgear.training.vectorized import Lane, Rounds, grouped
 
@@ -26,7 +26,7 @@ QUIET = Progress(quiet=True)
 @pytest.fixture(params=[1, 2])
 def steps_a_program(request, monkeypatch):
     """Each step in a program of its own, or two in each."""
-    monkeypatch.setattr(loop, "steps_a_program", lambda train: request.param)
+    monkeypatch.setattr(compiled, "steps_a_program", lambda train: request.param)
 
 
 def batches(count, seed):

@@ -12,7 +12,7 @@ from jaxgear.data.dataset import Dataset
 from jaxgear.data.recorded import describe
 from jaxgear.errors import CheckpointError, UsageError
 from jaxgear.files import write_json, write_text
-from jaxgear.training.environment import environment
+from jaxgear.training.runs.environment import environment
 
 
 def new_folder(

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int, Num, PyTree
 
 from jaxgear.data.batches import Batch, Batches, Chunk, take
 from jaxgear.machine import devices
-from jaxgear.training import loop, steps
+from jaxgear.training import compiled, steps
 from jaxgear.training.progress import Progress
 from jaxgear.training.state import Metrics, TrainState
 from jaxgear.training.vectorized.join import joined
@@ -34,7 +34,7 @@ class Program:
         Raises:
             DifferError: the steps of the lanes differ in more than numbers.
         """
-        count, self.steps = len(lanes), loop.steps_a_program(lanes[0].train)
+        count, self.steps = len(lanes), compiled.steps_a_program(lanes[0].train)
         mesh = devices.mesh_of(jax.devices()[: math.gcd(count, jax.device_count())])
         self._lanes = devices.by_rows(mesh)
         self._trees = [jax.tree.structure(lane.state) for lane in lanes]
@@ -69,7 +69,7 @@ class Program:
     def _compiled(self, name: str, function: Any, progress: Progress, *arguments: PyTree) -> Any:
         donated = (1,) if name == "training" else ()
         step = jax.jit(jax.vmap(function), donate_argnums=donated, out_shardings=self._lanes)
-        return loop.compile_step(name, step, progress, self._numbers, *arguments)
+        return compiled.compile_step(name, step, progress, self._numbers, *arguments)[0]
 
     def _stack(self, trees: Sequence[PyTree]) -> PyTree:
         return jax.device_put(jax.tree.map(lambda *x: jnp.stack(x), *trees), self._lanes)

@@ -15,6 +15,7 @@ from jaxgear.data.batches import Batch, Chunk
 from jaxgear.errors import DivergedError
 from jaxgear.machine.signals import Signals
 from jaxgear.training import loop
+from jaxgear.training.compiled import Sent
 from jaxgear.training.history import Row
 from jaxgear.training.progress import Progress
 from jaxgear.training.state import Metrics, TrainState
@@ -117,7 +118,7 @@ class Rounds:
                 continue
             lane, count = self._lanes[i], int(getattr(examples, "count", 1))
             rows = jax.tree.map(lambda row, i=i: row[i], metrics)
-            sent = loop.Sent(lane.state, done[i] + 1, count, rows, norms[i], examples)
+            sent = Sent(lane.state, done[i] + 1, count, rows, norms[i], examples)
             done[i] += count
             try:
                 loop.check_finite(sent, lane.train, self._schedules[i])
