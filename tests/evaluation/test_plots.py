@@ -27,6 +27,19 @@ def test_a_curve_that_blows_up_does_not_squeeze_the_others_flat():
     assert learning_curves.curves(usual).axes[0].get_ylim()[0] == 0
 
 
+def test_the_axes_of_losses_hold_all_markers_from_the_first_epoch_on():
+    """A notebook draws the curves after one epoch; a panel beside it may have higher losses."""
+    losses = learning_curves.curves(rows([0.9])).axes[0]
+    low, high = losses.get_xlim()
+    assert [tick for tick in losses.get_xticks() if low < tick < high] == [1]
+    assert losses.get_ylim() == (0, pytest.approx(1.05))
+    for order in ((1.0, 2.0), (2.0, 1.0)):
+        figure = learning_curves.curves_beside({str(loss): rows([loss]) for loss in order})
+        assert {axes.get_ylim() for axes in figure.axes} == {(0, 2.1)}
+    compared = learning_curves.runs({"A": [rows([0.5, 0.25])]}).axes[0]  # shows validation alone
+    assert compared.get_ylim() == (0, pytest.approx(0.525))
+
+
 def test_curves_show_every_epoch_and_mark_the_best():
     figure = learning_curves.curves(rows([3.0, 1.0, 2.0]), "a run")
     losses, accuracies = figure.axes

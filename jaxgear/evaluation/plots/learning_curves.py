@@ -55,26 +55,33 @@ def draw_curve(
     value = getattr(best, f"val_{name}")
     axes.plot(best.epoch, value, "o", markersize=9, fillstyle="none", color=BEST)
     describe(axes, "epoch", f"average {name}")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     if name == "loss":
         loss_axis(axes, beside or [rows])
     else:
         top_at_one(axes)
 
 
-def loss_axis(axes: Axes, runs: Sequence[Sequence[history.Row]]) -> None:
+def loss_axis(
+    axes: Axes,
+    runs: Sequence[Sequence[history.Row]],
+    drawn: Sequence[str] = ("train_loss", "val_loss"),
+) -> None:
     """Starts a loss axis at 0, or makes it logarithmic if a loss would squeeze the others flat.
 
     That is one above four times the training loss of the first epoch, in the median run.
+
+    Args:
+        drawn: the losses of a row that the axis shows.
     """
-    losses = [loss for rows in runs for row in rows for loss in (row.train_loss, row.val_loss)]
+    losses = [getattr(row, name) for rows in runs for row in rows for name in drawn]
     peak = max(filter(math.isfinite, losses))
     usual = np.median([rows[0].train_loss for rows in runs])
     if peak > 4 * usual and min(losses) > 0:
         axes.set_yscale("log")
         axes.set_ylabel(f"{axes.get_ylabel()} (log axis: the highest is {peak:.3g})")
     else:
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.05 * peak or 1)
 
 
 def top_at_one(axes: Axes) -> None:
@@ -116,8 +123,8 @@ def runs(groups: Mapping[str, Sequence[Sequence[history.Row]]]) -> Figure:
             label = fonts.fit(label, 8, 9) + count
             axes.plot(epochs, mean, style, color=colour, linewidth=2.2, label=label)
         describe(axes, "epoch", f"validation {name}")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    loss_axis(losses, [rows for members in groups.values() for rows in members])
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    loss_axis(losses, [rows for members in groups.values() for rows in members], ["val_loss"])
     top_at_one(accuracies)
     handles, labels = losses.get_legend_handles_labels()
     legend = figure.legend(handles, labels, loc="outside lower left", frameon=False)
