@@ -3,6 +3,9 @@
 import gc
 import os
 import platform
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import jax
@@ -77,6 +80,27 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("needs the folder `shared` beside the repository (real photographs)")
     return folder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def drawn_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Draws each drawn set once for all tests and workers, and copies it into their caches."""
+    base = tmp_path_factory.getbasetemp()
+    kept = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "drawn"
+
+    def write(folder: Path, count: int) -> Path:
+        if not folder.exists():
+            source = write_drawn(kept / str(count), count)
+            with suppress(OSError):  # `folder` cannot be written: `write_drawn` says so
+                shutil.copytree(source, folder)
+        return write_drawn(folder, count)
+
+    from jaxgear.data import sources  # after the hook above
+    from jaxgear.data.synthetic import write_drawn
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sources, "write_drawn", write)
+        yield
 
 
 @pytest.fixture(scope="module")

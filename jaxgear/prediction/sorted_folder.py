@@ -11,9 +11,8 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields, replace
-from operator import attrgetter
 from pathlib import Path
+from typing import NamedTuple
 
 from jaxgear.data import crops
 from jaxgear.data.images import descriptor
@@ -26,8 +25,7 @@ TABLE, UNREADABLE = "sorted.csv", "unreadable.csv"
 HIDDEN = ".sorted"  # folder of what the next run needs
 
 
-@dataclass(frozen=True, slots=True)
-class Placed:
+class Placed(NamedTuple):
     """A row of `sorted.csv`."""
 
     path: str  # absolute, where it came from
@@ -45,8 +43,7 @@ class Placed:
         return self.file.partition("/")[0]
 
 
-_cells = attrgetter(*(field.name for field in fields(Placed)))
-_HEADER = [{"name": "class"}.get(field.name, field.name) for field in fields(Placed)]
+_HEADER = [{"name": "class"}.get(name, name) for name in Placed._fields]
 
 
 class SortedFolder:
@@ -124,13 +121,13 @@ class SortedFolder:
             with self._descriptors.open("ab") as file:
                 for sha256, described in descriptors.items():
                     file.write(bytes.fromhex(sha256) + described)
-            append_rows(self._notes, _HEADER, map(_cells, rows))
+            append_rows(self._notes, _HEADER, rows)
 
     def place(self, rows: Sequence[Placed]) -> None:
         """Places pictures that were noted, under names that are free, and writes down where."""
         with self._named():
-            rows = [replace(row, file=self._free(row)) for row in rows]
-            append_rows(self.out / TABLE, _HEADER, map(_cells, rows))
+            rows = [row._replace(file=self._free(row)) for row in rows]
+            append_rows(self.out / TABLE, _HEADER, rows)
             self.rows += rows
             for row in rows:
                 self._place(row)

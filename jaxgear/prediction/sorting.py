@@ -14,7 +14,6 @@ person may move and remove files in OUT, and a second run goes on where the firs
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from jaxgear.data.folder import Refused
@@ -138,7 +137,7 @@ class Sorter:
             met.add(group)
         rows = []
         for row in self._pending:
-            rows.append(row if row.sha256 in first else replace(row, file=DUPLICATES))
+            rows.append(row if row.sha256 in first else row._replace(file=DUPLICATES))
             first.discard(row.sha256)  # a copy of it is a duplicate
         self._described += self._new.values()
         self._placed |= self._new.keys()

@@ -17,7 +17,6 @@ VERSION = 6
 
 _MARGIN = 220  # a channel below this is content; artefacts of strong JPEG compression are above it
 _SPECKS = 0.01  # fraction of content pixels up to which a row or column still counts as margin
-_RGB = np.array([1, 1, 1, 0], np.uint8).view(np.uint32)  # masks X, which is not always white
 _SMALL = Image.Resampling.BILINEAR  # antialiased, and without overshoot, which would fake edges
 
 
@@ -34,10 +33,9 @@ def describe_image(image: Image.Image) -> bytes:
     if (factor := reduction(max(image.size), ENOUGH)) > 1:
         image = image.reduce(factor)
     content = _content(image)
-    in_row = content.sum(axis=1, dtype=np.uint16)  # a reduced image is at most 255 pixels wide
-    in_column = content.sum(axis=0, dtype=np.uint16)
-    rows = np.flatnonzero(in_row / image.width > _SPECKS)
-    columns = np.flatnonzero(in_column / image.height > _SPECKS)
+    # A reduced image is at most 255 pixels wide and high, so the counts fit.
+    rows = np.flatnonzero(content.sum(axis=1, dtype=np.uint8) > int(_SPECKS * image.width))
+    columns = np.flatnonzero(content.sum(axis=0, dtype=np.uint8) > int(_SPECKS * image.height))
     grey = image.convert("L")
     whole = box = (0, 0, *grey.size)
     if rows.size and columns.size:
@@ -50,8 +48,8 @@ def describe_image(image: Image.Image) -> bytes:
 def _content(image: Image.Image) -> UInt8[np.ndarray, "H W"]:
     """1 where a channel is below `_MARGIN`, else 0.
 
-    Tests the channels of a pixel as one number: half the time of Pillow's darkest channel.
+    Takes the channels apart: three quarters of the time of comparing them in one array.
     """
-    dark = np.frombuffer(image.tobytes("raw", "RGBX"), np.uint8) < _MARGIN
-    content = (dark.view(np.uint32) & _RGB) != 0
-    return content.reshape(image.height, image.width).view(np.uint8)
+    red, green, blue = (np.frombuffer(image.tobytes("raw", band), np.uint8) for band in "RGB")
+    darkest = np.minimum(np.minimum(red, green), blue)
+    return (darkest < _MARGIN).view(np.uint8).reshape(image.height, image.width)

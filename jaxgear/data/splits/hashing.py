@@ -1,5 +1,6 @@
 """Locality-sensitive hashing: keys that similar images share, and pairs of rows with equal keys."""
 
+import functools
 from collections.abc import Iterator
 
 import numpy as np
@@ -28,16 +29,23 @@ def minhash_keys(edges: Bool[np.ndarray, "n E"]) -> UInt64[np.ndarray, "n K"]:
     have the same minimum with a probability equal to their Jaccard index. A key is `_MINIMA`
     minima, one byte each.
     """
-    rng = np.random.default_rng(1)
     # 0 for a present edge, else 255. One row per edge, so that a random order gathers whole rows.
     missing = np.ascontiguousarray(edges.T).view(np.uint8) - np.uint8(1)
     position = np.arange(_LOOKED_AT, dtype=np.uint8)[:, None]
     minima = np.empty((_BANDS * _MINIMA, len(edges)), np.uint8)
-    for minimum in minima:
-        order = missing[rng.permutation(len(missing))[:_LOOKED_AT]]
+    for minimum, first in zip(minima, _orders(len(missing)), strict=True):
+        order = missing[first]
         order |= position  # leaves the positions of present edges; argmax takes four times as long
         np.minimum.reduce(order, axis=0, out=minimum)
     return np.ascontiguousarray(minima.T).view(np.uint64)
+
+
+@functools.cache
+def _orders(edges: int) -> Int[np.ndarray, "M L"]:
+    """The first edges of a random order, for each minimum."""
+    rng = np.random.default_rng(1)
+    orders = [rng.permutation(edges)[:_LOOKED_AT] for _ in range(_BANDS * _MINIMA)]
+    return np.stack(orders)
 
 
 def sample_keys(bits: Bool[np.ndarray, "n E"]) -> UInt64[np.ndarray, "n K"]:
@@ -55,7 +63,8 @@ def pairs_of_equal(
     Among more equal keys, sorted by `next_keys`, each is paired with the `_NEAR` after it and with
     the first. So the number of pairs grows linearly with the number of keys.
     """
-    order = np.lexsort((next_keys, keys))
+    rows = _shared(keys)
+    order = rows[np.lexsort((next_keys[rows], keys[rows]))]
     keys = keys[order]
     start, step = np.arange(len(keys)), 0
     while start.size and step < _NEAR:
@@ -67,3 +76,12 @@ def pairs_of_equal(
         first = np.searchsorted(keys, keys)
         far = np.flatnonzero(np.arange(len(keys)) - first > _NEAR)
         yield np.stack([order[first[far]], order[far]], axis=1)
+
+
+def _shared(keys: UInt64[np.ndarray, " n"]) -> Int[np.ndarray, " m"]:
+    """Positions, ascending, of the keys that occur more than once: few, so little is left to do."""
+    order = np.argsort(keys)
+    again = np.diff(keys[order]) == 0
+    shared = np.zeros(len(keys), bool)
+    shared[order[:-1][again]] = shared[order[1:][again]] = True
+    return np.flatnonzero(shared)
