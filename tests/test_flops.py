@@ -11,7 +11,7 @@ import optax
 import pytest
 from jax import lax
 
-from jaxgear.data.batches import Batches
+from jaxgear.data.batches import Batches, take
 from jaxgear.models.cpu.convolution import conv_general_dilated
 from jaxgear.program import flops
 from jaxgear.training import steps
@@ -58,8 +58,9 @@ def test_a_training_step_counts_its_batch_however_it_is_computed():
     for more in ({}, {"microbatch": 2}, {"per_example": True}):
         step = functools.partial(steps.train_step, **options, **more)
         assert count(step, state, next(train.ordered())) == 8 * STEP
-    chunk = functools.partial(steps.train_chunk, step, train.mesh)
-    assert count(chunk, state, train.images, train.labels, next(train.chunks(1, 0, 2))) == 8 * STEP
+    rows = functools.partial(take, train.mesh, train.images, train.labels)
+    chunk = functools.partial(steps.train_chunk, step, rows)
+    assert count(chunk, state, next(train.chunks(1, 0, 2))) == 8 * STEP
 
 
 @pytest.mark.parametrize(

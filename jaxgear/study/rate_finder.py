@@ -48,7 +48,7 @@ class Sweep:
         """The highest rate before the smoothed loss has risen by a tenth: a peak for warm-up and
         decay.
 
-        It is 0.6 to 1.7 times the best peak of four optimizers (results/README.md).
+        It is 0.4 to 1.7 times the best peak of four optimizers (results/README.md).
         """
         smooth = self.smooth
         lowest = smooth.argmin()
