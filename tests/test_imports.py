@@ -60,7 +60,7 @@ LAYERS = {
         *("data", "data.folder", "data.labels", "data.splits"),
     ),
     "evaluation.comparison": ("evaluation",),
-    "evaluation.no_gear": ("bundle", "program", "data"),
+    "evaluation.no_gear": ("bundle", "program", "data", "data.augment", "data.composites"),
     "evaluation.plots": (
         *("evaluation", "evaluation.comparison", "prediction", "bundle", "training"),
         *("data", "data.folder", "data.images", "data.crops"),

@@ -17,9 +17,10 @@ from test_experiment import recipe_of
 from experiments import scratch, transfer
 from jaxgear import experiment
 from jaxgear.bundle import Bundle
+from jaxgear.data.composites.bank import drawn_backgrounds
 from jaxgear.data.dataset import open_dataset
 from jaxgear.data.labels import Correction, append
-from jaxgear.data.recorded import describe_unlabelled
+from jaxgear.data.recorded import describe_unlabelled, with_recorded_labels
 from jaxgear.data.sources import drawn_set
 from jaxgear.data.unlabelled import how_used, pseudo_labelled, with_unlabelled
 from jaxgear.errors import CheckpointError, DataError
@@ -111,6 +112,20 @@ def test_the_most_probable_share_of_each_class_is_used(heap, share, used):
     assert [row["used"] for row in describe_unlabelled(named)] == [
         p.used for p in named.pseudo_labels
     ]
+
+
+def test_pictures_without_gear_are_never_used(heap):
+    """The share is of the others; a resumed run has the same pictures without gear."""
+    found, _ = dataset(heap)
+    some = dataclasses.replace(found.unlabelled, records=found.unlabelled.records[:8])
+    some = dataclasses.replace(found, unlabelled=some)
+    probs = np.pad(PROBS, ((0, 0), (0, len(found.classes) - 2)))
+    gear = np.array([False, True, True, False, True, True, False, False])
+    named = pseudo_labelled(some, probs, 0.5, gear)
+    assert [row for row, p in enumerate(named.pseudo_labels) if p.used] == [1, 2, 5]
+    assert [p.gear for p in named.pseudo_labels] == gear.tolist()
+    again = with_recorded_labels({"unlabelled": describe_unlabelled(named)}, some)
+    assert again.pseudo_labels == named.pseudo_labels
 
 
 def test_names_of_class_folders_are_compared_and_never_learned(heap, tmp_path):
@@ -273,3 +288,26 @@ def test_added_pictures_have_figures_of_their_own(heap, tmp_path, capsys, backgr
     assert right / sum(count.values()) == pytest.approx(row.val_accuracy, abs=0.1)
     text = capsys.readouterr().out
     assert f"{count['added']} added by --labels" in text
+
+
+def test_pictures_without_gear_are_told_apart(heap, tmp_path, capsys):
+    """Drawn backgrounds among the drawn gear; the evidence of gear knows other backgrounds."""
+    source = tmp_path / "new"
+    shutil.copytree(heap, source)
+    for number, scene in enumerate(drawn_backgrounds(16, 48, seed=9)):
+        Image.fromarray(scene).save(source / f"scene-{number}.png")
+    config = scratch.Config(
+        **dataclasses.asdict(CONFIG)
+        | {"image_size": 32, "epochs": 4, "out": str(tmp_path), "unlabelled": str(source)}
+        | {"backgrounds": "drawn", "width": 1 / 8},
+    )
+    path = scratch.main(config)
+    rows = json.loads((path / "splits.json").read_text())["unlabelled"]
+    gear = {kind: [row["gear"] for row in rows if row["path"].startswith("scene") == kind]
+            for kind in (True, False)}  # fmt: skip
+    assert len(gear[True]) == 16
+    assert np.mean(gear[True]) < 0.5
+    assert np.mean(gear[False]) > 0.8
+    assert not any(row["used"] and not row["gear"] for row in rows)
+    left_out = sum(not row["gear"] for row in rows)
+    assert f"{left_out} of 40 pictures without labels show no gear" in capsys.readouterr().out

@@ -63,6 +63,7 @@ class PseudoLabel(NamedTuple):
     label: int
     probability: float
     used: bool  # trained on
+    gear: bool = True  # False: it looks like a background without gear
 
 
 @dataclass(frozen=True, repr=False)

@@ -33,7 +33,8 @@ def describe_unlabelled(dataset: Dataset) -> list[dict[str, Any]]:
     return [
         {"path": record.path, "sha256": record.sha256}
         | {"pseudo_label": dataset.classes[label], "probability": probability, "used": used}
-        for record, (label, probability, used) in zip(
+        | {"gear": gear}
+        for record, (label, probability, used, gear) in zip(
             dataset.unlabelled.records, dataset.pseudo_labels, strict=True
         )
     ]
@@ -69,7 +70,10 @@ def with_recorded_labels(recorded: dict[str, Any], dataset: Dataset) -> Dataset:
     """`dataset` with the pseudo-labels in `splits.json`. Images without one there are not used."""
     known = {
         row["sha256"]: PseudoLabel(
-            dataset.classes.index(row["pseudo_label"]), row["probability"], row["used"]
+            dataset.classes.index(row["pseudo_label"]),
+            row["probability"],
+            row["used"],
+            row.get("gear", True),
         )
         for row in recorded.get("unlabelled", [])
     }

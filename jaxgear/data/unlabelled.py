@@ -42,17 +42,27 @@ def with_unlabelled(dataset: Dataset, source: str, say: Callable[[str], None] = 
     return replace(dataset, unlabelled=replace(folder, records=kept))
 
 
-def pseudo_labelled(dataset: Dataset, probs: Float[np.ndarray, "U K"], share: float) -> Dataset:
+def pseudo_labelled(
+    dataset: Dataset,
+    probs: Float[np.ndarray, "U K"],
+    share: float,
+    gear: Bool[np.ndarray, " U"] | None = None,
+) -> Dataset:
     """`dataset` with pseudo-labels: each image without a label gets its likeliest class.
 
     Args:
         probs: of each image without a label, in the order of `dataset.unlabelled`.
         share: of the images of each class to use (`surest`).
+        gear: which images show gear; the others are not used. None: all do.
     """
+    gear = np.ones(len(probs), bool) if gear is None else gear
+    used = np.zeros(len(probs), bool)
+    used[gear] = surest(probs[gear], share)
     rows = zip(
         probs.argmax(axis=1).tolist(),
         probs.max(axis=1).tolist(),
-        surest(probs, share).tolist(),
+        used.tolist(),
+        gear.tolist(),
         strict=True,
     )
     return replace(dataset, pseudo_labels=tuple(PseudoLabel(*row) for row in rows))

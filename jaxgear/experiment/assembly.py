@@ -15,20 +15,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import Bool, Float, PyTree
 
 from jaxgear.bundle import Bundle
 from jaxgear.data.augment import Bank, one_view
 from jaxgear.data.batches import Batches, in_batches
-from jaxgear.data.dataset import Dataset
+from jaxgear.data.composites import scene_split
+from jaxgear.data.dataset import Dataset, Split
 from jaxgear.data.recorded import describe_unlabelled, with_recorded_labels
 from jaxgear.data.unlabelled import all_unlabelled, how_used, pseudo_labelled
 from jaxgear.errors import UsageError
+from jaxgear.evaluation.no_gear import evidence, refusal
 from jaxgear.experiment.config import Config
 from jaxgear.experiment.diagnosis import diagnosed
 from jaxgear.experiment.inputs import batches_of, mix_of, open_backgrounds, open_data
 from jaxgear.experiment.recipe import Data, Make, Recipe
 from jaxgear.machine import devices
-from jaxgear.program import flat, structured
+from jaxgear.program import Program, flat, structured
 from jaxgear.text import few
 from jaxgear.training import history, loop, optim, steps
 from jaxgear.training.progress import Progress
@@ -113,14 +116,47 @@ def _named(
     apply = jax.jit(functools.partial(state.apply, train=False))
     variables = devices.local(state.variables)
     logits = in_batches(lambda rows: apply(variables, rows), (images,), NAMED)
-    named = pseudo_labelled(dataset, np.asarray(jax.nn.softmax(logits)), recipe.pseudo_labels)
+    probs = np.asarray(jax.nn.softmax(logits))
+    gear = _show_gear(training.recipe, variables, dataset, bank)
+    named = pseudo_labelled(dataset, probs, recipe.pseudo_labels, gear)
     # All hosts take those of the first: rounding may differ between hosts.
     shared = json.loads(devices.from_first(json.dumps(describe_unlabelled(named))))
     named = with_recorded_labels({"unlabelled": shared}, dataset)
+    if left_out := sum(not label.gear for label in named.pseudo_labels):
+        print(f"{left_out} of {len(logits)} pictures without labels show no gear, so are left out")
     share, right = how_used(named)
     text = "" if np.isnan(right) else f" (right: {right:.4f})"
     print(f"second round: trains with {round(share * len(logits))} pseudo-labels too{text}")
     return named
+
+
+def _show_gear(
+    recipe: Recipe, variables: PyTree, dataset: Dataset, bank: Bank | None
+) -> Bool[np.ndarray, " U"]:
+    """Which of the images without labels look more like gear than most backgrounds do.
+
+    Without backgrounds, or if the network ends in no dense layer, all of them.
+    """
+    unlabelled, size = all_unlabelled(dataset), dataset.size
+    if recipe.features is not None:
+        variables = recipe.features.variables(variables)
+    program = Program.of(recipe.network(), variables, size)
+    if bank is None or program.head is None:
+        return np.ones(len(unlabelled.labels), bool)
+    weights = flat(variables)
+    if recipe.features is not None:
+        features_of = recipe.features.tested
+    else:
+        of_images = evidence.features_of(program, weights)
+        features_of = lambda split: of_images(split.images)  # noqa: E731
+    weights = evidence.fitted(weights, program.head, dataset, bank, features_of)
+
+    def score(split: Split) -> Float[np.ndarray, " N"]:
+        return evidence.logits_of(weights, program.head, features_of(split)).max(axis=1)
+
+    # Other views than those that the evidence knows.
+    scenes = scene_split(bank, size, evidence.SHOWN, seed=1)
+    return score(unlabelled) > np.quantile(score(scenes), refusal.BACKGROUNDS)
 
 
 def _trained(training: Training, progress: Progress) -> TrainState:

@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Array, PyTree, UInt8
 
 from jaxgear.bundle import Bundle
-from jaxgear.data.composites import is_pasted, scene_split, with_pasted
-from jaxgear.data.dataset import Dataset, Split, subsample
+from jaxgear.data.composites import is_pasted, with_pasted
+from jaxgear.data.dataset import Dataset, Split
 from jaxgear.data.splits import KnownPictures
 from jaxgear.data.unlabelled import named
 from jaxgear.errors import UsageError
@@ -29,7 +29,6 @@ from jaxgear.training.runs.folder import read_json
 from jaxgear.training.runs.run import Run
 
 KINDS = {"set": "of the set", "added": "added by --labels", "pasted": "pasted on backgrounds"}
-SHOWN = 256  # training images, and as many backgrounds without gear, to fit the evidence of gear
 
 
 class HandedOn:
@@ -152,10 +151,7 @@ def _bundle(
         if features_of is None:
             of_images = evidence.features_of(program, weights)
             features_of = lambda split: of_images(split.images)  # noqa: E731
-        gear = with_pasted(subsample(dataset.split("train"), SHOWN), dataset.folder, bank)
-        scenes = scene_split(bank, dataset.size, SHOWN)
-        known = [features_of(split) for split in (gear, scenes, val)]
-        weights = evidence.with_evidence(weights, head, *known, share)
+        weights = evidence.fitted(weights, head, dataset, bank, features_of, share)
     records = [*dataset.folder.records, *(record for record, _ in named(dataset))]
     more = ["train"] * (len(records) - len(dataset.splits))
     bundle = Bundle(

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jaxgear.errors import DivergedError, GearError, UsageError
+from jaxgear.experiment.flags import parse
 from jaxgear.study.executors import Executor, Interrupted, Job, load, rows_of, run_of
 from jaxgear.study.variants import as_flags
 
@@ -96,12 +97,14 @@ class Vectorized(Command):
         """Finds an experiment, as `Command`; it uses all devices.
 
         Raises:
-            UsageError: there is no such experiment, or it has no `recipe`.
+            UsageError: there is no such experiment, it has no `recipe`, or the flags are bad.
         """
         super().__init__(experiment, flags)
         self.at_once = at_once
         if not hasattr(self.module, "recipe"):
             raise UsageError(f"{self.name}: has no `recipe`, which --vectorize needs")
+        if parse(self.config, flags).profile:
+            raise UsageError("--profile: traces one run; --vectorize trains several")
 
     def __call__(self, jobs: Sequence[Job]) -> list[str]:
         if len(jobs) == 1:

@@ -13,11 +13,13 @@ import pytest
 from small_experiment import Config, main, recipe
 
 from jaxgear import Bundle, cli
-from jaxgear.study import study, vectorized
+from jaxgear.errors import UsageError
+from jaxgear.study import Vectorized, study, vectorized
 from jaxgear.study.executors import Executor, rows_of, run_of
 from jaxgear.training import history
 
 ROOT = Path(__file__).parents[2]
+EXPERIMENT = Path(__file__).with_name("small_experiment.py")
 
 
 def rows(folder):
@@ -115,6 +117,11 @@ def test_what_cannot_be_vectorized_is_said_first(tmp_path, monkeypatch, capsys, 
     assert not (tmp_path / "out").exists()
 
 
+def test_several_runs_have_no_profile():
+    with pytest.raises(UsageError, match="--profile: traces one run"):
+        Vectorized(str(EXPERIMENT), ["--profile", "3"])
+
+
 @pytest.mark.slow
 def test_a_study_that_is_stopped_resumes_all_runs_of_a_program(tmp_path):
     def start(name):
@@ -124,7 +131,7 @@ def test_a_study_that_is_stopped_resumes_all_runs_of_a_program(tmp_path):
                 "-m",
                 "jaxgear",
                 "study",
-                Path(__file__).with_name("small_experiment.py"),
+                EXPERIMENT,
             ),
             *("--out", tmp_path / name, "--vectorize", "4", "--seeds", "2"),
             *("--vary", "peak_lr=0.01,0.02", "--data", "drawn:90", "--image-size", "32"),

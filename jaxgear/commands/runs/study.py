@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--vectorize", type=int, default=0, metavar="N",
         help="train up to N trials at a time as one program (jax.vmap), if their training steps "
-        "differ in numbers alone: for small networks on a GPU, which is idle with one",
+        "differ in numbers alone: for small networks on a GPU; a CPU is slower with it",
     )  # fmt: skip
     parser.add_argument(
         "--target", type=float, metavar="ACCURACY",

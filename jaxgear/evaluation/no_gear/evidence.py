@@ -14,10 +14,14 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
+from jaxgear.data.augment import Bank
 from jaxgear.data.batches import in_batches
+from jaxgear.data.composites import scene_split, with_pasted
+from jaxgear.data.dataset import Dataset, Split, subsample
 from jaxgear.program import Program, Weights
 
 BATCH = 64
+SHOWN = 256  # training images, and as many backgrounds without gear, to fit the evidence
 # In units of the scaled values' variance. Between 0.5 and 3 nothing changes (results/README.md,
 # "The weight of the evidence").
 SHRINK = 1.0
@@ -35,6 +39,25 @@ def features_of(program: Program, weights: Weights) -> Callable[[Any], Features]
 def logits_of(weights: Weights, head: str, features: Features) -> Float[np.ndarray, "N K"]:
     """Logits of features."""
     return features @ np.asarray(weights[f"{head}/kernel"]) + np.asarray(weights[f"{head}/bias"])
+
+
+def fitted(
+    weights: Weights,
+    head: str,
+    dataset: Dataset,
+    bank: Bank,
+    features_of: Callable[[Split], Features],
+    share: float = 1.0,
+) -> Weights:
+    """`with_evidence` of the training images, plain and pasted, against the backgrounds of `bank`.
+
+    Args:
+        features_of: computes the inputs of the last layer.
+    """
+    gear = with_pasted(subsample(dataset.split("train"), SHOWN), dataset.folder, bank)
+    scenes = scene_split(bank, dataset.size, SHOWN)
+    val = with_pasted(dataset.split("val"), dataset.folder, bank)
+    return with_evidence(weights, head, *map(features_of, (gear, scenes, val)), share)
 
 
 def with_evidence(

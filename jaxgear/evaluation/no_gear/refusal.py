@@ -13,6 +13,10 @@ from jaxgear.bundle import Bundle
 # The threshold of a bundle accepts this share of the pasted validation images. A share of plain and
 # pasted images together would refuse most real outdoor gear (results/README.md).
 ACCEPTED = 0.95
+# Of images without labels, those that score above this share of the backgrounds count as gear. That
+# keeps nearly all real outdoor gear (results/README.md, "Gear among pictures without labels"), most
+# of which the threshold of a bundle refuses.
+BACKGROUNDS = 0.95
 ACCEPTS_ALL = "takes every picture for gear: it was trained without --backgrounds"
 
 
