@@ -290,6 +290,7 @@ def test_added_pictures_have_figures_of_their_own(heap, tmp_path, capsys, backgr
     assert f"{count['added']} added by --labels" in text
 
 
+@pytest.mark.slow
 def test_pictures_without_gear_are_told_apart(heap, tmp_path, capsys):
     """Drawn backgrounds among the drawn gear; the evidence of gear knows other backgrounds."""
     source = tmp_path / "new"
@@ -298,16 +299,16 @@ def test_pictures_without_gear_are_told_apart(heap, tmp_path, capsys):
         Image.fromarray(scene).save(source / f"scene-{number}.png")
     config = scratch.Config(
         **dataclasses.asdict(CONFIG)
-        | {"image_size": 32, "epochs": 4, "out": str(tmp_path), "unlabelled": str(source)}
-        | {"backgrounds": "drawn", "width": 1 / 8},
+        | {"image_size": 32, "epochs": 12, "out": str(tmp_path), "unlabelled": str(source)}
+        | {"backgrounds": "drawn", "width": 1 / 4},
     )
     path = scratch.main(config)
     rows = json.loads((path / "splits.json").read_text())["unlabelled"]
     gear = {kind: [row["gear"] for row in rows if row["path"].startswith("scene") == kind]
             for kind in (True, False)}  # fmt: skip
     assert len(gear[True]) == 16
-    assert np.mean(gear[True]) < 0.5
-    assert np.mean(gear[False]) > 0.8
+    assert np.mean(gear[True]) < 0.3
+    assert np.mean(gear[False]) > 0.6
     assert not any(row["used"] and not row["gear"] for row in rows)
     left_out = sum(not row["gear"] for row in rows)
     assert f"{left_out} of 40 pictures without labels show no gear" in capsys.readouterr().out
