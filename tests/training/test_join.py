@@ -41,6 +41,17 @@ def test_numbers_are_joined_wherever_they_are():
             np.testing.assert_allclose(ours[i], theirs, rtol=1e-6)
 
 
+def test_random_keys_that_functions_close_over_are_numbers_too():
+    keys = [jax.random.key(seed) for seed in (1, 1, 2)]
+    functions = [lambda x, key=key: x + jax.random.normal(key, x.shape) for key in keys]
+    x = jnp.ones(3)
+    function = joined([jax.make_jaxpr(one)(x) for one in functions])
+    (rows,) = jax.vmap(lambda number: function(number, x))(jnp.arange(3))
+    np.testing.assert_array_equal(rows[0], rows[1])
+    for ours, one in zip(rows, functions, strict=True):
+        np.testing.assert_allclose(ours, one(x), rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     "other",
     [

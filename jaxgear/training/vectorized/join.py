@@ -8,6 +8,7 @@ a constant differs, the joined step reads it from an array, at the place of its 
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -43,8 +44,15 @@ def _reader(number: Int[Array, ""]) -> Read:
 
 
 def _equal(values: Sequence[Any]) -> bool:
-    first = values[0]
-    return all(v is first or np.array_equal(v, first, equal_nan=True) for v in values[1:])
+    first, *others = map(_plain, values)
+    return all(v is first or np.array_equal(v, first, equal_nan=True) for v in others)
+
+
+def _plain(value: Any) -> Any:
+    """The numbers of a random key, or the value itself."""
+    if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+        return jax.random.key_data(value)
+    return value
 
 
 def compare(programs: Sequence[ClosedJaxpr | Jaxpr]) -> bool:

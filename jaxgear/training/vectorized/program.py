@@ -64,7 +64,7 @@ class Program:
             self._state,
             self._stack(self._idle_val),
         )
-        self._split = jax.jit(lambda leaves: [[x[i] for x in leaves] for i in range(count)])
+        self._unstack = jax.jit(lambda leaves: [[x[i] for x in leaves] for i in range(count)])
 
     def _compiled(self, name: str, function: Any, progress: Progress, *arguments: PyTree) -> Any:
         donated = (1,) if name == "training" else ()
@@ -94,7 +94,7 @@ class Program:
 
     def states(self) -> list[TrainState]:
         """The state of each lane, on one device."""
-        lanes = devices.local(self._split(self._state))
+        lanes = devices.local(self._unstack(self._state))
         return [tree.unflatten(leaves) for tree, leaves in zip(self._trees, lanes, strict=True)]
 
     def begin_epoch(self) -> None:
