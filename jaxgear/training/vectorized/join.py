@@ -167,7 +167,7 @@ def _run_equation(equations: Sequence[JaxprEqn], read: Read, inputs: list[Any]) 
         branches = [body("branches", place) for place in range(len(inner["branches"]))]
         return lax.switch(inputs[0], branches, *inputs[1:])
     if primitive.name == "scan":
-        return _scan(body("jaxpr"), parameters, inputs)
+        return _scan(body("jaxpr"), first, inputs)
     if primitive.name == "while":
         return _while(body("cond_jaxpr"), body("body_jaxpr"), parameters, inputs)
     for key in CALLS:
@@ -176,8 +176,15 @@ def _run_equation(equations: Sequence[JaxprEqn], read: Read, inputs: list[Any]) 
     raise DifferError(f"numbers inside of {primitive.name}")
 
 
-def _scan(step: Callable[..., list[Any]], parameters: dict[str, Any], inputs: list[Any]) -> list:
-    constants, carried = parameters["num_consts"], parameters["num_carry"]
+def _scan(step: Callable[..., list[Any]], equation: JaxprEqn, inputs: list[Any]) -> list:
+    # What is scanned has an axis more outside of the step, and constants and the carry have not.
+    parameters, inner = equation.params, _open(equation.params["jaxpr"])
+    pairs = [
+        zip(equation.outvars, inner.outvars, strict=True),
+        zip(equation.invars, inner.invars, strict=True),
+    ]
+    carried, kept = (sum(a.aval.shape == b.aval.shape for a, b in both) for both in pairs)
+    constants = kept - carried
 
     def run(carry: list[Any], rows: list[Any]) -> tuple[list[Any], list[Any]]:
         outputs = step(*inputs[:constants], *carry, *rows)
