@@ -25,23 +25,21 @@ def events(run):
 
 def scalars(run):
     """Each scalar by name and step; fails if a step is there twice."""
-    found = {}
-    for event in events(run):
-        for value in event.summary.value:
-            if value.HasField("simple_value"):
-                assert (value.tag, event.step) not in found, "a step twice"
-                found[value.tag, event.step] = value.simple_value
-    return found
+    return _values(run, "simple_value")
 
 
 def shown_histograms(run):
     """Each histogram by name and step, in order; fails if a step is there twice."""
+    return _values(run, "histo")
+
+
+def _values(run, kind):
     found = {}
     for event in events(run):
         for value in event.summary.value:
-            if value.HasField("histo"):
+            if value.HasField(kind):
                 assert (value.tag, event.step) not in found, "a step twice"
-                found[value.tag, event.step] = value.histo
+                found[value.tag, event.step] = getattr(value, kind)
     return found
 
 

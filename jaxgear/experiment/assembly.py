@@ -138,11 +138,14 @@ def _show_gear(
     Without backgrounds, or if the network ends in no dense layer, all of them.
     """
     unlabelled, size = all_unlabelled(dataset), dataset.size
+    all_of_them = np.ones(len(unlabelled.labels), bool)
+    if bank is None:
+        return all_of_them
     if recipe.features is not None:
         variables = recipe.features.variables(variables)
     program = Program.of(recipe.network(), variables, size)
-    if bank is None or program.head is None:
-        return np.ones(len(unlabelled.labels), bool)
+    if program.head is None:
+        return all_of_them
     weights = flat(variables)
     if recipe.features is not None:
         features_of = recipe.features.tested
