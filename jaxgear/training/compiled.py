@@ -1,4 +1,4 @@
-"""Training and evaluation steps, compiled for one batch shape. No other module compiles them."""
+"""Training and evaluation steps, compiled for one batch shape."""
 
 import dataclasses
 import functools
