@@ -219,7 +219,7 @@ def test_each_heavy_library_has_one_home():
     assert users_of("tensorflow_datasets") == {"data/tfds/sets.py", "data/prepare/gear_builder.py"}
     assert users_of("array_record") == {"data/tfds/shards.py"}
     assert users_of("isal") == {"data/images/png.py", "data/prepare/workshop.py"}
-    assert users_of("grain") == {"data/stream.py"}
+    assert users_of("grain") == {"data/stream.py", "data/sampling.py"}
     assert not any(user.startswith(("models", "data")) for user in users_of("optax"))
 
 

@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import no_type_check
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Num
 
 from jaxgear.data.folder import LazyPictures
-from jaxgear.data.sampling import ONCE, Sampling
+from jaxgear.data.sampling import ONCE, InOrder, Order, Sampling
 from jaxgear.machine import devices
 
 
@@ -109,19 +110,19 @@ class Batches:
 
     def ordered(self) -> Iterator[Batch]:
         """Batches with every image once, in the order of the set."""
-        return self._in_order(np.arange(self.examples), epoch=0)
+        return self._in_order(InOrder(), epoch=0)
 
-    def _order(self, epoch: int) -> Int[np.ndarray, " N"]:
+    def _order(self, epoch: int) -> Order:
         return self.sampling.order(self.examples, self.seed, epoch)
 
-    def _in_order(self, order: np.ndarray, epoch: int, first: int = 0) -> Iterator[Batch]:
+    def _in_order(self, order: Order, epoch: int, first: int = 0) -> Iterator[Batch]:
         take_rows = _taker(self.mesh)
         for step in range(first, len(self)):
             index, weight = self._rows(order, step)
             yield take_rows(self.images, self.labels, index, weight, np.asarray(epoch, np.int32))
 
     def _rows(
-        self, order: Int[np.ndarray, " N"], step: int
+        self, order: Order, step: int
     ) -> tuple[Int[np.ndarray, " B"], Float[np.ndarray, " B"]]:
         """The indices of the images in batch `step`, and their weights.
 
@@ -175,3 +176,15 @@ def take(
     if mesh.size > 1:
         rows = jax.lax.with_sharding_constraint(rows, devices.by_rows(mesh))
     return Batch(*rows, epoch)
+
+
+def resized(images: Num[Array, "B ..."], scale: float) -> Num[Array, "B ..."]:
+    """Images with `scale` times as many rows and columns, float32, antialiased.
+
+    At 1 as they were, with their dtype.
+    """
+    if scale == 1:
+        return images
+    count, *sides, channels = images.shape
+    shape = (count, *(round(scale * side) for side in sides), channels)
+    return jax.image.resize(images.astype(jnp.float32), shape, "linear")

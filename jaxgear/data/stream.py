@@ -1,8 +1,7 @@
 """The batches of `batches.Batches` for images that do not fit in memory.
 
 Grain's threads decode the next batches while the device works on the current one. Memory is bounded
-by the number of prefetched batches. Only the order of an epoch grows with the set: 8 bytes an
-image, 0.8 GB for 100 million.
+by the number of prefetched batches.
 """
 
 import os
@@ -17,7 +16,7 @@ from jaxtyping import Int, UInt8
 
 from jaxgear.data.batches import Batch, Batches
 from jaxgear.data.folder import LazyPictures
-from jaxgear.data.sampling import ONCE, Sampling
+from jaxgear.data.sampling import ONCE, Order, Sampling
 from jaxgear.errors import UsageError
 from jaxgear.machine import devices
 
@@ -68,7 +67,7 @@ class Stream(Batches):
         self.sampling = sampling
         self._part = slice(host * batch_size // hosts, (host + 1) * batch_size // hosts)
 
-    def _in_order(self, order: np.ndarray, epoch: int, first: int = 0) -> Iterator[Batch]:
+    def _in_order(self, order: Order, epoch: int, first: int = 0) -> Iterator[Batch]:
         steps = range(first, len(self))
 
         def decode(step: int) -> Batch:

@@ -1,5 +1,6 @@
 """What training reads, as its recipe asks for: the data, backgrounds, batches and outliers."""
 
+import sys
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from jaxgear.data.batches import Batches
 from jaxgear.data.composites import background_bank, scene_split, with_masks, with_pasted
 from jaxgear.data.dataset import Dataset, open_dataset
 from jaxgear.data.recorded import without_trained
-from jaxgear.data.sampling import ONCE, Sampling
+from jaxgear.data.sampling import BY_INDEX, ONCE, Sampling
 from jaxgear.data.unlabelled import with_pseudo_labels, with_unlabelled
 from jaxgear.errors import UsageError
 from jaxgear.experiment.config import Config
@@ -90,9 +91,18 @@ def batches_of(
             sampling=sampling,
         )
         for inputs, split, sampling in (
-            (images[0], train, Sampling(added, recipe.added)),
+            (images[0], train, Sampling(added, recipe.added, _by_index(config))),
             (images[1], val, ONCE),
         )
+    )
+
+
+def _by_index(config: Config) -> int:
+    """Above how many images an epoch is put in order by index; in runs of older code, never."""
+    if not config.resume:
+        return BY_INDEX
+    return read_json(Path(config.resume) / "environment.json").get(
+        "order_by_index_above", sys.maxsize
     )
 
 

@@ -12,6 +12,8 @@ from typing import Any
 
 import jax
 
+from jaxgear.data.sampling import BY_INDEX
+
 PACKAGES = ("jaxgear", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pillow")
 
 
@@ -28,6 +30,7 @@ def environment() -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "devices": [f"{d.platform}: {d.device_kind}" for d in jax.devices()],
         "commit": _commit(),
+        "order_by_index_above": BY_INDEX,  # images; `data/sampling.py`
         "argv": sys.argv,
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
