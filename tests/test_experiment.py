@@ -13,6 +13,7 @@ from made_runs import SOURCE, row, untrained
 from jaxgear import experiment, notebook
 from jaxgear.data.dataset import open_dataset
 from jaxgear.errors import DivergedError
+from jaxgear.evaluation.finished import FinishedRun
 from jaxgear.evaluation.plots import figures as plots
 from jaxgear.evaluation.plots import learning_curves
 from jaxgear.experiment.conclusion import HandedOn, conclude
@@ -91,6 +92,29 @@ def test_patience_ends_training_with_the_best_epoch(tmp_path, capsys):
     resumed = dataclasses.replace(config, resume=str(run.path))
     with experiment.start(resumed, recipe_of(optax.sgd, 0.0)) as again:
         assert list(again.epochs()) == []  # it had ended
+
+
+def test_growing_images_end_whole_whatever_the_patience_and_go_on_where_they_stopped(tmp_path):
+    """A rate of 0 exhausts the patience at once, but not before images are whole."""
+    make = recipe_of(optax.sgd, 0.0, resize=[(0.4, 0.5), (0.2, 0.75)])
+    config = dataclasses.replace(CONFIG, out=str(tmp_path), patience=1, epochs=10)
+    with experiment.start(config, make) as run:
+        for row in run.epochs():
+            assert not run.patience_exhausted
+            if row.epoch == 5:
+                break
+    with experiment.start(dataclasses.replace(config, resume=str(run.path)), make) as run:
+        for _ in run.epochs():
+            if run.patience_exhausted:
+                break
+        run.finish()
+    assert [row.size for row in run.rows][:7] == [8, 8, 8, 8, 12, 12, 16]
+    assert 8 <= len(run.rows) < 10
+    assert json.loads((run.path / "test.json").read_text())["epoch"] >= 7
+    assert history.from_csv((run.path / "history.csv").read_text()) == run.rows
+    work = json.loads((run.path / "environment.json").read_text())["flops_per_step"]
+    assert work[0] == work[3] < work[4] == work[5] < work[6] == work[9]
+    assert FinishedRun.read(run.path).flops == history.flops(work, run.rows)
 
 
 def test_curves_end_with_all_epochs_and_are_not_drawn_for_each(tmp_path, monkeypatch):

@@ -22,6 +22,7 @@ from jaxgear.evaluation.plots import learning_curves
 from jaxgear.experiment.conclusion import HandedOn
 from jaxgear.experiment.diagnosis import diagnosed
 from jaxgear.experiment.recipe import Data, Recipe
+from jaxgear.models.convnet import Dense
 from jaxgear.prediction.predictor import Predictor
 from jaxgear.program.apply import forward
 
@@ -200,6 +201,12 @@ def test_what_cannot_go_all_the_way_is_said_before_the_first_step(network, words
         ({"loss": lambda logits, targets: logits.nothing}, "loss.*nothing"),
         ({"augment": lambda keys, images: images @ keys}, "augmentation"),
         ({"mix": lambda keys, images: images}, "mix"),
+        ({"resize": [(0.5, 0.5), (0.5, 0.75)]}, r"resize=.*: .* the sum of shares below 1"),
+        ({"resize": [(0.5, 2)]}, "resize=.*factors at most 1"),
+        (
+            {"resize": [(0.5, 0.5)], "model": foreign.ConvNet([Dense(4)], 12)},
+            r"network ConvNet with images of 8 px \(resize\): .*kernel",
+        ),
     ],
 )
 def test_a_part_that_fails_is_named(field, words, tmp_path):

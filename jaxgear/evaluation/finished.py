@@ -90,8 +90,7 @@ class FinishedRun(Facts):
     @property
     def flops(self) -> int | None:
         """FLOPs of all optimizer steps (`program.flops`); None: a run of older code."""
-        of_step = self.environment.get("flops_per_step")
-        return of_step and of_step * self.rows[-1].step
+        return history.flops(self.environment.get("flops_per_step"), self.rows)
 
     def _facts(self) -> dict[str, str]:
         best = self.best

@@ -52,6 +52,7 @@ class Training:
     val: Batches
     state: TrainState
     rate: optim.Rate
+    scales: list[float]  # of the images of each epoch (`Recipe.scales`)
     step_options: dict[str, Any]  # keyword arguments of `steps.train_step`
     run_epochs: Callable[..., Generator[tuple[TrainState, history.Row]]] = loop.epochs
 
@@ -68,6 +69,7 @@ class Training:
             schedule=self.rate.recorded,
             progress=progress,
             layout=self.recipe.layout,
+            scales=self.scales,
             **self.step_options,
             **options,
         )
@@ -174,7 +176,7 @@ def _ready(
     config: Config, recipe: Recipe, dataset: Dataset, bank: Bank | None, mesh: Mesh | None
 ) -> Training:
     """A recipe with batches and a state at step 0; first trains `recipe.first`, if there is one."""
-    variables = None
+    variables, scales = None, recipe.scales
     if recipe.first is not None:
         state = _trained(_ready(config, recipe.first, dataset, bank, mesh), Progress(quiet=True))
         variables = recipe.first.features.variables(devices.local(state.variables))
@@ -193,6 +195,7 @@ def _ready(
         val,
         state,
         rate,
+        scales,
         step_options={
             "classes": len(dataset.classes),
             "loss": recipe.loss,

@@ -4,6 +4,7 @@ It costs nothing in a sound run: the parts are traced one by one only after an e
 """
 
 import contextlib
+import functools
 import site
 import sys
 import traceback
@@ -14,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxgear.data.batches import Batches
+from jaxgear.data.batches import Batches, resized
 from jaxgear.errors import GearError, UsageError
 from jaxgear.experiment.recipe import Recipe
 from jaxgear.machine import devices
@@ -97,6 +98,11 @@ def _parts(
         rest = [shapes[name] for name in ("params", "state", "images", "targets")]
         jax.eval_shape(jax.grad(objective), *rest, key)
 
+    def at_scale(scale: float) -> None:
+        rest = [shapes[name] for name in ("params", "state")]
+        images = jax.eval_shape(lambda images: resized(images, scale), shapes["images"])
+        jax.eval_shape(objective, *rest, images, shapes["targets"], key)
+
     def optimized() -> None:
         def update(params: Any, state: Any, images: Any, targets: Any, key: Any) -> Any:
             loss_of = lambda params: objective(params, state, images, targets, key)  # noqa: E731
@@ -112,6 +118,9 @@ def _parts(
     yield network, initialised
     yield f"{network} in evaluation", evaluated
     yield f"{network} or loss in training", trained
+    for scale in dict.fromkeys(recipe.scales):
+        side = round(scale * shape[1])
+        yield f"{network} with images of {side} px (resize)", functools.partial(at_scale, scale)
     yield "optimizer", optimized
 
 

@@ -12,7 +12,7 @@ trained or exported is named before the first step.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ import optax
 from jaxtyping import Float
 
 from jaxgear.data.augment import Augment, Bank, Mix, backgrounds
+from jaxgear.errors import UsageError
 from jaxgear.machine import devices
 from jaxgear.models.features import Frozen
 from jaxgear.training.steps import Loss, smoothed_cross_entropy
@@ -108,6 +109,10 @@ class Recipe:
     pseudo_labels: float = 0.5
     """The share of images without labels (`--unlabelled`) to train on, in each class that a first
     network gives them (data/unlabelled.py)."""
+    resize: Sequence[tuple[float, float]] = ()
+    """Progressive resizing (Howard 2018; Tan and Le 2021): shares of the epochs, in order, and the
+    factor on the side of their images. The epochs after them have whole images, as the test has.
+    `[(0.6, 0.5)]`: half the side, so about a quarter of the work, in the first 60 % of epochs."""
     average: float = 0.0
     """Decay of a moving average of the variables, which is evaluated in their place; 0: none."""
     per_example: bool = False
@@ -128,6 +133,28 @@ class Recipe:
     def schedule(self) -> optax.Schedule:
         """The learning rate as a function of the update number."""
         return self.rate if callable(self.rate) else optax.constant_schedule(self.rate)
+
+    @property
+    def scales(self) -> list[float]:
+        """The factor on the side of the images of each epoch; empty: all are whole.
+
+        Raises:
+            UsageError: a share or a factor is not between 0 and 1, no epoch has whole images, or
+                the recipe trains on features.
+        """
+        if self.resize and self.features is not None:
+            raise UsageError("resize: this recipe trains on features, which have no size")
+        scales, end = [], 0.0
+        for share, scale in self.resize:
+            end += share
+            if not (share > 0 and 0 < scale <= 1 and end < 1):
+                raise UsageError(
+                    f"resize={list(self.resize)}: shares and factors must be above 0, factors at "
+                    "most 1, and the sum of shares below 1"
+                )
+            scales += [scale] * (round(end * self.epochs) - len(scales))
+        scales = scales[: self.epochs - 1]
+        return scales and scales + [1.0] * (self.epochs - len(scales))
 
     @property
     def tx(self) -> optax.GradientTransformationExtraArgs:

@@ -124,8 +124,7 @@ class Experiment:
         trackers: Trackers,
     ):
         self.config, self.training, self.run = config, training, run
-        self.recipe = training.recipe
-        self.state = training.state
+        self.recipe, self.state = training.recipe, training.state
         self._handed_on, self._trackers = handed_on, trackers
         self._epochs: Generator[history.Row] | None = None
 
@@ -151,8 +150,9 @@ class Experiment:
 
     @property
     def patience_exhausted(self) -> bool:
-        """Whether validation loss has had no new minimum for `--patience` epochs."""
-        return bool(self.rows) and history.epochs_since_best(self.rows) >= self.config.patience
+        """Whether `--patience` epochs of whole images gave no new minimum of validation loss."""
+        whole = self.rows and self.rows[-1].size in (None, self.training.dataset.size)
+        return bool(whole) and history.epochs_since_best(self.rows) >= self.config.patience
 
     def epochs(self) -> Iterator[history.Row]:
         """Trains the remaining epochs and yields the row of each after it is on disk.

@@ -176,6 +176,20 @@ def place_rows(tree: PyTree, mesh: Mesh) -> PyTree:
     )
 
 
+def shapes(tree: PyTree) -> PyTree:
+    """Shapes, dtypes and shardings of arrays, to compile for them after they were donated."""
+
+    def shape(leaf: jax.Array) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(
+            leaf.shape,
+            leaf.dtype,
+            sharding=leaf.sharding if leaf.committed else None,
+            weak_type=leaf.aval.weak_type,
+        )
+
+    return jax.tree.map(shape, tree)
+
+
 def local(tree: PyTree) -> PyTree:
     """Whole arrays on one device of this process, from arrays on any mesh."""
     return jax.tree.map(_local, tree)

@@ -14,6 +14,7 @@ from jaxgear.evaluation.comparison import Difference, Spread, difference, probab
 from jaxgear.study.executors import rows_of, run_of
 from jaxgear.study.trials import Trial
 from jaxgear.study.variants import Variant, describe
+from jaxgear.training import history
 from jaxgear.training.history import Row
 from jaxgear.training.runs.folder import read_json
 
@@ -164,7 +165,7 @@ def _scored(
     histories = [rows_of(folder) for folder in folders]
     reached = [_until(rows, target) for rows in histories]
     flops = [
-        rows and of_step and of_step * rows[-1].step
+        rows and history.flops(of_step, rows)
         for rows, of_step in zip(reached, map(_flops_per_step, folders), strict=True)
     ]
     return Scored(
@@ -206,7 +207,8 @@ def _compared(scored: list[Scored], whole: list[Scored], chosen: Scored) -> list
 def _until(rows: list[Row], target: float | None) -> list[Row] | None:
     """The epochs until validation accuracy reached `target`; None: it never did."""
     for count, row in enumerate(rows, 1):
-        if target is not None and row.val_accuracy >= target:
+        whole = row.size == rows[-1].size  # with progressive resizing, what the test has
+        if target is not None and whole and row.val_accuracy >= target:
             return rows[:count]
     return None
 
@@ -215,8 +217,8 @@ def _seconds(rows: list[Row]) -> float:
     return sum(row.seconds for row in rows)
 
 
-def _flops_per_step(folder: Path) -> int | None:
-    """FLOPs of an optimizer step of a trial (`program.flops`); None: a run of older code."""
+def _flops_per_step(folder: Path) -> int | list[int] | None:
+    """FLOPs of a step of a trial, or those of each epoch; None: a run of older code."""
     run = run_of(folder)
     if run is None or not (run / "environment.json").exists():
         return None

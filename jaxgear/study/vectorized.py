@@ -80,7 +80,13 @@ def _lane(run: Experiment) -> Lane:
         last=0 if run.patience_exhausted else run.recipe.epochs,
         schedule=training.rate.recorded,
         step_options=training.step_options,
+        scales=training.scales,
     )
+
+
+def _flops(lane: Lane) -> int | list[int]:
+    """FLOPs of a step, or those of each epoch, as `loop.epochs` counts them."""
+    return [flops(lane.step(scale)) for scale in lane.scales] or flops(lane.step())
 
 
 def _train_group(runs: Sequence[Experiment], lanes: Sequence[Lane]) -> None:
@@ -89,7 +95,7 @@ def _train_group(runs: Sequence[Experiment], lanes: Sequence[Lane]) -> None:
     with deferred_signals() as signals:
         rounds = Rounds(lanes, signals, Progress())
         for i, run in enumerate(runs):
-            run.run.note_flops(flops(lanes[i].step))
+            run.run.note_flops(_flops(lanes[i]))
             own = lambda *_, i=i, **options: rounds.epochs(i)  # noqa: E731
             run.training = dataclasses.replace(run.training, run_epochs=own)
         going = {run: run.epochs() for run in runs}

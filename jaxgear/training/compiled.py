@@ -1,10 +1,11 @@
-"""Training and evaluation steps, compiled for one batch shape."""
+"""Training and evaluation steps, compiled for one batch shape and each size of images."""
 
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Generic, TypeVar
 
 import jax
 import numpy as np
@@ -17,6 +18,8 @@ from jaxgear.machine.compile_cache import keep_compiled
 from jaxgear.program import flops
 from jaxgear.training import steps
 from jaxgear.training.progress import Progress
+
+Step = TypeVar("Step")
 
 # At most this many steps per program: signals and the progress bar wait for all of them.
 CHUNK = 32
@@ -47,10 +50,40 @@ def steps_a_program(train: Batches) -> int:
     return min(CHUNK, len(train)) if fits else 1
 
 
+class ByScale(Generic[Step]):
+    """A compiled step for each scale of images: the first at once, the others on a thread.
+
+    So the second is compiled while the first trains.
+    """
+
+    def __init__(self, compiled: Callable[[float], Step], scales: Iterable[float]):
+        first, *rest = dict.fromkeys(scales)
+        self._steps: dict[float, Future[Step]] = {first: Future()}
+        self._steps[first].set_result(compiled(first))
+        thread = ThreadPoolExecutor(1, "compile")
+        self._steps |= {scale: thread.submit(compiled, scale) for scale in rest}
+        thread.shutdown(wait=False)
+
+    def __getitem__(self, scale: float) -> Step:
+        return self._steps[scale].result()
+
+    @property
+    def done(self) -> bool:
+        """Whether all are compiled."""
+        return all(step.done() for step in self._steps.values())
+
+
 def compile_training(
-    step: Callable[..., Any], state: steps.TrainState, train: Batches, progress: Progress
+    step: Callable[..., Any],
+    state: PyTree,
+    train: Batches,
+    progress: Progress,
+    name: str = "training",
 ) -> tuple[Run, int]:
-    """Compiles a function that runs an epoch from a given batch on; and the FLOPs of a step."""
+    """Compiles a function that runs an epoch from a given batch on; and the FLOPs of a step.
+
+    `state` may be the shapes of a state (`devices.shapes`).
+    """
     mesh, most, shardings = train.mesh, steps_a_program(train), None
     if mesh.size > 1:
         whole = devices.replicated(mesh)
@@ -65,7 +98,7 @@ def compile_training(
     else:
         inputs, arguments = train.ordered(), lambda batch: (batch,)
     step = jax.jit(step, donate_argnums=0, out_shardings=shardings)
-    program, work = compile_step("training", step, progress, state, *arguments(next(inputs)))
+    program, work = compile_step(name, step, progress, state, *arguments(next(inputs)))
 
     def run(state, epoch, first):
         done = int(state.step)
@@ -83,11 +116,16 @@ class Evaluator:
     """`steps.eval_step`, compiled once for one batch shape."""
 
     def __init__(
-        self, apply: Callable[..., Any], variables: PyTree, batches: Batches, progress: Progress
+        self,
+        apply: Callable[..., Any],
+        variables: PyTree,
+        batches: Batches,
+        progress: Progress,
+        scale: float = 1.0,
     ):
         mesh = batches.mesh
         step = jax.jit(
-            functools.partial(steps.eval_step, apply),
+            functools.partial(steps.eval_step, apply, scale=scale),
             out_shardings=None if mesh.size == 1 else devices.replicated(mesh),
         )
         batch = next(batches.ordered())

@@ -6,6 +6,8 @@ import io
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 FIELDS = (
     "epoch",
     "step",
@@ -16,6 +18,7 @@ FIELDS = (
     "learning_rate",
     "seconds",
 )
+SIZE = ("size",)  # of runs with progressive resizing
 PSEUDO = ("pseudo_used", "pseudo_right")  # columns of runs that learn from images without labels
 
 
@@ -33,10 +36,17 @@ class Row:
     seconds: float
     pseudo_used: float | None = None  # share of the images without labels; None: there are none
     pseudo_right: float | None = None  # share of their labels that is right; NaN: unknown
+    size: int | None = None  # side of the images of this epoch, with progressive resizing
+
+    @property
+    def rank(self) -> tuple[int, float]:
+        """The least is best: validation losses compare among images of one size, larger first."""
+        return -(self.size or 0), self.val_loss
 
     def __str__(self) -> str:
+        epoch = f"epoch {self.epoch:3d}" + (f" ({self.size} px)" if self.size else "")
         return (
-            f"epoch {self.epoch:3d}  loss {self.train_loss:.4f} train {self.val_loss:.4f} val  "
+            f"{epoch}  loss {self.train_loss:.4f} train {self.val_loss:.4f} val  "
             f"accuracy {self.train_accuracy:.4f} train {self.val_accuracy:.4f} val  "
             f"{self.seconds:.1f} s"
         )
@@ -46,6 +56,7 @@ def to_csv(rows: Sequence[Row]) -> str:
     """CSV with a header. Floats are written as `repr`, so reading gives the same bits."""
     text = io.StringIO()
     fields = FIELDS + PSEUDO * any(row.pseudo_used is not None for row in rows)
+    fields += SIZE * any(row.size is not None for row in rows)
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(fields)
     writer.writerows([getattr(row, field) for field in fields] for row in rows)
@@ -55,7 +66,7 @@ def to_csv(rows: Sequence[Row]) -> str:
 def from_csv(text: str) -> list[Row]:
     """The inverse of `to_csv`."""
     types = {field.name: field.type for field in dataclasses.fields(Row)}
-    types |= dict.fromkeys(PSEUDO, float)
+    types |= dict.fromkeys(PSEUDO, float) | dict.fromkeys(SIZE, int)
     return [
         Row(**{name: types[name](value) for name, value in line.items()})
         for line in csv.DictReader(io.StringIO(text))
@@ -63,9 +74,24 @@ def from_csv(text: str) -> list[Row]:
 
 
 def best(rows: Sequence[Row]) -> Row:
-    """The row of lowest finite validation loss; of equal rows, the earliest."""
+    """The row of lowest finite validation loss; of equal rows, the earliest.
+
+    With progressive resizing, among the epochs of the largest images.
+    """
     finite = [row for row in rows if math.isfinite(row.val_loss)]
-    return min(finite, key=lambda row: row.val_loss)
+    return min(finite, key=lambda row: row.rank)
+
+
+def flops(of_step: int | Sequence[int] | None, rows: Sequence[Row]) -> int | None:
+    """FLOPs of the optimizer steps of these epochs, the first ones of a run.
+
+    `of_step` is what a step takes (`program.flops`), or those of each epoch; None: not known.
+    """
+    if of_step is None or isinstance(of_step, int):
+        return of_step and of_step * rows[-1].step
+    last = [row.step for row in rows]
+    steps = np.diff(last, prepend=0).tolist()
+    return sum(of_step[row.epoch - 1] * count for row, count in zip(rows, steps, strict=True))
 
 
 def epochs_since_best(rows: Sequence[Row]) -> int:
@@ -80,6 +106,7 @@ def overfitting(rows: Sequence[Row], least: int = 3) -> str | None:
     training loss falls.
     """
     lowest = best(rows)
+    rows = [row for row in rows if row.size == lowest.size]
     after = [row for row in rows if row.epoch >= lowest.epoch]
     since = len(after) - 1
     if since < least:

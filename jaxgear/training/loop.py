@@ -4,7 +4,7 @@ import functools
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -16,7 +16,7 @@ from jaxgear.errors import DivergedError
 from jaxgear.machine import devices
 from jaxgear.machine.signals import deferred_signals
 from jaxgear.training import steps
-from jaxgear.training.compiled import Evaluator, Sent, compile_training
+from jaxgear.training.compiled import ByScale, Evaluator, Run, Sent, compile_training
 from jaxgear.training.history import Row
 from jaxgear.training.optim import rate_used
 from jaxgear.training.progress import Progress
@@ -34,8 +34,9 @@ def epochs(
     schedule: optax.Schedule | None,
     progress: Progress,
     layout: devices.Layout = devices.replicated,
+    scales: Sequence[float] = (),
     watch: Callable[[steps.TrainState, int], None] = lambda state, count: None,
-    counted: Callable[[int], None] = lambda flops: None,
+    counted: Callable[[int | list[int]], None] = lambda flops: None,
     **step_options: Any,
 ) -> Iterator[tuple[steps.TrainState, Row]]:
     """Trains from epoch `first` to `last`, yielding the state and the history row after each.
@@ -49,8 +50,11 @@ def epochs(
     Args:
         schedule: the optimizer's rate, for the history; None: unknown.
         layout: how devices hold the state: `devices.replicated` or `devices.fsdp`.
+        scales: of the training and validation images in each epoch (`data.batches.resized`); empty:
+            whole images.
         watch: called after each program that was sent, with the state that it gives and its steps.
-        counted: called with the FLOPs of a step (`program.flops`), when it is compiled.
+        counted: called with the FLOPs of a step (`program.flops`), or those of a step of each epoch
+            if there are `scales`, when it is compiled.
         step_options: keyword arguments of `steps.train_step`.
 
     Raises:
@@ -64,15 +68,28 @@ def epochs(
     step = functools.partial(steps.train_step, **step_options)
     # Compile the schedule as one program, because it consists of many operations.
     schedule = (lambda step: math.nan) if schedule is None else jax.jit(schedule)
-    run, flops_per_step = compile_training(step, state, train, progress)
-    counted(flops_per_step)
-    evaluate = Evaluator(state.apply, state.variables, val, progress)
+    shapes, apply, variables = devices.shapes(state), state.apply, devices.shapes(state.variables)
+
+    def compiled(scale: float) -> tuple[Run, int, Evaluator]:
+        name = f"{side(train, scale)} px training" if scales else "training"
+        run, work = compile_training(
+            functools.partial(step, scale=scale), shapes, train, progress, name
+        )
+        return run, work, Evaluator(apply, variables, val, progress, scale)
+
+    programs = ByScale(compiled, [*scales[first - 1 :], *scales] or [1.0])
+    is_counted = False
     every = 1 if jax.process_count() == 1 else AGREE
     with deferred_signals() as signals:
         for epoch in range(first, last + 1):
             start = time.perf_counter()
             begun = -(-int(state.totals.count) // train.batch_size)  # batches before an interrupt
             number, asked, previous = begun, begun, None
+            scale = scales[epoch - 1] if scales else 1.0
+            run, work, evaluate = programs[scale]
+            if not is_counted and (programs.done or epoch == last):
+                counted([programs[scale][1] for scale in scales] or work)
+                is_counted = True
             for sent in run(state, epoch, begun):
                 state = sent.state
                 number += sent.count
@@ -94,7 +111,10 @@ def epochs(
             seconds = time.perf_counter() - start
             rate = (len(train) - begun) * train.batch_size / seconds
             val_metrics, _ = evaluate(state.variables, val)
-            row = row_of(epoch, state, val_metrics, schedule, time.perf_counter() - start)
+            row = row_of(
+                *(epoch, state, val_metrics, schedule, time.perf_counter() - start),
+                size=side(train, scale) if scales else None,
+            )
             progress.epoch(row, rate, mesh.size)
             state = state.replace(totals=devices.place(steps.Metrics.zero(), mesh))
             yield state, row
@@ -130,6 +150,7 @@ def row_of(
     val: steps.Metrics,
     schedule: optax.Schedule,
     seconds: float,
+    size: int | None,
 ) -> Row:
     """The history row of the epoch whose sums `state.totals` has."""
     total = devices.local(state.totals)
@@ -142,7 +163,13 @@ def row_of(
         val_accuracy=float(val.correct / val.count),
         learning_rate=rate_used(schedule, state.opt_state, int(state.step)),
         seconds=seconds,
+        size=size,
     )
+
+
+def side(train: Batches, scale: float) -> int:
+    """The side of the images of `train`, scaled as `data.batches.resized`."""
+    return round(scale * train.images.shape[1])
 
 
 def check_finite(sent: Sent, train: Batches, schedule: optax.Schedule) -> None:

@@ -11,7 +11,7 @@ import optax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Key, Num, PyTree
 
-from jaxgear.data.batches import Batch, Chunk
+from jaxgear.data.batches import Batch, Chunk, resized
 from jaxgear.machine import devices
 from jaxgear.program.apply import forward, init, streams
 from jaxgear.training import optim, parts
@@ -80,6 +80,7 @@ def train_step(
     decay: float = 0.999,
     microbatch: int = 0,
     per_example: bool = False,
+    scale: float = 1.0,
 ) -> tuple[TrainState, Metrics, Float[Array, ""]]:
     """One optimizer step: returns the new state, sums over the batch and the gradient norm.
 
@@ -95,8 +96,9 @@ def train_step(
             running statistics are the mean over parts.
         per_example: the network treats each example by itself. On a CPU the gradient is then summed
             over parts that fit in its caches (parts.py).
+        scale: factor on the side of the augmented images, as `data.batches.resized`.
     """
-    view = functools.partial(_view, state.key, classes, augment, mix, class_weights)
+    view = functools.partial(_view, state.key, classes, augment, mix, class_weights, scale)
     objective = functools.partial(
         _objective, state.apply, loss, batch.weight.sum(), state.model_state
     )
@@ -127,6 +129,7 @@ def _view(
     augment: Augment | None,
     mix: Mix | None,
     class_weights: Float[ArrayLike, " K"] | None,
+    scale: float,
     part: Batch,
 ) -> tuple[Array, ...]:
     """Augmented images, targets, loss weights, and the weight and label of each example."""
@@ -140,7 +143,7 @@ def _view(
     targets = jax.nn.one_hot(part.label, classes)
     if mix is not None:
         images, targets = mix(jax.vmap(jax.random.fold_in, (0, None))(keys, 1), images, targets)
-    return images, targets, weight, part.weight, part.label
+    return resized(images, scale), targets, weight, part.weight, part.label
 
 
 def _objective(
@@ -238,9 +241,9 @@ def train_chunk(
 
 
 def eval_step(
-    apply: Callable[..., Any], variables: PyTree, batch: Batch
+    apply: Callable[..., Any], variables: PyTree, batch: Batch, scale: float = 1.0
 ) -> tuple[Metrics, Float[Array, "B K"]]:
     """Sums of cross-entropy and accuracy over the batch's real examples, and the logits of all."""
-    logits = apply(variables, batch.image, train=False)
+    logits = apply(variables, resized(batch.image, scale), train=False)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.label)
     return Metrics.of(losses, logits, batch.label, batch.weight), logits

@@ -56,10 +56,10 @@ def seeds(arguments: argparse.Namespace) -> dict[str, Any]:
             seconds[name].append(time.perf_counter() - start)
     epochs.close()
     all_seeds, one = (statistics.median(times[1:]) for times in seconds.values())
-    step = jax.vmap(joined([lane.step for lane in lanes]))
+    step = jax.vmap(joined([lane.step() for lane in lanes]))
     shapes = [
         jax.ShapeDtypeStruct((len(lanes), *leaf.shape), leaf.dtype)
-        for leaf in lanes[0].step.in_avals
+        for leaf in lanes[0].step().in_avals
     ]
     work = flops(jax.make_jaxpr(step)(np.arange(len(lanes)), *shapes))
     pictures = sum(lane.train.examples for lane in lanes)
@@ -67,5 +67,5 @@ def seeds(arguments: argparse.Namespace) -> dict[str, Any]:
         "seeds": len(lanes),
         "images_per_second": round(pictures / all_seeds, 2),
         "speedup": round(len(lanes) * one / all_seeds, 3),
-        "flops": round(work / flops(lanes[0].step), 3),
+        "flops": round(work / flops(lanes[0].step()), 3),
     }

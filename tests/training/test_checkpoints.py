@@ -68,6 +68,14 @@ def test_newest_and_best_are_kept(folder, losses, kept):
         assert checkpoints.epochs == kept
 
 
+def test_larger_images_are_better_than_smaller_ones(folder):
+    """As `history.best` takes them."""
+    with Checkpoints(folder, keep_best=2, keep_latest=1) as checkpoints:
+        for epoch, (loss, size) in enumerate([(0.1, 64), (0.9, 128), (0.8, 128), (1.0, 128)], 1):
+            checkpoints.save(make_state(), epoch, loss, size)
+        assert checkpoints.epochs == [2, 3, 4]
+
+
 def test_an_epoch_is_never_saved_twice(folder):
     with Checkpoints(folder) as checkpoints:
         checkpoints.save(make_state(), 1, 1.0)

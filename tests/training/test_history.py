@@ -30,6 +30,25 @@ def test_best_is_the_earliest_lowest_and_never_nan():
     assert history.best(rows([math.nan, 2.0, 1.0, 1.0, math.inf])).epoch == 3
 
 
+def sized(val, sizes):
+    return [replace(row, size=size) for row, size in zip(rows(val), sizes, strict=True)]
+
+
+def test_the_best_is_among_the_largest_images():
+    resized = sized([0.1, 0.2, 1.0, 0.8], [64, 64, 128, 128])
+    assert history.from_csv(history.to_csv(resized)) == resized
+    assert history.best(resized).epoch == 4
+    assert history.best(resized[:2]).epoch == 1
+    assert history.overfitting(sized([0.1] * 6 + [1.0], [64] * 6 + [128])) is None
+
+
+def test_flops_are_those_of_each_epoch():
+    three = [replace(row, step=10 * row.epoch) for row in rows([1.0, 1.0, 1.0])]
+    assert history.flops(7, three) == 210
+    assert history.flops([2, 2, 7, 7], three) == 110
+    assert history.flops(None, three) is None
+
+
 def test_patience_counts_from_the_best():
     assert history.epochs_since_best(rows([3.0, 1.0, 2.0, 2.0])) == 2
     assert history.epochs_since_best(rows([3.0, 2.0, 1.0])) == 0

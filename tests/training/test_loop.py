@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from jaxgear.data.augment.transforms import flip, mixup
-from jaxgear.data.batches import Batches
+from jaxgear.data.batches import Batches, resized
 from jaxgear.errors import DivergedError
 from jaxgear.models.convnet import Conv, ConvNet, Dropout, GlobalPool
 from jaxgear.training import compiled, loop, steps
@@ -88,10 +88,14 @@ def test_validation_row_is_the_mean_over_all_pictures():
     assert row.val_accuracy == pytest.approx(float((logits.argmax(axis=1) == val.labels).mean()))
 
 
-def test_stopping_and_going_on_changes_nothing():
-    straight = list(train(make_state(), 1, 4))[-1]
-    half = list(train(make_state(), 1, 2))[-1][0]
-    resumed = list(train(half, 3, 4))[-1]
+SCALES = pytest.mark.parametrize("scales", [(), (0.5, 0.5, 0.75, 1.0)], ids=["whole", "resized"])
+
+
+@SCALES
+def test_stopping_and_going_on_changes_nothing(scales):
+    straight = list(train(make_state(), 1, 4, scales=scales))[-1]
+    half = list(train(make_state(), 1, 2, scales=scales))[-1][0]
+    resumed = list(train(half, 3, 4, scales=scales))[-1]
     for a, b in zip(
         *(jax.tree.leaves((s.params, s.averaged, s.opt_state)) for s, _ in (straight, resumed)),
         strict=True,
@@ -101,13 +105,34 @@ def test_stopping_and_going_on_changes_nothing():
     assert straight[1].val_loss == resumed[1].val_loss
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_within_an_epoch_loses_no_step(number, steps_a_program):
+def test_the_epochs_of_a_size_are_as_if_the_set_were_stored_so():
+    """Then an epoch of whole images follows. FLOPs are those of each epoch."""
+    counted, small, val = [], make_batches(), make_batches(9, seed=1)
+    scales = (0.5, 0.5, 1.0)
+    (_, first), (_, second), (_, third) = train(
+        make_state(), 1, 3, scales=scales, augment=None, mix=None, counted=counted.append
+    )
+    assert [first.size, second.size, third.size] == [4, 4, 8]
+    small.images, val.images = (resized(split.images, 0.5) for split in (small, val))
+    _, (_, expected) = loop.epochs(
+        make_state(), small, val, first=1, last=2, schedule=lambda step: 1e-2 / (1 + step),
+        classes=K, loss=steps.smoothed_cross_entropy(0.1), progress=QUIET,
+    )  # fmt: skip
+    assert second.train_loss == pytest.approx(expected.train_loss, rel=1e-5)
+    assert second.val_loss == pytest.approx(expected.val_loss, rel=1e-5)
+    ((first, second, third),) = counted
+    assert first == second < third / 3
+
+
+@pytest.mark.parametrize(
+    ("number", "scales"), [(signal.SIGINT, ()), (signal.SIGTERM, (0.5, 0.5, 0.75, 1.0))]
+)
+def test_a_signal_within_an_epoch_loses_no_step(number, steps_a_program, scales):
     """It comes in step 5 of 12; from the state that was handed out, the rest is as without it.
 
     The program that step 5 is in runs to its end.
     """
-    straight = list(train(make_state(), 1, 4))
+    straight = list(train(make_state(), 1, 4, scales=scales))
 
     class Interrupting(Progress):
         sent = False
@@ -120,11 +145,11 @@ def test_a_signal_within_an_epoch_loses_no_step(number, steps_a_program):
     rows = []
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     with pytest.raises(loop.Stopped) as stopped:
-        rows += train(make_state(), 1, 4, progress=Interrupting(quiet=True))
+        rows += train(make_state(), 1, 4, progress=Interrupting(quiet=True), scales=scales)
     assert stopped.value.code == 128 + number
     assert handlers == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
     assert int(stopped.value.state.step) == 5
-    resumed = list(train(stopped.value.state, 2, 4))
+    resumed = list(train(stopped.value.state, 2, 4, scales=scales))
     assert [row.epoch for _, row in resumed] == [2, 3, 4]
     for (_, a), (_, b) in zip(straight[1:], resumed, strict=True):
         assert replace(a, seconds=0) == replace(b, seconds=0)

@@ -37,7 +37,7 @@ def batches(count, seed):
     return Batches(images.astype(np.uint8), labels, 8, seed, mesh=alone)
 
 
-def lane(seed, rate=0.01, count=22, layers=4, last=EPOCHS, smoothing=0.1):
+def lane(seed, rate=0.01, count=22, layers=4, last=EPOCHS, smoothing=0.1, scales=()):
     model = ConvNet([Conv(layers), Dropout(0.2), GlobalPool()], classes=K)
     schedule = optax.cosine_decay_schedule(rate, 9)
     # Nested: its rate is inside of a `cond`.
@@ -57,6 +57,7 @@ def lane(seed, rate=0.01, count=22, layers=4, last=EPOCHS, smoothing=0.1):
             "augment": flip(),
             "class_weights": np.float32([1, 1 + seed, 1]),
         },
+        scales=scales,
     )
 
 
@@ -64,7 +65,7 @@ def alone(lane):
     """The last state and the rows of a lane that is trained by itself."""
     epochs = loop.epochs(
         jax.tree.map(jnp.copy, lane.state), lane.train, lane.val, first=lane.first, last=lane.last,
-        schedule=lane.schedule, progress=QUIET, **lane.step_options,
+        schedule=lane.schedule, progress=QUIET, scales=lane.scales, **lane.step_options,
     )  # fmt: skip
     return [(jax.tree.map(jnp.copy, state), row) for state, row in epochs]  # before it is donated
 
@@ -90,6 +91,7 @@ def assert_as_alone(yielded, expected):
     assert len(yielded) == len(expected)
     for (state, row), (state_alone, row_alone) in zip(yielded, expected, strict=True):
         assert (row.epoch, row.step) == (row_alone.epoch, row_alone.step)
+        assert row.size == row_alone.size
         assert row.train_accuracy == pytest.approx(row_alone.train_accuracy, abs=1e-6)
         assert row.train_loss == pytest.approx(row_alone.train_loss, rel=1e-4)
         assert row.val_loss == pytest.approx(row_alone.val_loss, rel=1e-4)
@@ -112,6 +114,19 @@ def test_lanes_with_other_seeds_rates_and_counts_are_as_alone(steps_a_program):
     for ours, theirs in zip(yielded, expected, strict=True):
         assert_as_alone(ours, theirs)
     assert len(yielded[3]) == 2
+
+
+def test_lanes_with_images_of_growing_size_are_as_alone(steps_a_program):
+    """One is an epoch ahead, so its images grow first; whole images are apart."""
+    scales = (0.5, 0.5, 1.0)
+    lanes = [lane(0, scales=scales), replace(lane(1, scales=scales), first=2), lane(2)]
+    assert grouped(lanes) == [lanes[:2], lanes[2:]]
+    expected = [alone(one) for one in lanes[:2]]
+    yielded, errors = together(lanes[:2])
+    assert errors == [None] * 2
+    assert [row.size for _, row in yielded[1]] == [4, 8]
+    for ours, theirs in zip(yielded, expected, strict=True):
+        assert_as_alone(ours, theirs)
 
 
 def test_a_lane_that_diverges_ends_and_the_others_go_on():

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from PIL import Image
 
 from jaxgear.data.augment.transforms import flip, mixup
-from jaxgear.data.batches import Batch
+from jaxgear.data.batches import Batch, resized
 from jaxgear.models.convnet import Conv, ConvNet, Dropout, GlobalPool
 from jaxgear.training import steps
 
@@ -161,6 +162,35 @@ def test_evaluation_counts_right_answers():
     state = make_state(model, batch)
     metrics, logits = steps.eval_step(state.apply, state.variables, batch)
     assert float(metrics.correct) == float((logits.argmax(axis=1) == batch.label).sum())
+
+
+@pytest.mark.parametrize(("scale", "side"), [(0.5, 8), (0.75, 12)])
+def test_resized_is_pillows_antialiased_resize(scale, side):
+    images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 1)).astype(np.uint8)
+    found = resized(jnp.asarray(images), scale)
+    for image, ours in zip(images, found, strict=True):
+        image = Image.fromarray(image[..., 0].astype(np.float32))
+        theirs = image.resize((side, side), Image.Resampling.BILINEAR)
+        np.testing.assert_allclose(ours[..., 0], theirs, atol=1e-3)
+
+
+@pytest.mark.parametrize("microbatch", [0, 3])
+def test_the_network_sees_images_of_the_wanted_size(microbatch):
+    """The same as if the images had been given so."""
+    batch = make_batch(side=8)
+    model = ConvNet([Conv(4), GlobalPool()], classes=K)
+    state = make_state(model, batch)
+    after, metrics, _ = steps.train_step(state, batch, **options(scale=0.5, microbatch=microbatch))
+    small = batch.replace(image=resized(batch.image, 0.5))
+    assert small.image.shape == (6, 4, 4, 3)
+    expected, theirs, _ = steps.train_step(state, small, **options(microbatch=microbatch))
+    assert_close(after.params, expected.params, atol=1e-6)
+    assert_close(metrics, theirs, rtol=1e-6)
+    assert_close(
+        steps.eval_step(state.apply, state.variables, batch, 0.5),
+        steps.eval_step(state.apply, state.variables, small),
+        rtol=1e-6,
+    )
 
 
 def test_label_smoothing_agrees_with_its_formula():

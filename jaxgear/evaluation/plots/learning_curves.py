@@ -1,5 +1,6 @@
 """Loss and accuracy by epoch: of one run, or of several in one figure."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 
@@ -27,8 +28,9 @@ def curves(rows: Sequence[history.Row], title: str = "") -> Figure:
     draw_curve(accuracies, rows, "accuracy")
     best = history.best(rows)
     losses.legend(frameon=False)
-    losses.set_title(f"best epoch {best.epoch}: validation loss {best.val_loss:.3f}", fontsize=10)
-    accuracies.set_title(f"validation accuracy there {best.val_accuracy:.3f}", fontsize=10)
+    title_of = {"fontsize": 10, "pad": 6 if best.size is None else 16}  # above the sizes
+    losses.set_title(f"best epoch {best.epoch}: validation loss {best.val_loss:.3f}", **title_of)
+    accuracies.set_title(f"validation accuracy there {best.val_accuracy:.3f}", **title_of)
     if title:
         figure.suptitle(title, fontsize=11)
     return figure
@@ -42,14 +44,21 @@ def draw_curve(
 ) -> None:
     """The training and the validation line of "loss" or "accuracy".
 
+    With progressive resizing, the lines break where the size of the images changes.
+
     Args:
         beside: all runs whose axes are shared with this one.
     """
-    epochs = [row.epoch for row in rows]
     lines = (("train", TRAIN, "training (as optimised)"), ("val", VAL, "validation"))
-    for split, colour, label in lines:
-        values = [getattr(row, f"{split}_{name}") for row in rows]
-        axes.plot(epochs, values, color=colour, marker="o", markersize=3, label=label)
+    for size, group in itertools.groupby(rows, lambda row: row.size):
+        part = list(group)
+        epochs = [row.epoch for row in part]
+        for split, colour, label in lines:
+            values = [getattr(row, f"{split}_{name}") for row in part]
+            label = label if part[0] is rows[0] else None
+            axes.plot(epochs, values, color=colour, marker="o", markersize=3, label=label)
+        if size is not None:
+            _mark_size(axes, size, epochs[0], first=part[0] is rows[0])
     best = history.best(rows)
     axes.axvline(best.epoch, color=BEST, linewidth=1, linestyle=":")
     value = getattr(best, f"val_{name}")
@@ -60,6 +69,14 @@ def draw_curve(
         loss_axis(axes, beside or [rows])
     else:
         top_at_one(axes)
+
+
+def _mark_size(axes: Axes, size: int, epoch: int, first: bool) -> None:
+    """Writes the size of the images above the epochs from `epoch` on, and a line before them."""
+    if not first:
+        axes.axvline(epoch - 0.5, color="0.8", linewidth=1)
+    place = axes.get_xaxis_transform()  # x in epochs, y as a share of the axis
+    axes.text(epoch - 0.4, 1.01, f"{size} px", transform=place, fontsize=8, color="0.4")
 
 
 def loss_axis(

@@ -44,14 +44,16 @@ class Checkpoints:
         self.folder = folder.resolve()  # Orbax wants absolute paths
         if devices.first_host():
             _remove_unfinished(self.folder)
-        by_loss = preservation_policy.BestN(
-            get_metric_fn=lambda metrics: metrics["val_loss"], reverse=True, n=keep_best
-        )
+
+        def rank(metrics: dict[str, float]) -> tuple[float, float]:  # as `history.Row.rank`
+            return -metrics.get("size", 0), metrics["val_loss"]
+
+        by_loss = preservation_policy.BestN(get_metric_fn=rank, reverse=True, n=keep_best)
         options = ocp.CheckpointManagerOptions(
             step_format_fixed_length=6,
             cleanup_tmp_directories=True,
             # The policy alone is not enough: Orbax would take the newest for the best.
-            best_fn=lambda metrics: metrics["val_loss"],
+            best_fn=rank,
             best_mode="min",
             preservation_policy=preservation_policy.AnyPreservationPolicy(
                 [preservation_policy.LatestN(keep_latest), by_loss]
@@ -79,8 +81,11 @@ class Checkpoints:
         """Epochs that can be restored, ascending."""
         return sorted(self._manager.all_steps())
 
-    def save(self, state: TrainState, epoch: int, val_loss: float) -> None:
+    def save(self, state: TrainState, epoch: int, val_loss: float, size: int | None = None) -> None:
         """Writes the state after `epoch`; it is on disk on return. Collective: every host calls it.
+
+        Args:
+            size: side of the images of that epoch, with progressive resizing.
 
         Raises:
             CheckpointError: that epoch exists already, or the disk is full or not writable.
@@ -89,13 +94,12 @@ class Checkpoints:
 
         items = jax.tree.map(_not_empty, _items(state))
         args = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
-        size = sum(leaf.nbytes for leaf in jax.tree.leaves(items)) + OVERHEAD
+        needed = sum(leaf.nbytes for leaf in jax.tree.leaves(items)) + OVERHEAD
         try:
-            if shutil.disk_usage(self.folder).free < size:
+            if shutil.disk_usage(self.folder).free < needed:
                 raise OSError(28, "No space left on device")
-            saved = self._manager.save(
-                epoch, args=ocp.args.Composite(**args), metrics={"val_loss": val_loss}
-            )
+            metrics = {"val_loss": val_loss} | ({} if size is None else {"size": size})
+            saved = self._manager.save(epoch, args=ocp.args.Composite(**args), metrics=metrics)
             if not saved:
                 raise CheckpointError(
                     f"{self.folder}: epoch {epoch} exists already and was not replaced"
@@ -109,7 +113,7 @@ class Checkpoints:
                 raise  # JAX reports a lost host as one too; the run turns it into advice
             reason = getattr(error, "strerror", None) or _reason(error)
             raise CheckpointError(
-                f"{self._step_folder(epoch)}: {size:,} bytes could not be written ({reason}); "
+                f"{self._step_folder(epoch)}: {needed:,} bytes could not be written ({reason}); "
                 "earlier checkpoints are whole"
             ) from error
 

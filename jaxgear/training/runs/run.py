@@ -192,12 +192,15 @@ class Run:
         self.trained = True
         if self._first:
             write_text(self.path / "history.csv", history.to_csv(self.rows))
-        self.checkpoints.save(state, row.epoch, row.val_loss)
+        self.checkpoints.save(state, row.epoch, row.val_loss, row.size)
         if self._first:
             shutil.rmtree(self._paused, ignore_errors=True)
 
-    def note_flops(self, of_step: int) -> None:
-        """Adds the FLOPs of an optimizer step (`program.flops`) to `environment.json`."""
+    def note_flops(self, of_step: int | list[int]) -> None:
+        """Adds the FLOPs of an optimizer step (`program.flops`) to `environment.json`.
+
+        With progressive resizing, those of a step of each epoch.
+        """
         if self._first:
             file = self.path / "environment.json"
             write_json(file, read_json(file) | {"flops_per_step": of_step})

@@ -40,30 +40,34 @@ class Program:
         self._trees = [jax.tree.structure(lane.state) for lane in lanes]
         self._numbers = jax.device_put(np.arange(count, dtype=np.int32), self._lanes)
         self._state = self._stack([jax.tree.leaves(lane.state) for lane in lanes])
-        step = _step(lanes)
         self._data: tuple[Array, ...] = ()
         if self.steps > 1:
             self._data = jax.device_put(_padded([lane.train for lane in lanes]), self._lanes)
-            train = functools.partial(_train_chunk, step, lanes[0].train)
             inputs = [next(lane.train.chunks(1, 0, self.steps)) for lane in lanes]
         else:
-            train = functools.partial(_train_batch, step)
             inputs = [next(lane.train.ordered()) for lane in lanes]
         self._idle = [_idle(examples) for examples in inputs]
         self._idle_val = [_idle(next(lane.val.ordered())) for lane in lanes]
-        self._train = self._compiled(
-            "training", train, progress, self._state, *self._data, self._stack(inputs)
-        )
-        evaluate = joined([lane.evaluation for lane in lanes])
-        self._evaluate = self._compiled(
-            "evaluation",
-            lambda number, state, batch: Metrics(
+        state = devices.shapes(self._state)
+
+        def programs(scale: float) -> tuple[Any, Any]:
+            step = _step(lanes, scale)
+            if self.steps > 1:
+                train = functools.partial(_train_chunk, step, lanes[0].train)
+            else:
+                train = functools.partial(_train_batch, step)
+            evaluate = joined([lane.evaluation(scale) for lane in lanes])
+            sums = lambda number, state, batch: Metrics(  # noqa: E731
                 *evaluate(number, *state, *jax.tree.leaves(batch))
-            ),
-            progress,
-            self._state,
-            self._stack(self._idle_val),
-        )
+            )
+            return (
+                self._compiled("training", train, progress, state, *self._data, stacked),
+                self._compiled("evaluation", sums, progress, state, stacked_val),
+            )
+
+        stacked, stacked_val = self._stack(inputs), self._stack(self._idle_val)
+        scales = [lane.scale(epoch) for lane in lanes for epoch in range(lane.first, lane.last + 1)]
+        self._programs = compiled.ByScale(programs, sorted(scales))
         self._unstack = jax.jit(lambda leaves: [[x[i] for x in leaves] for i in range(count)])
 
     def _compiled(self, name: str, function: Any, progress: Progress, *arguments: PyTree) -> Any:
@@ -75,22 +79,22 @@ class Program:
         return jax.device_put(jax.tree.map(lambda *x: jnp.stack(x), *trees), self._lanes)
 
     def train(
-        self, inputs: Sequence[Batch | Chunk | None]
+        self, inputs: Sequence[Batch | Chunk | None], scale: float
     ) -> tuple[Metrics, Float[Array, "L ..."]]:
         """Trains a batch or a chunk of steps of each lane; a lane without one stays as it is.
 
-        Returns the metrics and gradient norms, [L] or [L, steps].
+        The images are scaled by `scale`. Returns the metrics and gradient norms, [L] or [L, steps].
         """
         inputs = [self._idle[i] if x is None else x for i, x in enumerate(inputs)]
-        self._state, *sums = self._train(
-            self._numbers, self._state, *self._data, self._stack(inputs)
-        )
+        train, _ = self._programs[scale]
+        self._state, *sums = train(self._numbers, self._state, *self._data, self._stack(inputs))
         return tuple(sums)
 
-    def evaluate(self, batches: Sequence[Batch | None]) -> Metrics:
+    def evaluate(self, batches: Sequence[Batch | None], scale: float) -> Metrics:
         """Sums over a validation batch of each lane, [L]."""
+        _, evaluate = self._programs[scale]
         batches = [self._idle_val[i] if x is None else x for i, x in enumerate(batches)]
-        return self._evaluate(self._numbers, self._state, self._stack(batches))
+        return evaluate(self._numbers, self._state, self._stack(batches))
 
     def states(self) -> list[TrainState]:
         """The state of each lane, on one device."""
@@ -104,9 +108,9 @@ class Program:
         self._state = jax.tree.leaves(state.replace(totals=zeros))
 
 
-def _step(lanes: Sequence[Lane]) -> Any:
+def _step(lanes: Sequence[Lane], scale: float) -> Any:
     """`steps.train_step` of lane `number`, on the leaves of its state."""
-    program = joined([lane.step for lane in lanes])
+    program = joined([lane.step(scale) for lane in lanes])
 
     def step(
         number: Int[Array, ""], state: Leaves, batch: Batch

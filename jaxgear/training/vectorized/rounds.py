@@ -52,7 +52,7 @@ class Rounds:
         results, last = self._results[number], self._lanes[number].last
         try:
             while results or self._next[number] <= last:
-                if not results:
+                while not results:
                     self._round()
                 result = results.popleft()
                 if isinstance(result, BaseException):
@@ -64,8 +64,12 @@ class Rounds:
     def _round(self) -> None:
         start, program = time.perf_counter(), self._program
         states = dict(enumerate(program.states()))
-        active = {i: state for i, state in states.items()
-                  if not self._closed[i] and self._next[i] <= self._lanes[i].last}  # fmt: skip
+        waiting = [i for i in states
+                   if not self._closed[i] and self._next[i] <= self._lanes[i].last]  # fmt: skip
+        # Lanes with images of another size wait for a round of their own.
+        scales = {i: self._lanes[i].scale(self._next[i]) for i in waiting}
+        scale = min(scales.values())
+        active = {i: states[i] for i in waiting if scales[i] == scale}
         inputs = [self._inputs(i, active[i]) if i in active else iter(()) for i in states]
         done = {i: int(state.step) for i, state in active.items()}
         previous = None
@@ -73,7 +77,7 @@ class Rounds:
             if self._signals.received:
                 break
             examples = [None if self._closed[i] else x for i, x in enumerate(examples)]
-            sums = program.train(examples)
+            sums = program.train(examples, scale)
             # Check the previous steps, so that the device works on these meanwhile.
             if previous is not None:
                 self._check(*previous, done)
@@ -86,14 +90,18 @@ class Rounds:
             for i in active:
                 self._results[i].append(loop.Stopped(states[i], self._signals.received))
             return
-        val = self._evaluated()
+        val = self._evaluated(scale)
         seconds = (time.perf_counter() - start) / max(1, len(active))
         program.begin_epoch()
         reset = program.states()
         for i in active:
             metrics = jax.tree.map(lambda rows, i=i: rows[i], val)
-            row = loop.row_of(self._next[i], states[i], metrics, self._schedules[i], seconds)
-            self._progress.say(f"{self._lanes[i].name}: {row}")
+            lane = self._lanes[i]
+            size = loop.side(lane.train, scale) if lane.scales else None
+            row = loop.row_of(
+                *(self._next[i], states[i], metrics, self._schedules[i], seconds), size=size
+            )
+            self._progress.say(f"{lane.name}: {row}")
             self._results[i].append((reset[i], row))
             self._next[i] += 1
 
@@ -126,8 +134,8 @@ class Rounds:
                 self._results[i].append(error)
                 self._closed[i] = True
 
-    def _evaluated(self) -> Metrics:
+    def _evaluated(self, scale: float) -> Metrics:
         """Sums over the validation splits, [L]."""
         batches = itertools.zip_longest(*(lane.val.ordered() for lane in self._lanes))
-        sums = [self._program.evaluate(of_lanes) for of_lanes in batches]
+        sums = [self._program.evaluate(of_lanes, scale) for of_lanes in batches]
         return jax.tree.map(lambda *rows: np.sum(rows, axis=0), *jax.device_get(sums))
