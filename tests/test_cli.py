@@ -216,6 +216,17 @@ def test_prepare_writes_a_set_that_can_be_read(tmp_path, capsys):
     assert err == ""
     assert call("prepare", folder, tmp_path / "tfds", "--workers", 0) == 2
     assert capsys.readouterr().err == "error: --workers 0: must be from 1 to 4096\n"
+    for part in (1, 2):
+        words = "--size", 16, "--workers", 1, "--part", f"{part}/2"
+        assert call("prepare", folder, tmp_path / "parts", *words) == 0
+    assert call("prepare", folder, tmp_path / "parts", "--size", 16, "--join") == 0
+    capsys.readouterr()
+    for words, error in [
+        (("--part", "3/2"), "--part 3/2: must be I/N, with I from 1 to N"),
+        (("--part", "1/2", "--join"), "--part decodes and --join writes; give one of them"),
+    ]:
+        assert call("prepare", folder, tmp_path / "parts", *words) == 2
+        assert capsys.readouterr().err == f"error: {error}\n"
     said = []
     read = open_dataset(f"tfds:gear@{tmp_path / 'tfds'}", size=16, seed=9, say=said.append)
     direct = open_dataset(str(folder), size=16, seed=0, say=said.append)

@@ -1,6 +1,7 @@
 """Prepare a folder as a TensorFlow Datasets set, checked and split; repeat it to add pictures."""
 
 import argparse
+import re
 from pathlib import Path
 
 from jaxgear.errors import UsageError
@@ -26,6 +27,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what stays in one split: near-duplicates, file, folder or a pattern in names",
     )
     parser.add_argument(
+        "--part",
+        metavar="I/N",
+        help="decode part I of N alone, as other machines decode the others; give all of them the "
+        "same flags, and again after a kill",
+    )
+    parser.add_argument(
+        "--join", action="store_true", help="write the set from what all parts have decoded"
+    )
+    parser.add_argument(
         "--on-bad",
         choices=["stop", "skip"],
         default="stop",
@@ -39,18 +49,31 @@ def run(arguments: argparse.Namespace) -> None:
         value = getattr(arguments, flag)
         if value is not None and not 1 <= value <= 4096:
             raise UsageError(f"--{flag} {value}: must be from 1 to 4096")
+    part = _part(arguments.part) if arguments.part else None
+    if part and arguments.join:
+        raise UsageError("--part decodes and --join writes; give one of them")
     from jaxgear.commands.progress import bar
-    from jaxgear.data.prepare.prepared import prepare
+    from jaxgear.data.prepare.prepared import prepare, prepare_part
 
+    options = {name: getattr(arguments, name) for name in ("size", "workers", "seed", "group_by")}
     with bar("decoding") as tick:
+        if part:
+            prepare_part(arguments.folder, arguments.out, *part, **options, tick=tick)
+            return
         prepare(
-            arguments.folder,
-            arguments.out,
-            size=arguments.size,
-            workers=arguments.workers,
-            seed=arguments.seed,
+            *(arguments.folder, arguments.out),
+            **options,
             on_bad=arguments.on_bad,
-            group_by=arguments.group_by,
+            join=arguments.join,
             tick=tick,
         )
     print(f"train on it with --data tfds:gear@{arguments.out}")
+
+
+def _part(text: str) -> tuple[int, int]:
+    """The numbers of `--part I/N`."""
+    match = re.fullmatch(r"(\d{1,5})/(\d{1,5})", text)
+    part, parts = map(int, match.groups()) if match else (0, 0)
+    if not 1 <= part <= parts:
+        raise UsageError(f"--part {text}: must be I/N, with I from 1 to N")
+    return part, parts

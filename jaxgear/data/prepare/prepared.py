@@ -7,10 +7,11 @@ from the previous version, or from a killed run, are reused. `versions` then wri
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import PIL
 
@@ -25,6 +26,7 @@ from jaxgear.data.folder import (
 )
 from jaxgear.data.images import decode, descriptor
 from jaxgear.data.labels import list_source
+from jaxgear.data.prepare import parts
 from jaxgear.data.prepare.staging import stage
 from jaxgear.data.prepare.workshop import Staged, ToStore, staged
 from jaxgear.data.splits import NEAR_DUPLICATES
@@ -46,6 +48,7 @@ def prepare(
     seed: int = 0,
     on_bad: OnBad = "stop",
     group_by: str = NEAR_DUPLICATES,
+    join: bool = False,
     say: Callable[[str], None] = print,
     tick: Tick = lambda done, total: None,
 ) -> Path:
@@ -60,6 +63,7 @@ def prepare(
             portable (`workshop.portable`).
         workers: processes that decode; None: one per core.
         seed: decides the split together with `group_by` (`groups_of`), as in a training run.
+        join: take what `prepare_part` decoded, and read no image of `root`.
         say: gets one line for each thing that a user should know.
 
     Raises:
@@ -67,32 +71,22 @@ def prepare(
             writing to it.
         UsageError: `out` holds a set of another seed, size or grouping, or is inside `root`.
     """
-    base = Path(out) / NAME
-    root, listing = list_source(os.fspath(root))
-    if base.resolve().is_relative_to(root.resolve()):
-        raise UsageError(f"{out}: is inside the data folder {root}; choose a place outside")
-    class_names(root, listing)
+    base, root, listing = _opened(root, out)
     try:
-        base.mkdir(parents=True, exist_ok=True)
         with _locked(base):
             chosen = {"size": size, "seed": seed, "group_by": group_by}
-            before = _versions().last(base, chosen) if any(base.glob("[0-9]*")) else None
-            recipe = (
-                f"images {decode.VERSION}, looks {descriptor.VERSION}, Pillow {PIL.__version__}"
-            )
-            place = base / f"{_STAGING}{size or 'whole'}-{re.sub('[ ,]+', '-', recipe)}"
-            place.mkdir(exist_ok=True)
-            known = {entry.sha256: _of_staged(entry) for entry in staged(place)}
-            if known:
-                say(f"continuing an earlier run: {len(known)} pictures are already decoded")
-            if before is not None and before.metadata["recipe"] == recipe:
-                known |= _versions().pictures_of(before)
+            before, known, recipe, place = _begun(base, "", chosen, say)
             cores = workers or os.cpu_count()
             with ThreadPoolExecutor(1) as importer:  # imports TFDS while processes start
                 loading = importer.submit(_versions)
                 if cores == 1:  # this process decodes, and TFDS breaks imports during its own
                     loading.result()
-                folder = _decode(root, listing, known, place, size, cores, tick)
+                paths = [candidate.path for candidate in listing.candidates]
+                if join:
+                    results = parts.joined(place, paths, known)
+                else:
+                    results = _decode(root, paths, known, place, size, cores)
+                folder = _checked(root, listing, results, known, tick)
             dataset = split_dataset(
                 folder, size=size or 128, seed=seed, on_bad=on_bad, group_by=group_by, say=say
             )
@@ -105,32 +99,120 @@ def prepare(
                 shutil.rmtree(finished)
             return path
     except OSError as error:
-        raise DataError(f"{out}: cannot be written: {error.strerror or error}") from None
+        raise _not_written(out, error) from None
+
+
+def prepare_part(
+    root: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    part: int,
+    count: int,
+    *,
+    size: int | None = None,
+    workers: int | None = None,
+    seed: int = 0,
+    group_by: str = NEAR_DUPLICATES,
+    say: Callable[[str], None] = print,
+    tick: Tick = lambda done, total: None,
+) -> Path:
+    """Decodes part `part` (from 1) of `count` of a folder, for `prepare(..., join=True)`.
+
+    Machines that share `root` and `out` can do so at the same time. If one is killed, call it again
+    for the same part: it continues. Returns the folder of the part; arguments and errors are those
+    of `prepare`.
+    """
+    base, root, listing = _opened(root, out)
+    name = parts.name_of(part, count)
+    try:
+        chosen = {"size": size, "seed": seed, "group_by": group_by}
+        _, known, _, place = _begun(base, name, chosen, say)
+        with _locked(place):
+            paths = parts.paths_of([c.path for c in listing.candidates], part, count)
+            results = _decode(root, paths, known, place, size, workers or os.cpu_count())
+            images = []
+            for path, result in zip(paths, results, strict=True):
+                images.append((path, result))
+                tick(len(images), len(paths))
+            parts.write_images(place, images)
+            say(f"part {part} of {count}: {len(images)} pictures")
+            return place
+    except OSError as error:
+        raise _not_written(out, error) from None
+
+
+def _opened(
+    root: str | os.PathLike[str], out: str | os.PathLike[str]
+) -> tuple[Path, Path, Listing]:
+    """The folder of the set, which exists now; the folder of the images, and its listing."""
+    base = Path(out) / NAME
+    root, listing = list_source(os.fspath(root))
+    if base.resolve().is_relative_to(root.resolve()):
+        raise UsageError(f"{out}: is inside the data folder {root}; choose a place outside")
+    class_names(root, listing)
+    try:
+        base.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _not_written(out, error) from None
+    return base, root, listing
+
+
+def _begun(
+    base: Path, part: str, chosen: dict[str, Any], say: Callable[[str], None]
+) -> tuple[Any, dict[str, ToStore], str, Path]:
+    """The version before, the images that need no decoding, the recipe, and where to stage others.
+
+    `part` is a folder there, or "" for all of it.
+    """
+    before = _versions().last(base, chosen) if any(base.glob("[0-9]*")) else None
+    recipe = f"images {decode.VERSION}, looks {descriptor.VERSION}, Pillow {PIL.__version__}"
+    name = f"{_STAGING}{chosen['size'] or 'whole'}-{re.sub('[ ,]+', '-', recipe)}"
+    place = base / name / part
+    place.mkdir(parents=True, exist_ok=True)
+    known = {entry.sha256: _of_staged(entry) for entry in staged(place)}
+    if known:
+        say(f"continuing an earlier run: {len(known)} pictures are already decoded")
+    if before is not None and before.metadata["recipe"] == recipe:
+        known |= _versions().pictures_of(before)
+    return before, known, recipe, place
 
 
 def _decode(
     root: Path,
-    listing: Listing,
+    paths: Sequence[str],
     known: dict[str, ToStore],
     place: Path,
     size: int | None,
     workers: int,
-    tick: Tick,
-) -> Folder:
-    """The checked folder; adds newly decoded images to `known`."""
-    paths = [candidate.path for candidate in listing.candidates]
-    checked: list[tuple[str, int, int, bytes] | Refused] = []
+) -> Iterator[str | Refused]:
+    """The sha256 (hex) or refusal of each path; adds newly decoded images to `known`."""
     digests = frozenset(map(bytes.fromhex, known))
     for result in stage(root, paths, place, size=size, workers=workers, known=digests):
         if isinstance(result, Staged):
             known.setdefault(result.sha256, _of_staged(result))
             result = result.sha256
+        yield result
+
+
+def _checked(
+    root: Path,
+    listing: Listing,
+    results: Iterable[str | Refused],
+    known: dict[str, ToStore],
+    tick: Tick,
+) -> Folder:
+    """The checked folder, of the result for each candidate."""
+    checked: list[tuple[str, int, int, bytes] | Refused] = []
+    for result in results:
         if isinstance(result, str):
             image = known[result]
             result = result, image.height, image.width, image.descriptor
         checked.append(result)
-        tick(len(checked), len(paths))
+        tick(len(checked), len(listing.candidates))
     return assemble(root, listing, checked)
+
+
+def _not_written(out: str | os.PathLike[str], error: OSError) -> DataError:
+    return DataError(f"{out}: cannot be written: {error.strerror or error}")
 
 
 def _versions() -> ModuleType:

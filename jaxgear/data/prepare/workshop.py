@@ -181,8 +181,8 @@ class Workshop:
 
 
 def staged(place: Path) -> Iterator[Staged]:
-    """Yields the whole entries that earlier runs left in the folder `place`."""
-    for path in sorted(place.glob(f"*{_SUFFIX}")):
+    """Yields the whole entries that earlier runs left in the folder `place` and its parts."""
+    for path in sorted(place.rglob(f"*{_SUFFIX}")):
         with path.open("rb") as file:
             while len(head := file.read(_HEADER.size)) == _HEADER.size:
                 magic, sha256, stored, height, width, descriptor_length, length = _HEADER.unpack(

@@ -1,0 +1,113 @@
+"""Parts that several machines decode: joined, they are the set that one machine writes."""
+
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from pictures import write_set
+
+from jaxgear.data.images import decode
+from jaxgear.data.prepare.prepared import prepare, prepare_part
+from jaxgear.errors import DataError, UsageError
+
+OPTIONS = {"size": 24, "workers": 1, "seed": 3, "say": lambda line: None}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Images of two classes, one of them twice and one unusable."""
+    root = write_set(tmp_path_factory.mktemp("parts") / "data", {"axes": 15, "boots": 15})
+    again = sorted((root / "axes").iterdir())[0]
+    (root / "axes" / "again.jpg").write_bytes(again.read_bytes())
+    (root / "boots" / "broken.jpg").write_bytes(b"no image")
+    return root
+
+
+@pytest.fixture(scope="module")
+def whole(folder, tmp_path_factory) -> dict[str, bytes]:
+    return files(prepare(folder, tmp_path_factory.mktemp("whole"), on_bad="skip", **OPTIONS))
+
+
+def files(version: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in version.iterdir()}
+
+
+def decode_all(folder, out, parts):
+    return [prepare_part(folder, out, part, parts, **OPTIONS) for part in range(1, parts + 1)]
+
+
+@pytest.mark.parametrize("parts", [1, 4, 16])
+def test_joined_parts_are_the_set_of_one_machine_to_the_byte(
+    folder, whole, parts, tmp_path, monkeypatch
+):
+    decode_all(folder, tmp_path, parts)
+    monkeypatch.setattr(decode, "_decode", None)  # joining decodes nothing
+    version = prepare(folder, tmp_path, on_bad="skip", join=True, **OPTIONS)
+    assert files(version) == whole
+    assert {path.name for path in version.parent.iterdir()} == {version.name}
+
+
+def test_unusable_images_stop_the_join_and_what_was_decoded_stays(folder, whole, tmp_path):
+    decode_all(folder, tmp_path, 2)
+    with pytest.raises(DataError, match=r"boots/broken\.jpg"):
+        prepare(folder, tmp_path, join=True, **OPTIONS)
+    assert files(prepare(folder, tmp_path, on_bad="skip", join=True, **OPTIONS)) == whole
+
+
+def test_an_unfinished_part_is_named(folder, tmp_path):
+    with pytest.raises(UsageError, match=r"no part was decoded .* --part 1/N"):
+        prepare(folder, tmp_path, join=True, **OPTIONS)
+    for part in (1, 3, 4):
+        prepare_part(folder, tmp_path, part, 4, **OPTIONS)
+    with pytest.raises(UsageError, match=r"not complete yet: --part 2/4$"):
+        prepare(folder, tmp_path, join=True, **OPTIONS)
+
+
+def _killed_after(folder: Path, out: Path, images: int) -> None:
+    def tick(done, total):
+        if done == images:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    prepare_part(folder, out, 1, 2, **OPTIONS, tick=tick)
+
+
+def test_a_killed_part_continues(folder, whole, tmp_path, monkeypatch):
+    process = multiprocessing.get_context("fork").Process(
+        target=_killed_after, args=(folder, tmp_path, 9)
+    )
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    names, decode_one = [], decode._decode
+    monkeypatch.setattr(
+        decode,
+        "_decode",
+        lambda data, name, *rest: names.append(name) or decode_one(data, name, *rest),
+    )
+    said = []
+    prepare_part(folder, tmp_path, 1, 2, **OPTIONS | {"say": said.append})
+    assert said[0].startswith("continuing an earlier run: ")
+    prepare_part(folder, tmp_path, 2, 2, **OPTIONS)
+    assert 0 < len(names) < 31 - 8  # the files of 30 images and the broken one
+    assert files(prepare(folder, tmp_path, on_bad="skip", join=True, **OPTIONS)) == whole
+
+
+def test_images_that_came_since_are_named_and_decoding_again_adds_them(tmp_path):
+    root = write_set(tmp_path / "data", {"axes": 12, "boots": 12})
+    decode_all(root, tmp_path / "out", 3)
+    write_set(root, {"axes": 1}, start=100)
+    with pytest.raises(UsageError, match=r"no part has decoded axes/00100\.png"):
+        prepare(root, tmp_path / "out", join=True, **OPTIONS)
+    decode_all(root, tmp_path / "out", 3)
+    joined = prepare(root, tmp_path / "out", join=True, **OPTIONS)
+    assert files(joined) == files(prepare(root, tmp_path / "alone", **OPTIONS))
+
+
+def test_a_damaged_part_is_named(folder, tmp_path):
+    place, _ = decode_all(folder, tmp_path, 2)
+    (staged,) = place.glob("*.staged")
+    staged.write_bytes(staged.read_bytes()[:-3000])
+    with pytest.raises(UsageError, match=r"part-1-of-2: .* is missing there"):
+        prepare(folder, tmp_path, on_bad="skip", join=True, **OPTIONS)
