@@ -35,6 +35,9 @@ class Config(experiment.Config):
     """Decoupled: a step shrinks a kernel by this times its learning rate."""
     label_smoothing: Fraction = 0.1
     """Probability that targets spread over all classes."""
+    progressive: bool = False
+    """Train the first half of epochs on images of half the side, and the next third on three
+    quarters: about half the work."""
     balance: float = 0.0
     """Weigh the loss by class frequency to the power of minus this; 1 weighs classes equally."""
 
@@ -59,6 +62,7 @@ def recipe(config: Config, data: Data) -> Recipe:
         optimizer=lambda rate: optim.muon(
             rate, lambda step: 0.15 * rate(step), config.weight_decay
         ),
+        resize=[(0.5, 0.5), (0.3, 0.75)] if config.progressive else [],
         augment=chain(
             *(flip(), affine(rotate=20, scale=0.3, shift=0.1), colour(swap=0.3)),
             data.backgrounds(config.paste),
