@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = {
     "machine": ("notebook",),
     "notebook": (),
+    "cluster": (),
     "data.images": (),
     "data.folder": ("data.images", "data.crops"),
     "data.crops": ("data.images",),
@@ -29,6 +30,7 @@ LAYERS = {
     "data.composites": ("data", "data.augment", "data.folder", "data.images"),
     "data.prepare": (
         *("data", "data.tfds", "data.splits", "data.labels", "data.folder", "data.images"),
+        "cluster",
     ),
     "program": (),
     "models.cpu": (),
@@ -103,6 +105,7 @@ LAYERS = {
     "commands": ("notebook",),
     "commands.sets": (
         *("commands", "data", "data.prepare", "data.splits", "data.folder", "data.labels"),
+        "cluster",
         *(
             "models.pretrained",
             "evaluation",
@@ -112,7 +115,7 @@ LAYERS = {
         ),
     ),
     "commands.models": (
-        *("commands", "prediction", "prediction.proposals", "bundle"),
+        *("commands", "prediction", "prediction.proposals", "bundle", "cluster"),
         *("data", "data.folder", "data.labels", "data.crops"),
         *("evaluation", "evaluation.plots", "evaluation.no_gear", "evaluation.acquisition"),
     ),
@@ -219,6 +222,7 @@ def test_each_heavy_library_has_one_home():
     assert users_of("tensorflow_datasets") == {"data/tfds/sets.py", "data/prepare/gear_builder.py"}
     assert users_of("array_record") == {"data/tfds/shards.py"}
     assert users_of("isal") == {"data/images/png.py", "data/prepare/workshop.py"}
+    assert users_of("ray") == {"cluster/ray.py"}
     assert users_of("grain") == {"data/stream.py", "data/sampling.py"}
     assert not any(user.startswith(("models", "data")) for user in users_of("optax"))
 

@@ -2,9 +2,11 @@
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import yaml
+from pictures import write_set
 
 from experiments import scratch
 from jaxgear.experiment.flags import parse
@@ -24,6 +26,22 @@ def test_slurm_starts_the_experiment_on_every_node(tmp_path):
     assert (python, flag, module) == ("python", "-m", "experiments.scratch")
     config = parse(scratch.Config, flags)
     assert (config.hosts, config.data, config.out) == (0, "tfds:gear@SET", "a b")
+
+
+def test_an_array_decodes_the_parts_of_a_set_and_says_how_to_join_them(tmp_path):
+    folder, out = write_set(tmp_path / "my data", {"axes": 12, "boots": 12}), tmp_path / "out"
+    words = [folder, out, "--size", "16", "--workers", "1"]
+    said = []
+    for part in ("1", "2"):
+        env = os.environ | {"PYTHON": sys.executable}
+        env |= {"SLURM_ARRAY_TASK_ID": part, "SLURM_ARRAY_TASK_COUNT": "2"}
+        command = ["bash", CLUSTER / "prepare.sh", *words]
+        said += subprocess.run(
+            command, check=True, stdout=subprocess.PIPE, text=True, env=env
+        ).stdout.splitlines()
+    joining = said[0].removeprefix("when all parts are done: ")
+    subprocess.run(["bash", "-c", joining], check=True, stdout=subprocess.PIPE)
+    assert (out / "gear" / "1.0.0" / "dataset_info.json").is_file()
 
 
 def test_kubernetes_starts_as_many_hosts_as_there_are_pods():

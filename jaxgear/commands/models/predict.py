@@ -44,6 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--csv has a row for each crop of gear: path, left, top, right, bottom (fractions), class, "
         "probability (class none: no crop is gear), --grid shows the boxes, --sort places crops",
     )
+    parser.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="predict on the nodes of this Ray cluster: auto, or HOST:6379; they must have the run "
+        "and the pictures under the same paths",
+    )
     parser.add_argument("--batch-size", type=int, default=64, help="pictures at once (default 64)")
     parser.add_argument(
         "--accept",
@@ -165,7 +171,8 @@ def _predict(
     for taker in takers:
         taker.end()
     if sorter is not None:
-        _say_sorted(arguments.sort, sorter.counts())
+        places = ", ".join(f"{count} {folder}" for folder, count in sorted(sorter.counts().items()))
+        _say(f"sorted into {arguments.sort}: {places or 'nothing'}")
     if "--label-studio" in outputs:
         _say(f"note: labelling interface for Label Studio: {interface(bundle.classes)}")
     if refused:
@@ -194,17 +201,13 @@ def _predict(
 def _predictions(
     arguments: argparse.Namespace, bundle: Any, files: list[Any], *, describe: bool
 ) -> Iterator[Any]:
-    """The predictions of files; with --crops of their crops of gear, or of a file without any."""
-    if arguments.crops is None:
-        from jaxgear.prediction.predictor import predict_files
+    from jaxgear.commands.models.nodes import predictions, predictions_on
 
-        yield from predict_files(bundle, files, arguments.batch_size, describe=describe)
-        return
-    from jaxgear.prediction.proposals.cropping import predict_crops
-
-    size = arguments.batch_size
-    for cropped in predict_crops(bundle, files, arguments.crops, size, describe=describe):
-        yield from cropped.predictions
+    size, options = arguments.batch_size, {"crops": arguments.crops, "describe": describe}
+    if not arguments.ray:
+        return predictions(bundle, files, size, **options)
+    model = arguments.model.resolve()
+    return predictions_on(arguments.ray, model, files, size, accept=arguments.accept, **options)
 
 
 def _check_apart(out: Path, sources: list[str], files: list[Any]) -> None:
@@ -239,11 +242,6 @@ def _descriptors(arguments: argparse.Namespace, bundle: Any) -> list[bytes]:
             "recognised; name their folder with --data"
         )
     return known or []
-
-
-def _say_sorted(out: Path, counts: Counter[str]) -> None:
-    places = ", ".join(f"{count} {folder}" for folder, count in sorted(counts.items()))
-    _say(f"sorted into {out}: {places or 'nothing'}")
 
 
 def _say(line: str) -> None:

@@ -1,6 +1,7 @@
 """Prepare a folder as a TensorFlow Datasets set, checked and split; repeat it to add pictures."""
 
 import argparse
+import contextlib
 import re
 from pathlib import Path
 
@@ -36,6 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--join", action="store_true", help="write the set from what all parts have decoded"
     )
     parser.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="decode and write on the nodes of this Ray cluster: auto, or HOST:6379; they must "
+        "have FOLDER and OUT under the same paths",
+    )
+    parser.add_argument(
         "--on-bad",
         choices=["stop", "skip"],
         default="stop",
@@ -52,6 +59,9 @@ def run(arguments: argparse.Namespace) -> None:
     part = _part(arguments.part) if arguments.part else None
     if part and arguments.join:
         raise UsageError("--part decodes and --join writes; give one of them")
+    if part and arguments.ray:
+        raise UsageError("--ray has its own parts; leave out --part")
+    from jaxgear.cluster import Cluster
     from jaxgear.commands.progress import bar
     from jaxgear.data.prepare.prepared import prepare, prepare_part
 
@@ -60,13 +70,16 @@ def run(arguments: argparse.Namespace) -> None:
         if part:
             prepare_part(arguments.folder, arguments.out, *part, **options, tick=tick)
             return
-        prepare(
-            *(arguments.folder, arguments.out),
-            **options,
-            on_bad=arguments.on_bad,
-            join=arguments.join,
-            tick=tick,
-        )
+        with contextlib.ExitStack() as stack:
+            cluster = stack.enter_context(Cluster(arguments.ray)) if arguments.ray else None
+            prepare(
+                *(arguments.folder, arguments.out),
+                **options,
+                on_bad=arguments.on_bad,
+                join=arguments.join,
+                cluster=cluster,
+                tick=tick,
+            )
     print(f"train on it with --data tfds:gear@{arguments.out}")
 
 

@@ -44,9 +44,7 @@ def write_images(folder: Path, images: Sequence[tuple[str, str | Refused]]) -> N
     write_json(folder / _IMAGES, rows)
 
 
-def joined(
-    place: Path, paths: Sequence[str], known: Container[str]
-) -> Iterator[str | Refused]:
+def joined(place: Path, paths: Sequence[str], known: Container[str]) -> Iterator[str | Refused]:
     """The sha256 (hex) or the refusal of each of `paths`, as the parts in `place` recorded them.
 
     Raises:

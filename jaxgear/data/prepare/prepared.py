@@ -15,6 +15,7 @@ from typing import Any
 
 import PIL
 
+from jaxgear.cluster import Cluster
 from jaxgear.data.dataset import split_dataset
 from jaxgear.data.folder import (
     Folder,
@@ -49,6 +50,7 @@ def prepare(
     on_bad: OnBad = "stop",
     group_by: str = NEAR_DUPLICATES,
     join: bool = False,
+    cluster: Cluster | None = None,
     say: Callable[[str], None] = print,
     tick: Tick = lambda done, total: None,
 ) -> Path:
@@ -63,6 +65,7 @@ def prepare(
             portable (`workshop.portable`).
         workers: processes that decode; None: one per core.
         seed: decides the split together with `group_by` (`groups_of`), as in a training run.
+        cluster: whose nodes decode and write, in place of `workers`.
         join: take what `prepare_part` decoded, and read no image of `root`.
         say: gets one line for each thing that a user should know.
 
@@ -85,14 +88,14 @@ def prepare(
                 if join:
                     results = parts.joined(place, paths, known)
                 else:
-                    results = _decode(root, paths, known, place, size, cores)
+                    results = _decode(root, paths, known, place, size, cores, cluster)
                 folder = _checked(root, listing, results, known, tick)
             dataset = split_dataset(
                 folder, size=size or 128, seed=seed, on_bad=on_bad, group_by=group_by, say=say
             )
             metadata = {"recipe": recipe, **chosen}
             path, summary = loading.result().write_version(
-                base, before, dataset, known, metadata, cores
+                base, before, dataset, known, metadata, cores, cluster
             )
             say(f"{path}: {summary}")
             for finished in (*base.glob(f"{_STAGING}*"), *base.glob(f"{UNFINISHED}*")):
@@ -183,10 +186,12 @@ def _decode(
     place: Path,
     size: int | None,
     workers: int,
+    cluster: Cluster | None = None,
 ) -> Iterator[str | Refused]:
     """The sha256 (hex) or refusal of each path; adds newly decoded images to `known`."""
     digests = frozenset(map(bytes.fromhex, known))
-    for result in stage(root, paths, place, size=size, workers=workers, known=digests):
+    options = {"size": size, "workers": workers, "known": digests, "cluster": cluster}
+    for result in stage(root, paths, place, **options):
         if isinstance(result, Staged):
             known.setdefault(result.sha256, _of_staged(result))
             result = result.sha256

@@ -16,11 +16,13 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
+from jaxgear.cluster import Cluster
 from jaxgear.data.folder import Refused
 from jaxgear.data.prepare.workshop import Staged, Workshop
 from jaxgear.errors import DataError
 
 _TASK = 32  # images in one task of a process
+_CLUSTER_TASK = 256  # of a process on another machine
 
 
 def stage(
@@ -31,15 +33,22 @@ def stage(
     size: int | None,
     workers: int,
     known: frozenset[bytes],
+    cluster: Cluster | None = None,
 ) -> Iterator[str | Staged | Refused]:
     """`Workshop.stage` of all `paths`, in order, in `workers` processes (1: in this process).
+
+    With a `cluster`, in the processes of its nodes.
 
     Raises:
         DataError: a process was killed.
     """
-    tasks = [paths[start : start + _TASK] for start in range(0, len(paths), _TASK)]
+    images = _TASK if cluster is None else _CLUSTER_TASK
+    tasks = [paths[start : start + images] for start in range(0, len(paths), images)]
     arguments = (root, place, size, known)
-    if workers == 1 or len(tasks) <= 1:
+    if cluster is not None:
+        for results in cluster.map(_work_on_node, tasks, *arguments):
+            yield from results
+    elif workers == 1 or len(tasks) <= 1:
         with Workshop(*arguments) as workshop:
             for task in tasks:
                 yield from workshop.stage(task)
@@ -47,7 +56,16 @@ def stage(
         yield from _parallel(tasks, min(workers, len(tasks)), arguments)
 
 
+def _work_on_node(paths: Sequence[str], *arguments: Any) -> list[str | Staged | Refused]:
+    """`Workshop.stage` in a process that has one workshop for all of its tasks."""
+    place = arguments[:3]
+    if _workshops.get(place) is None:
+        _workshops[place] = Workshop(*arguments)
+    return _workshops[place].stage(paths)
+
+
 _workshop: Workshop
+_workshops: dict[tuple, Workshop] = {}
 
 
 def _parallel(

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from jaxgear.cluster import Cluster
 from jaxgear.data.dataset import Dataset
 from jaxgear.data.folder import Record
 from jaxgear.data.prepare.gear_builder import serialize, write_info
@@ -85,6 +86,7 @@ def write_version(
     pictures: dict[str, ToStore],
     metadata: dict[str, Any],
     workers: int = 1,
+    cluster: Cluster | None = None,
 ) -> tuple[Path, str]:
     """Writes the version after `before` to `base`; returns its folder and a summary.
 
@@ -94,6 +96,7 @@ def write_version(
         pictures: the images of all records by sha256 (hex).
         workers: processes that write the first version. A later version is written by this process
             alone: sending the previous version's data to others costs more than it gains.
+        cluster: whose nodes write the first version, in place of `workers`.
     """
     records = {
         record.path: replace(record, split=split, group=group)
@@ -118,7 +121,9 @@ def write_version(
     if folder.exists():  # left by a killed run
         shutil.rmtree(folder)
     folder.mkdir()
-    shards = _write_shards(folder, kept, new, pictures, 1 if before else workers)
+    shards = _write_shards(
+        folder, kept, new, pictures, 1 if before else workers, None if before else cluster
+    )
     write_sums(folder, shards)
     sizes = defaultdict(list)
     for shard in shards:
@@ -133,7 +138,12 @@ def write_version(
 
 
 def _write_shards(
-    folder: Path, kept: list[Shard], new: list[Record], pictures: dict[str, ToStore], workers: int
+    folder: Path,
+    kept: list[Shard],
+    new: list[Record],
+    pictures: dict[str, ToStore],
+    workers: int,
+    cluster: Cluster | None,
 ) -> list[Shard]:
     """Writes and returns all shards of a version; kept shards come first in each split."""
     shards: list[Shard] = []
@@ -156,9 +166,9 @@ def _write_shards(
             shards.append(Shard(path, split, tuple(part), stored, sums=("", "")))
             jobs.append((shards[-1], [image.read for image in images]))
     with contextlib.ExitStack() as stack:
-        map_jobs = map
+        map_jobs = map if cluster is None else cluster.map
         size = sum(pictures[record.sha256].length for record in new)
-        if (count := min(workers, len(jobs), size // _WORTH_PROCESSES)) > 1:
+        if cluster is None and (count := min(workers, len(jobs), size // _WORTH_PROCESSES)) > 1:
             map_jobs = stack.enter_context(processes(count)).map
         sums = {job[0].path: pair for job, pair in zip(jobs, map_jobs(_write, jobs), strict=True)}
     return [replace(shard, sums=sums.get(shard.path, shard.sums)) for shard in shards]

@@ -1,0 +1,100 @@
+"""A Ray cluster of three nodes, one of which dies: the results are those of one machine."""
+
+from pathlib import Path
+
+import pytest
+from small_bundle import make_bundle
+
+from jaxgear import cli
+from jaxgear.cluster import Cluster
+from jaxgear.data.prepare import staging
+from jaxgear.data.prepare.prepared import prepare
+from jaxgear.data.sources import find_pictures
+from jaxgear.data.synthetic.drawn import write_drawn
+from jaxgear.errors import DataError, UsageError
+
+pytestmark = pytest.mark.slow
+
+
+class Nodes:
+    """A head without work, and nodes of one core each."""
+
+    def __init__(self):
+        from ray.cluster_utils import Cluster as Ray
+
+        store = 80 << 20
+        self.ray = Ray(
+            initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": store}
+        )
+        self.nodes = [self.ray.add_node(num_cpus=1, object_store_memory=store) for _ in range(2)]
+        self.address = self.ray.address
+
+    def kill_one(self):
+        self.ray.remove_node(self.nodes.pop(), allow_graceful=False)
+
+
+@pytest.fixture(scope="module")
+def nodes():
+    nodes = Nodes()
+    yield nodes
+    nodes.ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return write_drawn(tmp_path_factory.mktemp("cluster") / "drawn", 1200, size=64)
+
+
+@pytest.fixture
+def cluster(nodes):
+    with Cluster(nodes.address) as cluster:
+        yield cluster
+
+
+def files(version: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in version.iterdir()}
+
+
+def test_a_prepared_set_is_that_of_one_machine_though_a_node_dies(
+    nodes, cluster, folder, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(staging, "_CLUSTER_TASK", 32)
+    alive = len(nodes.nodes)
+
+    def tick(done, total):
+        if done == 300:
+            nodes.kill_one()
+
+    expected = prepare(folder, tmp_path / "alone", size=32, workers=2)
+    spread = prepare(folder, tmp_path / "spread", size=32, cluster=cluster, tick=tick)
+    assert len(nodes.nodes) == alive - 1
+    assert files(spread) == files(expected)
+
+
+def test_predictions_are_those_of_one_machine(nodes, folder, tmp_path, monkeypatch):
+    make_bundle().save(tmp_path / "model")
+    monkeypatch.chdir(tmp_path)  # paths from here are found on the nodes
+    (tmp_path / "new").symlink_to(folder / "axes")
+    tables = []
+    for more in ([], ["--ray", nodes.address]):
+        with pytest.raises(SystemExit) as stop:
+            cli.main(["predict", "model", "new", "--csv", "rows.csv", "--batch-size", "4", *more])
+        assert stop.value.code == 0
+        tables.append(Path("rows.csv").read_bytes())
+    assert tables[0] == tables[1]
+    assert tables[0].count(b"\n") == 101
+
+
+def test_an_error_of_a_task_is_raised_as_it_is(cluster, tmp_path):
+    with pytest.raises(DataError, match=rf"^{tmp_path}/first\*"):
+        list(cluster.map(find_pictures, [tmp_path / "first*", tmp_path / "second*"]))
+
+
+def test_a_function_that_nodes_do_not_know_is_one_line(cluster):
+    with pytest.raises(DataError, match=r"^Ray gave up \(.*No module named 'test_cluster'\)"):
+        list(cluster.map(files, [Path()]))
+
+
+def test_no_cluster_is_said_in_one_line():
+    with pytest.raises(UsageError, match=r"^--ray 127\.0\.0\.1:9: no Ray cluster is there \(.*\)$"):
+        Cluster("127.0.0.1:9")
