@@ -16,6 +16,9 @@ train     pictures a second of training experiments/scratch.py's network on a pr
 memory    peak resident memory of a process that trains on a streamed set, and of one that trains on
           240 pictures in memory; both with `--backgrounds`, if given
 grow      prepare, open and train on the first 1,000 to 100,000 pictures of DRAWN: --csv and --plot
+ray       seconds of `jaxgear prepare` in 1 and 2 processes, and on 1 and 2 nodes of a Ray cluster
+group     seconds to group `--count` made descriptors, and as many of which a fifth are the same;
+          DRAWN is not read
 open      seconds and memory until a prepared set is open, grouped and split
 
 Figures are medians over the rounds. The last line is JSON (on stderr if `--csv -` takes stdout).
@@ -40,7 +43,7 @@ from typing import Any
 from jaxgear.cli import exit_with
 from jaxgear.outputs import outputs
 from jaxgear.paths import path_argument
-from scripts.benchmarks import scaling, streaming
+from scripts.benchmarks import scaling, spreading, streaming
 
 _TASK = 64  # pictures that a process gets at a time
 
@@ -157,6 +160,8 @@ TASKS = {
     "train": streaming.train,
     "memory": streaming.memory,
     "grow": scaling.grow,
+    "ray": spreading.ray,
+    "group": spreading.group,
 }
 
 

@@ -52,6 +52,13 @@ def test_streamed_and_in_memory_do_the_same_work_with_backgrounds(tmp_path, monk
     assert trained["rounds"] >= 3
 
 
+def test_a_burst_is_a_fifth_of_the_images(tmp_path, monkeypatch, capsys):
+    measured = run(monkeypatch, capsys, "group", tmp_path, "--count", 200, "--rounds", 1)
+    assert measured["images"] == 200  # the number of groups is asserted by the task
+    burst, different = (measured["seconds"][name] for name in ("burst", "different"))
+    assert measured["ratio"] == pytest.approx(burst / different, abs=0.02)
+
+
 def test_a_dash_is_stdout(tmp_path: Path, monkeypatch, capsys):
     """Which then has the table alone; what is measured is made up here."""
     work = tmp_path / "work"
