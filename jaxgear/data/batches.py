@@ -1,7 +1,8 @@
 """One split (train, validation or test) as batches on the device.
 
 The images (or their features) move to the device once, as uint8; a batch is a gather there. The
-order of an epoch is a pure function of (seed, epoch), so a resumed run needs no saved generator.
+order of a pass over all images is a pure function of (seed, pass), so a resumed run needs no saved
+generator. An epoch is a pass, or a share of one: then epochs take up the passes one after another.
 """
 
 import functools
@@ -28,7 +29,7 @@ class Batch(struct.PyTreeNode):
     label: Int[Array, " B"]
     weight: Float[Array, " B"]  # 1 for an example, 0 for padding
     index: Int[Array, " B"]  # position of the example in its split; see `Sampling` for copies
-    epoch: Int[Array, ""]
+    epoch: Int[Array, ""]  # the pass over all images, from 1
 
 
 @no_type_check
@@ -58,8 +59,11 @@ class Batches:
         names: Sequence[str] = (),
         mesh: Mesh | None = None,
         sampling: Sampling = ONCE,
+        share: float = 1.0,
     ):
         """Places the images on every device of `mesh` (None: all devices).
+
+        An epoch has `share` of the batches of a pass (`epoch_steps`).
 
         Each batch is split over these devices. Do not write to `images` any more: on a CPU they
         may be shared, not copied. `names` of the images appear in messages.
@@ -77,6 +81,7 @@ class Batches:
         self.seed = seed
         self.names = names
         self.sampling = sampling
+        self.share = share
 
     @property
     def examples(self) -> int:
@@ -88,38 +93,50 @@ class Batches:
         return self.names[index] if self.names else f"number {index}"
 
     def __len__(self) -> int:
-        """Steps of one epoch; the last batch is padded, so no image is dropped."""
-        return -(-self.examples // self.batch_size)
+        """Steps of one epoch."""
+        return epoch_steps(self.examples, self.batch_size, self.share)
 
     def shuffled(self, epoch: int, first: int = 0) -> Iterator[Batch]:
-        """Batches of all images, or of those that `sampling` chooses. Their order depends on (seed,
-        epoch) alone.
+        """The batches of an epoch, from batch `first` on, to continue an interrupted one.
 
-        Starts at batch `first`, to continue an interrupted epoch.
+        A pass has all images, or those that `sampling` chooses. The last batch of a pass is padded,
+        so no image is dropped.
         """
-        return self._in_order(self._order(epoch), epoch, first)
+        for number, steps in self._passes(epoch, first):
+            yield from self._in_order(self._order(number), number, steps)
 
     def chunks(self, epoch: int, first: int, most: int) -> Iterator[Chunk]:
         """The batches of `shuffled` as chunks of up to `most` steps, for programs that `take`."""
-        order = self._order(epoch)
-        for start in range(first, len(self), most):
-            rows = [self._rows(order, step) for step in range(start, start + most)]
-            index, weight = map(np.stack, zip(*rows, strict=True))
-            count = min(most, len(self) - start)
-            yield Chunk(index, weight, np.int32(epoch), np.int32(count))
+        for number, steps in self._passes(epoch, first):
+            order = self._order(number)
+            for start in steps[::most]:
+                rows = [self._rows(order, step) for step in range(start, start + most)]
+                index, weight = map(np.stack, zip(*rows, strict=True))
+                count = min(most, steps.stop - start)
+                yield Chunk(index, weight, np.int32(number), np.int32(count))
 
     def ordered(self) -> Iterator[Batch]:
         """Batches with every image once, in the order of the set."""
-        return self._in_order(InOrder(), epoch=0)
+        return self._in_order(InOrder(), 0, range(epoch_steps(self.examples, self.batch_size)))
 
-    def _order(self, epoch: int) -> Order:
-        return self.sampling.order(self.examples, self.seed, epoch)
+    def _passes(self, epoch: int, first: int) -> Iterator[tuple[int, range]]:
+        """The passes of an epoch, from its batch `first` on, and their steps in it: one or two."""
+        whole = epoch_steps(self.examples, self.batch_size)
+        start, stop = (epoch - 1) * len(self) + first, epoch * len(self)
+        while start < stop:
+            number, begun = divmod(start, whole)
+            steps = range(begun, min(whole, begun + stop - start))
+            yield number + 1, steps
+            start += len(steps)
 
-    def _in_order(self, order: Order, epoch: int, first: int = 0) -> Iterator[Batch]:
+    def _order(self, number: int) -> Order:
+        return self.sampling.order(self.examples, self.seed, number)
+
+    def _in_order(self, order: Order, number: int, steps: range) -> Iterator[Batch]:
         take_rows = _taker(self.mesh)
-        for step in range(first, len(self)):
+        for step in steps:
             index, weight = self._rows(order, step)
-            yield take_rows(self.images, self.labels, index, weight, np.asarray(epoch, np.int32))
+            yield take_rows(self.images, self.labels, index, weight, np.asarray(number, np.int32))
 
     def _rows(
         self, order: Order, step: int
@@ -132,6 +149,11 @@ class Batches:
         position = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
         index = order[position % self.examples].astype(np.int32)
         return index, (position < self.examples).astype(np.float32)
+
+
+def epoch_steps(examples: int, batch_size: int, share: float = 1.0) -> int:
+    """Steps of an epoch of `share` of a pass, at least one."""
+    return max(1, round(share * -(-examples // batch_size)))
 
 
 def in_batches(

@@ -43,6 +43,7 @@ class Stream(Batches):
         names: Sequence[str] = (),
         mesh: Mesh | None = None,
         sampling: Sampling = ONCE,
+        share: float = 1.0,
         host: int | None = None,
         hosts: int | None = None,
     ):
@@ -65,17 +66,16 @@ class Stream(Batches):
         self.seed = seed
         self.names = names
         self.sampling = sampling
+        self.share = share
         self._part = slice(host * batch_size // hosts, (host + 1) * batch_size // hosts)
 
-    def _in_order(self, order: Order, epoch: int, first: int = 0) -> Iterator[Batch]:
-        steps = range(first, len(self))
-
+    def _in_order(self, order: Order, number: int, steps: range) -> Iterator[Batch]:
         def decode(step: int) -> Batch:
             index, weight = self._rows(order, step)
             index, weight = index[self._part], weight[self._part]
             place = index % len(self.labels)  # of a copy: its image
             images = np.stack([self.images[int(row)] for row in place])
-            return Batch(images, self.labels[place], weight, index, epoch)
+            return Batch(images, self.labels[place], weight, index, number)
 
         options = grain.ReadOptions(num_threads=os.cpu_count() or 1, prefetch_buffer_size=AHEAD)
         decoded = iter(grain.MapDataset.source(steps).map(decode).to_iter_dataset(options))
@@ -84,7 +84,7 @@ class Stream(Batches):
             # Asynchronous: returns before the data is copied.
             rows = (batch.image, batch.label, batch.weight, batch.index)
             rows = devices.place_rows(rows, self.mesh)
-            sent.append(Batch(*rows, devices.place(np.int32(epoch), self.mesh)))
+            sent.append(Batch(*rows, devices.place(np.int32(number), self.mesh)))
             if len(sent) > ON_DEVICE:
                 yield sent.popleft()
         yield from sent

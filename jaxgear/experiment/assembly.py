@@ -91,9 +91,15 @@ def prepare(config: Config, make: Make, mesh: Mesh | None = None) -> Training:
     bank = open_backgrounds(config)
     if dataset.unlabelled is not None:
         dataset = _named(config, make, dataset, bank, mesh)
-    recipe = make(config, Data(dataset.training_counts(), config.batch_size, bank))
+    recipe = make(
+        config, Data(dataset.training_counts(), config.batch_size, bank, config.epoch_share)
+    )
     training = _ready(config, recipe, dataset, bank, mesh)
     return dataclasses.replace(training, state=warm_start(config, training.state))
+
+
+def _data(config: Config, dataset: Dataset, bank: Bank | None) -> Data:
+    return Data(dataset.training_counts(), config.batch_size, bank, config.epoch_share)
 
 
 def _named(
@@ -108,7 +114,9 @@ def _named(
         return with_recorded_labels(read_json(Path(config.resume) / "splits.json"), dataset)
     print("first round: trains on the labels alone, to name the pictures without labels")
     alone = dataclasses.replace(dataset, unlabelled=None)
-    recipe = make(config, Data(alone.training_counts(), config.batch_size, bank))
+    recipe = make(
+        config, Data(alone.training_counts(), config.batch_size, bank, config.epoch_share)
+    )
     training = _ready(config, recipe.first or recipe, alone, bank, mesh)
     if recipe.first is None:
         training = dataclasses.replace(training, state=warm_start(config, training.state))
@@ -235,9 +243,8 @@ def warm_start(config: Config, state: TrainState) -> TrainState:
         {k: jnp.asarray(theirs[k], leaf.dtype) if k in fits else leaf for k, leaf in ours.items()}
     )
     params = taken.pop("params")
-    averaged = None
-    if state.averaged is not None:
-        averaged = jax.tree.map(jnp.copy, {"params": params, **taken})
+    averaged = {"params": params, **taken}
+    averaged = None if state.averaged is None else jax.tree.map(jnp.copy, averaged)
     return state.replace(
         params=params, model_state=taken, averaged=averaged, opt_state=state.tx.init(params)
     )

@@ -98,7 +98,10 @@ class Config:
     seed: Annotated[int, Range(0, LAST_SEED, high_too=True)] = 0
     """Seed of the split, the order, the initial weights and every augmentation."""
     epochs: Count = 20
-    """Passes over the training pictures."""
+    """Passes over the training pictures, or parts of passes (--epoch-share)."""
+    epoch_share: Annotated[float, Range(1e-6, 1, high_too=True)] = 1.0
+    """An epoch is this share of a pass, for large sets: validate and save more often. The batches
+    are the same, one pass after another."""
     batch_size: Count = 48
     """Pictures in an optimizer step."""
     image_size: Size = 128

@@ -89,10 +89,16 @@ def batches_of(
         batches(
             *(inputs, split.labels, config.batch_size, config.seed, split.names, mesh),
             sampling=sampling,
+            share=share,
         )
-        for inputs, split, sampling in (
-            (images[0], train, Sampling(added, recipe.added, _by_index(config))),
-            (images[1], val, ONCE),
+        for inputs, split, sampling, share in (
+            (
+                images[0],
+                train,
+                Sampling(added, recipe.added, _by_index(config)),
+                config.epoch_share,
+            ),
+            (images[1], val, ONCE, 1.0),
         )
     )
 

@@ -23,6 +23,7 @@ import optax
 from jaxtyping import Float
 
 from jaxgear.data.augment import Augment, Bank, Mix, backgrounds
+from jaxgear.data.batches import epoch_steps
 from jaxgear.errors import UsageError
 from jaxgear.machine import devices
 from jaxgear.models.features import Frozen
@@ -45,6 +46,7 @@ class Data:
     counts: tuple[int, ...]  # training images of each class
     batch_size: int
     bank: Bank | None = None  # backgrounds; None: no backgrounds
+    epoch_share: float = 1.0  # of a pass over the training images
 
     @property
     def classes(self) -> int:
@@ -53,7 +55,7 @@ class Data:
 
     def steps(self, epochs: int) -> int:
         """Optimizer steps in `epochs` epochs."""
-        return epochs * -(-sum(self.counts) // self.batch_size)
+        return epochs * epoch_steps(sum(self.counts), self.batch_size, self.epoch_share)
 
     def backgrounds(self, probability: float, **options: float) -> Augment:
         """An augmentation, the last of a chain, that pastes objects on backgrounds.

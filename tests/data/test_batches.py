@@ -8,6 +8,7 @@ import pytest
 
 from jaxgear.data.batches import Batches, in_batches, take
 from jaxgear.data.folder.lazy import LazyPictures
+from jaxgear.data.stream import Stream
 
 N = 11
 
@@ -47,6 +48,28 @@ def test_rows_belong_together(images):
         np.testing.assert_array_equal(batch.image[:, 0, 0, 0], batch.index)
         np.testing.assert_array_equal(batch.label, batch.index % 3)
         assert int(batch.epoch) == 5
+
+
+@pytest.mark.parametrize("kind", [Batches, Stream])
+@pytest.mark.parametrize("share", [1 / 3, 2 / 3, 0.01])
+def test_epochs_of_a_share_take_up_pass_after_pass(images, kind, share):
+    labels = np.arange(N, dtype=np.int32) % 3
+    whole = [batch for number in (1, 2) for batch in batches(images).shuffled(number)]
+    data = kind(images, labels, 4, share=share)
+    epochs = [list(data.shuffled(number)) for number in range(1, 6 // len(data) + 1)]
+    assert {len(epoch) for epoch in epochs} == {len(data)} == {max(1, round(3 * share))}
+    parts = [batch for epoch in epochs for batch in epoch]
+    for part, batch in zip(parts, whole, strict=True):
+        for a, b in zip(jax.tree.leaves(part), jax.tree.leaves(batch), strict=True):
+            np.testing.assert_array_equal(a, b)
+    for number, epoch in enumerate(epochs, 1):  # an interrupted one
+        rest = list(data.shuffled(number, len(data) - 1))
+        np.testing.assert_array_equal(rest[0].index, epoch[-1].index)
+        chunks = list(data.chunks(number, 0, 5))
+        assert sum(int(chunk.count) for chunk in chunks) == len(data)
+        index = np.concatenate([chunk.index[: int(chunk.count)] for chunk in chunks])
+        np.testing.assert_array_equal(index, [batch.index for batch in epoch])
+    assert sorted(counted(data.ordered())) == list(range(N))  # all of them
 
 
 @pytest.mark.parametrize(("first", "most"), [(0, 1), (0, 2), (1, 2), (0, 3), (2, 5)])

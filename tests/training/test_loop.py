@@ -26,12 +26,12 @@ def steps_a_program(request, monkeypatch):
     return request.param
 
 
-def make_batches(n=22, size=8, seed=0):
+def make_batches(n=22, size=8, seed=0, share=1.0):
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, K, n).astype(np.int32)
     images = rng.integers(0, 80, (n, 8, 8, 3)) + 60 * labels[:, None, None, None]
     names = [f"class{label}/{i}.jpg" for i, label in enumerate(labels)]
-    return Batches(images.astype(np.uint8), labels, size, seed, names)
+    return Batches(images.astype(np.uint8), labels, size, seed, names, share=share)
 
 
 def make_state(tx=None):
@@ -40,10 +40,10 @@ def make_state(tx=None):
     return steps.init_state(model, tx or optax.adam(1e-2), images, seed=0, average=True)
 
 
-def train(state, first, last, **options):
+def train(state, first, last, share=1.0, **options):
     return loop.epochs(
         state,
-        make_batches(),
+        make_batches(share=share),
         make_batches(9, seed=1),
         first=first,
         last=last,
@@ -124,32 +124,54 @@ def test_the_epochs_of_a_size_are_as_if_the_set_were_stored_so():
     assert first == second < third / 3
 
 
-@pytest.mark.parametrize(
-    ("number", "scales"), [(signal.SIGINT, ()), (signal.SIGTERM, (0.5, 0.5, 0.75, 1.0))]
-)
-def test_a_signal_within_an_epoch_loses_no_step(number, steps_a_program, scales):
-    """It comes in step 5 of 12; from the state that was handed out, the rest is as without it.
+@pytest.mark.parametrize(("share", "epochs"), [(1 / 3, 6), (2 / 3, 3)])
+def test_epochs_of_a_share_train_as_whole_ones_do(share, epochs, steps_a_program):
+    """Six steps are two passes, in epochs of one step, or of two, the second over a pass's end."""
+    whole = list(train(make_state(), 1, 2))[-1][0]
+    rows = list(train(make_state(), 1, epochs, share=share))
+    assert [row.step for _, row in rows] == [6 // epochs * (i + 1) for i in range(epochs)]
+    for a, b in zip(
+        *(jax.tree.leaves((s.params, s.averaged, s.opt_state)) for s in (whole, rows[-1][0])),
+        strict=True,
+    ):
+        if steps_a_program == 1:
+            np.testing.assert_array_equal(a, b)
+        else:  # another number of rounds in the compiled loop
+            np.testing.assert_allclose(a, b, atol=1e-5)
 
-    The program that step 5 is in runs to its end.
+
+@pytest.mark.parametrize(
+    ("number", "at", "options"),
+    [
+        (signal.SIGINT, 5, {}),
+        (signal.SIGTERM, 5, {"scales": (0.5, 0.5, 0.75, 1.0)}),
+        (signal.SIGTERM, 3, {"share": 2 / 3}),  # the last step of a pass, in the middle of an epoch
+    ],
+)
+def test_a_signal_within_an_epoch_loses_no_step(number, at, options, steps_a_program):
+    """It comes in step `at` of 8 or 12; from the state that was handed out, the rest is as without.
+
+    The program that the step is in runs to its end.
     """
-    straight = list(train(make_state(), 1, 4, scales=scales))
+    straight = list(train(make_state(), 1, 4, **options))
+    steps = straight[0][1].step
 
     class Interrupting(Progress):
         sent = False
 
         def step(self, epoch, step, *arguments):
-            if not self.sent and 3 * (epoch - 1) + step >= 5:
+            if not self.sent and steps * (epoch - 1) + step >= at:
                 self.sent = True
                 signal.raise_signal(number)
 
     rows = []
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     with pytest.raises(loop.Stopped) as stopped:
-        rows += train(make_state(), 1, 4, progress=Interrupting(quiet=True), scales=scales)
+        rows += train(make_state(), 1, 4, progress=Interrupting(quiet=True), **options)
     assert stopped.value.code == 128 + number
     assert handlers == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
-    assert int(stopped.value.state.step) == 5
-    resumed = list(train(stopped.value.state, 2, 4, scales=scales))
+    assert int(stopped.value.state.step) == at
+    resumed = list(train(stopped.value.state, 2, 4, **options))
     assert [row.epoch for _, row in resumed] == [2, 3, 4]
     for (_, a), (_, b) in zip(straight[1:], resumed, strict=True):
         assert replace(a, seconds=0) == replace(b, seconds=0)
