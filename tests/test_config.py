@@ -1,6 +1,7 @@
 """What values a config may have: said in the types of its fields, a researcher's own among them."""
 
 import dataclasses
+import json
 import math
 from typing import Annotated
 
@@ -8,6 +9,7 @@ import pytest
 
 from jaxgear.errors import UsageError
 from jaxgear.experiment.config import Config, Count, Fraction, Positive, Range, Share
+from jaxgear.experiment.flags import parse
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,3 +59,19 @@ def test_paths_of_a_config_made_in_python_are_expanded(monkeypatch, tmp_path):
     config = Config(data="drawn:60", out="~/runs", backgrounds="$HOME/photos").expanded()
     assert (config.data, config.out) == ("drawn:60", f"{tmp_path}/runs")
     assert config.backgrounds == f"{tmp_path}/photos"
+
+
+def test_the_latest_run_is_the_newest_of_this_experiment_that_is_whole(tmp_path):
+    flags = ["--out", str(tmp_path), "--resume", "latest", "--seed", "3"]
+    assert parse(Own, flags) == Own(out=str(tmp_path), seed=3)  # there is none: a new one
+    names = ["20260101-000000", "20260102-000000-2", "20260102-000000-10", "20250101-000000-11"]
+    for name in [f"test_config-{name}" for name in names] + ["scratch-20270101-000000"]:
+        (tmp_path / name).mkdir()
+        config = dataclasses.asdict(Own(out=str(tmp_path), seed=3, heads=5))
+        (tmp_path / name / "config.json").write_text(json.dumps(config))
+    (tmp_path / "test_config-20270101-000000").mkdir()  # without a config
+    newest = str(tmp_path / "test_config-20260102-000000-10")
+    resumed = parse(Own, flags)
+    assert (resumed.resume, resumed.heads) == (newest, 5)
+    with pytest.raises(UsageError, match="cannot change --seed"):
+        parse(Own, [*flags[:-1], "4"])

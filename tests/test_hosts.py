@@ -117,6 +117,23 @@ def test_a_host_that_dies_ends_the_other_and_one_process_goes_on(straight, victi
     np.testing.assert_allclose(history(run), history(straight), atol=2e-3)
 
 
+def test_a_repeated_command_goes_on_after_each_loss_with_the_hosts_that_are_left(
+    straight, tmp_path
+):
+    """As a scheduler repeats it: two hosts, one of them lost; one host, lost; two again."""
+    command = [*FLAGS, "--out", tmp_path, "--resume", "latest"]
+    for hosts, epoch in ((2, 3), (1, 8)):
+        processes = start(*command, hosts=hosts)
+        wait_for_epoch(tmp_path, epoch, processes)
+        processes[-1].kill()
+        for process in processes:
+            process.communicate(timeout=120)
+            assert process.returncode != 0
+    finish(start(*command), 0, 0)
+    (run,) = tmp_path.glob("kill_runs-*")
+    np.testing.assert_allclose(history(run), history(straight), atol=2e-3)
+
+
 def saved(run):
     return f"saved files are whole, start all hosts again with --resume {run}"
 

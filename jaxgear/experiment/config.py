@@ -83,7 +83,8 @@ class Config:
     out: str = "results/runs"
     """Folder for new run folders."""
     resume: str = ""
-    """Run folder to continue with its own config; --epochs may differ."""
+    """Run folder to continue with its own config; --epochs may differ. latest: the newest run of
+    this experiment in --out, or a new one, so that a scheduler can repeat its command."""
     from_epoch: int = 0
     """With --resume: continue from this epoch, for example when the newest state is damaged."""
     allow_data_change: bool = False

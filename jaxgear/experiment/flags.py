@@ -12,6 +12,8 @@ from pathlib import Path
 from jaxgear.errors import UsageError
 from jaxgear.experiment.config import C, check_resumed, stored_config
 
+LATEST = "latest"
+
 
 def parse(config: type[C], argv: Sequence[str]) -> C:
     """A config from flags; with `--resume`, the run's config, which flags must not contradict.
@@ -21,11 +23,28 @@ def parse(config: type[C], argv: Sequence[str]) -> C:
             resumed run has another value for it.
     """
     chosen = _parse(config, argv, None)
-    if chosen.resume:
-        stored = stored_config(config, chosen.resume)
-        chosen = check_resumed(_parse(config, argv, stored), stored)
+    run = chosen.resume
+    if run == LATEST:
+        run = str(latest_run(config, Path(chosen.out)) or "")
+        chosen = dataclasses.replace(chosen, resume=run)
+    if run:
+        stored = stored_config(config, run)
+        chosen = dataclasses.replace(_parse(config, argv, stored), resume=run)
+        chosen = check_resumed(chosen, stored)
     chosen.check()
     return chosen
+
+
+def latest_run(config: type, out: Path) -> Path | None:
+    """The newest run in the folder `out` of the file that defines `config`; None: there is none."""
+    file = getattr(sys.modules.get(config.__module__), "__file__", None)
+    name = re.escape(Path(file).stem) if file else "notebook"
+    runs = []
+    for folder in out.glob("*"):
+        match = re.fullmatch(rf"{name}-(\d{{8}}-\d{{6}})(?:-(\d+))?", folder.name)
+        if match and (folder / "config.json").is_file():
+            runs.append((match[1], int(match[2] or 1), folder))
+    return max(runs)[2] if runs else None
 
 
 def _parse(config: type[C], argv: Sequence[str], default: C | None) -> C:

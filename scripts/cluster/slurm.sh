@@ -15,8 +15,11 @@
 # - The first task writes the run folder and prints. A signal to any task, or the end of one, ends
 #   all of them, and the state after the last finished step is saved first. Slurm sends SIGTERM 120
 #   seconds before the time limit.
-# - Continue with `sbatch scripts/cluster/slurm.sh --resume /shared/runs/scratch-<time>`, on any
-#   number of nodes, even one.
+# - If a node or a process is lost, the job is queued again, up to RESTARTS times (10), and goes on
+#   from the newest state (`--resume latest`), also on fewer nodes. Bad flags, data that cannot be
+#   used and a run that diverges (exit codes 2 to 4) end it.
+# - Continue by hand with `sbatch scripts/cluster/slurm.sh --resume /shared/runs/scratch-<time>`, on
+#   any number of nodes, even one.
 # - A batch is shared by all devices: 1536 images on 32 GPUs are 48 a GPU. `--microbatch` sums the
 #   gradient over parts of a batch that does not fit.
 # - This file was never run: no cluster was available. Two processes on one CPU are tested:
@@ -25,7 +28,17 @@
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
 #SBATCH --signal=TERM@120
+#SBATCH --requeue
 set -euo pipefail
 
 python=${PYTHON:-.venv/bin/python}
-exec srun "$python" -m "${EXPERIMENT:-experiments.scratch}" --hosts 0 "$@"
+restarts=${SLURM_RESTART_COUNT:-0}
+if [ "$restarts" -gt 0 ]; then
+  set -- "$@" --resume latest
+fi
+code=0
+srun --kill-on-bad-exit "$python" -m "${EXPERIMENT:-experiments.scratch}" --hosts 0 "$@" || code=$?
+if [ "$code" = 1 ] || [ "$code" -ge 128 ]; then
+  [ "$restarts" -ge "${RESTARTS:-10}" ] || scontrol requeue "$SLURM_JOB_ID"
+fi
+exit "$code"

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 from pictures import write_set
 
@@ -22,10 +23,33 @@ def test_slurm_starts_the_experiment_on_every_node(tmp_path):
     env = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHON": "python"}
     command = ["bash", CLUSTER / "slurm.sh", "--data", "tfds:gear@SET", "--out", "a b"]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=env)
-    python, flag, module, *flags = done.stdout.splitlines()
-    assert (python, flag, module) == ("python", "-m", "experiments.scratch")
+    kill, python, flag, module, *flags = done.stdout.splitlines()
+    assert (kill, python, flag, module) == (
+        *("--kill-on-bad-exit", "python", "-m", "experiments.scratch"),
+    )
     config = parse(scratch.Config, flags)
     assert (config.hosts, config.data, config.out) == (0, "tfds:gear@SET", "a b")
+    assert config.resume == ""
+
+
+@pytest.mark.parametrize(
+    ("code", "restarts", "requeued"), [(1, 0, True), (137, 3, True), (1, 10, False), (2, 0, False)]
+)
+def test_slurm_queues_a_lost_job_again_and_goes_on_from_the_newest_run(
+    code, restarts, requeued, tmp_path
+):
+    """With an `srun` that fails, and a `scontrol` that says what it was told."""
+    for name, end in (("srun", f"exit {code}"), ("scontrol", "")):
+        (tmp_path / name).write_text(f'#!/bin/sh\necho {name} "$@"\n{end}\n')
+        (tmp_path / name).chmod(0o755)
+    env = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "77"}
+    env |= {"SLURM_RESTART_COUNT": str(restarts)}
+    command = ["bash", CLUSTER / "slurm.sh", "--out", "runs"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=env)
+    assert done.returncode == code
+    srun, *rest = done.stdout.splitlines()
+    assert srun.endswith("--out runs --resume latest" if restarts else "--out runs")
+    assert rest == ["scontrol requeue 77"] * requeued
 
 
 def test_an_array_decodes_the_parts_of_a_set_and_says_how_to_join_them(tmp_path):
