@@ -51,17 +51,24 @@ def steps_a_program(train: Batches) -> int:
 
 
 class ByScale(Generic[Step]):
-    """A compiled step for each scale of images: the first at once, the others on a thread.
+    """A step for each scale of images, compiled by a thread in the order of `scales`.
 
-    So the second is compiled while the first trains.
+    So a step is compiled while another one trains.
     """
 
     def __init__(self, compiled: Callable[[float], Step], scales: Iterable[float]):
-        first, *rest = dict.fromkeys(scales)
-        self._steps: dict[float, Future[Step]] = {first: Future()}
-        self._steps[first].set_result(compiled(first))
+        # A thread does not inherit what `with` set in this one.
+        precision = jax.config.jax_default_matmul_precision
+        device = jax.config.jax_default_device
+
+        def compile_one(scale: float) -> Step:
+            with jax.default_matmul_precision(precision), jax.default_device(device):
+                return compiled(scale)
+
         thread = ThreadPoolExecutor(1, "compile")
-        self._steps |= {scale: thread.submit(compiled, scale) for scale in rest}
+        self._steps: dict[float, Future[Step]] = {
+            scale: thread.submit(compile_one, scale) for scale in dict.fromkeys(scales)
+        }
         thread.shutdown(wait=False)
 
     def __getitem__(self, scale: float) -> Step:

@@ -70,15 +70,14 @@ def epochs(
     schedule = (lambda step: math.nan) if schedule is None else jax.jit(schedule)
     shapes, apply, variables = devices.shapes(state), state.apply, devices.shapes(state.variables)
 
-    def compiled(scale: float) -> tuple[Run, int, Evaluator]:
+    def compiled(scale: float) -> tuple[Run, int]:
         name = f"{side(train, scale)} px training" if scales else "training"
-        run, work = compile_training(
-            functools.partial(step, scale=scale), shapes, train, progress, name
-        )
-        return run, work, Evaluator(apply, variables, val, progress, scale)
+        return compile_training(functools.partial(step, scale=scale), shapes, train, progress, name)
 
-    programs = ByScale(compiled, [*scales[first - 1 :], *scales] or [1.0])
-    is_counted = False
+    order = [*scales[first - 1 :], *scales] or [1.0]
+    programs, is_counted = ByScale(compiled, order), False
+    programs[order[0]]  # the evaluation step is compiled while this one trains
+    evaluators = ByScale(lambda scale: Evaluator(apply, variables, val, progress, scale), order)
     every = 1 if jax.process_count() == 1 else AGREE
     with deferred_signals() as signals:
         for epoch in range(first, last + 1):
@@ -86,7 +85,7 @@ def epochs(
             begun = -(-int(state.totals.count) // train.batch_size)  # batches before an interrupt
             number, asked, previous = begun, begun, None
             scale = scales[epoch - 1] if scales else 1.0
-            run, work, evaluate = programs[scale]
+            run, work = programs[scale]
             if not is_counted and (programs.done or epoch == last):
                 counted([programs[scale][1] for scale in scales] or work)
                 is_counted = True
@@ -110,7 +109,7 @@ def epochs(
                 check_finite(previous, train, schedule)
             seconds = time.perf_counter() - start
             rate = (len(train) - begun) * train.batch_size / seconds
-            val_metrics, _ = evaluate(state.variables, val)
+            val_metrics, _ = evaluators[scale](state.variables, val)
             row = row_of(
                 *(epoch, state, val_metrics, schedule, time.perf_counter() - start),
                 size=side(train, scale) if scales else None,

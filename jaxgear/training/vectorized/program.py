@@ -68,6 +68,7 @@ class Program:
         stacked, stacked_val = self._stack(inputs), self._stack(self._idle_val)
         scales = [lane.scale(epoch) for lane in lanes for epoch in range(lane.first, lane.last + 1)]
         self._programs = compiled.ByScale(programs, sorted(scales))
+        self._programs[min(scales)]  # raises
         self._unstack = jax.jit(lambda leaves: [[x[i] for x in leaves] for i in range(count)])
 
     def _compiled(self, name: str, function: Any, progress: Progress, *arguments: PyTree) -> Any:
