@@ -321,7 +321,9 @@ def test_a_recipe_is_data_that_can_be_taken_apart():
     from experiments import scratch, transfer
 
     data = Data(counts=(100, 40, 20), batch_size=16)
-    made = scratch.recipe(scratch.Config(epochs=2, batch_size=16, balance=1.0), data)
+    config = scratch.Config(epochs=2, batch_size=16, balance=1.0, added_share=0.5)
+    made = scratch.recipe(config, data)
+    assert made.added == 0.5
     assert data.steps(2) == 20
     peak = 0.02 * 16 / 48
     rates = [float(made.schedule(step)) for step in range(20)]
