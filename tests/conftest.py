@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import pytest
@@ -44,6 +45,8 @@ def pytest_configure(config: pytest.Config) -> None:
     flags = os.environ.get("XLA_FLAGS", "")
     if config.option.markexpr == "not slow" and COMPILES_FAST not in flags:
         os.environ["XLA_FLAGS"] = f"{COMPILES_FAST} {flags}".strip()
+    # Without huge pages no process restarts itself, which takes up to 1.5 s of processor time.
+    os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=0")
     keep_compiled(config)
 
 
@@ -100,6 +103,20 @@ def drawn_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sources, "write_drawn", write)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def exported_once() -> Iterator[None]:
+    """Exports the network of each recipe once for all tests of a worker."""
+    from exports import once  # after the hook above
+
+    from jaxgear.experiment import conclusion
+
+    with pytest.MonkeyPatch.context() as patch:
+        program = SimpleNamespace(of=once(conclusion.Program.of))
+        patch.setattr(conclusion, "Program", program)
+        patch.setattr(conclusion, "map_program", once(conclusion.map_program))
         yield
 
 

@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+from exports import once
 from flax import traverse_util
 
 from jaxgear.bundle.bundle import Bundle
@@ -12,6 +13,7 @@ from jaxgear.program import Program, flat
 from jaxgear.program.apply import init
 
 CLASSES = ("axes", "boots", "hardshell_jackets")
+program_of, maps_of = once(Program.of), once(map_program)
 
 
 def make_bundle(model=None, variables=None, size=16, classes=CLASSES, known=None, temperature=0.5):
@@ -21,9 +23,9 @@ def make_bundle(model=None, variables=None, size=16, classes=CLASSES, known=None
         images = np.zeros((1, size, size, 3), np.uint8)
         variables = random_variables(lambda: init(model, jax.random.key(0), images))
     return Bundle(
-        program=Program.of(model, variables, size),
+        program=program_of(model, variables, size),
         weights={name: np.asarray(leaf) for name, leaf in flat(variables).items()},
-        maps=map_program(model, variables, size),
+        maps=maps_of(model, variables, size),
         classes=classes,
         size=size,
         temperature=temperature,

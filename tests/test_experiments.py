@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import jax
@@ -18,6 +17,7 @@ import optax
 import PIL.Image
 import pytest
 from events import as_shown, of_history, scalars, shown_histograms
+from in_process import exit_code
 
 from jaxgear import cli
 from jaxgear.bundle.bundle import Bundle
@@ -33,6 +33,7 @@ from jaxgear.machine import devices
 from jaxgear.models.pretrained.backbone import load_backbone
 from jaxgear.prediction import predictor as prediction
 from jaxgear.program.apply import forward, init
+from jaxgear.training.runs.run import Run
 from scripts.benchmarks.commands import SHORT
 
 ROOT = Path(__file__).parents[1]
@@ -42,31 +43,20 @@ SMALL = [*TINY, "--width", "0.25"]  # of experiments.scratch: a run takes half t
 pytestmark = pytest.mark.one_cache
 
 
-def command(*arguments, module="experiments.scratch"):
-    return [sys.executable, "-m", module, *map(str, arguments)]
-
-
 def run(*arguments, module="experiments.scratch", **options):
-    return subprocess.run(
-        command(*arguments, module=module), cwd=ROOT, capture_output=True, text=True, **options
-    )
+    command = [sys.executable, "-m", module, *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, **options)
 
 
-@pytest.fixture
-def within(monkeypatch):
-    """Runs the command of an experiment in this process, where JAX is imported; its exit code."""
+def within(*arguments, module="experiments.scratch"):
+    """Runs the command of an experiment in this process; its exit code."""
+    module = importlib.import_module(module)
+    return exit_code(lambda: cli.run_experiment(module.main, module.Config), *arguments)
 
-    def within(*arguments, module="experiments.scratch"):
-        module = importlib.import_module(module)
-        monkeypatch.setattr(sys, "argv", [module.__file__, *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.run_experiment(module.main, module.Config)
-        return stop.value.code
 
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield within
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+def tiny(*arguments):
+    """A run of a tiny network within this process; its exit code."""
+    return within(*arguments, module="small_experiment")
 
 
 def rows(folder):
@@ -83,6 +73,17 @@ def finished(cache, tmp_path_factory):
     assert done.returncode == 0, done.stderr
     (folder,) = out.iterdir()
     return folder, done.stdout
+
+
+@pytest.fixture(scope="module")
+def short(cache, tmp_path_factory):
+    """The folder of a run of a tiny network, of three epochs."""
+    out = tmp_path_factory.mktemp("short")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAXGEAR_CACHE", str(cache))
+        assert tiny(*TINY, "--epochs", 3, "--out", out) == 0
+    (folder,) = out.iterdir()
+    return folder
 
 
 def test_run_folder_holds_the_contract(finished):
@@ -160,57 +161,52 @@ def test_bundle_is_the_best_epoch(finished):
     assert len(bundle.classes) == 12
 
 
-def test_an_interrupted_run_goes_on_to_the_same_end(finished, tmp_path):
+def test_an_interrupted_run_goes_on_to_the_same_end(finished, tmp_path, monkeypatch, capfd):
     """SIGTERM after the first epoch, then --resume: parameters, history and test are the same."""
     straight, _ = finished
-    process = subprocess.Popen(
-        command(*SMALL, "--epochs", 3, "--out", tmp_path),
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    while not (checkpoints := list(tmp_path.glob("*/checkpoints/000001/manifest.json"))):
-        assert process.poll() is None
-        time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    _, complaint = process.communicate()
-    assert process.returncode == 143
-    folder = checkpoints[0].parents[2]
+    record = Run.record
+
+    def interrupted(run, state, row):
+        record(run, state, row)
+        signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "record", interrupted)
+        assert within(*SMALL, "--epochs", 3, "--out", tmp_path) == 143
+    (folder,) = tmp_path.iterdir()
+    complaint = capfd.readouterr().err
     assert complaint.splitlines() == [f"interrupted; continue with --resume {folder}"]
+    assert [row["epoch"] for row in rows(folder)] == ["1"]
     assert not (folder / "test.json").exists()
-    done = run("--resume", folder)
-    assert done.returncode == 0, done.stderr
+    assert within("--resume", folder) == 0
     assert rows(folder) == rows(straight)
     for name in ("model/weights.safetensors", "test.json"):
         assert (folder / name).read_bytes() == (straight / name).read_bytes()
 
 
-def test_a_run_interrupted_before_its_test_is_tested(finished, within, tmp_path):
+def test_a_run_interrupted_before_its_test_is_tested(short, tmp_path):
     """All epochs are done and no result is there: --resume trains nothing and tests."""
-    straight, _ = finished
-    folder = Path(shutil.copytree(straight, tmp_path / straight.name))
+    folder = Path(shutil.copytree(short, tmp_path / short.name))
     (folder / "test.json").unlink()
-    assert within("--resume", folder) == 0
-    assert rows(folder) == rows(straight)
-    assert (folder / "test.json").read_bytes() == (straight / "test.json").read_bytes()
+    assert tiny("--resume", folder) == 0
+    assert rows(folder) == rows(short)
+    assert (folder / "test.json").read_bytes() == (short / "test.json").read_bytes()
 
 
-def test_resume_refuses_other_flags_and_takes_more_epochs(finished, within, capfd):
+def test_resume_refuses_other_flags_and_takes_more_epochs(finished, capfd):
     folder, _ = finished
     assert within("--resume", folder, "--peak-lr", "0.5") == 2
     assert "--peak-lr (the run has 0.02)" in capfd.readouterr().err
 
 
-def test_an_older_run_goes_on_with_a_tracker_and_a_profile(finished, within, tmp_path, capfd):
+def test_an_older_run_goes_on_with_a_tracker_and_a_profile(short, tmp_path, capfd):
     """Its config has no such fields. What is shown begins with its first epoch."""
-    straight, _ = finished
-    folder = Path(shutil.copytree(straight, tmp_path / straight.name))
+    folder = Path(shutil.copytree(short, tmp_path / short.name))
     config = json.loads((folder / "config.json").read_text())
     assert (config.pop("track"), config.pop("profile")) == ("", 0)
     (folder / "config.json").write_text(json.dumps(config))
     track = ["--track", "tensorboard", "--profile", 2]
-    assert within("--resume", folder, "--epochs", 5, *track) == 0
+    assert tiny("--resume", folder, "--epochs", 5, *track) == 0
     printed = capfd.readouterr().out
     (trace,) = (folder / "profile").rglob("*.trace.json.gz")
     assert f"profile of 2 steps: {trace}" in printed
@@ -226,12 +222,12 @@ def test_an_older_run_goes_on_with_a_tracker_and_a_profile(finished, within, tmp
     }
     tested = json.loads((folder / "test.json").read_text())
     assert found["test_accuracy", tested["epoch"]] == np.float32(tested["accuracy"])
-    assert within("--resume", folder) == 0  # it keeps its tracker, and traces no more
+    assert tiny("--resume", folder) == 0  # it keeps its tracker, and traces no more
     assert "profile of" not in capfd.readouterr().out
     assert scalars(folder) == found
     assert shown_histograms(folder) == drawn
     assert json.loads((folder / "config.json").read_text())["track"] == "tensorboard"
-    comparison = compare([FinishedRun.read(straight), FinishedRun.read(folder)])
+    comparison = compare([FinishedRun.read(short), FinishedRun.read(folder)])
     assert set(comparison.differing) == {"epochs"}
 
 
@@ -272,7 +268,7 @@ def test_a_mistake_ends_the_process_with_its_line_and_code(experiment, tmp_path)
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else None,
 )
-def test_mistakes_are_one_line_and_a_code(arguments, code, words, within, tmp_path, capfd):
+def test_mistakes_are_one_line_and_a_code(arguments, code, words, tmp_path, capfd):
     found = within(*arguments, "--out", tmp_path / "out")
     complaint = capfd.readouterr().err
     assert found == code, complaint
@@ -283,8 +279,8 @@ def test_mistakes_are_one_line_and_a_code(arguments, code, words, within, tmp_pa
 
 
 def test_a_run_that_diverges_ends_its_process_with_its_line_and_code(tmp_path):
-    flags = ["--data", "drawn:60", "--image-size", "16", "--batch-size", "8", "--width", "0.1"]
-    done = run(*flags, "--peak-lr", "1e30", "--epochs", "2", "--out", tmp_path)
+    flags = ["--peak-lr", "1e30", "--epochs", "2", "--out", tmp_path]
+    done = run(*TINY, *flags, module="tests.small_experiment")
     assert done.returncode == 3, done.stderr
     (line,) = done.stderr.splitlines()
     assert "step" in line
@@ -325,7 +321,9 @@ def test_a_recipe_is_data_that_can_be_taken_apart():
     from experiments import scratch, transfer
 
     data = Data(counts=(100, 40, 20), batch_size=16)
-    made = scratch.recipe(scratch.Config(epochs=2, batch_size=16, balance=1.0), data)
+    config = scratch.Config(epochs=2, batch_size=16, balance=1.0, added_share=0.5)
+    made = scratch.recipe(config, data)
+    assert made.added == 0.5
     assert data.steps(2) == 20
     peak = 0.02 * 16 / 48
     rates = [float(made.schedule(step)) for step in range(20)]
@@ -368,19 +366,19 @@ def test_a_probability_is_at_most_one(experiment):
     assert parse(config, ["--paste", "1"]).paste == 1
 
 
-def test_a_run_is_resumed_where_its_pictures_are_now(within, tmp_path, capfd):
+def test_a_run_is_resumed_where_its_pictures_are_now(tmp_path, capfd):
     """Under another name, with a slash at the end, from another folder; not of other pictures."""
     here = Path(shutil.copytree(drawn_set("drawn:60"), tmp_path / "pics"))
-    flags = ["--image-size", "16", "--batch-size", "8", "--width", "0.1"]
-    assert within("--data", here, *flags, "--epochs", 1, "--out", tmp_path / "runs") == 0
+    flags = ["--image-size", "16", "--batch-size", "8"]
+    assert tiny("--data", here, *flags, "--epochs", 1, "--out", tmp_path / "runs") == 0
     (folder,) = (tmp_path / "runs").iterdir()
     moved = here.rename(tmp_path / "moved")
-    assert within("--resume", folder, "--epochs", 2, "--data", f"{moved}/") == 0
+    assert tiny("--resume", folder, "--epochs", 2, "--data", f"{moved}/") == 0
     assert len(rows(folder)) == 2
     assert json.loads((folder / "config.json").read_text())["data"] == f"{moved}/"
     next(moved.glob("*/*")).unlink()
     capfd.readouterr()
-    assert within("--resume", folder, "--epochs", 3, "--data", moved) == 5
+    assert tiny("--resume", folder, "--epochs", 3, "--data", moved) == 5
     assert "1 pictures have changed" in capfd.readouterr().err
 
 
@@ -410,13 +408,9 @@ TRANSFER = ["--weights", WEIGHTS, *TINY, "--epochs", "2", "--views", "2"]
 
 
 @pytest.mark.parametrize("finetune", [0, 4])
-def test_transfer_is_a_run_like_any_other(finetune, within, tmp_path):
+def test_transfer_is_a_run_like_any_other(finetune, tmp_path):
     arguments = [*TRANSFER, "--finetune", finetune, "--finetune-epochs", "2", "--out", tmp_path]
-    if finetune:
-        assert within(*arguments, module="experiments.transfer") == 0
-    else:  # as its users call it
-        done = run(*arguments, module="experiments.transfer")
-        assert done.returncode == 0, done.stderr
+    assert within(*arguments, module="experiments.transfer") == 0
     (folder,) = tmp_path.iterdir()
     assert Bundle.load(folder).accept_from is None
     assert folder.name.startswith("transfer-")
@@ -454,7 +448,7 @@ def test_transfer_is_a_run_like_any_other(finetune, within, tmp_path):
         pytest.param("experiments.reference", [*TINY, "--epochs", 1], marks=pytest.mark.slow),
     ],
 )
-def test_with_backgrounds_a_bundle_knows_what_is_no_gear(module, flags, within, tmp_path):
+def test_with_backgrounds_a_bundle_knows_what_is_no_gear(module, flags, tmp_path):
     assert within(*flags, "--backgrounds", "drawn", "--out", tmp_path, module=module) == 0
     (folder,) = tmp_path.iterdir()
     bundle = Bundle.load(folder)
@@ -466,13 +460,13 @@ def test_with_backgrounds_a_bundle_knows_what_is_no_gear(module, flags, within, 
     assert found["accepted"] == pytest.approx((scores >= bundle.accept_from).mean(), abs=0.06)
 
 
-def test_the_reference_is_a_run_like_any_other(within, tmp_path):
+def test_the_reference_is_a_run_like_any_other(tmp_path):
     assert within(*TINY, "--epochs", 1, "--out", tmp_path, module="experiments.reference") == 0
     (folder,) = tmp_path.iterdir()
     assert len(Bundle.load(folder).classes) == 12
 
 
-def test_transfer_without_its_weights_says_what_to_do(within, tmp_path, capfd):
+def test_transfer_without_its_weights_says_what_to_do(tmp_path, capfd):
     flags = ["--weights", "no/such/file", *TINY, "--out", tmp_path / "out"]
     assert within(*flags, module="experiments.transfer") == 5
     assert "no/such/file" in capfd.readouterr().err

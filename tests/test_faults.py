@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from in_process import exit_code
 
 from jaxgear import cli
 from jaxgear.errors import GearError
@@ -38,6 +39,11 @@ def finish(process, code=0):
     return printed, complaint
 
 
+def within(*flags):
+    """The same run in this process; its exit code."""
+    return exit_code(kill_runs.train, "train", *flags)
+
+
 def only(folder):
     (run,) = folder.glob("kill_runs-*")
     return run
@@ -47,7 +53,9 @@ def only(folder):
 def straight(cache, tmp_path_factory):
     """A run that nothing happened to."""
     out = tmp_path_factory.mktemp("straight")
-    finish(start(*kill_runs.TRAIN, "--out", out, env=os.environ | {"JAXGEAR_CACHE": str(cache)}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAXGEAR_CACHE", str(cache))
+        assert within(*kill_runs.TRAIN, "--out", out) == 0
     return only(out)
 
 
@@ -68,7 +76,7 @@ def test_a_signal_saves_the_last_step_and_the_run_goes_on_to_the_same_bits(
     assert complaint.splitlines() == [f"interrupted; continue with --resume {run}"]
     assert not (run / "lock").exists()
     assert not list(run.glob("**/*-tmp"))
-    finish(start("--resume", run))
+    assert within("--resume", run) == 0
     assert kill_runs.outcome(run) == kill_runs.outcome(straight)
 
 
@@ -77,7 +85,7 @@ def test_a_streamed_run_is_the_same_run_and_goes_on_in_memory(backgrounds, strai
     """To the bit; interrupted within an epoch, it is resumed at the same batch, streamed or not."""
     flags, whole = [*kill_runs.TRAIN, "--backgrounds", backgrounds], straight
     if backgrounds:
-        finish(start(*flags, "--out", tmp_path / "straight"))
+        assert within(*flags, "--out", tmp_path / "straight") == 0
         whole = only(tmp_path / "straight")
     process = start(*flags, "--stream", "--out", tmp_path)
     while not list(tmp_path.glob("*/checkpoints/000002/manifest.json")):
@@ -87,7 +95,7 @@ def test_a_streamed_run_is_the_same_run_and_goes_on_in_memory(backgrounds, strai
     printed, _ = finish(process, 128 + signal.SIGTERM)
     assert "streaming: decodes 0.0 GB of pixels batch by batch (--stream)" in printed
     run = only(tmp_path)
-    finish(start("--resume", run, "--no-stream"))
+    assert within("--resume", run, "--no-stream") == 0
     assert kill_runs.outcome(run) == kill_runs.outcome(whole)
 
 
@@ -112,17 +120,17 @@ def test_the_second_signal_ends_it_at_once():
     process.stdout.close()
 
 
-def test_a_full_disk_ends_the_run_and_loses_nothing(tmp_path):
-    """A disk of 1.5 MB: exit 5 at the first save that does not fit; what was saved before loads."""
+def test_a_full_disk_ends_the_run_and_loses_nothing(tmp_path, capfd):
+    """A disk of 1 MB: exit 5 at the first save that does not fit; what was saved before loads."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1500k", "none", str(disk)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1000k", "none", str(disk)]
     if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("needs the right to mount a small disk")
     try:
-        _, complaint = finish(start(*kill_runs.TRAIN, "--epochs", 200, "--patience", 200,
-                                    "--out", disk), 5)  # fmt: skip
-        (line,) = complaint.splitlines()
+        flags = ["--epochs", 200, "--patience", 200, "--out", disk]
+        assert within(*kill_runs.TRAIN, *flags) == 5
+        (line,) = capfd.readouterr().err.splitlines()
         run = only(disk)
         assert str(run) in line
         assert "No space left on device" in line
@@ -130,8 +138,8 @@ def test_a_full_disk_ends_the_run_and_loses_nothing(tmp_path):
         assert saved
         subprocess.run([*mount[:-3], "remount,size=8m", *mount[-2:]], check=True)
         epochs = int(saved[-1]) + 2
-        printed, _ = finish(start("--resume", run, "--epochs", epochs))
-        assert f"epoch {int(saved[-1]) + 1:3d}" in printed
+        assert within("--resume", run, "--epochs", epochs) == 0
+        assert f"epoch {int(saved[-1]) + 1:3d}" in capfd.readouterr().out
     finally:
         subprocess.run(["umount", str(disk)], check=True)
 
@@ -150,19 +158,19 @@ def test_an_odd_environment_is_no_obstacle(straight, tmp_path):
 
 
 def test_another_seed_is_another_run_and_its_place_may_be_relative(straight, tmp_path):
-    out = Path(os.path.relpath(tmp_path, ROOT))
-    finish(start(*kill_runs.TRAIN, "--epochs", 2, "--seed", 1, "--out", out))
+    out = Path(os.path.relpath(tmp_path))
+    assert within(*kill_runs.TRAIN, "--epochs", 2, "--seed", 1, "--out", out) == 0
     ours = kill_runs.outcome(only(tmp_path))
     assert ours["state.json"] != kill_runs.outcome(straight)["state.json"]
 
 
-def test_a_run_can_start_from_the_weights_of_another(straight, tmp_path):
+def test_a_run_can_start_from_the_weights_of_another(straight, tmp_path, capfd):
     """Those that fit, by name and shape; the rest is listed. None: an error."""
     flags = [*kill_runs.TRAIN, "--epochs", 1, "--init-from", straight, "--out", tmp_path]
-    printed, _ = finish(start(*flags))
-    assert "7 of 7 leaves taken" in printed
-    _, complaint = finish(start(*kill_runs.TRAIN, "--init-from", tmp_path / "no"), 5)
-    assert str(tmp_path / "no") in complaint
+    assert within(*flags) == 0
+    assert "7 of 7 leaves taken" in capfd.readouterr().out
+    assert within(*kill_runs.TRAIN, "--init-from", tmp_path / "no") == 5
+    assert str(tmp_path / "no") in capfd.readouterr().err
 
 
 def test_checkpoints_move_between_one_device_and_eight(tmp_path):

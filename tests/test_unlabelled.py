@@ -1,8 +1,6 @@
 """`--unlabelled` in whole experiments: what is left out, what is recorded, going on to the bit."""
 
-import csv
 import dataclasses
-import io
 import json
 import shutil
 from pathlib import Path
@@ -65,6 +63,19 @@ def train(out, make, **changes):
         for _ in run.epochs():
             pass
         return run.finish()
+
+
+@pytest.fixture(scope="module")
+def plain(cache, tmp_path_factory):
+    """The history of a run on the labels alone, and its folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAXGEAR_CACHE", str(cache))
+        folder = train(tmp_path_factory.mktemp("plain"), recipe_of(optax.sgd, 0.05))
+    return rows_of(folder), folder
+
+
+def rows_of(folder):
+    return history.from_csv((folder / "history.csv").read_text())
 
 
 def folder_of(heap, place):
@@ -173,12 +184,12 @@ def test_a_run_records_what_it_used_and_going_on_gives_the_same_bits(heap, tmp_p
         expected = run.run.latest(run.state)
     for a, b in zip(*(jax.tree.leaves(s.params) for s in (state, expected)), strict=True):
         np.testing.assert_array_equal(a, b)
-    texts = [(folder / "history.csv").read_text() for folder in (whole, path)]
-    rows, again = map(history.from_csv, texts)
+    rows, again = map(rows_of, (whole, path))
     assert [dataclasses.replace(row, seconds=0) for row in rows] == [
         dataclasses.replace(row, seconds=0) for row in again
     ]
-    assert next(csv.reader(io.StringIO(texts[0])))[-2:] == ["pseudo_used", "pseudo_right"]
+    header = (whole / "history.csv").read_text().splitlines()[0]
+    assert header.split(",")[-2:] == ["pseudo_used", "pseudo_right"]
     splits = json.loads((whole / "splits.json").read_text())
     used = [row for row in splits["unlabelled"] if row["used"]]
     assert rows[0].pseudo_used == len(used) / 24
@@ -215,24 +226,23 @@ def test_a_run_goes_on_with_the_same_images_alone(heap, tmp_path):
 
 
 def test_a_run_without_such_images_cannot_go_on_with_them_and_a_share_of_none_is_as_without(
-    heap, tmp_path
+    heap, plain, tmp_path
 ):
     make = recipe_of(optax.sgd, 0.05, pseudo_labels=0.0)
-    plain, none = (train(tmp_path, make, unlabelled=source) for source in ("", str(heap)))
-    rows = [history.from_csv((path / "history.csv").read_text()) for path in (plain, none)]
-    assert [row.val_loss for row in rows[0]] == [row.val_loss for row in rows[1]]
-    assert rows[1][0].pseudo_used == 0
-    config = dataclasses.replace(CONFIG, resume=str(plain), unlabelled=str(heap), epochs=4)
+    expected, folder = plain
+    rows = rows_of(train(tmp_path, make, unlabelled=str(heap)))
+    assert [row.val_loss for row in rows] == [row.val_loss for row in expected]
+    assert rows[0].pseudo_used == 0
+    config = dataclasses.replace(CONFIG, resume=str(folder), unlabelled=str(heap), epochs=4)
     with pytest.raises(CheckpointError, match=r"\(unlabelled, added\)"):
         experiment.start(config, make)
 
 
-def test_pseudo_labels_change_what_is_learned(heap, tmp_path):
-    rows = []
-    for share, source in ((0.5, ""), (0.5, str(heap)), (0.01, str(heap))):
+def test_pseudo_labels_change_what_is_learned(heap, plain, tmp_path):
+    rows = [plain[0]]
+    for share in (0.5, 0.01):
         make = recipe_of(optax.sgd, 0.05, pseudo_labels=share)
-        folder = train(tmp_path, make, unlabelled=source)
-        rows.append(history.from_csv((folder / "history.csv").read_text()))
+        rows.append(rows_of(train(tmp_path, make, unlabelled=str(heap))))
     assert rows[0][0].pseudo_used is None
     assert 0 < rows[2][0].pseudo_used < rows[1][0].pseudo_used
     assert np.isnan(rows[1][0].pseudo_right)  # a heap: no label is known
@@ -248,8 +258,7 @@ def test_transfer_learns_from_them_too(heap, tmp_path, finetune):
         finetune=finetune,
         finetune_epochs=1,
     )
-    path = transfer.main(config)
-    rows = history.from_csv((path / "history.csv").read_text())
+    rows = rows_of(transfer.main(config))
     assert all(0 <= row.pseudo_used <= 1 for row in rows)
 
 
@@ -265,11 +274,12 @@ def test_added_pictures_have_figures_of_their_own(heap, tmp_path, capsys, backgr
             for path in new
         ],
     )
-    choices = {"width": 1 / 8, "labels": str(table), "added_share": 0.5, "backgrounds": backgrounds}
-    config = scratch.Config(
-        **dataclasses.asdict(CONFIG) | {"epochs": 1, "out": str(tmp_path)} | choices
-    )
-    path = scratch.main(config)
+
+    def make(config, data):
+        paste = data.backgrounds(config.paste)
+        return recipe_of(optax.sgd, 0.05, added=0.5, augment=paste)(config, data)
+
+    path = train(tmp_path, make, epochs=1, labels=str(table), backgrounds=backgrounds)
     splits = json.loads((path / "splits.json").read_text())["pictures"]
     count = {
         kind: sum(
@@ -284,7 +294,7 @@ def test_added_pictures_have_figures_of_their_own(heap, tmp_path, capsys, backgr
         count["pasted"] = sum(count.values())
     assert {kind: row["n"] for kind, row in figures.items()} == count
     right = sum(row["n"] * row["accuracy"] for row in figures.values())
-    (row,) = history.from_csv((path / "history.csv").read_text())
+    (row,) = rows_of(path)
     assert right / sum(count.values()) == pytest.approx(row.val_accuracy, abs=0.1)
     text = capsys.readouterr().out
     assert f"{count['added']} added by --labels" in text

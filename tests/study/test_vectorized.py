@@ -10,6 +10,7 @@ from pathlib import Path
 
 import made_experiment
 import pytest
+import small_experiment
 from small_experiment import Config, main, recipe
 
 from jaxgear import Bundle, cli
@@ -19,7 +20,7 @@ from jaxgear.study.executors import Executor, rows_of, run_of
 from jaxgear.training import history
 
 ROOT = Path(__file__).parents[2]
-EXPERIMENT = Path(__file__).with_name("small_experiment.py")
+EXPERIMENT = Path(small_experiment.__file__)
 
 
 def rows(folder):

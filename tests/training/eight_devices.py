@@ -179,8 +179,9 @@ def test_the_mean_of_a_batch_is_never_of_one_device_alone(one):
 
 def test_runs_that_are_trained_as_one_program_share_the_devices():
     lanes = [rounds.lane(seed, rate=0.01 * (seed + 1)) for seed in range(4)]
-    for leaf in rounds.Rounds(lanes, rounds.Signals(), rounds.QUIET)._program._state:
+    together = rounds.Rounds(lanes, rounds.Signals(), rounds.QUIET)
+    for leaf in together._program._state:
         assert leaf.sharding.device_set == set(jax.devices()[:4])
-    yielded, _ = rounds.together(lanes)
+    yielded, _ = rounds.driven(together, lanes)
     for lane, ours in zip(lanes, yielded, strict=True):
         rounds.assert_as_alone(ours, rounds.alone(lane))

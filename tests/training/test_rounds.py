@@ -23,6 +23,15 @@ K, EPOCHS = 3, 3
 QUIET = Progress(quiet=True)
 
 
+@pytest.fixture(scope="module")
+def expected():
+    """Four lanes, and what each gives alone. Two have three steps an epoch, one has four, and one
+    stops an epoch earlier.
+    """
+    lanes = [lane(0), lane(1, rate=0.03), lane(2, count=30, smoothing=0.2), lane(3, last=2)]
+    return lanes, [alone(one) for one in lanes]
+
+
 @pytest.fixture(params=[1, 2])
 def steps_a_program(request, monkeypatch):
     """Each step in a program of its own, or two in each."""
@@ -71,8 +80,11 @@ def alone(lane):
 
 
 def together(lanes, signals=None):
+    return driven(Rounds(lanes, signals or Signals(), QUIET), lanes)
+
+
+def driven(rounds, lanes):
     """What each lane yields, and the error with which it ended, if any."""
-    rounds = Rounds(lanes, signals or Signals(), QUIET)
     going = {i: rounds.epochs(i) for i in range(len(lanes))}
     yielded, errors = [[] for _ in lanes], [None for _ in lanes]
     while going:
@@ -104,14 +116,12 @@ def assert_as_alone(yielded, expected):
             np.testing.assert_allclose(ours, theirs, atol=2e-5, rtol=1e-3)
 
 
-def test_lanes_with_other_seeds_rates_and_counts_are_as_alone(steps_a_program):
-    """Two have three steps an epoch, one has four, and one stops an epoch earlier."""
-    lanes = [lane(0), lane(1, rate=0.03), lane(2, count=30, smoothing=0.2), lane(3, last=2)]
+def test_lanes_with_other_seeds_rates_and_counts_are_as_alone(expected, steps_a_program):
+    lanes, of_lanes = expected
     assert grouped(lanes) == [lanes]
-    expected = [alone(one) for one in lanes]
     yielded, errors = together(lanes)
     assert errors == [None] * 4
-    for ours, theirs in zip(yielded, expected, strict=True):
+    for ours, theirs in zip(yielded, of_lanes, strict=True):
         assert_as_alone(ours, theirs)
     assert len(yielded[3]) == 2
 
@@ -129,8 +139,9 @@ def test_lanes_with_images_of_growing_size_are_as_alone(steps_a_program):
         assert_as_alone(ours, theirs)
 
 
-def test_a_lane_that_diverges_ends_and_the_others_go_on():
-    lanes = [lane(0), lane(1), lane(2)]
+def test_a_lane_that_diverges_ends_and_the_others_go_on(expected):
+    (*_, last), (*_, of_last) = expected
+    lanes = [lane(0), lane(1), last]
     broken = lanes[1].state.replace(
         params=jax.tree.map(lambda x: x * jnp.nan, lanes[1].state.params)
     )
@@ -139,7 +150,7 @@ def test_a_lane_that_diverges_ends_and_the_others_go_on():
     assert [type(error) for error in errors] == [type(None), DivergedError, type(None)]
     assert "diverged at step 1 (epoch 1)" in str(errors[1])
     assert yielded[1] == []
-    assert_as_alone(yielded[2], alone(lane(2)))
+    assert_as_alone(yielded[2], of_last)
 
 
 @pytest.mark.parametrize("steps_a_program", [2], indirect=True)

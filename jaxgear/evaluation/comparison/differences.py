@@ -5,6 +5,7 @@ by seed, which removes what both methods share.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 
@@ -114,13 +115,20 @@ def _p_value(own: Spread) -> float:
 
 def _more_seeds(own: Spread, comparisons: int) -> int | None:
     """The fewest seeds to add until the same mean and spread decide; None: over MOST_SEEDS."""
-    from scipy import stats
-
     if own.mean == 0:
         return None
     n = np.arange(own.n + 1, MOST_SEEDS + own.n)
-    needed = stats.t.isf((1 - LEVEL) / 2 / comparisons, n - 1) * own.std / np.sqrt(n)
+    needed = _least_t(own.n, comparisons) * own.std / np.sqrt(n)
     if own.std <= 1e-12 * abs(own.mean):
         needed = np.where(comparisons * 0.5 ** (n - 1.0) <= 1 - LEVEL, 0, np.inf)
     enough = needed < abs(own.mean)
     return int(enough.argmax()) + 1 if enough.any() else None
+
+
+@functools.cache
+def _least_t(seeds: int, comparisons: int) -> Float[np.ndarray, " N"]:
+    """The t that decides with one seed more than `seeds`, with two, ... (0.5 ms to compute)."""
+    from scipy import stats
+
+    freedom = np.arange(seeds, MOST_SEEDS + seeds - 1)
+    return stats.t.isf((1 - LEVEL) / 2 / comparisons, freedom)
