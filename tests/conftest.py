@@ -42,11 +42,12 @@ NUMERIC = (
 
 def pytest_configure(config: pytest.Config) -> None:
     """Compiles fast where the slow tests are left out, and keeps what was compiled."""
-    flags = os.environ.get("XLA_FLAGS", "")
-    if config.option.markexpr == "not slow" and COMPILES_FAST not in flags:
-        os.environ["XLA_FLAGS"] = f"{COMPILES_FAST} {flags}".strip()
-    # Without huge pages no process restarts itself, which takes up to 1.5 s of processor time.
-    os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=0")
+    if config.option.markexpr == "not slow":
+        flags = os.environ.get("XLA_FLAGS", "")
+        if COMPILES_FAST not in flags:
+            os.environ["XLA_FLAGS"] = f"{COMPILES_FAST} {flags}".strip()
+        # Without huge pages no process restarts itself, which takes up to 1.5 s.
+        os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=0")
     keep_compiled(config)
 
 
