@@ -16,6 +16,8 @@ train     pictures a second of training experiments/scratch.py's network on a pr
 memory    peak resident memory of a process that trains on a streamed set, and of one that trains on
           240 pictures in memory; both with `--backgrounds`, if given
 grow      prepare, open and train on the first 1,000 to 100,000 pictures of DRAWN: --csv and --plot
+tables    writes the set OUT of `--count` pictures that are all one image, with the tables that
+          `prepare` writes; one in ten is a near-duplicate of another, one in a hundred its copy
 open      seconds and memory until a prepared set is open, grouped and split
 
 Figures are medians over the rounds. The last line is JSON (on stderr if `--csv -` takes stdout).
@@ -40,7 +42,7 @@ from typing import Any
 from jaxgear.cli import exit_with
 from jaxgear.outputs import outputs
 from jaxgear.paths import path_argument
-from scripts.benchmarks import scaling, streaming
+from scripts.benchmarks import scaling, streaming, tables
 
 _TASK = 64  # pictures that a process gets at a time
 
@@ -154,6 +156,7 @@ TASKS = {
     "draw": draw,
     "prepare": prepare,
     "open": open_prepared,
+    "tables": tables.write,
     "train": streaming.train,
     "memory": streaming.memory,
     "grow": scaling.grow,
@@ -167,7 +170,7 @@ def main() -> None:
     )
     parser.add_argument("task", choices=TASKS)
     parser.add_argument("folder", type=path_argument)
-    parser.add_argument("--count", type=int, default=2000, help="pictures to draw")
+    parser.add_argument("--count", type=int, default=2000, help="pictures to draw or to make up")
     parser.add_argument("--side", type=int, default=160, help="longest side of the drawn pictures")
     parser.add_argument(
         "--size", type=int, default=128, help="pixels to store; 0: the files as they are"

@@ -3,15 +3,27 @@
 import re
 from collections.abc import Sequence
 
-from jaxgear.data.folder import Record
-from jaxgear.data.folder.names import LEFT_OUT, SPLITS
+import numpy as np
+from jaxtyping import Int, Shaped, UInt64
+
+from jaxgear.data.folder import (
+    Column,
+    Record,
+    Records,
+    hashes_of,
+    labels_of,
+    repeated,
+    split_numbers,
+    taken,
+)
+from jaxgear.data.folder.names import ALL, LEFT_OUT, SPLITS
 from jaxgear.data.splits import near_duplicates
 from jaxgear.errors import UsageError
 
 NEAR_DUPLICATES, FILE, FOLDER = "near-duplicates", "file", "folder"
 
 
-def groups_of(records: Sequence[Record], by: str = NEAR_DUPLICATES) -> list[str]:
+def groups_of(records: Sequence[Record], by: str = NEAR_DUPLICATES) -> Sequence[str]:
     """A group id for each record. Files with equal bytes always share a group.
 
     Args:
@@ -26,7 +38,7 @@ def groups_of(records: Sequence[Record], by: str = NEAR_DUPLICATES) -> list[str]
     if by == NEAR_DUPLICATES:
         return near_duplicate_groups(records)
     if by == FILE:
-        return [record.sha256[:12] for record in records]
+        return [sha256[:12] for sha256 in hashes_of(records)]
     pattern = _compiled(r"(.*)/" if by == FOLDER else by)
     matches = [pattern.search(record.path) for record in records]
     if not any(matches):
@@ -54,7 +66,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
         ) from None
 
 
-def near_duplicate_groups(records: Sequence[Record]) -> list[str]:
+def near_duplicate_groups(records: Sequence[Record]) -> Sequence[str]:
     """A group id for each record: equal for equal bytes and for near-duplicates.
 
     Near-duplicates (`near_duplicates.groups`) are the same photograph re-encoded, resized or
@@ -62,6 +74,8 @@ def near_duplicate_groups(records: Sequence[Record]) -> list[str]:
     too. The relation is transitive. The id is the smallest hash in the group, cut to 12 digits.
     Records of a prepared set keep their group.
     """
+    if isinstance(records, Records):
+        return records.groups
     stored = [record.group for record in records if record.group is not None]
     if len(stored) == len(records):
         return stored
@@ -84,6 +98,12 @@ def near_duplicates_across(
     One pair for each image with a near-duplicate in a later split (train, val, test): the image,
     then its near-duplicate in the latest split.
     """
+    if isinstance(groups, Column):  # only a few groups are in several splits
+        number = split_numbers(splits)
+        kept = np.flatnonzero(number != ALL.index(LEFT_OUT))
+        rows = kept[_in_mixed_groups(groups.values[kept], number[kept])]
+        records, groups = taken(records, rows), tuple(groups.take(rows))
+        splits = [ALL[k] for k in number[rows].tolist()]
     best: dict[str, int] = {}
     for index, (group, split) in enumerate(zip(groups, splits, strict=True)):
         if split == LEFT_OUT:
@@ -104,12 +124,29 @@ def near_duplicates_in_two_classes(
 
     One pair for each image whose class differs from the first image of its group.
     """
+    if isinstance(groups, Column):  # only a few groups are in several classes
+        rows = _in_mixed_groups(groups.values, labels_of(records))
+        records, groups = taken(records, rows), tuple(groups.take(rows))
     first: dict[str, Record] = {}
     pairs = [
         (record, first.setdefault(group, record))
         for record, group in zip(records, groups, strict=True)
     ]
     return [(record, other) for record, other in pairs if record.label != other.label]
+
+
+def _in_mixed_groups(
+    groups: UInt64[np.ndarray, " N"], kinds: Shaped[np.ndarray, " N"]
+) -> Int[np.ndarray, " n"]:
+    """The rows of groups whose members are of several kinds, ascending."""
+    rows = repeated(groups)
+    if not len(rows):
+        return rows
+    rows = rows[np.argsort(groups[rows], kind="stable")]
+    group, kind = groups[rows], kinds[rows]
+    starts = np.flatnonzero(np.append(True, group[1:] != group[:-1]))
+    mixed = np.minimum.reduceat(kind, starts) != np.maximum.reduceat(kind, starts)
+    return np.sort(rows[np.repeat(mixed, np.diff(np.append(starts, len(rows))))])
 
 
 def _by_hash(record: Record) -> str:
