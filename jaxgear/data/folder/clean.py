@@ -4,10 +4,9 @@ from collections import defaultdict
 from dataclasses import replace
 from typing import Literal
 
-from jaxgear.data.folder.columns import fingerprint, first_eight, repeated
+from jaxgear.data.folder.columns import fingerprint, maybe_conflicting
 from jaxgear.data.folder.names import SPLITS
 from jaxgear.data.folder.read import Folder
-from jaxgear.data.folder.records import Records
 from jaxgear.data.folder.walk import Refused
 from jaxgear.errors import DataError
 from jaxgear.text import printable, stable_key
@@ -23,10 +22,8 @@ def conflicts(folder: Folder) -> tuple[Refused, ...]:
     Of copies in two classes all are dropped, because the right class is unknown. Of copies in two
     of the folder's own splits only those in the evaluated split are kept (test, else val).
     """
-    copies, records = defaultdict(list), folder.records
-    if isinstance(records, Records):  # all other records are the only ones of their bytes
-        records = records.take(repeated(first_eight(records.table.sha256)[records.rows]))
-    for record in records:
+    copies = defaultdict(list)
+    for record in maybe_conflicting(folder.records):
         copies[record.sha256].append(record)
     dropped = []
     for same in copies.values():

@@ -10,12 +10,10 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from jaxtyping import Int, Int32, UInt8, UInt64
+from jaxtyping import Int, Int32, Integer, UInt8, UInt64
 
 from jaxgear.data.folder.names import ALL
-from jaxgear.data.folder.records import Column, Record, Records
-
-_LOW = 2**24 - 1  # the bits of a value that `repeated` looks at first
+from jaxgear.data.folder.records import Column, Record, Records, Runs, runs_of
 
 
 def labels_of(records: Sequence[Record]) -> Int32[np.ndarray, " N"]:
@@ -60,12 +58,9 @@ def split_numbers(splits: Iterable[str]) -> UInt8[np.ndarray, " N"]:
 
 def splits_and_labels(records: Sequence[Record]) -> set[tuple[str | None, int]]:
     """The pairs of a folder's own split and a label that occur."""
-    if not isinstance(records, Records):
-        return {(record.split, record.label) for record in records}
-    split, label = records.table.split, labels_of(records)
-    pairs = split.values[records.rows] + len(ALL) * label
-    present = np.flatnonzero(np.bincount(pairs))
-    return {(ALL[pair % len(ALL)], pair // len(ALL)) for pair in present.tolist()}
+    if isinstance(records, Records):
+        return records.splits_and_labels
+    return {(record.split, record.label) for record in records}
 
 
 def first_eight(sha256: Iterable[str]) -> UInt64[np.ndarray, " N"]:
@@ -75,26 +70,37 @@ def first_eight(sha256: Iterable[str]) -> UInt64[np.ndarray, " N"]:
     return np.fromiter((int(text[:16], 16) for text in sha256), np.uint64)
 
 
-def repeated(values: UInt64[np.ndarray, " N"]) -> Int[np.ndarray, " n"]:
-    """The rows of the values that occur more than once."""
-    ordered = np.sort(values)
-    twice = ordered[1:][ordered[1:] == ordered[:-1]]
-    if not len(twice):
-        return np.zeros(0, np.int64)
-    # Values with the low bits of such a value first: `isin` alone would sort all values again.
-    low = values.astype(np.uint32) & _LOW
-    marked = np.zeros(_LOW + 1, bool)
-    marked[twice.astype(np.uint32) & _LOW] = True
-    rows = np.flatnonzero(marked[low])
-    return rows[np.isin(values[rows], twice)]
+def mixed(
+    runs: Runs, low: Integer[np.ndarray, " n"], high: Integer[np.ndarray, " n"]
+) -> Int[np.ndarray, " k"]:
+    """The rows, ascending, of the runs whose smallest `low` is below their largest `high`.
+
+    Both are of `runs.rows`.
+    """
+    if not len(runs.rows):
+        return runs.rows
+    several = np.minimum.reduceat(low, runs.starts) < np.maximum.reduceat(high, runs.starts)
+    lengths = np.diff(np.append(runs.starts, len(runs.rows)))
+    return np.sort(runs.rows[np.repeat(several, lengths)])
+
+
+def maybe_conflicting(records: Sequence[Record]) -> Sequence[Record]:
+    """The records of equal bytes in several classes or splits; of a tuple all of them."""
+    if not isinstance(records, Records):
+        return records
+    table = records.table
+    runs = runs_of(first_eight(table.sha256))
+    kind = table.label[runs.rows].astype(np.int64) * len(ALL) + table.split.values[runs.rows]
+    rows = mixed(runs, kind, kind)
+    return records.take(np.flatnonzero(np.isin(records.rows, rows))) if len(rows) else ()
 
 
 def distinct(strings: Sequence[str]) -> int:
     """The number of different strings."""
     if not isinstance(strings, Column):
         return len(set(strings))
-    ordered = np.sort(strings.values)
-    return int(np.count_nonzero(ordered[1:] != ordered[:-1])) + bool(len(ordered))
+    rows, starts = strings.runs
+    return len(strings) - len(rows) + len(starts)
 
 
 def fingerprint(classes: tuple[str, ...], records: Sequence[Record]) -> str:

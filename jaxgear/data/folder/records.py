@@ -8,14 +8,18 @@ import operator
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, overload
+from functools import cached_property
+from typing import Any, NamedTuple, overload
 
 import numpy as np
-from jaxtyping import Int, Int32, Integer, Shaped
+from jaxtyping import Int, Int32, Integer, Shaped, UInt64
 
+from jaxgear.data.folder.names import ALL
 from jaxgear.text import stable_key
 
 _BLOCK = 4096  # rows that are converted at a time
+_MANY = 2**20  # rows that are looked at at a time
+_LOW = np.uint64(2**24 - 1)  # the bits of a value that `runs_of` looks at first
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,32 @@ class Record:
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled without the table that it came from."""
         return Record, tuple(getattr(self, field.name) for field in fields(self))
+
+
+class Runs(NamedTuple):
+    """The rows of values that may occur more than once, with equal values beside each other."""
+
+    rows: Int[np.ndarray, " n"]  # ascending among equal values
+    starts: Int[np.ndarray, " m"]  # where a value starts in `rows`
+
+
+def runs_of(values: UInt64[np.ndarray, " N"]) -> Runs:
+    """The runs of all values that occur more than once, and of a few others.
+
+    Takes half the time of sorting all rows, and a third of the memory.
+    """
+    ordered = np.sort(values)
+    twice = ordered[1:][ordered[1:] == ordered[:-1]]
+    del ordered
+    marked = np.zeros(int(_LOW) + 1 if len(twice) else 0, bool)
+    marked[twice & _LOW] = True  # rows with these low bits are looked at; one in 16 in vain
+    parts = [np.zeros(0, np.int64)]
+    for start in range(0, len(values) if len(twice) else 0, _MANY):
+        parts.append(start + np.flatnonzero(marked[values[start : start + _MANY] & _LOW]))
+    rows = np.concatenate(parts)
+    rows = rows[np.argsort(values[rows], kind="stable")]
+    own = values[rows]
+    return Runs(rows, np.flatnonzero(np.append(True, own[1:] != own[:-1])[: len(rows)]))
 
 
 class Column(Sequence[str]):
@@ -72,15 +102,21 @@ class Column(Sequence[str]):
     def __eq__(self, other: object) -> bool:
         return _equal(self, other)
 
+    @cached_property
+    def runs(self) -> Runs:
+        """`runs_of` the values, found once."""
+        return runs_of(self.values)
+
     def take(self, rows: slice | Shaped[np.ndarray, " n"]) -> "Column":
         """The strings of some rows."""
         return Column(self.values[rows], self._text)
 
     def counts(self) -> dict[str, int]:
-        """How often each string is there, in the order of their first rows."""
-        values, first, count = np.unique(self.values, return_index=True, return_counts=True)
+        """How often each of a few strings is there, in the order of their first rows."""
+        values, counts = np.unique(self.values, return_counts=True)
+        first = [int((self.values == value).argmax()) for value in values]
         order = np.argsort(first)
-        return dict(zip(Column(values[order], self._text), count[order].tolist(), strict=True))
+        return dict(zip(Column(values[order], self._text), counts[order].tolist(), strict=True))
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +124,7 @@ class Table:
     """The images of a prepared set: one array for each field, rows in the order of its shards."""
 
     text: bytearray  # all paths in UTF-8, a NUL after each
-    starts: Int[np.ndarray, " N"]  # of each path in `text`
+    starts: Integer[np.ndarray, " N"]  # of each path in `text`
     sha256: Column
     label: Int32[np.ndarray, " N"]
     split: Column  # values are indices into names.ALL
@@ -146,7 +182,7 @@ class Table:
 
 
 class Records(Sequence[Record]):
-    """Rows of a table; behaves as a tuple of their records."""
+    """Rows of a table, each at most once; behaves as a tuple of their records."""
 
     def __init__(self, table: Table, rows: Integer[np.ndarray, " n"]):
         self.table, self.rows = table, rows
@@ -160,6 +196,15 @@ class Records(Sequence[Record]):
     def splits(self) -> Column:
         """The split of each record."""
         return self.table.split.take(self.rows)
+
+    @cached_property
+    def splits_and_labels(self) -> set[tuple[str, int]]:
+        """The pairs of a split and a label that occur, found once."""
+        table = self.table
+        rows = slice(None) if len(self) == len(table.label) else self.rows  # each row once
+        pairs = len(ALL) * table.label[rows] + table.split.values[rows]
+        present = np.flatnonzero(np.bincount(pairs))
+        return {(ALL[pair % len(ALL)], pair // len(ALL)) for pair in present.tolist()}
 
     def __len__(self) -> int:
         return len(self.rows)

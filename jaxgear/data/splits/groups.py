@@ -4,7 +4,6 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Int, Shaped, UInt64
 
 from jaxgear.data.folder import (
     Column,
@@ -12,7 +11,7 @@ from jaxgear.data.folder import (
     Records,
     hashes_of,
     labels_of,
-    repeated,
+    mixed,
     split_numbers,
     taken,
 )
@@ -99,9 +98,9 @@ def near_duplicates_across(
     then its near-duplicate in the latest split.
     """
     if isinstance(groups, Column):  # only a few groups are in several splits
-        number = split_numbers(splits)
-        kept = np.flatnonzero(number != ALL.index(LEFT_OUT))
-        rows = kept[_in_mixed_groups(groups.values[kept], number[kept])]
+        number, none = split_numbers(splits), ALL.index(LEFT_OUT)
+        own = number[groups.runs.rows]
+        rows = mixed(groups.runs, own, np.where(own == none, 0, own))
         records, groups = taken(records, rows), tuple(groups.take(rows))
         splits = [ALL[k] for k in number[rows].tolist()]
     best: dict[str, int] = {}
@@ -125,7 +124,8 @@ def near_duplicates_in_two_classes(
     One pair for each image whose class differs from the first image of its group.
     """
     if isinstance(groups, Column):  # only a few groups are in several classes
-        rows = _in_mixed_groups(groups.values, labels_of(records))
+        own = labels_of(taken(records, groups.runs.rows))
+        rows = mixed(groups.runs, own, own)
         records, groups = taken(records, rows), tuple(groups.take(rows))
     first: dict[str, Record] = {}
     pairs = [
@@ -133,20 +133,6 @@ def near_duplicates_in_two_classes(
         for record, group in zip(records, groups, strict=True)
     ]
     return [(record, other) for record, other in pairs if record.label != other.label]
-
-
-def _in_mixed_groups(
-    groups: UInt64[np.ndarray, " N"], kinds: Shaped[np.ndarray, " N"]
-) -> Int[np.ndarray, " n"]:
-    """The rows of groups whose members are of several kinds, ascending."""
-    rows = repeated(groups)
-    if not len(rows):
-        return rows
-    rows = rows[np.argsort(groups[rows], kind="stable")]
-    group, kind = groups[rows], kinds[rows]
-    starts = np.flatnonzero(np.append(True, group[1:] != group[:-1]))
-    mixed = np.minimum.reduceat(kind, starts) != np.maximum.reduceat(kind, starts)
-    return np.sort(rows[np.repeat(mixed, np.diff(np.append(starts, len(rows))))])
 
 
 def _by_hash(record: Record) -> str:

@@ -9,6 +9,7 @@ file, in the format of `sha256sum --check`. A written file never changes.
 import contextlib
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,7 +94,7 @@ def write_table(shard: Shard) -> tuple[str, ...]:
         "path": _text(r.path for r in records),
         "sha256": _digests(r.sha256 for r in records),
         "stored": _digests(shard.stored),
-        "group": np.array([str(r.group).encode() for r in records]),
+        "group": _groups([str(record.group) for record in records]),
         "label": np.array([r.label for r in records], np.int32),
         "height": np.array([r.height for r in records], np.int32),
         "width": np.array([r.width for r in records], np.int32),
@@ -136,6 +137,13 @@ def write_sums(folder: Path, shards: Iterable[Shard]) -> None:
 def _text(strings: Iterable[str]) -> np.ndarray:
     """Strings in UTF-8 with a NUL between them, u8 [T]."""
     return np.frombuffer("\0".join(strings).encode(), np.uint8)
+
+
+def _groups(groups: Sequence[str]) -> np.ndarray:
+    """Groups of 12 hexadecimal digits as u8 [N, 6], else their names, S [N]."""
+    if all(re.fullmatch("[0-9a-f]{12}", group) for group in groups):
+        return np.frombuffer(bytes.fromhex("".join(groups)), np.uint8).reshape(-1, 6)
+    return np.array([group.encode() for group in groups])
 
 
 def _digests(hexadecimal: Iterable[str]) -> np.ndarray:

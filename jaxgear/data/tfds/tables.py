@@ -20,11 +20,10 @@ from jaxgear.data.tfds.filling import (
     Part,
     content,
     damaged,
-    digests,
     unlike,
 )
 from jaxgear.data.tfds.npz import arrays_in
-from jaxgear.data.tfds.shards import INDEX, SUMS, Shard, shard_name
+from jaxgear.data.tfds.shards import INDEX, SUMS, Shard
 from jaxgear.files import read_regular
 from jaxgear.text import stable_key
 
@@ -74,11 +73,7 @@ def read_tables(
         sums = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
     except (OSError, ValueError) as error:
         raise damaged(folder / SUMS, error) from None
-    filling = Filling(folder, sum(map(sum, lengths.values())), len(classes), sums)
-    for split, counts in lengths.items():
-        for index, count in enumerate(counts):
-            filling.add(shard_name(split, index, len(counts)), split, count)
-    table = filling.table()
+    table, stored, parts = Filling(folder, lengths, len(classes), sums).fill()
     known, order = "", None
     if INDEX in sums:
         known, order = _read_index(folder / INDEX, sums, len(table.label), classes)
@@ -86,9 +81,9 @@ def read_tables(
     return Tables(
         records=records,
         fingerprint=known or fingerprint(classes, records),
-        stored=digests(filling.stored),
-        parts=tuple(filling.parts),
-        first={part.split: part.rows.start for part in reversed(filling.parts)},
+        stored=stored,
+        parts=parts,
+        first={part.split: part.rows.start for part in reversed(parts)},
     )
 
 
