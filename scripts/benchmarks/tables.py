@@ -5,12 +5,14 @@ import hashlib
 import os
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from jaxgear.data.folder import Record
 from jaxgear.data.prepare.gear_builder import serialize, write_info
 from jaxgear.data.synthetic import CLASSES
+from jaxgear.data.tfds.columns import write_columns
 from jaxgear.data.tfds.shards import (
     Shard,
     shard_name,
@@ -34,18 +36,27 @@ def write(arguments: argparse.Namespace) -> dict[str, Any]:
     """
     folder = arguments.folder / "gear" / "1.0.0"
     folder.mkdir(parents=True)
-    shards, lengths, first = [], {}, 0
+    shards: list[Shard] = []
+    lengths = {}
     for split, share in _SHARES.items():
         rows = round(share * arguments.count)
-        parts = [range(at, min(at + ROWS, first + rows)) for at in range(first, first + rows, ROWS)]
-        first += rows
-        lengths[split] = [len(part) for part in parts]
-        for index, part in enumerate(parts):
-            path = folder / shard_name(split, index, len(parts))
-            shards.append(_write_shard(path, split, part, shards))
+        lengths[split] = [min(ROWS, rows - at) for at in range(0, rows, ROWS)]
+
+    def written() -> Iterator[Shard]:
+        """Writes one shard after the other; the records of all would fill the memory."""
+        first = 0
+        for split, counts in lengths.items():
+            for index, count in enumerate(counts):
+                path = folder / shard_name(split, index, len(counts))
+                shard = _write_shard(path, split, range(first, first + count), shards)
+                shards.append(replace(shard, records=(), stored=()))
+                first += count
+                yield shard
+
+    write_columns(folder, written())
     write_sums(folder, shards)
     tables = read_tables(folder, lengths, CLASSES)
-    write_index(folder, tables.shards(), CLASSES, tables.fingerprint)
+    write_index(folder, CLASSES, tables.fingerprint)
     write_sums(folder, shards)
     size = len(serialize(next(_records("train", range(1))), _IMAGE))
     sizes = {split: [(rows, rows * size) for rows in own] for split, own in lengths.items()}
@@ -57,7 +68,11 @@ def write(arguments: argparse.Namespace) -> dict[str, Any]:
         sizes,
         {"recipe": "made up", **chosen, "fingerprint": tables.fingerprint},
     )
-    return {"pictures": first, "shards": len(shards), "fingerprint": tables.fingerprint}
+    return {
+        "pictures": len(tables.records),
+        "shards": len(shards),
+        "fingerprint": tables.fingerprint,
+    }
 
 
 def _write_shard(path: Path, split: str, rows: range, before: list[Shard]) -> Shard:
@@ -69,7 +84,7 @@ def _write_shard(path: Path, split: str, rows: range, before: list[Shard]) -> Sh
         sums = write_table(shard)
     else:
         sums = write_shard(shard, [serialize(records[0], _IMAGE)] * len(rows))
-    return Shard(path, split, (), (), sums)  # without records: all would fill the memory
+    return replace(shard, sums=sums)
 
 
 def _records(split: str, rows: range) -> Iterator[Record]:

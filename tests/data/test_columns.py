@@ -4,6 +4,7 @@ import gc
 import hashlib
 import json
 import pickle
+import shutil
 import sys
 import unicodedata
 from argparse import Namespace
@@ -39,19 +40,30 @@ from scripts.benchmarks import tables
 NAMES = ("e\u0301 decomposed", 'quote"d', "back\\slash", "\U0001f9e4", "\u00e9 composed", "z")
 
 
-def as_before(folder: Path) -> None:
-    """Makes a version what older code wrote: descriptors in the tables, and no index."""
+def as_before(folder: Path, **changes) -> None:
+    """Makes a version what older code wrote: all columns in the tables, none beside them."""
     sums = []
-    for shard in sorted(folder.glob("*.array_record-?????-of-?????")):
-        table, beside = (shard.with_name(shard.name + end) for end in (".npz", ".descriptors"))
-        rows = dict(np.load(table))
-        rows["look"] = np.fromfile(beside, np.uint8).reshape(len(rows["label"]), -1)
-        rows["bytes"] = rows["bytes"][0]
+    for shard in read_tfds(f"gear@{folder.parents[1]}", size=1).shards:
+        records = shard.records
+        rows = {
+            "path": np.frombuffer("\0".join(r.path for r in records).encode(), np.uint8),
+            "sha256": np.array([[*bytes.fromhex(r.sha256)] for r in records], np.uint8),
+            "stored": np.array([[*bytes.fromhex(sha256)] for sha256 in shard.stored], np.uint8),
+            "group": np.array([r.group for r in records], "S12"),
+            "look": np.stack([np.frombuffer(r.descriptor, np.uint8) for r in records]),
+            "label": np.array([r.label for r in records], np.int32),
+            "height": np.array([r.height for r in records], np.int32),
+            "width": np.array([r.width for r in records], np.int32),
+            "bytes": np.array(shard.path.stat().st_size, np.int64),
+        }
+        _, table, descriptors = shard.files
         with table.open("wb") as file:
-            np.savez(file, **rows)
-        beside.unlink()
-        sums += (f"{hashlib.sha256(f.read_bytes()).hexdigest()}  {f.name}" for f in (shard, table))
+            np.savez(file, **rows | {name: change(rows) for name, change in changes.items()})
+        descriptors.unlink()
+        for path in (shard.path, table):
+            sums.append(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}")
     (folder / "index.npz").unlink()
+    shutil.rmtree(folder / "columns")
     (folder / "SHA256SUMS").write_text("\n".join(sums) + "\n")
 
 
@@ -190,7 +202,7 @@ def made_table(rng: np.random.Generator, rows: int) -> Records:
     order = rng.permutation(rows)
     text = [paths[row] for row in np.argsort(order)]
     table = Table(
-        text=bytearray("".join(f"{path}\0" for path in text).encode()),
+        text=np.frombuffer("".join(f"{path}\0" for path in text).encode(), np.uint8),
         starts=np.arange(rows) * 5,
         sha256=Column(sha256.view("V32")[:, 0], bytes.hex),
         label=rng.integers(0, 4, rows, np.int32),
@@ -271,9 +283,9 @@ def test_opening_makes_no_object_an_image(tmp_path: Path, monkeypatch):
     made: list[str] = []
     record = Table._record
 
-    def counted(self, *values):
-        made.append(values[1])
-        return record(self, *values)
+    def counted(self, row, *values):
+        made.append(values[0])
+        return record(self, row, *values)
 
     monkeypatch.setattr(Table, "_record", counted)
     gc.collect()
@@ -313,7 +325,10 @@ def read_all(out: Path) -> TfdsFolder:
 NAME = "gear-train.array_record-00000-of-00001"
 
 
-@pytest.mark.parametrize("name", ["index.npz", f"{NAME}.npz", f"{NAME}.descriptors", "SHA256SUMS"])
+FILES = ("index.npz", f"{NAME}.npz", f"{NAME}.descriptors", "columns/text.npy", "columns/order.npy")
+
+
+@pytest.mark.parametrize("name", [*FILES, "columns/stored.npy", "SHA256SUMS"])
 @pytest.mark.parametrize("damage", ["missing", "short", "noise", "unknown"])
 def test_a_damaged_file_is_named(prepared: Path, name: str, damage: str):
     read_all(prepared)
@@ -326,7 +341,7 @@ def test_a_damaged_file_is_named(prepared: Path, name: str, damage: str):
         path.write_bytes(data[:50] + bytes(99) + data[149:])
     elif damage == "unknown":  # its sum is not there
         path.write_bytes(data)
-        sums = path.with_name("SHA256SUMS")
+        sums = prepared / "gear" / "1.0.0" / "SHA256SUMS"
         sums.write_text(sums.read_text().replace(f"  {name}\n", "  another\n"))
         if name in ("index.npz", "SHA256SUMS"):
             read_all(prepared)  # as a set of older code
@@ -334,7 +349,7 @@ def test_a_damaged_file_is_named(prepared: Path, name: str, damage: str):
     with pytest.raises(DataError, match=r"(missing or damaged|changed) ?\(.*prepare it") as caught:
         read_all(prepared)
     assert "\n" not in str(caught.value)
-    assert path.parent.name in str(caught.value)
+    assert f"remove {prepared / 'gear'} and" in str(caught.value)
     if name != "SHA256SUMS":
         assert name in str(caught.value)
 
@@ -350,30 +365,51 @@ def test_tables_of_another_version_are_refused(prepared: Path):
         read_tfds(f"gear@{prepared}", size=16)
 
 
-def test_an_index_of_other_rows_is_refused(prepared: Path):
-    path = prepared / "gear" / "1.0.0" / "index.npz"
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    arrays = dict(np.load(path))
-    arrays["order"][3] = arrays["order"][4]
-    with path.open("wb") as file:
-        np.savez(file, **arrays)
-    sums = path.with_name("SHA256SUMS")
-    new = hashlib.sha256(path.read_bytes()).hexdigest()
-    sums.write_text(sums.read_text().replace(digest, new))
-    with pytest.raises(DataError, match=r"missing or damaged .its rows are not those of"):
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"label": lambda rows: rows["label"] + 2}, "a label is not a class"),
+        ({"label": lambda rows: rows["label"][1:]}, "its columns do not match"),
+        ({"look": lambda rows: rows["look"][0]}, "its columns do not match"),
+        ({"path": lambda rows: rows["path"] | 128}, "invalid start byte|continuation byte"),
+        ({"sha256": lambda rows: rows["sha256"][:, 1:]}, "broadcast"),
+        ({"path": lambda rows: rows["path"][:-9]}, "its shards"),
+    ],
+)
+def test_tables_of_older_code_that_do_not_match(prepared: Path, change, reason: str):
+    as_before(prepared / "gear" / "1.0.0", **change)
+    with pytest.raises(DataError, match=f"(damaged|tables do not match) .*({reason})") as caught:
         read_tfds(f"gear@{prepared}", size=16)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "reason"),
+    [
+        ("label", lambda column: column + 2, "a label is not a class"),
+        ("label", lambda column: column.astype(np.int64), "not int32"),
+        ("sha256", lambda column: column[:, 1:], "not uint8 .32."),
+        ("height", lambda column: column[1:], "do not match its shards"),
+    ],
+)
+def test_columns_that_do_not_match(prepared: Path, name: str, change, reason: str):
+    path = prepared / "gear" / "1.0.0" / "columns" / f"{name}.npy"
+    before = path.read_bytes()
+    np.save(path, change(np.load(path)))
+    sums = path.parents[1] / "SHA256SUMS"
+    old, new = (hashlib.sha256(data).hexdigest() for data in (before, path.read_bytes()))
+    sums.write_text(sums.read_text().replace(old, new))
+    with pytest.raises(DataError, match=reason) as caught:
+        read_tfds(f"gear@{prepared}", size=16)
+    assert "\n" not in str(caught.value)
 
 
 def test_two_rows_of_one_path_in_an_older_set_are_refused(prepared: Path):
-    folder = prepared / "gear" / "1.0.0"
-    table = folder / f"{NAME}.npz"
-    rows = dict(np.load(table))
-    paths = rows["path"].tobytes().split(b"\0")
-    paths[1] = paths[0]
-    rows["path"] = np.frombuffer(b"\0".join(paths), np.uint8)
-    with table.open("wb") as file:
-        np.savez(file, **rows)
-    as_before(folder)
+    def repeated(rows):
+        first, _, *others = rows["path"].tobytes().split(b"\0")
+        return np.frombuffer(b"\0".join([first, first, *others]), np.uint8)
+
+    as_before(prepared / "gear" / "1.0.0", path=repeated)
     with pytest.raises(DataError, match="its tables do not match its shards"):
         read_tfds(f"gear@{prepared}", size=16)
 

@@ -12,12 +12,13 @@ from functools import cached_property
 from typing import Any, NamedTuple, overload
 
 import numpy as np
-from jaxtyping import Int, Int32, Integer, Shaped, UInt64
+from jaxtyping import Int, Int32, Integer, Shaped, UInt8, UInt64
 
 from jaxgear.data.folder.names import ALL
 from jaxgear.text import stable_key
 
 _BLOCK = 4096  # rows that are converted at a time
+_STORED = ("path", "sha256", "label", "split", "height", "width", "group")  # not the descriptor
 _MANY = 2**20  # rows that are looked at at a time
 _LOW = np.uint64(2**24 - 1)  # the bits of a value that `runs_of` looks at first
 
@@ -123,8 +124,8 @@ class Column(Sequence[str]):
 class Table:
     """The images of a prepared set: one array for each field, rows in the order of its shards."""
 
-    text: bytearray  # all paths in UTF-8, a NUL after each
-    starts: Integer[np.ndarray, " N"]  # of each path in `text`
+    text: UInt8[np.ndarray, " T"]  # all paths in UTF-8, a NUL after each
+    starts: Integer[np.ndarray, " N"]  # of each path in `text`, ascending
     sha256: Column
     label: Int32[np.ndarray, " N"]
     split: Column  # values are indices into names.ALL
@@ -135,8 +136,9 @@ class Table:
 
     def path(self, row: int) -> str:
         """The path of the image in `row`."""
-        start = int(self.starts[row])
-        return self.text[start : self.text.index(0, start)].decode()
+        starts, last = self.starts, row + 1 == len(self.starts)
+        end = len(self.text) if last else starts.item(row + 1)
+        return self.text[starts.item(row) : end - 1].tobytes().decode()
 
     def record(self, row: int) -> Record:
         """Makes the record of a row."""
@@ -166,18 +168,9 @@ class Table:
             self.group.take(rows),
         )
 
-    def _record(self, row, path, sha256, label, split, height, width, group) -> Record:
+    def _record(self, row: int, *values: str | int) -> Record:
         record = object.__new__(Record)
-        record.__dict__.update(  # without its descriptor
-            path=path,
-            sha256=sha256,
-            label=label,
-            split=split,
-            height=height,
-            width=width,
-            group=group,
-            _row=(self, row),
-        )
+        record.__dict__.update(zip(_STORED, values, strict=True), _row=(self, row))
         return record
 
 

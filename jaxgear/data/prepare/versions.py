@@ -20,6 +20,7 @@ from jaxgear.data.prepare.gear_builder import serialize, write_info
 from jaxgear.data.prepare.staging import processes
 from jaxgear.data.prepare.workshop import ToStore
 from jaxgear.data.splits import NEAR_DUPLICATES
+from jaxgear.data.tfds.columns import write_columns
 from jaxgear.data.tfds.read import TfdsFolder, read_tfds
 from jaxgear.data.tfds.sets import newest_version
 from jaxgear.data.tfds.shards import (
@@ -123,7 +124,8 @@ def write_version(
     sizes = defaultdict(list)
     for shard in shards:
         sizes[shard.split].append((len(shard.records), shard.path.stat().st_size))
-    write_index(folder, shards, dataset.classes, dataset.folder.fingerprint)
+    write_columns(folder, shards)
+    write_index(folder, dataset.classes, dataset.folder.fingerprint)
     write_sums(folder, shards)
     metadata = metadata | {"fingerprint": dataset.folder.fingerprint}
     write_info(folder, version, dataset.classes, dict(sizes), metadata)

@@ -1,29 +1,29 @@
-"""Writes the shards of a prepared set, each with a table of its records (tables.py reads them).
+"""Writes the shards of a prepared set and their sums.
 
-A table (`<shard>.npz`) has one row per record, in order, so opening a set reads no image. The
-records' descriptors are beside it (`<shard>.descriptors`), for whom needs them: they are five times
-as large. `index.npz` has what is true of the version as a whole. `SHA256SUMS` has the sum of every
-file, in the format of `sha256sum --check`. A written file never changes.
+Beside a shard are its table (`<shard>.npz`), which has the sizes of the other two files, and the
+descriptors of its records (`<shard>.descriptors`). The columns of all records are in files of their
+own (columns.py), so opening a set reads no image. `SHA256SUMS` has the sum of every file, in the
+format of `sha256sum --check`. A written file never changes.
 """
 
 import contextlib
 import hashlib
 import os
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import UInt8
 
-from jaxgear.data.folder import Record, paths_of
+from jaxgear.data.folder import Record
 from jaxgear.errors import DataError
-from jaxgear.text import stable_key
 
 NAME = "gear"  # name of the TFDS set
 FEATURES = {"image", "label", "path", "sha256", "group"}  # of its records
 SUMS = "SHA256SUMS"
 INDEX = "index.npz"
+COLUMNS = "columns"
 UNFINISHED = ".new-"  # prefix of the folder of a version during writing
 
 # Groups of one record, for random access. JPEG and PNG are compressed already.
@@ -87,39 +87,22 @@ def write_shard(shard: Shard, rows: Iterable[bytes]) -> tuple[str, ...]:
 
 def write_table(shard: Shard) -> tuple[str, ...]:
     """The part of `write_shard` after the shard itself."""
-    path, records = shard.path, shard.records
+    path = shard.path
     with descriptors_of(path).open("wb") as file:
-        file.writelines(record.descriptor for record in records)
-    columns = {
-        "path": _text(r.path for r in records),
-        "sha256": _digests(r.sha256 for r in records),
-        "stored": _digests(shard.stored),
-        "group": _groups([str(record.group) for record in records]),
-        "label": np.array([r.label for r in records], np.int32),
-        "height": np.array([r.height for r in records], np.int32),
-        "width": np.array([r.width for r in records], np.int32),
-        "bytes": np.array([file.stat().st_size for file in (path, descriptors_of(path))]),
-    }
+        file.writelines(record.descriptor for record in shard.records)
+    sizes = [file.stat().st_size for file in (path, descriptors_of(path))]
     with table_of(path).open("wb") as file:
-        np.savez(file, **columns)
+        np.savez(file, bytes=np.array(sizes))
     return tuple(map(_sum_and_sync, (path, table_of(path), descriptors_of(path))))
 
 
-def write_index(
-    folder: Path, shards: Iterable[Shard], classes: Sequence[str], fingerprint: str
-) -> None:
-    """Writes `index.npz` of a version: the order of its paths, and its fingerprint.
+def write_index(folder: Path, classes: Sequence[str], fingerprint: str) -> None:
+    """Writes `index.npz` of a version: its fingerprint, and the classes that it is of.
 
-    Both follow from the tables, but take a minute for ten million images.
-
-    Args:
-        shards: in the order in which `read_tables` reads them: splits sorted by name.
+    To compute a fingerprint takes a minute for ten million images.
     """
-    paths = [path for shard in shards for path in paths_of(shard.records)]
-    order = sorted(range(len(paths)), key=lambda row: stable_key(paths[row]))
     columns = {
-        "order": np.array(order, np.uint32 if len(order) < 2**32 else np.uint64),
-        "classes": _text(classes),
+        "classes": text_of(classes),
         "fingerprint": np.frombuffer(bytes.fromhex(fingerprint), np.uint8),
     }
     with (folder / INDEX).open("wb") as file:
@@ -127,28 +110,18 @@ def write_index(
 
 
 def write_sums(folder: Path, shards: Iterable[Shard]) -> None:
-    """Writes `SHA256SUMS` for the shards in `folder`, and for its index if there is one."""
+    """Writes `SHA256SUMS` for the shards in `folder`, its columns and, if it has one, its index."""
     sums = [pair for shard in shards for pair in zip(shard.files, shard.sums, strict=True)]
-    if (folder / INDEX).exists():
-        sums.append((folder / INDEX, _sum_and_sync(folder / INDEX)))
-    (folder / SUMS).write_text("".join(f"{digest}  {path.name}\n" for path, digest in sums))
+    for path in (*sorted((folder / COLUMNS).iterdir()), folder / INDEX):
+        if path.exists():
+            sums.append((path, _sum_and_sync(path)))
+    lines = (f"{digest}  {path.relative_to(folder).as_posix()}\n" for path, digest in sums)
+    (folder / SUMS).write_text("".join(lines))
 
 
-def _text(strings: Iterable[str]) -> np.ndarray:
-    """Strings in UTF-8 with a NUL between them, u8 [T]."""
+def text_of(strings: Iterable[str]) -> UInt8[np.ndarray, " T"]:
+    """Strings in UTF-8 with a NUL between them."""
     return np.frombuffer("\0".join(strings).encode(), np.uint8)
-
-
-def _groups(groups: Sequence[str]) -> np.ndarray:
-    """Groups of 12 hexadecimal digits as u8 [N, 6], else their names, S [N]."""
-    if all(re.fullmatch("[0-9a-f]{12}", group) for group in groups):
-        return np.frombuffer(bytes.fromhex("".join(groups)), np.uint8).reshape(-1, 6)
-    return np.array([group.encode() for group in groups])
-
-
-def _digests(hexadecimal: Iterable[str]) -> np.ndarray:
-    """u8 [N, 32]"""
-    return np.frombuffer(bytes.fromhex("".join(hexadecimal)), np.uint8).reshape(-1, 32)
 
 
 def _sum_and_sync(path: Path) -> str:

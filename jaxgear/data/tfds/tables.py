@@ -1,40 +1,41 @@
-"""Reads the tables of a prepared set (shards.py writes them) as columns, without an object a row.
+"""Reads what lies beside the shards of a prepared set, without an object an image.
 
-Each file is compared with its sum: a table when the set is opened, descriptors when one is asked
-for. Sets of older versions have no index, and their descriptors are in the tables.
+Each file is compared with its sum: tables and columns when the set is opened, descriptors when one
+is asked for.
 """
 
-import itertools
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt
 
-from jaxgear.data.folder import Column, Record, Records, Table, fingerprint
-from jaxgear.data.tfds.filling import (
+from jaxgear.data.folder import Column, Record, Records, fingerprint
+from jaxgear.data.tfds.columns import digests, read_columns, table_of_columns
+from jaxgear.data.tfds.descriptors import Descriptors, Stretch
+from jaxgear.data.tfds.older import Filling
+from jaxgear.data.tfds.parts import (
     DAMAGE,
     LIMIT,
-    Filling,
     Part,
+    arrays_in,
     content,
     damaged,
-    unlike,
+    read_part,
 )
-from jaxgear.data.tfds.npz import arrays_in
-from jaxgear.data.tfds.shards import INDEX, SUMS, Shard
+from jaxgear.data.tfds.shards import COLUMNS, INDEX, SUMS, Shard, shard_name, text_of
 from jaxgear.files import read_regular
-from jaxgear.text import stable_key
 
 Place = tuple[str, int, str]  # split of an image, its index there, sha256 (hex) of its stored bytes
 
 
 @dataclass(frozen=True, eq=False)
 class Tables:
-    """The tables of a set."""
+    """All records of a set, and their places."""
 
-    records: Records  # all, sorted by path
+    records: Records  # sorted by path
     fingerprint: str
     stored: Column  # sha256 (hex) of the stored bytes of each row of `records.table`
     parts: tuple[Part, ...]
@@ -66,49 +67,59 @@ def read_tables(
     descriptors.
 
     Raises:
-        DataError: a table or shard is missing or damaged; the message names it.
+        DataError: a file is missing or damaged; the message names it.
     """
     try:
         lines = read_regular(folder / SUMS, LIMIT).decode().splitlines()
         sums = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
     except (OSError, ValueError) as error:
         raise damaged(folder / SUMS, error) from None
-    table, stored, parts = Filling(folder, lengths, len(classes), sums).fill()
-    known, order = "", None
-    if INDEX in sums:
-        known, order = _read_index(folder / INDEX, sums, len(table.label), classes)
-    records = Records(table, _sorted_rows(folder, table) if order is None else order)
+    count = sum(map(sum, lengths.values()))
+    older = not any(name.startswith(f"{COLUMNS}/") for name in sums)
+    filling = Filling(folder, count, len(classes)) if older else None
+
+    def read(path: Path, split: str, rows: range) -> tuple[Part, Stretch]:
+        part, stretch, arrays = read_part(path, split, rows, sums)
+        if filling:
+            filling.add(part, arrays)
+        return part, stretch
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashes and copies release the GIL
+        found = pool.map(read, *zip(*_shards(folder, lengths), strict=True))
+        parts, stretches = zip(*found, strict=True)
+        if filling:
+            columns, names = filling.columns(parts)
+        else:
+            columns, names = read_columns(folder, sums, count, len(classes), pool)
+    table = table_of_columns(columns, names, Descriptors(stretches, damaged))
+    records = Records(table, columns["order"])
     return Tables(
         records=records,
-        fingerprint=known or fingerprint(classes, records),
-        stored=stored,
+        fingerprint=_recorded(folder / INDEX, sums, classes) or fingerprint(classes, records),
+        stored=digests(columns["stored"]),
         parts=parts,
         first={part.split: part.rows.start for part in reversed(parts)},
     )
 
 
-def _read_index(
-    path: Path, sums: Mapping[str, str], count: int, classes: tuple[str, ...]
-) -> tuple[str, UInt[np.ndarray, " N"]]:
-    """The fingerprint ("" if the classes are others now) and the rows sorted by path."""
+def _shards(
+    folder: Path, lengths: Mapping[str, Sequence[int]]
+) -> Iterator[tuple[Path, str, range]]:
+    """The path, the split and the rows of each shard."""
+    first = 0
+    for split, counts in lengths.items():
+        for index, count in enumerate(counts):
+            yield folder / shard_name(split, index, len(counts)), split, range(first, first + count)
+            first += count
+
+
+def _recorded(path: Path, sums: Mapping[str, str], classes: tuple[str, ...]) -> str:
+    """The fingerprint that was written with the set; "" if there is none, or of other classes."""
+    if INDEX not in sums:
+        return ""
     try:
-        columns = {name: array for name, (array, _) in arrays_in(content(path, sums)).items()}
-        order, seen = columns["order"], np.zeros(count, bool)
-        if order.shape == seen.shape and order.dtype.kind == "u" and order.max() < count:
-            seen[order] = True
-        if not seen.all():
-            raise ValueError("its rows are not those of the tables")
-        own = columns["classes"].tobytes() == "\0".join(classes).encode()
-        return columns["fingerprint"].tobytes().hex() if own else "", order
+        arrays = arrays_in(content(path, sums))
+        own, digest = (arrays[name][0].tobytes() for name in ("classes", "fingerprint"))
     except DAMAGE as error:
         raise damaged(path, error) from None
-
-
-def _sorted_rows(folder: Path, table: Table) -> UInt[np.ndarray, " N"]:
-    """The rows sorted by path; without an index, which older versions do not have."""
-    paths = [table.path(row) for row in range(len(table.label))]
-    key = paths.__getitem__ if table.text.isascii() else lambda row: stable_key(paths[row])
-    order = sorted(range(len(paths)), key=key)
-    if any(paths[a] == paths[b] for a, b in itertools.pairwise(order)):
-        raise unlike(folder)
-    return np.array(order, np.uint64)
+    return digest.hex() if own == text_of(classes).tobytes() else ""
