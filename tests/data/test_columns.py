@@ -354,9 +354,12 @@ def test_a_damaged_file_is_named(prepared: Path, name: str, damage: str):
         assert name in str(caught.value)
 
 
-def test_tables_of_another_version_are_refused(prepared: Path):
+@pytest.mark.parametrize("older", [False, True])
+def test_tables_of_another_version_are_refused(prepared: Path, older: bool):
     """Whose sums are right."""
     folder = prepared / "gear" / "1.0.0"
+    if older:
+        as_before(folder)
     info = json.loads((folder / "dataset_info.json").read_text())
     for split in info["splits"]:
         split["shardLengths"] = [str(int(rows) + 1) for rows in split["shardLengths"]]
@@ -387,7 +390,12 @@ def test_tables_of_older_code_that_do_not_match(prepared: Path, change, reason: 
     ("name", "change", "reason"),
     [
         ("label", lambda column: column + 2, "a label is not a class"),
-        ("label", lambda column: column.astype(np.int64), "not int32"),
+        ("label", lambda column: column.astype(np.int64), "label.npy: .* .not int32"),
+        ("order", lambda column: column + 1, "order.npy: missing or damaged .out of range"),
+        ("split", lambda column: column + 3, "split.npy: missing or damaged .out of range"),
+        ("group", lambda column: column + 2**48, "group.npy: missing or damaged .out of range"),
+        ("names", lambda column: column + 200, "names.npy: missing or damaged .* start byte"),
+        ("starts", lambda column: column[::-1], "starts.npy: missing or damaged .not ascending"),
         ("sha256", lambda column: column[:, 1:], "not uint8 .32."),
         ("height", lambda column: column[1:], "do not match its shards"),
     ],

@@ -24,6 +24,7 @@ from jaxgear.data.tfds.columns import write_columns
 from jaxgear.data.tfds.read import TfdsFolder, read_tfds
 from jaxgear.data.tfds.sets import newest_version
 from jaxgear.data.tfds.shards import (
+    COLUMNS,
     NAME,
     UNFINISHED,
     Shard,
@@ -129,6 +130,7 @@ def write_version(
     write_sums(folder, shards)
     metadata = metadata | {"fingerprint": dataset.folder.fingerprint}
     write_info(folder, version, dataset.classes, dict(sizes), metadata)
+    _sync(folder / COLUMNS)
     _sync(folder)
     folder.rename(base / version)
     _sync(base)

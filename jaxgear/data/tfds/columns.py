@@ -84,10 +84,19 @@ def read_columns(
     columns = dict(zip(names, pool.map(read, names), strict=True))
     if any(len(columns[name]) != count for name in _ROWS):
         raise unlike(folder)
-    label = columns["label"]
-    if label.min() < 0 or label.max() >= classes:
-        raise damaged(_file(folder, "label"), ValueError("a label is not a class"), folder)
-    return columns, columns["names"].tobytes().decode().split("\0")[1:-1]
+    name = "names"
+    try:
+        groups = columns[name].tobytes().decode().split("\0")[1:-1]
+        limits = {"order": count, "split": len(ALL), "group": HASHED + len(groups)}
+        for name, limit in (limits | {"label": classes, "starts": len(columns["text"])}).items():
+            if columns[name].min() < 0 or columns[name].max() >= limit:
+                raise ValueError("a label is not a class" if name == "label" else "out of range")
+        name = "starts"
+        if not (columns[name][1:] > columns[name][:-1]).all():
+            raise ValueError("not ascending")
+    except ValueError as error:
+        raise damaged(_file(folder, name), error, folder) from None
+    return columns, groups
 
 
 def _file(folder: Path, name: str) -> Path:

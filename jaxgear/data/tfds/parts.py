@@ -56,7 +56,7 @@ def read_part(
                 raise ValueError("its columns do not match")
             place = table, offset, array.shape, None
         else:
-            width = sizes[1] // len(rows)
+            width = sizes[1] // len(rows)  # `rows` is not empty
             place = beside[1], 0, (len(rows), width), sums[beside[1].name]
     except DAMAGE as error:
         raise damaged(table, error) from None

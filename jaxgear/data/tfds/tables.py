@@ -24,6 +24,7 @@ from jaxgear.data.tfds.parts import (
     content,
     damaged,
     read_part,
+    unlike,
 )
 from jaxgear.data.tfds.shards import COLUMNS, INDEX, SUMS, Shard, shard_name, text_of
 from jaxgear.files import read_regular
@@ -75,6 +76,8 @@ def read_tables(
     except (OSError, ValueError) as error:
         raise damaged(folder / SUMS, error) from None
     count = sum(map(sum, lengths.values()))
+    if any(rows < 1 for own in lengths.values() for rows in own) or not count:
+        raise unlike(folder)
     older = not any(name.startswith(f"{COLUMNS}/") for name in sums)
     filling = Filling(folder, count, len(classes)) if older else None
 
