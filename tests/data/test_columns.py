@@ -262,7 +262,7 @@ def test_runs_have_all_values_that_are_repeated():
     """And few others; values that differ in their high bits alone are not equal."""
     values = np.array([5, 5 + 2**40, 5 + 2**40, 7, 5 + 2**41, 9, 7], np.uint64)
     rows, starts = runs_of(values)
-    runs = [run.tolist() for run in np.split(rows, starts[1:])]
+    runs = [sorted(run.tolist()) for run in np.split(rows, starts[1:])]
     assert sorted(runs) == [[0], [1, 2], [3, 6], [4]]
     column = Column(values, str)
     assert columns.distinct(column) == 5
@@ -394,7 +394,11 @@ def test_tables_of_older_code_that_do_not_match(prepared: Path, change, reason: 
         ("order", lambda column: column + 1, "order.npy: missing or damaged .out of range"),
         ("split", lambda column: column + 3, "split.npy: missing or damaged .out of range"),
         ("group", lambda column: column + 2**48, "group.npy: missing or damaged .out of range"),
-        ("names", lambda column: column + 200, "names.npy: missing or damaged .* start byte"),
+        (
+            "names",
+            lambda column: column + 200,
+            "names.npy: missing or damaged .* (start byte|end of data)",
+        ),
         ("starts", lambda column: column[::-1], "starts.npy: missing or damaged .not ascending"),
         ("sha256", lambda column: column[:, 1:], "not uint8 .32."),
         ("height", lambda column: column[1:], "do not match its shards"),

@@ -51,7 +51,7 @@ class Record:
 class Runs(NamedTuple):
     """The rows of values that may occur more than once, with equal values beside each other."""
 
-    rows: Int[np.ndarray, " n"]  # ascending among equal values
+    rows: Int[np.ndarray, " n"]
     starts: Int[np.ndarray, " m"]  # where a value starts in `rows`
 
 
@@ -69,7 +69,7 @@ def runs_of(values: UInt64[np.ndarray, " N"]) -> Runs:
     for start in range(0, len(values) if len(twice) else 0, _MANY):
         parts.append(start + np.flatnonzero(marked[values[start : start + _MANY] & _LOW]))
     rows = np.concatenate(parts)
-    rows = rows[np.argsort(values[rows], kind="stable")]
+    rows = rows[np.argsort(values[rows])]
     own = values[rows]
     return Runs(rows, np.flatnonzero(np.append(True, own[1:] != own[:-1])[: len(rows)]))
 

@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 _OPEN = 32  # files that stay mapped into memory
 
 
-class Stretch(NamedTuple):
+class Span(NamedTuple):
     """The descriptors of the rows of a shard, one after the other in a file."""
 
     first: int  # row of the set
@@ -26,12 +26,10 @@ class Stretch(NamedTuple):
 class Descriptors:
     """A function from a row to its descriptor. Safe for many threads."""
 
-    def __init__(
-        self, stretches: Sequence[Stretch], damaged: Callable[[Path, Exception], Exception]
-    ):
+    def __init__(self, spans: Sequence[Span], damaged: Callable[[Path, Exception], Exception]):
         """`damaged` makes the error about a file that is missing or not what its sum says."""
-        self._stretches, self._damaged = stretches, damaged
-        self._first = [stretch.first for stretch in stretches]
+        self._spans, self._damaged = spans, damaged
+        self._first = [span.first for span in spans]
         self._compared: set[Path] = set()
         self._opened = functools.lru_cache(_OPEN)(self._open)
 
@@ -41,7 +39,7 @@ class Descriptors:
         return self._opened(number)[row - self._first[number]].tobytes()
 
     def _open(self, number: int) -> UInt8[np.ndarray, "rows bytes"]:
-        _, path, offset, shape, digest = self._stretches[number]
+        _, path, offset, shape, digest = self._spans[number]
         try:
             array = np.memmap(path, np.uint8, "r", offset, shape)
             if digest and path not in self._compared:

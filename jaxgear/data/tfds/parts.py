@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Shaped
 
-from jaxgear.data.tfds.descriptors import Stretch
+from jaxgear.data.tfds.descriptors import Span
 from jaxgear.data.tfds.shards import SUMS, descriptors_of, table_of
 from jaxgear.errors import DataError
 from jaxgear.files import read_regular
@@ -37,7 +37,7 @@ class Part(NamedTuple):
 
 def read_part(
     path: Path, split: str, rows: range, sums: Mapping[str, str]
-) -> tuple[Part, Stretch, dict[str, Shaped[np.ndarray, "..."]]]:
+) -> tuple[Part, Span, dict[str, Shaped[np.ndarray, "..."]]]:
     """The shard at `path`, where its descriptors are, and the arrays of its table.
 
     Only the lengths of the shard and of the descriptors are compared.
@@ -68,7 +68,7 @@ def read_part(
         except (OSError, ValueError, KeyError) as error:
             raise damaged(file, error) from None
     part = Part(path, split, rows, tuple(sums[file.name] for file in (path, table, *beside[1:])))
-    return part, Stretch(rows.start, *place), {name: array for name, (array, _) in found.items()}
+    return part, Span(rows.start, *place), {name: array for name, (array, _) in found.items()}
 
 
 def arrays_in(data: bytes) -> dict[str, tuple[Shaped[np.ndarray, "..."], int]]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxgear.data.folder import Column, Record, Records, fingerprint
 from jaxgear.data.tfds.columns import digests, read_columns, table_of_columns
-from jaxgear.data.tfds.descriptors import Descriptors, Stretch
+from jaxgear.data.tfds.descriptors import Descriptors, Span
 from jaxgear.data.tfds.older import Filling
 from jaxgear.data.tfds.parts import (
     DAMAGE,
@@ -81,20 +81,20 @@ def read_tables(
     older = not any(name.startswith(f"{COLUMNS}/") for name in sums)
     filling = Filling(folder, count, len(classes)) if older else None
 
-    def read(path: Path, split: str, rows: range) -> tuple[Part, Stretch]:
-        part, stretch, arrays = read_part(path, split, rows, sums)
+    def read(path: Path, split: str, rows: range) -> tuple[Part, Span]:
+        part, span, arrays = read_part(path, split, rows, sums)
         if filling:
             filling.add(part, arrays)
-        return part, stretch
+        return part, span
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashes and copies release the GIL
         found = pool.map(read, *zip(*_shards(folder, lengths), strict=True))
-        parts, stretches = zip(*found, strict=True)
+        parts, spans = zip(*found, strict=True)
         if filling:
             columns, names = filling.columns(parts)
         else:
             columns, names = read_columns(folder, sums, count, len(classes), pool)
-    table = table_of_columns(columns, names, Descriptors(stretches, damaged))
+    table = table_of_columns(columns, names, Descriptors(spans, damaged))
     records = Records(table, columns["order"])
     return Tables(
         records=records,
