@@ -86,16 +86,25 @@ def arrays_in(data: bytes) -> dict[str, tuple[Shaped[np.ndarray, "..."], int]]:
 
 
 def _array(data: bytes, info: zipfile.ZipInfo) -> tuple[Shaped[np.ndarray, "..."], int]:
+    if info.compress_type != zipfile.ZIP_STORED:
+        raise ValueError(f"{info.filename} is compressed")
     name, extra = struct.unpack_from("<HH", data, info.header_offset + 26)
-    start = info.header_offset + 30 + name + extra
+    dtype, shape, offset = npy_header(data, info.header_offset + 30 + name + extra)
+    return np.frombuffer(data, dtype, math.prod(shape), offset).reshape(shape), offset
+
+
+def npy_header(data: bytes, start: int = 0) -> tuple[np.dtype, tuple[int, ...], int]:
+    """The type, shape and offset of the array that `numpy.save` wrote at `start`.
+
+    Raises:
+        ValueError, struct.error: there is none.
+    """
     magic, length = struct.unpack_from("<8sH", data, start)
     header = _HEADER.fullmatch(data, start + 10, start + 10 + length)
-    if info.compress_type != zipfile.ZIP_STORED or magic != b"\x93NUMPY\x01\x00" or not header:
-        raise ValueError(f"{info.filename} is no plain array")
+    if magic != b"\x93NUMPY\x01\x00" or not header:
+        raise ValueError("not a plain array")
     shape = tuple(map(int, header[2].replace(b",", b" ").split()))
-    offset = start + 10 + length
-    dtype = np.dtype(header[1].decode())
-    return np.frombuffer(data, dtype, math.prod(shape), offset).reshape(shape), offset
+    return np.dtype(header[1].decode()), shape, start + 10 + length
 
 
 def content(path: Path, sums: Mapping[str, str]) -> bytes:
