@@ -19,6 +19,8 @@ grow      prepare, open and train on the first 1,000 to 100,000 pictures of DRAW
 ray       seconds of `jaxgear prepare` in 1 and 2 processes, and on 1 and 2 nodes of a Ray cluster
 group     seconds to group `--count` made descriptors, and as many of which a fifth are the same;
           DRAWN is not read
+tables    writes the set OUT of `--count` pictures that are all one image, with the tables that
+          `prepare` writes; one in ten is a near-duplicate of another, one in a hundred its copy
 open      seconds and memory until a prepared set is open, grouped and split
 
 Figures are medians over the rounds. The last line is JSON (on stderr if `--csv -` takes stdout).
@@ -43,7 +45,7 @@ from typing import Any
 from jaxgear.cli import exit_with
 from jaxgear.outputs import outputs
 from jaxgear.paths import path_argument
-from scripts.benchmarks import scaling, spreading, streaming
+from scripts.benchmarks import scaling, spreading, streaming, tables
 
 _TASK = 64  # pictures that a process gets at a time
 
@@ -157,6 +159,7 @@ TASKS = {
     "draw": draw,
     "prepare": prepare,
     "open": open_prepared,
+    "tables": tables.write,
     "train": streaming.train,
     "memory": streaming.memory,
     "grow": scaling.grow,
@@ -172,7 +175,7 @@ def main() -> None:
     )
     parser.add_argument("task", choices=TASKS)
     parser.add_argument("folder", type=path_argument)
-    parser.add_argument("--count", type=int, default=2000, help="pictures to draw")
+    parser.add_argument("--count", type=int, default=2000, help="pictures to draw or to make up")
     parser.add_argument("--side", type=int, default=160, help="longest side of the drawn pictures")
     parser.add_argument(
         "--size", type=int, default=128, help="pixels to store; 0: the files as they are"

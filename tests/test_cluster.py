@@ -52,7 +52,7 @@ def cluster(nodes):
 
 
 def files(version: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in version.iterdir()}
+    return {str(p.relative_to(version)): p.read_bytes() for p in version.rglob("*") if p.is_file()}
 
 
 def test_a_prepared_set_is_that_of_one_machine_though_a_node_dies(

@@ -1,7 +1,7 @@
 """A set to train on: checked images with their groups, splits and pixels."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -11,13 +11,19 @@ from jaxtyping import Int, UInt8
 
 from jaxgear.data import sources
 from jaxgear.data.folder import (
+    Column,
     Folder,
     LazyPictures,
     OnBad,
     Record,
+    distinct,
+    labels_of,
+    paths_of,
     pixels,
     require_clean,
+    rows_of_split,
     stored_pictures,
+    taken,
 )
 from jaxgear.data.folder.names import ALL, SPLITS
 from jaxgear.data.labels import as_named, corrected, read_labels
@@ -41,12 +47,12 @@ class Split:
     # RGB, letterboxed on white; with C = 4 the last channel is the mask.
     images: UInt8[np.ndarray, "N S S C"] | LazyPictures
     labels: Int[np.ndarray, " N"]
-    records: tuple[Record, ...]
+    records: Sequence[Record]
 
     @property
-    def names(self) -> tuple[str, ...]:
+    def names(self) -> Sequence[str]:
         """Paths of the images."""
-        return tuple(record.path for record in self.records)
+        return paths_of(self.records)
 
 
 def subsample(split: Split, count: int) -> Split:
@@ -74,8 +80,8 @@ class Dataset:
     """
 
     folder: Folder
-    groups: tuple[str, ...]  # one per record; near-duplicates share a group
-    splits: tuple[str, ...]  # one per record: train, val, test or left_out
+    groups: Sequence[str]  # one per record; near-duplicates share a group
+    splits: Sequence[str]  # one per record: train, val, test or left_out
     size: int
     stored: bool = False  # each image is decoded on access, not all at once
     unlabelled: Folder | None = None  # images to learn from without labels (unlabelled.py)
@@ -104,30 +110,30 @@ class Dataset:
             raise ValueError(f"{run}: has no finished model yet; the test split needs one")
         return self._split("test")
 
-    def _records(self, name: str) -> tuple[Record, ...]:
-        rows = zip(self.folder.records, self.splits, strict=True)
-        return tuple(record for record, split in rows if split == name)
+    def _records(self, name: str) -> Sequence[Record]:
+        return taken(self.folder.records, rows_of_split(self.splits, name))
 
     def _split(self, name: str) -> Split:
         records = self._records(name)
-        labels = np.array([record.label for record in records], np.int32)
         folder = replace(self.folder, records=records)
         images = (stored_pictures if self.stored else pixels)(folder, self.size)
-        return Split(images, labels, records)
+        return Split(images, labels_of(records), records)
 
-    def training_records(self) -> tuple[Record, ...]:
+    def training_records(self) -> Sequence[Record]:
         """The records of the training split."""
         return self._records("train")
 
     def training_counts(self) -> tuple[int, ...]:
         """The number of training images of each class, with pseudo-labels that are used."""
-        counts = Counter(record.label for record in self.training_records())
-        counts.update(pseudo.label for pseudo in self.pseudo_labels if pseudo.used)
-        return tuple(counts[label] for label in range(len(self.classes)))
+        counts = np.bincount(labels_of(self.training_records()), minlength=len(self.classes))
+        pseudo = Counter(pseudo.label for pseudo in self.pseudo_labels if pseudo.used)
+        return tuple(count + pseudo[label] for label, count in enumerate(counts.tolist()))
 
     def counts(self) -> dict[str, int]:
         """The number of images in each split."""
-        return dict(Counter(self.splits))
+        return (
+            self.splits.counts() if isinstance(self.splits, Column) else dict(Counter(self.splits))
+        )
 
     def streamed(
         self, always: bool, say: Callable[[str], None] = print, channels: int = 3
@@ -225,11 +231,15 @@ def split_dataset(
         if pairs:
             names = few(f"{a.path} and {b.path}" for a, b in pairs)
             say(f"warning: near-duplicates {where}: {names}; `jaxgear check --sheet` shows them")
-    dataset = Dataset(folder, tuple(groups), tuple(splits), size)
+    dataset = Dataset(folder, _fixed(groups), _fixed(splits), size)
     counts = dataset.counts()
     text = ", ".join(f"{counts[split]} {split}" for split in SPLITS)
     if left_out := counts.get("left_out"):
         text += f", {left_out} left out (near-duplicates of pictures in other splits)"
     classes = len(folder.classes)
-    say(f"{len(groups)} pictures, {classes} classes, {len(set(groups))} groups: {text}")
+    say(f"{len(groups)} pictures, {classes} classes, {distinct(groups)} groups: {text}")
     return dataset
+
+
+def _fixed(strings: Sequence[str]) -> Sequence[str]:
+    return strings if isinstance(strings, Column) else tuple(strings)

@@ -4,6 +4,9 @@ from dataclasses import replace
 from typing import Any
 
 from jaxgear.data.dataset import Dataset, PseudoLabel
+from jaxgear.data.folder import hashes_of
+from jaxgear.data.splits import KnownPictures
+from jaxgear.data.unlabelled import named
 
 
 def describe(dataset: Dataset) -> dict[str, Any]:
@@ -38,6 +41,16 @@ def describe_unlabelled(dataset: Dataset) -> list[dict[str, Any]]:
             dataset.unlabelled.records, dataset.pseudo_labels, strict=True
         )
     ]
+
+
+def known_pictures(dataset: Dataset) -> KnownPictures:
+    """The images that a bundle recognises, with their splits: all, and those without labels that
+    were trained on.
+    """
+    sha256, splits = hashes_of(dataset.folder.records), dataset.splits
+    if more := [record.sha256 for record, _ in named(dataset)]:
+        sha256, splits = [*sha256, *more], [*splits, *["train"] * len(more)]
+    return KnownPictures.of(sha256, splits)
 
 
 def without_trained(recorded: dict[str, Any], dataset: Dataset) -> Dataset:

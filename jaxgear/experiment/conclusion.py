@@ -13,8 +13,7 @@ from jaxtyping import Array, PyTree, UInt8
 from jaxgear.bundle import Bundle
 from jaxgear.data.composites import is_pasted, with_pasted
 from jaxgear.data.dataset import Dataset, Split
-from jaxgear.data.splits import KnownPictures
-from jaxgear.data.unlabelled import named
+from jaxgear.data.recorded import known_pictures
 from jaxgear.errors import UsageError
 from jaxgear.evaluation import calibration, metrics
 from jaxgear.evaluation.no_gear import evidence, refusal
@@ -152,8 +151,6 @@ def _bundle(
             of_images = evidence.features_of(program, weights)
             features_of = lambda split: of_images(split.images)  # noqa: E731
         weights = evidence.fitted(weights, head, dataset, bank, features_of, share)
-    records = [*dataset.folder.records, *(record for record, _ in named(dataset))]
-    more = ["train"] * (len(records) - len(dataset.splits))
     bundle = Bundle(
         program=program,
         weights={name: np.asarray(leaf) for name, leaf in weights.items()},
@@ -161,7 +158,7 @@ def _bundle(
         size=dataset.size,
         temperature=1.0,
         fingerprint=dataset.folder.fingerprint,
-        pictures=KnownPictures.of([r.sha256 for r in records], [*dataset.splits, *more]),
+        pictures=known_pictures(dataset),
         versions=environment()["versions"],
         about={"run": run.path.name} | _finite(dataclasses.asdict(row)),
         maps=handed_on.maps,

@@ -84,7 +84,9 @@ def batches_of(
         from jaxgear.data.stream import Stream
 
         batches = Stream
-    added = np.array([record.path in dataset.folder.added for record in train.records])
+    added = np.zeros(0, bool)
+    if dataset.folder.added:
+        added = np.array([record.path in dataset.folder.added for record in train.records])
     return tuple(
         batches(
             *(inputs, split.labels, config.batch_size, config.seed, split.names, mesh),

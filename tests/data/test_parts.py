@@ -31,7 +31,7 @@ def whole(folder, tmp_path_factory) -> dict[str, bytes]:
 
 
 def files(version: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in version.iterdir()}
+    return {str(p.relative_to(version)): p.read_bytes() for p in version.rglob("*") if p.is_file()}
 
 
 def decode_all(folder, out, parts):

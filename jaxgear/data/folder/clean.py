@@ -4,8 +4,9 @@ from collections import defaultdict
 from dataclasses import replace
 from typing import Literal
 
+from jaxgear.data.folder.columns import fingerprint, maybe_conflicting
 from jaxgear.data.folder.names import SPLITS
-from jaxgear.data.folder.read import Folder, fingerprint
+from jaxgear.data.folder.read import Folder
 from jaxgear.data.folder.walk import Refused
 from jaxgear.errors import DataError
 from jaxgear.text import printable, stable_key
@@ -22,7 +23,7 @@ def conflicts(folder: Folder) -> tuple[Refused, ...]:
     of the folder's own splits only those in the evaluated split are kept (test, else val).
     """
     copies = defaultdict(list)
-    for record in folder.records:
+    for record in maybe_conflicting(folder.records):
         copies[record.sha256].append(record)
     dropped = []
     for same in copies.values():

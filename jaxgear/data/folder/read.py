@@ -5,10 +5,8 @@ content, so a second start only hashes. Nothing is written under the folder.
 """
 
 import hashlib
-import json
 import os
-import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +16,10 @@ from jaxtyping import UInt8
 
 from jaxgear.cache import CacheChoice
 from jaxgear.data.crops import read_bytes
+from jaxgear.data.folder.columns import fingerprint
 from jaxgear.data.folder.lazy import LazyPictures, empty_pictures
 from jaxgear.data.folder.picture_cache import PictureCache, shrink
+from jaxgear.data.folder.records import Record
 from jaxgear.data.folder.walk import Candidate, Listing, Refused, list_files, list_pictures
 from jaxgear.data.images import ImageError, load_letterboxed, load_rgb
 from jaxgear.errors import DataError
@@ -32,26 +32,12 @@ Checked = tuple[str, int, int, bytes]  # sha256, height, width and descriptor of
 
 
 @dataclass(frozen=True)
-class Record:
-    """One image that was decoded without a fault."""
-
-    path: str  # POSIX, relative to the data folder, as on disk
-    sha256: str  # of the file's bytes, hex
-    label: int  # index into `Folder.classes`
-    split: str | None  # "train", "val" or "test" where the folder has splits, else None
-    height: int
-    width: int
-    descriptor: bytes  # for near-duplicates (data/images/descriptor.py)
-    group: str | None = None  # group of near-duplicates in a prepared set, else None
-
-
-@dataclass(frozen=True)
 class Folder:
     """A data folder that was read: its records, refused files and ignored files."""
 
     root: Path
     classes: tuple[str, ...]  # NFC, sorted as strings
-    records: tuple[Record, ...]  # sorted by NFC path
+    records: Sequence[Record]  # a tuple or `Records`, sorted by NFC path
     refused: tuple[Refused, ...]
     ignored: tuple[str, ...]
     fingerprint: str  # sha256 over class, NFC path and sha256 of every record
@@ -202,8 +188,7 @@ def pixels(
     store = PictureCache(cache, size, outside=folder.root)
     out = empty_pictures((len(folder.records), size, size, 3))
 
-    def fill(index: int) -> None:
-        record = folder.records[index]
+    def fill(index: int, record: Record) -> None:
         key = folder.cache_key(record)
         entry = store.get(key)
         if entry is None:
@@ -212,18 +197,9 @@ def pixels(
         out[index] = entry.pixels
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for _ in pool.map(fill, range(len(out))):
+        for _ in pool.map(fill, range(len(out)), folder.records):
             pass  # reading a result raises the error of its thread
     return out
-
-
-def fingerprint(classes: tuple[str, ...], records: Iterable[Record]) -> str:
-    """sha256 (hex) of the set; changes if an image is edited, renamed, moved, added or removed."""
-    rows = sorted(
-        (classes[record.label], unicodedata.normalize("NFC", record.path), record.sha256)
-        for record in records
-    )
-    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
 def stored_pictures(folder: Folder, size: int, *, cache: CacheChoice = "user") -> LazyPictures:

@@ -21,14 +21,16 @@ from jaxgear.data.prepare.gear_builder import serialize, write_info
 from jaxgear.data.prepare.staging import processes
 from jaxgear.data.prepare.workshop import ToStore
 from jaxgear.data.splits import NEAR_DUPLICATES
+from jaxgear.data.tfds.columns import write_columns
 from jaxgear.data.tfds.read import TfdsFolder, read_tfds
 from jaxgear.data.tfds.sets import newest_version
 from jaxgear.data.tfds.shards import (
+    COLUMNS,
     NAME,
     UNFINISHED,
     Shard,
     shard_name,
-    table_of,
+    write_index,
     write_shard,
     write_sums,
 )
@@ -105,14 +107,15 @@ def write_version(
         )
     }
     same = before is not None and before.metadata["recipe"] == metadata["recipe"]
+    old = before.shards if before else ()
     kept = [
         shard
-        for shard in (before.shards if same else ())
+        for shard in (old if same else ())
         if all(records.get(record.path) == record for record in shard.records)
     ]
     done = {record.path for shard in kept for record in shard.records}
     new = [record for path, record in records.items() if path not in done]
-    unchanged = same and not new and len(kept) == len(before.shards)
+    unchanged = same and not new and len(kept) == len(old)
     if unchanged and before.classes == dataset.classes:
         return before.root, "nothing has changed"
 
@@ -124,12 +127,15 @@ def write_version(
     shards = _write_shards(
         folder, kept, new, pictures, 1 if before else workers, None if before else cluster
     )
-    write_sums(folder, shards)
     sizes = defaultdict(list)
     for shard in shards:
         sizes[shard.split].append((len(shard.records), shard.path.stat().st_size))
+    write_columns(folder, shards)
+    write_index(folder, dataset.classes, dataset.folder.fingerprint)
+    write_sums(folder, shards)
     metadata = metadata | {"fingerprint": dataset.folder.fingerprint}
     write_info(folder, version, dataset.classes, dict(sizes), metadata)
+    _sync(folder / COLUMNS)
     _sync(folder)
     folder.rename(base / version)
     _sync(base)
@@ -156,14 +162,14 @@ def _write_shards(
         count = len(old) + len(parts)
         for index, shard in enumerate(old):
             path = folder / shard_name(split, index, count)
-            _second_name(shard.path, path)
-            _second_name(table_of(shard.path), table_of(path))
             shards.append(replace(shard, path=path))
+            for file, name in zip(shard.files, shards[-1].files, strict=True):
+                _second_name(file, name)
         for index, part in enumerate(parts, len(old)):
             path = folder / shard_name(split, index, count)
             images = [pictures[record.sha256] for record in part]
             stored = tuple(image.stored for image in images)
-            shards.append(Shard(path, split, tuple(part), stored, sums=("", "")))
+            shards.append(Shard(path, split, tuple(part), stored, sums=()))
             jobs.append((shards[-1], [image.read for image in images]))
     with contextlib.ExitStack() as stack:
         map_jobs = map if cluster is None else cluster.map
@@ -174,7 +180,7 @@ def _write_shards(
     return [replace(shard, sums=sums.get(shard.path, shard.sums)) for shard in shards]
 
 
-def _write(job: _Job) -> tuple[str, str]:
+def _write(job: _Job) -> tuple[str, ...]:
     """Writes a shard; returns its sums."""
     shard, reads = job
     rows = (serialize(record, read()) for record, read in zip(shard.records, reads, strict=True))

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 
-from jaxgear.data.folder import Folder
+from jaxgear.data.folder import Folder, Records, splits_and_labels
 from jaxgear.data.folder.names import LEFT_OUT, SPLITS
 from jaxgear.data.splits.groups import FILE, NEAR_DUPLICATES, groups_of
 from jaxgear.errors import DataError, UsageError
@@ -22,7 +22,7 @@ _NAMED = 10  # classes in an error
 
 def split_folder(
     folder: Folder, *, seed: int, group_by: str = NEAR_DUPLICATES
-) -> tuple[list[str], list[str]]:
+) -> tuple[Sequence[str], Sequence[str]]:
     """The group and the split of each record (`groups_of`, `assign_splits`)."""
     groups = groups_of(folder.records, group_by)
     whole = group_by not in (NEAR_DUPLICATES, FILE)
@@ -36,7 +36,7 @@ def assign_splits(
     seed: int,
     fractions: tuple[float, float, float] = (0.70, 0.15, 0.15),
     whole: bool = False,
-) -> list[str]:
+) -> Sequence[str]:
     """A split for each record: "train", "val", "test" or "left_out".
 
     Members of a group may have different own splits. Members in the commonest one (of equals, the
@@ -74,7 +74,7 @@ def assign_splits(
     share = dict(zip(SPLITS, fractions, strict=True))
     if added := _added_rows(folder):
         return _with_added(folder, groups, added, seed, fractions, whole)
-    own_splits = {record.split for record in folder.records} - {None}
+    own_splits = {split for split, _ in splits_and_labels(folder.records)} - {None}
     if own_splits and "train" not in own_splits:
         names = ", ".join(sorted(own_splits))
         raise DataError(f"{folder.root}: has the splits {names} but no train")
@@ -82,6 +82,8 @@ def assign_splits(
         raise DataError(f"{folder.root}: no training pictures of {untrained(folder, names)}")
     order = ("test", "val", "train")
     fill = [split for split in order if split not in own_splits or split == "train"]
+    if fill == ["train"] and isinstance(folder.records, Records):
+        return folder.records.splits
     splits = [record.split or "train" for record in folder.records]
     pool = [index for index, split in enumerate(splits) if split == "train"]
     if fill == ["train"]:
@@ -109,6 +111,8 @@ def assign_splits(
 
 def _added_rows(folder: Folder) -> set[int]:
     """Rows that corrections added to classes that the set had before."""
+    if not folder.added:
+        return set()
     own = {record.label for record in folder.records if record.path not in folder.added}
     return {
         row
@@ -151,7 +155,7 @@ def _with_added(
 
 def missing_classes(folder: Folder) -> dict[str, list[str]]:
     """For each split of the folder itself, the classes without an image in it."""
-    present = {(record.split, record.label) for record in folder.records}
+    present = splits_and_labels(folder.records)
     return {
         split: [n for label, n in enumerate(folder.classes) if (split, label) not in present]
         for split in SPLITS

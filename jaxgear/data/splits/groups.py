@@ -3,15 +3,26 @@
 import re
 from collections.abc import Sequence
 
-from jaxgear.data.folder import Record
-from jaxgear.data.folder.names import LEFT_OUT, SPLITS
+import numpy as np
+
+from jaxgear.data.folder import (
+    Column,
+    Record,
+    Records,
+    hashes_of,
+    labels_of,
+    mixed,
+    split_numbers,
+    taken,
+)
+from jaxgear.data.folder.names import ALL, LEFT_OUT, SPLITS
 from jaxgear.data.splits import near_duplicates
 from jaxgear.errors import UsageError
 
 NEAR_DUPLICATES, FILE, FOLDER = "near-duplicates", "file", "folder"
 
 
-def groups_of(records: Sequence[Record], by: str = NEAR_DUPLICATES) -> list[str]:
+def groups_of(records: Sequence[Record], by: str = NEAR_DUPLICATES) -> Sequence[str]:
     """A group id for each record. Files with equal bytes always share a group.
 
     Args:
@@ -26,7 +37,7 @@ def groups_of(records: Sequence[Record], by: str = NEAR_DUPLICATES) -> list[str]
     if by == NEAR_DUPLICATES:
         return near_duplicate_groups(records)
     if by == FILE:
-        return [record.sha256[:12] for record in records]
+        return [sha256[:12] for sha256 in hashes_of(records)]
     pattern = _compiled(r"(.*)/" if by == FOLDER else by)
     matches = [pattern.search(record.path) for record in records]
     if not any(matches):
@@ -54,7 +65,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
         ) from None
 
 
-def near_duplicate_groups(records: Sequence[Record]) -> list[str]:
+def near_duplicate_groups(records: Sequence[Record]) -> Sequence[str]:
     """A group id for each record: equal for equal bytes and for near-duplicates.
 
     Near-duplicates (`near_duplicates.groups`) are the same photograph re-encoded, resized or
@@ -62,6 +73,8 @@ def near_duplicate_groups(records: Sequence[Record]) -> list[str]:
     too. The relation is transitive. The id is the smallest hash in the group, cut to 12 digits.
     Records of a prepared set keep their group.
     """
+    if isinstance(records, Records):
+        return records.groups
     stored = [record.group for record in records if record.group is not None]
     if len(stored) == len(records):
         return stored
@@ -84,6 +97,12 @@ def near_duplicates_across(
     One pair for each image with a near-duplicate in a later split (train, val, test): the image,
     then its near-duplicate in the latest split.
     """
+    if isinstance(groups, Column):  # only a few groups are in several splits
+        number, none = split_numbers(splits), ALL.index(LEFT_OUT)
+        own = number[groups.runs.rows]
+        rows = mixed(groups.runs, own, np.where(own == none, 0, own))
+        records, groups = taken(records, rows), tuple(groups.take(rows))
+        splits = [ALL[k] for k in number[rows].tolist()]
     best: dict[str, int] = {}
     for index, (group, split) in enumerate(zip(groups, splits, strict=True)):
         if split == LEFT_OUT:
@@ -104,6 +123,10 @@ def near_duplicates_in_two_classes(
 
     One pair for each image whose class differs from the first image of its group.
     """
+    if isinstance(groups, Column):  # only a few groups are in several classes
+        own = labels_of(taken(records, groups.runs.rows))
+        rows = mixed(groups.runs, own, own)
+        records, groups = taken(records, rows), tuple(groups.take(rows))
     first: dict[str, Record] = {}
     pairs = [
         (record, first.setdefault(group, record))

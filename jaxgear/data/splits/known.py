@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import UInt8, UInt64
 
+from jaxgear.data.folder import first_eight, split_numbers
 from jaxgear.data.folder.names import ALL
 
 
@@ -23,8 +24,8 @@ class KnownPictures:
     @classmethod
     def of(cls, sha256: Iterable[str], splits: Iterable[str]) -> "KnownPictures":
         """Builds it from hashes (hex) and splits. Copies get the first of their splits in ALL."""
-        digests = np.array([int(text[:16], 16) for text in sha256], np.uint64)
-        indices = np.array([ALL.index(split) for split in splits], np.uint8)
+        digests = first_eight(sha256)
+        indices = split_numbers(splits)
         order = np.lexsort((indices, digests))
         digests, first = np.unique(digests[order], return_index=True)
         return cls(digests, indices[order][first])

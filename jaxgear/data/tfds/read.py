@@ -17,7 +17,8 @@ from jaxgear.cache import CacheChoice
 from jaxgear.data.folder import Folder, PictureCache, Record, Refused, fingerprint
 from jaxgear.data.images import ImageError
 from jaxgear.data.tfds.sets import bytes_of, newest, open_set, our_split, sources_of
-from jaxgear.data.tfds.shards import FEATURES, Shard, read_shards
+from jaxgear.data.tfds.shards import FEATURES, Shard
+from jaxgear.data.tfds.tables import Place, Tables, read_tables
 from jaxgear.errors import DataError, first_line
 from jaxgear.text import printable, stable_key
 
@@ -28,35 +29,45 @@ class TfdsFolder(Folder):
 
     image: str  # name of the image feature
     sources: Mapping[str, Any]  # split -> its rows, with encoded images
-    where: Mapping[str, tuple[str, int]]  # path of a record -> split, index in it
-    stored: Mapping[str, str]  # path of a record -> sha256 of its stored bytes
+    places: Mapping[str, Place] | Tables  # of each path; `Tables` for sets of `prepare`
     metadata: Mapping[str, Any]  # written by `prepare`; empty for other sets
-    shards: tuple[Shard, ...] = ()  # only of sets of `prepare`
+
+    @property
+    def shards(self) -> tuple[Shard, ...]:
+        """The shards of a set of `prepare`; none for other sets."""
+        return self.places.shards() if isinstance(self.places, Tables) else ()
 
     def cache_key(self, record: Record) -> str:
         """sha256 (hex) of the stored bytes, not of their source file."""
-        return self.stored.get(record.path, record.sha256)
+        place = self._place(record)
+        return record.sha256 if place is None else place[2]
 
     def read(self, record: Record) -> bytes:
         """The stored bytes of one image; `DataError` if damaged. Safe for many threads."""
         if record.path in self.added:
             return super().read(record)
-        split, index = self.where[record.path]
+        split, index, stored = self._place(record)
         try:
             rows = self.sources[split]
             # Other sets may be parquet, so TFDS has to parse them.
-            data = bytes_of(rows, index, self.image) if self.shards else rows[index][self.image]
+            ours = isinstance(self.places, Tables)
+            data = bytes_of(rows, index, self.image) if ours else rows[index][self.image]
             reason = "changed since it was written"
         except (MemoryError, ImportError):
             raise
         except Exception as error:  # from array_record, protobuf or TFDS
             data, reason = b"", first_line(error)
-        if hashlib.sha256(data).hexdigest() != self.stored[record.path]:
+        if hashlib.sha256(data).hexdigest() != stored:
             raise DataError(
                 f"{self._file(split, index)}: damaged ({reason}); remove {self.root.parent} and "
                 "prepare it again"
             )
         return data
+
+    def _place(self, record: Record) -> Place | None:
+        if isinstance(self.places, Tables):
+            return self.places.place(record)
+        return self.places.get(record.path)
 
     def _file(self, split: str, index: int) -> str:
         """The shard that holds a row."""
@@ -106,8 +117,7 @@ def read_tfds(
         fingerprint="",
         image=image,
         sources=sources,
-        where={},
-        stored={},
+        places={},
         metadata=dict(builder.info.metadata or {}),
     )
     if "recipe" in folder.metadata:
@@ -123,24 +133,12 @@ def _by_tables(folder: TfdsFolder, size: int) -> TfdsFolder:
             f"{folder.root}: holds pictures of {stored_at} pixels; take --image-size {stored_at} "
             f"or less, or prepare another set with --size {size}"
         )
-    counts = {
-        split: source.dataset_info.splits[split].num_shards
+    lengths = {
+        split: source.dataset_info.splits[split].shard_lengths
         for split, source in folder.sources.items()
     }
-    shards = read_shards(folder.root, counts, len(folder.classes))
-    where, stored, records = {}, {}, []
-    rows = dict.fromkeys(counts, 0)  # split -> number of rows so far
-    for shard in shards:
-        for index, record in enumerate(shard.records, rows[shard.split]):
-            where[record.path] = shard.split, index
-        rows[shard.split] += len(shard.records)
-        stored.update((r.path, key) for r, key in zip(shard.records, shard.stored, strict=True))
-        records += shard.records
-    if len(where) != len(records) or any(rows[s] != len(folder.sources[s]) for s in rows):
-        raise DataError(
-            f"{folder.root}: its tables do not match its shards; remove it and prepare it again"
-        )
-    return _with_records(replace(folder, shards=tuple(shards)), records, where, stored)
+    tables = read_tables(folder.root, lengths, folder.classes)
+    return replace(folder, records=tables.records, fingerprint=tables.fingerprint, places=tables)
 
 
 def _by_decoding(folder: TfdsFolder, label: str, store: PictureCache) -> TfdsFolder:
@@ -184,25 +182,11 @@ def _by_decoding(folder: TfdsFolder, label: str, store: PictureCache) -> TfdsFol
         raise DataError(f"{folder.root}: damaged TFDS set ({first_line(error)})") from error
     good = [result for result in checked if not isinstance(result, Refused)]
     refused = tuple(result for result in checked if isinstance(result, Refused))
-    return _with_records(
-        replace(folder, refused=refused),
-        [record for record, _, _ in good],
-        {record.path: place for record, place, _ in good},
-        {record.path: sha256 for record, _, sha256 in good},
-    )
-
-
-def _with_records(
-    folder: TfdsFolder,
-    records: list[Record],
-    where: dict[str, tuple[str, int]],
-    stored: dict[str, str],
-) -> TfdsFolder:
-    records = sorted(records, key=lambda record: stable_key(record.path))
+    records = sorted((record for record, _, _ in good), key=lambda r: stable_key(r.path))
     return replace(
         folder,
         records=tuple(records),
+        refused=refused,
         fingerprint=fingerprint(folder.classes, records),
-        where=where,
-        stored=stored,
+        places={record.path: (*place, sha256) for record, place, sha256 in good},
     )

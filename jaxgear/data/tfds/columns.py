@@ -1,0 +1,172 @@
+"""The columns of a version of a prepared set: one `.npy` file each, mapped into memory.
+
+Rows are in the order of the shards. So a process that opens a set of ten million images holds only
+what it looks at, and processes share it.
+"""
+
+import hashlib
+import math
+import os
+import re
+import struct
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Shaped, UInt, UInt8
+
+from jaxgear.data.folder import Column, Table, hashes_of, labels_of, paths_of
+from jaxgear.data.folder.names import ALL
+from jaxgear.data.tfds.parts import damaged, npy_header, unlike
+from jaxgear.data.tfds.shards import COLUMNS, SUMS, Shard, text_of
+from jaxgear.text import stable_key
+
+_SMALL = 2**20  # bytes of a column that is read, not mapped: it takes a third of the time
+HASHED = 2**48  # groups below are 12 hexadecimal digits, others places in a list of names
+
+# Type and shape of a row; `text` and `names` have no rows.
+_ROWS = {
+    "order": ("uint", ()),
+    "starts": ("uint", ()),
+    "sha256": ("uint8", (32,)),
+    "stored": ("uint8", (32,)),
+    "label": ("int32", ()),
+    "height": ("int32", ()),
+    "width": ("int32", ()),
+    "split": ("uint8", ()),
+    "group": ("uint64", ()),
+}
+
+
+def write_columns(folder: Path, shards: Iterable[Shard]) -> None:
+    """Writes the columns of all records of a version.
+
+    Args:
+        shards: in the order in which `read_tables` reads them: splits sorted by name.
+    """
+    paths: list[str] = []
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in _ROWS}
+    names: dict[str, int] = {}
+    for shard in shards:
+        records = shard.records
+        paths += paths_of(records)
+        rows = [(r.height, r.width, group_number(str(r.group), names)) for r in records]
+        height, width, group = zip(*rows, strict=True)
+        for name, column in {
+            "sha256": _octets(hashes_of(records)),
+            "stored": _octets(shard.stored),
+            "label": labels_of(records),
+            "height": np.array(height, np.int32),
+            "width": np.array(width, np.int32),
+            "split": np.full(len(records), ALL.index(shard.split), np.uint8),
+            "group": np.array(group, np.uint64),
+        }.items():
+            parts[name].append(column)
+    lengths = np.array([len(path.encode()) + 1 for path in paths])
+    parts["starts"] = [_narrow(np.cumsum(lengths) - lengths)]
+    order = sorted(range(len(paths)), key=lambda row: stable_key(paths[row]))
+    parts["order"] = [_narrow(np.array(order))]
+    columns = {name: np.concatenate(own) for name, own in parts.items()}
+    columns |= {"text": text_of([*paths, ""]), "names": text_of(["", *names, ""])}
+    (folder / COLUMNS).mkdir()
+    for name, column in columns.items():
+        np.save(_file(folder, name), column)
+
+
+def read_columns(
+    folder: Path, sums: Mapping[str, str], count: int, classes: int, pool: Executor
+) -> tuple[dict[str, Shaped[np.ndarray, "..."]], list[str]]:
+    """The columns of a version, mapped into memory, and the names of groups.
+
+    Raises:
+        DataError: a file is missing or damaged, or not of `count` rows and `classes` classes.
+    """
+    read = partial(_read_column, folder, sums)
+    names = (*_ROWS, "text", "names")
+    columns = dict(zip(names, pool.map(read, names), strict=True))
+    if any(len(columns[name]) != count for name in _ROWS):
+        raise unlike(folder)
+    name = "names"
+    try:
+        groups = columns[name].tobytes().decode().split("\0")[1:-1]
+        limits = {"order": count, "split": len(ALL), "group": HASHED + len(groups)}
+        for name, limit in (limits | {"label": classes, "starts": len(columns["text"])}).items():
+            if columns[name].min() < 0 or columns[name].max() >= limit:
+                raise ValueError("a label is not a class" if name == "label" else "out of range")
+        name = "starts"
+        if not (columns[name][1:] > columns[name][:-1]).all():
+            raise ValueError("not ascending")
+    except ValueError as error:
+        raise damaged(_file(folder, name), error, folder) from None
+    return columns, groups
+
+
+def _file(folder: Path, name: str) -> Path:
+    return folder / COLUMNS / f"{name}.npy"
+
+
+def _read_column(folder: Path, sums: Mapping[str, str], name: str) -> Shaped[np.ndarray, "..."]:
+    path, (kind, shape) = _file(folder, name), _ROWS.get(name, ("uint8", ()))
+    try:
+        with path.open("rb") as file:
+            whole = os.fstat(file.fileno()).st_size <= _SMALL
+            data = file.read(_SMALL if whole else 4096)
+            file.seek(0)
+            digest = hashlib.sha256(data) if whole else hashlib.file_digest(file, "sha256")
+        if digest.hexdigest() != sums.get(path.relative_to(folder).as_posix()):
+            raise ValueError(f"does not match {SUMS}")
+        dtype, own, offset = npy_header(data)
+        if not dtype.name.startswith(kind) or own[1:] != shape:
+            raise ValueError(f"not {kind} {list(shape)}")
+        if whole:
+            column = np.frombuffer(data, dtype, math.prod(own), offset).reshape(own)
+        else:  # as a plain array, which is faster to index
+            column = np.asarray(np.memmap(path, dtype, "r", offset, own))
+    except (OSError, ValueError, struct.error) as error:
+        raise damaged(path, error, folder) from None
+    return column
+
+
+def table_of_columns(
+    columns: Mapping[str, Shaped[np.ndarray, "..."]],
+    names: Sequence[str],
+    describe: Callable[[int], bytes],
+) -> Table:
+    """A table of arrays in the order of the shards; `names` of groups that are no hash."""
+    return Table(
+        text=columns["text"],
+        starts=columns["starts"],
+        sha256=digests(columns["sha256"]),
+        label=columns["label"],
+        split=Column(columns["split"], ALL.__getitem__),
+        height=columns["height"],
+        width=columns["width"],
+        group=Column(columns["group"], partial(_group_text, names)),
+        describe=describe,
+    )
+
+
+def group_number(name: str, names: dict[str, int]) -> int:
+    """A group as a number: the first 12 digits of a hash, or a place in `names`, which grows."""
+    if re.fullmatch("[0-9a-f]{12}", name):
+        return int(name, 16)
+    return HASHED + names.setdefault(name, len(names))
+
+
+def _group_text(names: Sequence[str], number: int) -> str:
+    return f"{number:012x}" if number < HASHED else names[number - HASHED]
+
+
+def digests(octets: UInt8[np.ndarray, "N 32"]) -> Column:
+    """Hashes as hexadecimal strings."""
+    return Column(octets.view("V32")[:, 0], bytes.hex)
+
+
+def _octets(sha256: Iterable[str]) -> UInt8[np.ndarray, "N 32"]:
+    return np.frombuffer(bytes.fromhex("".join(sha256)), np.uint8).reshape(-1, 32)
+
+
+def _narrow(numbers: Shaped[np.ndarray, " N"]) -> UInt[np.ndarray, " N"]:
+    return numbers.astype(np.uint32 if numbers.max() < 2**32 else np.uint64)

@@ -1,0 +1,128 @@
+"""Reads what lies beside the shards of a prepared set, without an object an image.
+
+Each file is compared with its sum: tables and columns when the set is opened, descriptors when one
+is asked for.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from jaxgear.data.folder import Column, Record, Records, fingerprint
+from jaxgear.data.tfds.columns import digests, read_columns, table_of_columns
+from jaxgear.data.tfds.descriptors import Descriptors, Span
+from jaxgear.data.tfds.older import Filling
+from jaxgear.data.tfds.parts import (
+    DAMAGE,
+    LIMIT,
+    Part,
+    arrays_in,
+    content,
+    damaged,
+    read_part,
+    unlike,
+)
+from jaxgear.data.tfds.shards import COLUMNS, INDEX, SUMS, Shard, shard_name, text_of
+from jaxgear.files import read_regular
+
+Place = tuple[str, int, str]  # split of an image, its index there, sha256 (hex) of its stored bytes
+
+
+@dataclass(frozen=True, eq=False)
+class Tables:
+    """All records of a set, and their places."""
+
+    records: Records  # sorted by path
+    fingerprint: str
+    stored: Column  # sha256 (hex) of the stored bytes of each row of `records.table`
+    parts: tuple[Part, ...]
+    first: Mapping[str, int]  # split -> its first row
+
+    def place(self, record: Record) -> Place | None:
+        """The place of a record, found by its path; None: the set has no such path."""
+        row = self.records.row_of(record)
+        if row is None:
+            return None
+        split = self.records.table.split[row]
+        return split, row - self.first[split], self.stored[row]
+
+    def shards(self) -> tuple[Shard, ...]:
+        """The shards with their records, as they were written."""
+        shards = []
+        for path, split, rows, sums in self.parts:
+            records = Records(self.records.table, np.arange(rows.start, rows.stop))
+            shards.append(Shard(path, split, records, self.stored.take(records.rows), sums))
+        return tuple(shards)
+
+
+def read_tables(
+    folder: Path, lengths: Mapping[str, Sequence[int]], classes: tuple[str, ...]
+) -> Tables:
+    """The tables of a set; `lengths` has the number of rows of each shard of a split.
+
+    Checks that each shard exists with its full length. Its content is checked on access, as are
+    descriptors.
+
+    Raises:
+        DataError: a file is missing or damaged; the message names it.
+    """
+    try:
+        lines = read_regular(folder / SUMS, LIMIT).decode().splitlines()
+        sums = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
+    except (OSError, ValueError) as error:
+        raise damaged(folder / SUMS, error) from None
+    count = sum(map(sum, lengths.values()))
+    if any(rows < 1 for own in lengths.values() for rows in own) or not count:
+        raise unlike(folder)
+    older = not any(name.startswith(f"{COLUMNS}/") for name in sums)
+    filling = Filling(folder, count, len(classes)) if older else None
+
+    def read(path: Path, split: str, rows: range) -> tuple[Part, Span]:
+        part, span, arrays = read_part(path, split, rows, sums)
+        if filling:
+            filling.add(part, arrays)
+        return part, span
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashes and copies release the GIL
+        found = pool.map(read, *zip(*_shards(folder, lengths), strict=True))
+        parts, spans = zip(*found, strict=True)
+        if filling:
+            columns, names = filling.columns(parts)
+        else:
+            columns, names = read_columns(folder, sums, count, len(classes), pool)
+    table = table_of_columns(columns, names, Descriptors(spans, damaged))
+    records = Records(table, columns["order"])
+    return Tables(
+        records=records,
+        fingerprint=_recorded(folder / INDEX, sums, classes) or fingerprint(classes, records),
+        stored=digests(columns["stored"]),
+        parts=parts,
+        first={part.split: part.rows.start for part in reversed(parts)},
+    )
+
+
+def _shards(
+    folder: Path, lengths: Mapping[str, Sequence[int]]
+) -> Iterator[tuple[Path, str, range]]:
+    """The path, the split and the rows of each shard."""
+    first = 0
+    for split, counts in lengths.items():
+        for index, count in enumerate(counts):
+            yield folder / shard_name(split, index, len(counts)), split, range(first, first + count)
+            first += count
+
+
+def _recorded(path: Path, sums: Mapping[str, str], classes: tuple[str, ...]) -> str:
+    """The fingerprint that was written with the set; "" if there is none, or of other classes."""
+    if INDEX not in sums:
+        return ""
+    try:
+        arrays = arrays_in(content(path, sums))
+        own, digest = (arrays[name][0].tobytes() for name in ("classes", "fingerprint"))
+    except DAMAGE as error:
+        raise damaged(path, error) from None
+    return digest.hex() if own == text_of(classes).tobytes() else ""

@@ -1,0 +1,446 @@
+"""A prepared set opens as columns, and behaves as the tuple of records that its folder gives."""
+
+import gc
+import hashlib
+import json
+import pickle
+import shutil
+import sys
+import unicodedata
+from argparse import Namespace
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pictures import encoded, scene, write_set
+
+from jaxgear.data.dataset import Dataset, open_dataset
+from jaxgear.data.folder import columns, require_clean
+from jaxgear.data.folder.clean import conflicts
+from jaxgear.data.folder.names import ALL
+from jaxgear.data.folder.read import Folder, read_folder
+from jaxgear.data.folder.records import Column, Record, Records, Table, runs_of
+from jaxgear.data.labels import with_corrections
+from jaxgear.data.labels.corrections import Correction
+from jaxgear.data.prepare import versions
+from jaxgear.data.prepare.prepared import prepare
+from jaxgear.data.recorded import describe, known_pictures
+from jaxgear.data.splits.assign import missing_classes
+from jaxgear.data.splits.groups import (
+    groups_of,
+    near_duplicate_groups,
+    near_duplicates_across,
+    near_duplicates_in_two_classes,
+)
+from jaxgear.data.tfds.read import TfdsFolder, read_tfds
+from jaxgear.errors import DataError
+from scripts.benchmarks import tables
+
+NAMES = ("e\u0301 decomposed", 'quote"d', "back\\slash", "\U0001f9e4", "\u00e9 composed", "z")
+
+
+def as_before(folder: Path, **changes) -> None:
+    """Makes a version what older code wrote: all columns in the tables, none beside them."""
+    sums = []
+    for shard in read_tfds(f"gear@{folder.parents[1]}", size=1).shards:
+        records = shard.records
+        rows = {
+            "path": np.frombuffer("\0".join(r.path for r in records).encode(), np.uint8),
+            "sha256": np.array([[*bytes.fromhex(r.sha256)] for r in records], np.uint8),
+            "stored": np.array([[*bytes.fromhex(sha256)] for sha256 in shard.stored], np.uint8),
+            "group": np.array([r.group for r in records], "S12"),
+            "look": np.stack([np.frombuffer(r.descriptor, np.uint8) for r in records]),
+            "label": np.array([r.label for r in records], np.int32),
+            "height": np.array([r.height for r in records], np.int32),
+            "width": np.array([r.width for r in records], np.int32),
+            "bytes": np.array(shard.path.stat().st_size, np.int64),
+        }
+        _, table, descriptors = shard.files
+        with table.open("wb") as file:
+            np.savez(file, **rows | {name: change(rows) for name, change in changes.items()})
+        descriptors.unlink()
+        for path in (shard.path, table):
+            sums.append(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}")
+    (folder / "index.npz").unlink()
+    shutil.rmtree(folder / "columns")
+    (folder / "SHA256SUMS").write_text("\n".join(sums) + "\n")
+
+
+@pytest.fixture(params=["now", "before"])
+def pair(request, tmp_path: Path, monkeypatch) -> tuple[Dataset, Dataset]:
+    """A folder with odd names, copies and near-duplicates, and the same set as prepared."""
+    root = write_set(tmp_path / "data", {"axes": 18, "boots \u00e4": 18, "stoves": 5})
+    for number, name in enumerate(NAMES):
+        (root / "axes" / f"{name}.png").write_bytes(encoded(scene(900 + number)))
+    for number in range(9):
+        near = encoded(scene(number + 20), "JPEG", quality=80)
+        (root / "boots \u00e4" / f"near{number}.jpg").write_bytes(near)
+    for path in sorted(root.glob("*/*.png"))[:7]:
+        path.with_name(f"copy of {path.name}").write_bytes(path.read_bytes())
+    (root / "stoves" / "another axe.jpg").write_bytes(encoded(scene(3), "JPEG", quality=85))
+    monkeypatch.setattr(versions, "SHARD_BYTES", 20_000)
+    prepare(root, tmp_path / "out", size=16, seed=5, workers=1, say=lambda line: None)
+    if request.param == "before":
+        as_before(tmp_path / "out" / "gear" / "1.0.0")
+    said: list[list[str]] = [[], []]
+    ours = open_dataset(f"tfds:gear@{tmp_path / 'out'}", size=16, seed=5, say=said[0].append)
+    folder = open_dataset(str(root), size=16, seed=5, say=said[1].append)
+    assert said[0] == said[1]
+    assert "stoves/another axe.jpg" in said[0][0]
+    return ours, folder
+
+
+def test_the_records_are_those_of_the_folder(pair):
+    ours, folder = pair
+    expected = tuple(
+        replace(record, split=split, group=group)
+        for record, group, split in zip(
+            folder.folder.records, folder.groups, folder.splits, strict=True
+        )
+    )
+    records = ours.folder.records
+    assert isinstance(records, Records)
+    assert len(records) == len(expected) == 64
+    assert [*records] == [*expected]
+    assert records == expected == records
+    assert expected != records[:-1] != expected[1:]
+    for row in (0, 40, -1, -64, np.int64(7)):
+        assert records[row] == expected[row]
+        assert hash(records[row]) == hash(expected[row])
+        assert records[row].descriptor == expected[row].descriptor
+    for part in (slice(3), slice(-5, None), slice(None, None, -7), slice(9, 2)):
+        assert records[part] == expected[part]
+    for row in (64, -65):
+        with pytest.raises(IndexError):
+            records[row]
+    assert records[:2] + expected[2:] == expected[:2] + records[2:] == expected
+    assert (*records[:9], replace(records[9], width=1), *records[10:]) != records
+    assert records.index(expected[17]) == 17
+    assert pickle.loads(pickle.dumps(records[5])) == expected[5]
+    assert replace(records[5], label=2) == replace(expected[5], label=2)
+    with pytest.raises(AttributeError):
+        records[5].nothing  # noqa: B018
+
+
+def test_the_dataset_is_that_of_the_folder(pair):
+    ours, folder = pair
+    assert (ours.splits, ours.groups) == (folder.splits, folder.groups)
+    assert ours.counts() == folder.counts()
+    assert list(ours.counts()) == list(folder.counts())
+    assert ours.training_counts() == folder.training_counts()
+    assert describe(ours) == describe(folder)
+    one, other = known_pictures(ours), known_pictures(folder)
+    assert np.array_equal(one.digests, other.digests)
+    assert np.array_equal(one.splits, other.splits)
+    for name in ("train", "val"):
+        one, other = ours.split(name), folder.split(name)
+        assert one.names == other.names
+        assert np.array_equal(one.labels, other.labels)
+        assert one.labels.dtype == other.labels.dtype
+        assert np.array_equal(one.images, other.images)
+    assert groups_of(ours.folder.records, "file") == groups_of(folder.folder.records, "file")
+    assert [ours.folder.cache_key(r) for r in ours.folder.records] == [
+        hashlib.sha256(ours.folder.read(r)).hexdigest() for r in folder.folder.records
+    ]
+
+
+def test_the_fingerprint_is_that_of_sorted_names(pair):
+    for dataset in pair:
+        rows = sorted(
+            (dataset.classes[r.label], unicodedata.normalize("NFC", r.path), r.sha256)
+            for r in dataset.folder.records
+        )
+        expected = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+        assert dataset.folder.fingerprint == expected
+        assert columns.fingerprint(dataset.classes, dataset.folder.records) == expected
+
+
+def test_corrections_lie_over_a_prepared_set(pair, tmp_path: Path):
+    ours, folder = pair
+    first, second = folder.folder.records[11], folder.folder.records[30]
+    rows = [
+        Correction(first.path, "", "relabel", "stoves", "me", "today"),
+        Correction(second.path, "", "remove", "", "me", "today"),
+    ]
+    one, other = (with_corrections(d.folder, rows, tmp_path, size=16)[0] for d in pair)
+    assert one.fingerprint == other.fingerprint != folder.folder.fingerprint
+    assert [r.path for r in one.records] == [r.path for r in other.records]
+    relabelled = next(r for r in one.records if r.path == first.path)
+    assert one.read(relabelled) == ours.folder.read(first)
+
+
+def test_classes_of_another_name_have_another_fingerprint(tmp_path: Path):
+    """The index has a fingerprint for the names that it was written with."""
+    out = tmp_path / "out"
+    root = write_set(tmp_path / "data", {"a": 5, "b": 5})
+    prepare(root, out, size=16, workers=1, say=lambda line: None)
+    before = read_tfds(f"gear@{out}", size=16).fingerprint
+    (out / "gear" / "1.0.0" / "label.labels.txt").write_text("a\nc\n")
+    after = read_tfds(f"gear@{out}", size=16)
+    assert after.classes == ("a", "c")
+    assert after.fingerprint == columns.fingerprint(("a", "c"), tuple(after.records)) != before
+
+
+def test_groups_with_long_names(tmp_path: Path):
+    """Of folders: beyond 12 letters, beyond ASCII, and like the digits of a hash."""
+    names = ("012345abcdef", "a long name of one", "a long name of two", "h\u00f6her")
+    root = write_set(tmp_path / "data", {f"{c}/{name}": 5 for name in names for c in "pq"})
+    prepare(root, tmp_path / "out", size=16, group_by="/(.*)/", workers=1, say=lambda line: None)
+    groups = near_duplicate_groups(read_tfds(f"gear@{tmp_path / 'out'}", size=16).records)
+    assert groups == groups_of(read_folder(root, size=16).records, "/(.*)/")
+    assert set(groups) == set(names)
+
+
+# --- of any table, what is found in columns is what is found in records
+
+
+def made_table(rng: np.random.Generator, rows: int) -> Records:
+    """Rows in random order, many of equal hashes, groups and labels."""
+    sha256 = rng.integers(0, 256, (rows, 32), np.uint8)[rng.integers(0, rows, rows)]
+    paths = [f"{number:04d}" for number in range(rows)]
+    order = rng.permutation(rows)
+    text = [paths[row] for row in np.argsort(order)]
+    table = Table(
+        text=np.frombuffer("".join(f"{path}\0" for path in text).encode(), np.uint8),
+        starts=np.arange(rows) * 5,
+        sha256=Column(sha256.view("V32")[:, 0], bytes.hex),
+        label=rng.integers(0, 4, rows, np.int32),
+        split=Column(rng.integers(0, 4, rows, np.uint8), ALL.__getitem__),
+        height=rng.integers(1, 99, rows, np.int32),
+        width=rng.integers(1, 99, rows, np.int32),
+        group=Column(rng.integers(0, rows, rows).astype(np.uint64), "{:012x}".format),
+        describe=lambda row: b"%d" % row,
+    )
+    return Records(table, order)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 30, 300])
+@pytest.mark.parametrize("seed", range(4))
+def test_columns_find_what_records_do(rows: int, seed: int):
+    rng = np.random.default_rng(seed)
+    records = made_table(rng, rows)
+    plain = tuple(records)
+    assert [record.path for record in plain] == [f"{number:04d}" for number in range(rows)]
+    for record, row in zip(plain, records.rows, strict=True):
+        assert record.descriptor == b"%d" % row
+        for same in (record, replace(record, label=0), replace(record, sha256="")):
+            assert records.row_of(same) == row
+    for path in ("", "0000x", "x"):
+        assert records.row_of(replace(plain[0], path=path)) is None
+    other = made_table(rng, rows)
+    assert [other.row_of(record) for record in plain] == other.rows.tolist()
+    groups, splits = records.groups, records.splits
+    listed = [*groups], [*splits]
+    assert near_duplicates_across(records, groups, splits) == near_duplicates_across(plain, *listed)
+    assert near_duplicates_across(records, groups, listed[1]) == near_duplicates_across(
+        plain, *listed
+    )
+    assert near_duplicates_in_two_classes(records, groups) == near_duplicates_in_two_classes(
+        plain, listed[0]
+    )
+    assert columns.distinct(groups) == len(set(groups))
+    assert columns.splits_and_labels(records) == columns.splits_and_labels(plain)
+    assert np.array_equal(columns.labels_of(records), columns.labels_of(plain))
+    assert np.array_equal(
+        columns.first_eight(columns.hashes_of(records)),
+        columns.first_eight(columns.hashes_of(plain)),
+    )
+    one, other = (
+        Folder(Path("x"), ("a", "b", "c", "d"), own, (), (), "") for own in (records, plain)
+    )
+    assert conflicts(one) == conflicts(other)
+    assert missing_classes(one) == missing_classes(other)
+    assert columns.fingerprint(one.classes, records) == columns.fingerprint(one.classes, plain)
+    for name in ALL:
+        rows_of = columns.rows_of_split(splits, name)
+        assert np.array_equal(rows_of, columns.rows_of_split(listed[1], name))
+        assert columns.taken(records, rows_of) == columns.taken(plain, rows_of)
+
+
+def test_runs_have_all_values_that_are_repeated():
+    """And few others; values that differ in their high bits alone are not equal."""
+    values = np.array([5, 5 + 2**40, 5 + 2**40, 7, 5 + 2**41, 9, 7], np.uint64)
+    rows, starts = runs_of(values)
+    runs = [sorted(run.tolist()) for run in np.split(rows, starts[1:])]
+    assert sorted(runs) == [[0], [1, 2], [3, 6], [4]]
+    column = Column(values, str)
+    assert columns.distinct(column) == 5
+    kinds = np.arange(7)[rows]
+    assert columns.mixed(column.runs, kinds, kinds).tolist() == [1, 2, 3, 6]
+    assert columns.mixed(column.runs, kinds // 3, kinds // 3).tolist() == [3, 6]
+    assert [*map(len, runs_of(values[[0, 3]]))] == [*map(len, runs_of(values[:0]))] == [0, 0]
+
+
+# --- a large set
+
+
+def test_opening_makes_no_object_an_image(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(tables, "ROWS", 3000)
+    out = tmp_path / "out"
+    written = tables.write(Namespace(folder=out, count=40_000))
+    open_dataset(f"tfds:gear@{out}", size=32, seed=0, say=lambda line: None)  # imports
+    made: list[str] = []
+    record = Table._record
+
+    def counted(self, row, *values):
+        made.append(values[0])
+        return record(self, row, *values)
+
+    monkeypatch.setattr(Table, "_record", counted)
+    gc.collect()
+    before = sys.getallocatedblocks()
+    said: list[str] = []
+    dataset = open_dataset(f"tfds:gear@{out}", size=32, seed=0, say=said.append)
+    dataset.counts(), dataset.training_counts()
+    train = replace(dataset, stored=True).split("train")
+    assert (len(train.names), len(train.labels), len(train.images)) == (26_000,) * 3
+    gc.collect()
+    kept = sys.getallocatedblocks() - before
+    assert len(dataset.folder.records) == written["pictures"] == 40_000
+    assert dataset.folder.fingerprint == written["fingerprint"]
+    assert said[-1].startswith("40000 pictures, 12 classes, 36000 groups: 26000 train, 6000 val")
+    # Of the four pairs in two classes, and those whose types the checks of signatures look at.
+    assert 8 <= len(made) < 200
+    assert kept < 10_000
+    assert not any(isinstance(found, Record) for found in gc.get_objects())
+
+
+# --- damage
+
+
+@pytest.fixture
+def prepared(tmp_path: Path) -> Path:
+    root = write_set(tmp_path / "data", {"a": 9, "b": 9})
+    prepare(root, tmp_path / "out", size=16, workers=1, say=lambda line: None)
+    return tmp_path / "out"
+
+
+def read_all(out: Path) -> TfdsFolder:
+    folder = read_tfds(f"gear@{out}", size=16)
+    assert all(record.descriptor for record in folder.records)
+    return folder
+
+
+NAME = "gear-train.array_record-00000-of-00001"
+
+
+FILES = ("index.npz", f"{NAME}.npz", f"{NAME}.descriptors", "columns/text.npy", "columns/order.npy")
+
+
+@pytest.mark.parametrize("name", [*FILES, "columns/stored.npy", "SHA256SUMS"])
+@pytest.mark.parametrize("damage", ["missing", "short", "noise", "unknown"])
+def test_a_damaged_file_is_named(prepared: Path, name: str, damage: str):
+    read_all(prepared)
+    path = prepared / "gear" / "1.0.0" / name
+    data = path.read_bytes()
+    path.unlink()
+    if damage == "short":
+        path.write_bytes(data[: len(data) // 2])
+    elif damage == "noise":
+        path.write_bytes(data[:50] + bytes(99) + data[149:])
+    elif damage == "unknown":  # its sum is not there
+        path.write_bytes(data)
+        sums = prepared / "gear" / "1.0.0" / "SHA256SUMS"
+        sums.write_text(sums.read_text().replace(f"  {name}\n", "  another\n"))
+        if name in ("index.npz", "SHA256SUMS"):
+            read_all(prepared)  # as a set of older code
+            return
+    with pytest.raises(DataError, match=r"(missing or damaged|changed) ?\(.*prepare it") as caught:
+        read_all(prepared)
+    assert "\n" not in str(caught.value)
+    assert f"remove {prepared / 'gear'} and" in str(caught.value)
+    if name != "SHA256SUMS":
+        assert name in str(caught.value)
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_tables_of_another_version_are_refused(prepared: Path, older: bool):
+    """Whose sums are right."""
+    folder = prepared / "gear" / "1.0.0"
+    if older:
+        as_before(folder)
+    info = json.loads((folder / "dataset_info.json").read_text())
+    for split in info["splits"]:
+        split["shardLengths"] = [str(int(rows) + 1) for rows in split["shardLengths"]]
+    (folder / "dataset_info.json").write_text(json.dumps(info))
+    with pytest.raises(DataError, match="its tables do not match its shards; remove it and"):
+        read_tfds(f"gear@{prepared}", size=16)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"label": lambda rows: rows["label"] + 2}, "a label is not a class"),
+        ({"label": lambda rows: rows["label"][1:]}, "its columns do not match"),
+        ({"look": lambda rows: rows["look"][0]}, "its columns do not match"),
+        ({"path": lambda rows: rows["path"] | 128}, "invalid start byte|continuation byte"),
+        ({"sha256": lambda rows: rows["sha256"][:, 1:]}, "broadcast"),
+        ({"path": lambda rows: rows["path"][:-9]}, "its shards"),
+    ],
+)
+def test_tables_of_older_code_that_do_not_match(prepared: Path, change, reason: str):
+    as_before(prepared / "gear" / "1.0.0", **change)
+    with pytest.raises(DataError, match=f"(damaged|tables do not match) .*({reason})") as caught:
+        read_tfds(f"gear@{prepared}", size=16)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "reason"),
+    [
+        ("label", lambda column: column + 2, "a label is not a class"),
+        ("label", lambda column: column.astype(np.int64), "label.npy: .* .not int32"),
+        ("order", lambda column: column + 1, "order.npy: missing or damaged .out of range"),
+        ("split", lambda column: column + 3, "split.npy: missing or damaged .out of range"),
+        ("group", lambda column: column + 2**48, "group.npy: missing or damaged .out of range"),
+        (
+            "names",
+            lambda column: column + 200,
+            "names.npy: missing or damaged .* (start byte|end of data)",
+        ),
+        ("starts", lambda column: column[::-1], "starts.npy: missing or damaged .not ascending"),
+        ("sha256", lambda column: column[:, 1:], "not uint8 .32."),
+        ("height", lambda column: column[1:], "do not match its shards"),
+    ],
+)
+def test_columns_that_do_not_match(prepared: Path, name: str, change, reason: str):
+    path = prepared / "gear" / "1.0.0" / "columns" / f"{name}.npy"
+    before = path.read_bytes()
+    np.save(path, change(np.load(path)))
+    sums = path.parents[1] / "SHA256SUMS"
+    old, new = (hashlib.sha256(data).hexdigest() for data in (before, path.read_bytes()))
+    sums.write_text(sums.read_text().replace(old, new))
+    with pytest.raises(DataError, match=reason) as caught:
+        read_tfds(f"gear@{prepared}", size=16)
+    assert "\n" not in str(caught.value)
+
+
+def test_two_rows_of_one_path_in_an_older_set_are_refused(prepared: Path):
+    def repeated(rows):
+        first, _, *others = rows["path"].tobytes().split(b"\0")
+        return np.frombuffer(b"\0".join([first, first, *others]), np.uint8)
+
+    as_before(prepared / "gear" / "1.0.0", path=repeated)
+    with pytest.raises(DataError, match="its tables do not match its shards"):
+        read_tfds(f"gear@{prepared}", size=16)
+
+
+def test_a_set_grows_from_one_of_older_code(tmp_path: Path):
+    """Its shards are kept as they are, beside new ones."""
+    root, out = write_set(tmp_path / "data", {"a": 30, "b": 30}), tmp_path / "out"
+    prepare(root, out, size=16, workers=1, say=lambda line: None)
+    as_before(out / "gear" / "1.0.0")
+    write_set(root, {"a": 9}, start=100)
+    said: list[str] = []
+    prepare(root, out, size=16, workers=1, say=said.append)
+    assert "pictures 9 added" in said[-1]
+    assert "3 kept" in said[-1]
+    assert (out / "gear" / "2.0.0" / "index.npz").is_file()
+    assert len([*(out / "gear" / "2.0.0").glob("*.descriptors")]) == len(read_all(out).shards) - 3
+    folder = require_clean(read_folder(root, size=16))
+    ours = read_all(out)
+    assert ours.fingerprint == folder.fingerprint
+    assert [r.descriptor for r in ours.records] == [r.descriptor for r in folder.records]
+    prepare(root, out, size=16, workers=1, say=said.append)
+    assert said[-1].endswith("2.0.0: nothing has changed")
