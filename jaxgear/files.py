@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from jaxgear.errors import UsageError
+from jaxgear.errors import CheckpointError, UsageError
 
 try:
     import fcntl
@@ -95,6 +95,18 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """`write_text` of indented JSON; ValueError for a value that JSON lacks (NaN)."""
     write_text(path, to_json(value))
+
+
+def read_json(path: Path) -> Any:
+    """The value of a JSON file of a run folder.
+
+    Raises:
+        CheckpointError: it is missing or unreadable, so this is not a run folder.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path.parent}: not a run folder ({path.name}: {error})") from error
 
 
 def to_json(value: Any) -> str:

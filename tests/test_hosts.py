@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxgear.training.runs.folder import read_json
+from jaxgear.files import read_json
 from scripts import kill_runs
 
 ROOT = Path(__file__).parents[1]

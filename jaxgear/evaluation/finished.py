@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from jaxgear.errors import CheckpointError
+from jaxgear.files import read_json
 from jaxgear.notebook import Facts, facts, table
 from jaxgear.training import history
-from jaxgear.training.runs.folder import read_json
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -30,12 +30,12 @@ from jaxgear.experiment.config import Config
 from jaxgear.experiment.diagnosis import diagnosed
 from jaxgear.experiment.inputs import batches_of, mix_of, open_backgrounds, open_data
 from jaxgear.experiment.recipe import Data, Make, Recipe
+from jaxgear.files import read_json
 from jaxgear.machine import devices
 from jaxgear.program import Program, flat, structured
 from jaxgear.text import few
 from jaxgear.training import history, loop, optim, steps
 from jaxgear.training.progress import Progress
-from jaxgear.training.runs.folder import read_json
 from jaxgear.training.state import TrainState
 
 NAMED = 64  # images without labels in a batch

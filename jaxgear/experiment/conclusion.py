@@ -17,14 +17,13 @@ from jaxgear.data.recorded import known_pictures
 from jaxgear.errors import UsageError
 from jaxgear.evaluation import calibration, metrics
 from jaxgear.evaluation.no_gear import evidence, refusal
-from jaxgear.files import write_json
+from jaxgear.files import read_json, write_json
 from jaxgear.machine import devices
 from jaxgear.models.grad_cam import map_program
 from jaxgear.prediction import Predictor
 from jaxgear.program import Program, flat
 from jaxgear.training import history
 from jaxgear.training.runs.environment import environment
-from jaxgear.training.runs.folder import read_json
 from jaxgear.training.runs.run import Run
 
 KINDS = {"set": "of the set", "added": "added by --labels", "pasted": "pasted on backgrounds"}

@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_t
 from jaxgear.bundle import MAX_SIZE
 from jaxgear.data.labels import is_address
 from jaxgear.errors import UsageError
+from jaxgear.files import read_json
 from jaxgear.paths import expanded
-from jaxgear.training.runs.folder import read_json
 
 PATHS = (
     "data",

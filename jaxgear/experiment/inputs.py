@@ -17,8 +17,8 @@ from jaxgear.data.unlabelled import with_pseudo_labels, with_unlabelled
 from jaxgear.errors import UsageError
 from jaxgear.experiment.config import Config
 from jaxgear.experiment.recipe import Recipe
+from jaxgear.files import read_json
 from jaxgear.machine.compile_cache import keep_compiled
-from jaxgear.training.runs.folder import read_json
 
 SCENES = 400  # backgrounds without gear whose features are cached
 

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from jaxgear.evaluation.comparison import Difference, Spread, difference, probability_best, spread
+from jaxgear.files import read_json
 from jaxgear.study.executors import rows_of, run_of
 from jaxgear.study.trials import Trial
 from jaxgear.study.variants import Variant, describe
 from jaxgear.training import history
 from jaxgear.training.history import Row
-from jaxgear.training.runs.folder import read_json
 
 RunsOf = Callable[[int], Path]  # trial number -> folder of the trial
 

@@ -18,14 +18,13 @@ from typing import Any
 
 from jaxgear.errors import CheckpointError, UsageError
 from jaxgear.evaluation.comparison import spread
-from jaxgear.files import write_bytes, write_json, write_text
+from jaxgear.files import read_json, write_bytes, write_json, write_text
 from jaxgear.study.answer import Answer, answer, lines, to_csv, to_dict
 from jaxgear.study.executors import Executor, Job, rows_of, run_of
 from jaxgear.study.processes import LOG
 from jaxgear.study.trials import Trials
 from jaxgear.study.variants import Space, Variant, check_variants, describe, grid, is_search
 from jaxgear.training import history
-from jaxgear.training.runs.folder import read_json
 
 FINALISTS = 3  # variants of a search that are trained with all seeds
 POLL = 1.0  # seconds between looks at trials that other processes train

@@ -28,10 +28,10 @@ from pathlib import Path
 from typing import Any
 
 from jaxgear.errors import UsageError
+from jaxgear.files import read_json
 from jaxgear.machine import devices
 from jaxgear.tracking.histograms import Histograms
 from jaxgear.training.history import Row
-from jaxgear.training.runs.folder import read_json
 from jaxgear.training.state import TrainState
 
 Track = Callable[[Path, Sequence[Row], dict[str, Any] | None], None]

@@ -26,13 +26,13 @@ from jaxgear.data.labels import Correction, append, read_corrections
 from jaxgear.data.labels.apply import with_corrections
 from jaxgear.data.sources import drawn_set
 from jaxgear.errors import DataError, UsageError
+from jaxgear.files import read_json
 from jaxgear.outputs import Output
 from jaxgear.prediction import predict
 from jaxgear.prediction.tables import CsvTable
 from jaxgear.serving.review.decisions import Decision
 from jaxgear.serving.review.opening import open_session
 from jaxgear.serving.review.pictures import read_queue
-from jaxgear.training.runs.folder import read_json
 
 AXES, BOOTS, JACKETS = CLASSES
 ROOT = Path(__file__).parents[2]

@@ -19,9 +19,8 @@ from jaxgear.evaluation.finished import FinishedRun
 from jaxgear.evaluation.no_gear import refusal
 from jaxgear.evaluation.own_pictures import only, open_source
 from jaxgear.evaluation.robustness.corruptions import CORRUPTIONS, SEVERITIES, corrupt
-from jaxgear.files import write_json
+from jaxgear.files import read_json, write_json
 from jaxgear.prediction import Predictor, open_labelled
-from jaxgear.training.runs.folder import read_json
 
 FILE = "robustness.json"
 CLEAN = "clean"

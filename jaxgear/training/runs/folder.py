@@ -2,7 +2,6 @@
 
 import datetime
 import errno
-import json
 import sys
 import tempfile
 from pathlib import Path
@@ -10,8 +9,8 @@ from typing import Any
 
 from jaxgear.data.dataset import Dataset
 from jaxgear.data.recorded import describe
-from jaxgear.errors import CheckpointError, UsageError
-from jaxgear.files import write_json, write_text
+from jaxgear.errors import UsageError
+from jaxgear.files import read_json, write_json, write_text
 from jaxgear.training.runs.environment import environment
 
 
@@ -88,15 +87,3 @@ def resumption(
         print(f"note: {note}", file=sys.stderr)
     changed = {key: [stored.get(key), v] for key, v in config.items() if stored.get(key) != v}
     return now | {"config": changed, "code": code, "pictures": changes, "tested": tested}
-
-
-def read_json(path: Path) -> Any:
-    """A JSON file of a run folder.
-
-    Raises:
-        CheckpointError: it is missing or unreadable, so this is not a run folder.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path.parent}: not a run folder ({path.name}: {error})") from error

@@ -16,12 +16,12 @@ from typing import Any
 from jaxgear.data.dataset import Dataset
 from jaxgear.data.recorded import changed_pictures, describe
 from jaxgear.errors import CheckpointError
-from jaxgear.files import Lock, write_json, write_text
+from jaxgear.files import Lock, read_json, write_json, write_text
 from jaxgear.machine import devices
 from jaxgear.text import few
 from jaxgear.training import history
 from jaxgear.training.runs.checkpoints import Checkpoints
-from jaxgear.training.runs.folder import new_folder, read_json, resumption
+from jaxgear.training.runs.folder import new_folder, resumption
 from jaxgear.training.state import TrainState
 
 
