@@ -74,7 +74,7 @@ def _killed_after(folder: Path, out: Path, images: int) -> None:
 
 
 def test_a_killed_part_continues(folder, whole, tmp_path, monkeypatch):
-    process = multiprocessing.get_context("fork").Process(
+    process = multiprocessing.get_context("spawn").Process(
         target=_killed_after, args=(folder, tmp_path, 9)
     )
     process.start()

@@ -91,7 +91,7 @@ def test_an_error_of_a_task_is_raised_as_it_is(cluster, tmp_path):
 
 
 def test_a_function_that_nodes_do_not_know_is_one_line(cluster):
-    with pytest.raises(DataError, match=r"^Ray gave up \(.*No module named 'test_cluster'\)"):
+    with pytest.raises(DataError, match=r"^Ray gave up \(.*No module named 'test_ray'\)"):
         list(cluster.map(files, [Path()]))
 
 
