@@ -1,5 +1,7 @@
 """A Ray cluster of three nodes, one of which dies: the results are those of one machine."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,28 +18,47 @@ from jaxgear.errors import DataError, UsageError
 pytestmark = pytest.mark.slow
 
 
+# A head without work and two nodes of a core each, in a process without JAX: Ray forks. It prints
+# their address, and kills a node for each line that it reads.
+NODES = """
+import sys
+from ray.cluster_utils import Cluster
+store = 80 << 20
+ray = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": store})
+nodes = [ray.add_node(num_cpus=1, object_store_memory=store) for _ in range(2)]
+print("address", ray.address, flush=True)
+for _ in sys.stdin:
+    ray.remove_node(nodes.pop(), allow_graceful=False)
+    print("killed", flush=True)
+ray.shutdown()
+"""
+
+
 class Nodes:
-    """A head without work, and nodes of one core each."""
+    """The nodes of `NODES`."""
 
     def __init__(self):
-        from ray.cluster_utils import Cluster as Ray
-
-        store = 80 << 20
-        self.ray = Ray(
-            initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": store}
-        )
-        self.nodes = [self.ray.add_node(num_cpus=1, object_store_memory=store) for _ in range(2)]
-        self.address = self.ray.address
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        self.process = subprocess.Popen([sys.executable, "-c", NODES], text=True, **pipes)
+        self.address = self._said("address")
 
     def kill_one(self):
-        self.ray.remove_node(self.nodes.pop(), allow_graceful=False)
+        print(file=self.process.stdin, flush=True)
+        self._said("killed")
+
+    def _said(self, word):
+        for line in self.process.stdout:
+            if line.startswith(word):
+                return line.removeprefix(word).strip()
+        raise AssertionError("the nodes have ended")
 
 
 @pytest.fixture(scope="module")
 def nodes():
     nodes = Nodes()
-    yield nodes
-    nodes.ray.shutdown()
+    with nodes.process:  # its end of input ends it
+        yield nodes
+        nodes.process.stdin.close()
 
 
 @pytest.fixture(scope="module")
@@ -59,15 +80,16 @@ def test_a_prepared_set_is_that_of_one_machine_though_a_node_dies(
     nodes, cluster, folder, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(staging, "_CLUSTER_TASK", 32)
-    alive = len(nodes.nodes)
+    killed = []
 
     def tick(done, total):
         if done == 300:
             nodes.kill_one()
+            killed.append(done)
 
     expected = prepare(folder, tmp_path / "alone", size=32, workers=2)
     spread = prepare(folder, tmp_path / "spread", size=32, cluster=cluster, tick=tick)
-    assert len(nodes.nodes) == alive - 1
+    assert killed
     assert files(spread) == files(expected)
 
 

@@ -16,8 +16,8 @@ _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 @contextmanager
-def limited(mebibytes: int = MEBIBYTES) -> Iterator[None]:
-    """Fails if a case takes more than `SECONDS`, or `mebibytes` of further memory (on Linux, by
+def limited(mebibytes: int = MEBIBYTES, seconds: float = SECONDS) -> Iterator[None]:
+    """Fails if a case takes more than `seconds`, or `mebibytes` of further memory (on Linux, by
     /proc). Ends a hang with a traceback of all threads.
     """
     faulthandler.dump_traceback_later(60, exit=True)
@@ -26,8 +26,8 @@ def limited(mebibytes: int = MEBIBYTES) -> Iterator[None]:
         yield
     finally:
         faulthandler.cancel_dump_traceback_later()
-    seconds = time.process_time() - started
-    assert seconds < SECONDS, f"{seconds:.0f} s"
+    took = time.process_time() - started
+    assert took < seconds, f"{took:.0f} s"
     grown = (_peak() - before) / 1024 if before else 0
     assert grown < mebibytes, f"{grown:.0f} MiB"
 
