@@ -91,9 +91,7 @@ def prepare(config: Config, make: Make, mesh: Mesh | None = None) -> Training:
     bank = open_backgrounds(config)
     if dataset.unlabelled is not None:
         dataset = _named(config, make, dataset, bank, mesh)
-    recipe = make(
-        config, Data(dataset.training_counts(), config.batch_size, bank, config.epoch_share)
-    )
+    recipe = make(config, _data(config, dataset, bank))
     training = _ready(config, recipe, dataset, bank, mesh)
     return dataclasses.replace(training, state=warm_start(config, training.state))
 
@@ -114,9 +112,7 @@ def _named(
         return with_recorded_labels(read_json(Path(config.resume) / "splits.json"), dataset)
     print("first round: trains on the labels alone, to name the pictures without labels")
     alone = dataclasses.replace(dataset, unlabelled=None)
-    recipe = make(
-        config, Data(alone.training_counts(), config.batch_size, bank, config.epoch_share)
-    )
+    recipe = make(config, _data(config, alone, bank))
     training = _ready(config, recipe.first or recipe, alone, bank, mesh)
     if recipe.first is None:
         training = dataclasses.replace(training, state=warm_start(config, training.state))

@@ -87,6 +87,7 @@ def batches_of(
     added = np.zeros(0, bool)
     if dataset.folder.added:
         added = np.array([record.path in dataset.folder.added for record in train.records])
+    sampling = Sampling(added, recipe.added, _by_index(config))
     return tuple(
         batches(
             *(inputs, split.labels, config.batch_size, config.seed, split.names, mesh),
@@ -94,12 +95,7 @@ def batches_of(
             share=share,
         )
         for inputs, split, sampling, share in (
-            (
-                images[0],
-                train,
-                Sampling(added, recipe.added, _by_index(config)),
-                config.epoch_share,
-            ),
+            (images[0], train, sampling, config.epoch_share),
             (images[1], val, ONCE, 1.0),
         )
     )
