@@ -222,3 +222,16 @@ def test_pasted_pictures_follow_their_split(tmp_path, blue):
     assert len({record.sha256 for record in both.records}) == 10
     scenes = pasted.scene_split(blue, SIDE, 5)
     assert scenes.images.shape == (5, SIDE, SIDE, 3)
+
+
+def test_banks_of_one_shape_share_a_compiled_program(tmp_path, blue):
+    folder = read_folder(write_set(tmp_path, {"a": 2, "b": 3}), size=SIDE)
+    labels = np.array([record.label for record in folder.records], np.int32)
+    split = Split(pixels(folder, SIDE), labels, folder.records)
+    first = pasted.with_pasted(split, folder, blue).images[7]
+    compiled = pasted._view._cache_size()
+    again = pasted.with_pasted(split, folder, jnp.array(blue)).images[7]
+    other = pasted.with_pasted(split, folder, blue // 2).images[7]
+    assert pasted._view._cache_size() == compiled
+    np.testing.assert_array_equal(again, first)
+    assert not np.array_equal(other, first)

@@ -8,6 +8,7 @@ import functools
 import hashlib
 import os
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 
 import jax
@@ -35,11 +36,10 @@ def with_pasted(split: Split, folder: Folder, bank: Bank | None) -> Split:
         return split
     count = len(split.records)
     masked = with_masks(split, folder).images
-    augment = backgrounds(bank, probability=1.0)
-    pasted = views(augment, masked)
-    shape = jax.ShapeDtypeStruct((BATCH, *masked.shape[1:]), np.uint8)
-    program = _view.trace(augment, jax.random.split(jax.random.key(0), BATCH), shape)
-    inputs = hashlib.sha256(f"{VERSION} {program_sha256(program)} {count}".encode())
+    pasted = views(_paste_all, bank, masked)
+    program = _paste_all_sha256(bank.shape, masked.shape[1:])
+    inputs = hashlib.sha256(f"{VERSION} {program} {count}".encode())
+    inputs.update(np.asarray(bank).tobytes())
     for record in split.records:  # a view also shows objects of other images
         inputs.update(record.sha256.encode())
     records = tuple(
@@ -67,7 +67,7 @@ def is_pasted(path: str) -> bool:
 
 def scene_split(bank: Bank, size: int, count: int, seed: int = 0) -> Split:
     """`count` images of backgrounds without objects; their label 0 is meaningless."""
-    images = views(scenes(bank), np.zeros((count, size, size, 3), np.uint8), seed)[:]
+    images = views(scenes, bank, np.zeros((count, size, size, 3), np.uint8), seed)[:]
     records = tuple(
         Record(f"scene {number}", _sha256(image.tobytes()), 0, None, size, size, b"")
         for number, image in enumerate(images)
@@ -76,11 +76,14 @@ def scene_split(bank: Bank, size: int, count: int, seed: int = 0) -> Split:
 
 
 def views(
-    augment: Augment, images: UInt8[np.ndarray, "N S S C"] | LazyPictures, seed: int = 0
+    make: Callable[[Bank], Augment],
+    bank: Bank,
+    images: UInt8[np.ndarray, "N S S C"] | LazyPictures,
+    seed: int = 0,
 ) -> LazyPictures:
-    """One augmented view of each image, [N, S, S, 3], determined by the seed.
+    """One view of each image, [N, S, S, 3], by the augmentation `make(bank)` and the seed.
 
-    Views are made `BATCH` at a time, because a view may show its neighbour in the batch. The last
+    `make` is a function of a module: JAX compiles it once for all banks of one shape. Views are made `BATCH` at a time, because a view may show its neighbour in the batch. The last
     `KEPT` batches are cached, so a pass in order makes each batch once.
     """
     keys = jax.random.split(jax.random.key(seed), len(images))
@@ -88,7 +91,7 @@ def views(
     @functools.lru_cache(maxsize=KEPT)
     def batch(number: int) -> UInt8[np.ndarray, "B S S 3"]:
         rows = np.arange(number * BATCH, (number + 1) * BATCH) % len(images)  # one shape
-        return np.asarray(_view(augment, keys[rows], images[rows]))
+        return np.asarray(_view(make, bank, keys[rows], images[rows]))
 
     lock = threading.Lock()  # only one thread makes a batch; the others wait for it
 
@@ -99,10 +102,22 @@ def views(
     return LazyPictures((*images.shape[:3], 3), view)
 
 
-@functools.partial(jax.jit, static_argnames="augment")
-def _view(augment, keys, images):
-    changed = augment(keys, images.astype(jnp.float32))
+@functools.partial(jax.jit, static_argnames="make")
+def _view(make, bank, keys, images):
+    changed = make(bank)(keys, images.astype(jnp.float32))
     return jnp.clip(jnp.round(changed), 0, 255).astype(jnp.uint8)
+
+
+def _paste_all(bank: Bank) -> Augment:
+    return backgrounds(bank, probability=1.0)
+
+
+@functools.cache
+def _paste_all_sha256(bank: tuple[int, ...], image: tuple[int, ...]) -> str:
+    """A hash of the program that pastes images of one shape on a bank of one shape."""
+    keys = jax.random.split(jax.random.key(0), BATCH)
+    bank, images = (jax.ShapeDtypeStruct(shape, np.uint8) for shape in (bank, (BATCH, *image)))
+    return program_sha256(_view.trace(_paste_all, bank, keys, images))
 
 
 def program_sha256(program: jax.stages.Traced) -> str:
