@@ -218,7 +218,7 @@ def test_a_run_goes_on_with_the_same_images_alone(heap, tmp_path):
     with experiment.start(dataclasses.replace(config, allow_data_change=True), make) as run:
         recorded = json.loads((path / "splits.json").read_text())["unlabelled"]
         for record, label in zip(
-            *(run.training.dataset.unlabelled.records, run.training.dataset.pseudo_labels),
+            *(run.dataset.unlabelled.records, run.dataset.pseudo_labels),
             strict=True,
         ):
             (row,) = [row for row in recorded if row["sha256"] == record.sha256]

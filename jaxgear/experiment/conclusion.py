@@ -146,9 +146,7 @@ def _bundle(
     program, head = handed_on.program, handed_on.program.head
     val = with_pasted(dataset.split("val"), dataset.folder, bank)
     if bank is not None and head is not None:
-        if features_of is None:
-            of_images = evidence.features_of(program, weights)
-            features_of = lambda split: of_images(split.images)  # noqa: E731
+        features_of = features_of or evidence.of_splits(program, weights)
         weights = evidence.fitted(weights, head, dataset, bank, features_of, share)
     bundle = Bundle(
         program=program,

@@ -1,5 +1,6 @@
 """What training reads, as its recipe asks for: the data, backgrounds, batches and outliers."""
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -16,19 +17,93 @@ from jaxgear.data.sampling import BY_INDEX, ONCE, Sampling
 from jaxgear.data.unlabelled import with_pseudo_labels, with_unlabelled
 from jaxgear.errors import UsageError
 from jaxgear.experiment.config import Config
-from jaxgear.experiment.recipe import Recipe
+from jaxgear.experiment.recipe import Data, Recipe
 from jaxgear.files import read_json
 from jaxgear.machine.compile_cache import keep_compiled
 
 SCENES = 400  # backgrounds without gear whose features are cached
 
 
-def open_data(config: Config) -> Dataset:
-    """The data set that `--data` names, checked and split by `--seed`.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Inputs:
+    """What an experiment trains on: a set, backgrounds and devices."""
 
-    An experiment calls this first: programs compiled after it are cached.
-    """
-    keep_compiled()
+    config: Config
+    dataset: Dataset
+    bank: Bank | None
+    mesh: Mesh | None = None  # None: all devices
+
+    @classmethod
+    def open(cls, config: Config, mesh: Mesh | None = None) -> "Inputs":
+        """Opens what `config` names. Programs compiled after this are cached.
+
+        Raises:
+            DataError: as `open_dataset`.
+            UsageError: a batch is larger than the training split.
+        """
+        keep_compiled()
+        return cls(config, _open_data(config), _open_backgrounds(config), mesh)
+
+    @property
+    def facts(self) -> Data:
+        """The facts about the data that a recipe may use."""
+        counts, config = self.dataset.training_counts(), self.config
+        return Data(counts, config.batch_size, self.bank, config.epoch_share)
+
+    def batches(self, recipe: Recipe) -> tuple[Batches, Batches]:
+        """Training and validation batches of images or features, on the devices or streamed there.
+
+        With backgrounds, training images have an object mask as a fourth channel, and validation
+        has each image twice: plain and pasted. Images with pseudo-labels follow the training
+        images. A `stored` set makes masks and composites when a batch needs them; any other set
+        makes all of them at once.
+        """
+        dataset, bank, config = self.dataset, self.bank, self.config
+        train, batches = dataset.split("train"), Batches
+        if bank is not None:
+            train = with_masks(train, dataset.folder)
+        if dataset.unlabelled is not None:
+            train = with_pseudo_labels(train, dataset)
+        val = with_pasted(dataset.split("val"), dataset.folder, bank)
+        images = train.images, val.images
+        if recipe.features is not None:
+            images = recipe.features.train(train), recipe.features.plain(val)
+        elif dataset.stored:
+            from jaxgear.data.stream import Stream
+
+            batches = Stream
+        added = np.zeros(0, bool)
+        if dataset.folder.added:
+            added = np.array([record.path in dataset.folder.added for record in train.records])
+        sampling = Sampling(added, recipe.added, _by_index(config))
+        return tuple(
+            batches(
+                *(inputs, split.labels, config.batch_size, config.seed, split.names, self.mesh),
+                sampling=sampling,
+                share=share,
+            )
+            for inputs, split, sampling, share in (
+                (images[0], train, sampling, config.epoch_share),
+                (images[1], val, ONCE, 1.0),
+            )
+        )
+
+    def mix(self, recipe: Recipe) -> Mix | None:
+        """The recipe's mix, followed by outlier exposure if there are backgrounds."""
+        bank = self.bank
+        if bank is None or not recipe.outliers:
+            return recipe.mix
+        alone = scenes(bank)
+        if recipe.features is not None:
+            alone = one_of(recipe.features.plain(scene_split(bank, self.dataset.size, SCENES)))
+        outliers = outlier_exposure(alone, recipe.outliers)
+        if recipe.mix is None:
+            return outliers
+        return lambda keys, *batch: outliers(stream(keys, 2), *recipe.mix(keys, *batch))
+
+
+def _open_data(config: Config) -> Dataset:
+    """The set that `--data` names, checked and split by `--seed`, with images without labels."""
     dataset = open_dataset(
         config.data,
         size=config.image_size,
@@ -49,7 +124,7 @@ def open_data(config: Config) -> Dataset:
     return dataset.streamed(config.stream, channels=4 if config.backgrounds else 3)
 
 
-def open_backgrounds(config: Config) -> Bank | None:
+def _open_backgrounds(config: Config) -> Bank | None:
     """The backgrounds that `--backgrounds` names, on the device (composites/bank.py), or None."""
     if not config.backgrounds:
         return None
@@ -59,48 +134,6 @@ def open_backgrounds(config: Config) -> Bank | None:
     return jnp.asarray(bank)
 
 
-def batches_of(
-    config: Config, recipe: Recipe, dataset: Dataset, bank: Bank | None, mesh: Mesh | None = None
-) -> tuple[Batches, Batches]:
-    """Training and validation batches of images or features, on the devices or streamed to them.
-
-    None as the mesh means all devices.
-
-    With a bank of backgrounds, training images have an object mask as a fourth channel, and
-    validation has each image twice: plain and pasted. Images with pseudo-labels follow the training
-    images. A `stored` set makes masks and composites when a batch needs them; any other set makes
-    all of them at once.
-    """
-    train, batches = dataset.split("train"), Batches
-    if bank is not None:
-        train = with_masks(train, dataset.folder)
-    if dataset.unlabelled is not None:
-        train = with_pseudo_labels(train, dataset)
-    val = with_pasted(dataset.split("val"), dataset.folder, bank)
-    images = train.images, val.images
-    if recipe.features is not None:
-        images = recipe.features.train(train), recipe.features.plain(val)
-    elif dataset.stored:
-        from jaxgear.data.stream import Stream
-
-        batches = Stream
-    added = np.zeros(0, bool)
-    if dataset.folder.added:
-        added = np.array([record.path in dataset.folder.added for record in train.records])
-    sampling = Sampling(added, recipe.added, _by_index(config))
-    return tuple(
-        batches(
-            *(inputs, split.labels, config.batch_size, config.seed, split.names, mesh),
-            sampling=sampling,
-            share=share,
-        )
-        for inputs, split, sampling, share in (
-            (images[0], train, sampling, config.epoch_share),
-            (images[1], val, ONCE, 1.0),
-        )
-    )
-
-
 def _by_index(config: Config) -> int:
     """Above how many images an epoch is put in order by index; in runs of older code, never."""
     if not config.resume:
@@ -108,16 +141,3 @@ def _by_index(config: Config) -> int:
     return read_json(Path(config.resume) / "environment.json").get(
         "order_by_index_above", sys.maxsize
     )
-
-
-def mix_of(recipe: Recipe, bank: Bank | None, size: int) -> Mix | None:
-    """The recipe's mix, followed by outlier exposure if there are backgrounds."""
-    if bank is None or not recipe.outliers:
-        return recipe.mix
-    alone = scenes(bank)
-    if recipe.features is not None:
-        alone = one_of(recipe.features.plain(scene_split(bank, size, SCENES)))
-    outliers = outlier_exposure(alone, recipe.outliers)
-    if recipe.mix is None:
-        return outliers
-    return lambda keys, *batch: outliers(stream(keys, 2), *recipe.mix(keys, *batch))

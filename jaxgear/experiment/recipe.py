@@ -20,10 +20,11 @@ from typing import Any
 import flax.linen as nn
 import numpy as np
 import optax
-from jaxtyping import Float
+from jaxtyping import Float, PyTree
 
 from jaxgear.data.augment import Augment, Bank, Mix, backgrounds
 from jaxgear.data.batches import epoch_steps
+from jaxgear.data.dataset import Split
 from jaxgear.errors import UsageError
 from jaxgear.machine import devices
 from jaxgear.models.features import Frozen
@@ -171,6 +172,15 @@ class Recipe:
         if self.handed_on is not None:
             return self.handed_on
         return self.model if self.features is None else self.features.network(self.model)
+
+    def network_variables(self, variables: PyTree) -> PyTree:
+        """The variables of `network`, from those of `model`."""
+        return variables if self.features is None else self.features.variables(variables)
+
+    @property
+    def features_of(self) -> Callable[[Split], Float[np.ndarray, "N D"]] | None:
+        """Computes the inputs of the last layer from the cached features; None: there are none."""
+        return None if self.features is None else self.features.tested
 
 
 Make = Callable[[Any, Data], Recipe]

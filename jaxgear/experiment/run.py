@@ -72,22 +72,20 @@ def start(config: Config, make: Make, mesh: Mesh | None = None) -> "Experiment":
     Raises:
         UsageError: the hosts see different images, or as `prepare` and `Run`.
     """
-    config = config.expanded()
     trackers = Trackers(config.track)
     training = prepare(config, make, mesh)
-    dataset = training.dataset
+    inputs, recipe = training.inputs, training.recipe
+    config, dataset = inputs.config, inputs.dataset
     for flag, folder in (("data", dataset.folder), ("unlabelled", dataset.unlabelled)):
         if folder and devices.from_first(folder.fingerprint) != folder.fingerprint:
             place = getattr(config, flag)
             raise UsageError(f"--{flag} {place}: host 0 sees other pictures there than this host")
-    recipe, variables = training.recipe, training.state.variables
     with diagnosed(recipe, training.train, len(dataset.classes)):
-        if recipe.features is not None:
-            variables = recipe.features.variables(variables)
+        variables = recipe.network_variables(training.state.variables)
         # Export before step 0: a network that cannot be exported fails now, not after training.
         handed_on = HandedOn(recipe.network(), variables, dataset.size, len(dataset.classes))
     fields, source = dataclasses.asdict(config), source_of(make)
-    bank = training.bank
+    bank = inputs.bank
     backgrounds = None if bank is None else hashlib.sha256(np.asarray(bank)).hexdigest()
     if config.resume:
         run = Run.reopen(
@@ -102,7 +100,7 @@ def start(config: Config, make: Make, mesh: Mesh | None = None) -> "Experiment":
     else:
         name = _name(config, make)
         run = Run.create(config.out, name, fields, dataset, source, backgrounds)
-    return Experiment(config, training, handed_on, run, trackers)
+    return Experiment(training, handed_on, run, trackers)
 
 
 def _name(config: Config, make: Make) -> str:
@@ -115,15 +113,9 @@ def _name(config: Config, make: Make) -> str:
 class Experiment:
     """A recipe and the run folder it trains in. A context manager: leaving it releases both."""
 
-    def __init__(
-        self,
-        config: Config,
-        training: Training,
-        handed_on: HandedOn,
-        run: Run,
-        trackers: Trackers,
-    ):
-        self.config, self.training, self.run = config, training, run
+    def __init__(self, training: Training, handed_on: HandedOn, run: Run, trackers: Trackers):
+        self.config, self.dataset = training.inputs.config, training.inputs.dataset
+        self.training, self.run = training, run
         self.recipe, self.state = training.recipe, training.state
         self._handed_on, self._trackers = handed_on, trackers
         self._epochs: Generator[history.Row] | None = None
@@ -151,7 +143,7 @@ class Experiment:
     @property
     def patience_exhausted(self) -> bool:
         """Whether `--patience` epochs of whole images gave no new minimum of validation loss."""
-        whole = self.rows and self.rows[-1].size in (None, self.training.dataset.size)
+        whole = self.rows and self.rows[-1].size in (None, self.dataset.size)
         return bool(whole) and history.epochs_since_best(self.rows) >= self.config.patience
 
     def epochs(self) -> Iterator[history.Row]:
@@ -172,16 +164,12 @@ class Experiment:
             patience = self.config.patience
             print(f"stopped early: no lower validation loss for {patience} epochs")
         best, row = self.run.best(self.state)
-        recipe, variables = self.recipe, best.variables
-        features_of = None
-        if recipe.features is not None:
-            features_of = recipe.features.tested
-            variables = recipe.features.variables(variables)
+        variables = self.recipe.network_variables(best.variables)
         conclude(
-            *(self.run, row, self.training.dataset, self._handed_on, variables),
-            features_of=features_of,
-            bank=self.training.bank,
-            share=recipe.evidence,
+            *(self.run, row, self.dataset, self._handed_on, variables),
+            features_of=self.recipe.features_of,
+            bank=self.training.inputs.bank,
+            share=self.recipe.evidence,
             test=self.config.test,
         )
         self._trackers.show(self.path, self.rows, tested=self.config.test)
@@ -206,7 +194,7 @@ class Experiment:
         if self.patience_exhausted:  # the run had stopped early before it was resumed
             return
         training, drawn, stale = self.training, -math.inf, False
-        dataset, pseudo = training.dataset, {}
+        dataset, pseudo = self.dataset, {}
         if dataset.unlabelled is not None:
             used = how_used(dataset)
             pseudo = {"pseudo_used": used.share, "pseudo_right": used.right}

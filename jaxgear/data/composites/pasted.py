@@ -83,8 +83,9 @@ def views(
 ) -> LazyPictures:
     """One view of each image, [N, S, S, 3], by the augmentation `make(bank)` and the seed.
 
-    `make` is a function of a module: JAX compiles it once for all banks of one shape. Views are made `BATCH` at a time, because a view may show its neighbour in the batch. The last
-    `KEPT` batches are cached, so a pass in order makes each batch once.
+    `make` is a function of a module: JAX compiles it once for all banks of one shape. Views are
+    made `BATCH` at a time, because a view may show its neighbour in the batch. The last `KEPT`
+    batches are cached, so a pass in order makes each batch once.
     """
     keys = jax.random.split(jax.random.key(seed), len(images))
 

@@ -41,6 +41,12 @@ def logits_of(weights: Weights, head: str, features: Features) -> Float[np.ndarr
     return features @ np.asarray(weights[f"{head}/kernel"]) + np.asarray(weights[f"{head}/bias"])
 
 
+def of_splits(program: Program, weights: Weights) -> Callable[[Split], Features]:
+    """`features_of` the images of a split."""
+    of_images = features_of(program, weights)
+    return lambda split: of_images(split.images)
+
+
 def fitted(
     weights: Weights,
     head: str,
