@@ -42,8 +42,8 @@ def train() -> None:
 
     @dataclasses.dataclass(frozen=True)
     class Config(experiment.Config):
-        epochs: int = 10
-        patience: int = 5
+        epochs: experiment.Count = 10
+        patience: experiment.Count = 5
 
     def recipe(config: Config, data: Data) -> Recipe:
         layers = [Conv(4, strides=2), Dropout(0.2), GlobalPool()]

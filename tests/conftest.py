@@ -38,11 +38,16 @@ NUMERIC = (
     *("test_convolution", "test_normalization", "test_pooling", "test_convnet", "test_resnet"),
     *("test_steps", "test_loop", "test_optim", "test_parts"),
 )
+# Files with the longest tests. They start first, so that no process is alone with one at the end.
+LONGEST = (
+    *("test_challenge", "test_faults", "test_hosts", "test_experiments", "test_unlabelled"),
+    *("test_foreign", "test_optimizers", "test_wheel", "test_report", "test_study"),
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Compiles fast where the slow tests are left out, and keeps what was compiled."""
-    if config.option.markexpr == "not slow":
+    """Compiles fast where slow or numeric tests are left out, and keeps what was compiled."""
+    if config.option.markexpr in ("not slow", "slow and not numeric"):
         flags = os.environ.get("XLA_FLAGS", "")
         if COMPILES_FAST not in flags:
             os.environ["XLA_FLAGS"] = f"{COMPILES_FAST} {flags}".strip()
@@ -56,6 +61,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.stem in NUMERIC:
             item.add_marker("numeric")
+    items.sort(key=lambda item: item.path.stem not in LONGEST)  # else they stay in order
 
 
 def keep_compiled(config: pytest.Config) -> None:
@@ -75,6 +81,13 @@ def keep_compiled(config: pytest.Config) -> None:
     for name, value in keep.items():
         jax.config.update(name, value)
         os.environ[name.upper()] = str(value)
+
+
+@pytest.fixture
+def as_users_compile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that the test starts compile as those of users: they train for long."""
+    flags = os.environ.get("XLA_FLAGS", "").replace(COMPILES_FAST, "").strip()
+    monkeypatch.setenv("XLA_FLAGS", flags)
 
 
 @pytest.fixture(scope="session")

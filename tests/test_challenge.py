@@ -93,6 +93,7 @@ def test_its_figures_say_what_its_words_say():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("as_users_compile")
 def test_it_shows_the_same_again(tmp_path):
     """In a folder that is neither the clone nor its own, with an empty cache."""
     before, after = read(), read()

@@ -394,6 +394,7 @@ def test_config_of_a_run_starts_the_same_run(finished):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("as_users_compile")
 def test_photographs_reach_ninety_percent_on_a_short_schedule(shared, tmp_path):
     """The main job on real pictures, as `scripts/bench.py reach` runs it."""
     short = [word for flag in SHORT.items() for word in flag]
