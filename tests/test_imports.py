@@ -25,7 +25,7 @@ LAYERS = {
     "data.augment": (),
     "data": (
         *("data.splits", "data.tfds", "data.synthetic", "data.labels", "data.folder"),
-        *("data.images", "machine", "notebook"),
+        *("data.images", "data.crops", "machine", "notebook"),
     ),
     "data.composites": ("data", "data.augment", "data.folder", "data.images"),
     "data.prepare": (

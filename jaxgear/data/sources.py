@@ -17,9 +17,11 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from jaxgear.cache import user_cache
+from jaxgear.data.crops import crops_in
 from jaxgear.data.folder import (
     Folder,
     Refused,
+    check_heap,
     check_listing,
     is_heap,
     list_files,
@@ -62,15 +64,26 @@ def read_source(source: str, size: int, min_classes: int = 2) -> Folder:
 
 
 def read_new(source: str, size: int) -> Folder:
-    """New images, with or without class folders: a heap of files, or what `read_source` takes.
+    """New images, with or without class folders: a heap of files, a table of crops (`crops_in`), or
+    what `read_source` takes. Classes in a table of crops are predictions, so they are not read.
 
     Raises:
-        DataError: as `read_heap` and `read_source`.
+        DataError: as `read_heap`, `crops_in` and `read_source`.
     """
     place = None if is_address(source) else Path(expanded(os.fspath(source)))
+    if place and (crops := crops_in(place)) is not None:
+        return _read_crops(place, crops, size)
     if place and place.is_dir() and not tables_in(place) and is_heap(place):
         return read_heap(place, size=size)
     return read_source(source, size, min_classes=1)
+
+
+def _read_crops(table: Path, crops: Iterable[str], size: int) -> Folder:
+    """The crops that a table names, as a heap in the folder that holds their photographs."""
+    places = {Path(crop).absolute() for crop in crops}
+    root = Path(os.path.commonpath({place.parent for place in places} or {table.parent.absolute()}))
+    files = sorted((place.relative_to(root).as_posix() for place in places), key=stable_key)
+    return check_heap(table, root, files, (), size)
 
 
 def default_source() -> str:
@@ -102,8 +115,9 @@ def find_pictures(sources: Any) -> list[Path | Refused | InMemory]:
     """The images that `sources` name or hold: a path for each file, an `InMemory` for each object.
 
     A path to a file counts as it is. A folder gives every visible file below it, a pattern (`**`
-    too) every match. Objects are Pillow images, u8 [H, W, 3] arrays, bytes of a file, or binary
-    files, which are read from their start. A single source need not be in a list.
+    too) every match, a table of crops (`crops_in`) its crops. Objects are Pillow images, u8
+    [H, W, 3] arrays, bytes of a file, or binary files, which are read from their start. A single
+    source need not be in a list.
 
     The order is that of `sources`, and below a folder or pattern that of `stable_key`. Repeated
     paths are left out. A missing file stays in the list: opening it reports the error, and the
@@ -123,6 +137,7 @@ def find_pictures(sources: Any) -> list[Path | Refused | InMemory]:
         files = list(_expand(source))
         if not files:
             reason = "no pictures in this folder" if _is_folder(source) else "matches no file"
+            reason = "names no crop" if Path(source).is_file() else reason
             raise DataError(f"{source}: {reason}; name pictures, or folders of them")
         for file in files:
             path = file.path if isinstance(file, Refused) else file
@@ -190,6 +205,8 @@ def _expand(source: str) -> Iterable[Path | Refused]:
         files, refused = list_files(path)
         yield from (path / name for name in files)
         yield from (Refused(str(path / file.path), file.reason) for file in refused)
+    elif (crops := crops_in(path)) is not None:
+        yield from map(Path, crops)
     elif os.path.lexists(source) or not _PATTERN.search(source):
         yield path
     else:

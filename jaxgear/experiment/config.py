@@ -76,8 +76,9 @@ class Config:
     adds are trained on or validated on; the test split stays as it is."""
     unlabelled: str = ""
     """Pictures without labels to learn from, with or without class folders (whose names are not
-    learned): a folder, or what --data takes. Near-duplicates of pictures of the set are left
-    out, and, with --backgrounds, pictures that look like backgrounds without gear."""
+    learned): a folder, a table of `predict --crops`, or what --data takes. Near-duplicates of
+    pictures of the set are left out, and, with --backgrounds, pictures that look like backgrounds
+    without gear."""
     added_share: Share = 0.0
     """With --labels: draw at least this share of an epoch's pictures from those that it adds."""
     out: str = "results/runs"

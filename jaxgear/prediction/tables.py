@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from jaxgear.data.crops import WHOLE, parted
+from jaxgear.data.crops import SIDES, WHOLE, parted
 from jaxgear.outputs import Output
 from jaxgear.prediction.predictor import Prediction
 from jaxgear.text import text_of
@@ -49,7 +49,7 @@ class CropsTable(CsvTable):
     height, `class`, `probability`. A photograph without gear has class `none` and a box around all.
     """
 
-    COLUMNS = ("path", "left", "top", "right", "bottom", "class", "probability")
+    COLUMNS = ("path", *SIDES, "class", "probability")
 
     def __init__(self, output: Output, classes: Sequence[str]):
         self._output, self._classes = output, classes

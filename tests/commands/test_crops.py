@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import hashlib
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,10 @@ from test_proposals import pasted, red_bundle
 
 from jaxgear import cli
 from jaxgear.data import crops
+from jaxgear.data.folder import HEAP, pixels
 from jaxgear.data.images import ImageError, load_rgb
+from jaxgear.data.sources import read_new
+from jaxgear.errors import DataError
 from jaxgear.prediction import sorted_folder
 from jaxgear.prediction.proposals.boxes import iou
 
@@ -79,6 +83,45 @@ def test_the_address_of_a_crop_is_predicted_as_the_crop_was(here, capsys):
     first, *_ = capsys.readouterr().out.splitlines()
     assert call("predict", "run", first.split("\t")[0]) == 0
     assert capsys.readouterr().out.splitlines() == [first]
+
+
+def test_a_table_of_crops_names_them_for_predict_next_and_unlabelled(here, capsys, monkeypatch):
+    (here / "tables").mkdir()
+    call("predict", "run", "new", "--crops", 5, "--csv", "tables/a.csv")
+    gear = [line for line in capsys.readouterr().out.splitlines() if line.startswith("new/a.png#")]
+    addresses = [line.split("\t")[0] for line in gear]
+    assert call("predict", "run", "tables/a.csv") == 0
+    assert capsys.readouterr().out.splitlines() == gear
+    assert call("next", "run", "tables/a.csv") == 0
+    chosen = capsys.readouterr().out.splitlines()
+    assert chosen
+    assert set(chosen) <= set(addresses)
+    folder = read_new("tables/a.csv", 16)
+    assert [str(folder.root / record.path) for record in folder.records] == [
+        str(here / address) for address in sorted(addresses)
+    ]
+    assert folder.classes == (HEAP,)  # a prediction is no label
+    sha256 = {crops.sha256(address, "it") for address in addresses}
+    assert {record.sha256 for record in folder.records} == sha256
+    assert pixels(folder, 16).shape == (len(addresses), 16, 16, 3)
+    shutil.copytree(here / "new", here / "tables/new")
+    monkeypatch.chdir("/")  # then paths count from the table
+    assert [record.sha256 for record in read_new(str(here / "tables/a.csv"), 16).records] == [
+        record.sha256 for record in folder.records
+    ]
+
+
+def test_a_table_without_gear_or_with_a_box_that_is_none_is_named(here, capsys):
+    Path("a.csv").write_text(f"{COLUMNS}\nnew/b.png,0.0000,0.0000,1.0000,1.0000,none,0.9\n")
+    assert call("predict", "run", "a.csv") == 4
+    assert "a.csv: names no crop" in capsys.readouterr().err
+    with pytest.raises(DataError, match=r"a\.csv: no usable picture"):
+        read_new("a.csv", 16)
+    Path("a.csv").write_text(f"{COLUMNS}\nnew/b.png,0.5,0.5,0.1,1.0,axes,0.9\n")
+    assert call("predict", "run", "a.csv") == 4
+    assert "a.csv, line 2: no path or no box" in capsys.readouterr().err
+    Path("new/a.png").rename("a.csv")  # an image may have any name
+    assert call("predict", "run", "a.csv") == 0
 
 
 def test_a_model_without_backgrounds_takes_every_crop_and_says_so(here, capsys):

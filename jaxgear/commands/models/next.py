@@ -17,7 +17,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `jaxgear next`."""
     parser.add_argument("model", type=Path, metavar="RUN", help="run, or bundle")
     parser.add_argument(
-        "images", nargs="*", metavar="NEW", help="new pictures: files, folders, patterns in quotes"
+        "images",
+        nargs="*",
+        metavar="NEW",
+        help="new pictures: files, folders, patterns in quotes, tables of `predict --crops`",
     )
     parser.add_argument(
         "--count", type=int, default=50, metavar="N", help="pictures to choose (default 50)"

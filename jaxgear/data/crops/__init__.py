@@ -1,12 +1,14 @@
 """Crops of photographs, named `PHOTOGRAPH#left,top,right,bottom`: read like files of their own.
 
-address.py is where to start, and all there is.
+address.py is where to start; table.py reads the crops that a table names.
 """
 
 from jaxgear.data.crops.address import (
+    SIDES,
     WHOLE,
     Box,
     address,
+    address_in,
     crop,
     file_name,
     parted,
@@ -14,12 +16,16 @@ from jaxgear.data.crops.address import (
     rounded,
     sha256,
 )
+from jaxgear.data.crops.table import crops_in
 
 __all__ = [
+    "SIDES",
     "WHOLE",
     "Box",
     "address",
+    "address_in",
     "crop",
+    "crops_in",
     "file_name",
     "parted",
     "read_bytes",

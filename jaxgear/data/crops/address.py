@@ -8,6 +8,7 @@ import hashlib
 import math
 import os
 import re
+from collections.abc import Mapping
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -17,6 +18,7 @@ from jaxgear.data.images import ImageError, encode_png, load_rgb
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom, 0 to 1
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
+SIDES = ("left", "top", "right", "bottom")  # columns of a table of crops, beside `path`
 _SIDE = r"([01]\.\d{4})"
 _ADDRESS = re.compile(rf"(.+)#{_SIDE},{_SIDE},{_SIDE},{_SIDE}\Z", re.DOTALL)
 
@@ -24,6 +26,21 @@ _ADDRESS = re.compile(rf"(.+)#{_SIDE},{_SIDE},{_SIDE},{_SIDE}\Z", re.DOTALL)
 def address(path: str, box: Box) -> str:
     """The address of a crop of the photograph at `path`."""
     return f"{path}#{','.join(f'{side:.4f}' for side in box)}"
+
+
+def address_in(row: Mapping[str, str]) -> str | None:
+    """The address of the crop in a row of a table; the path alone if its box is around all.
+
+    None: the sides are no box.
+    """
+    try:
+        box = tuple(float(row[side]) for side in SIDES)
+    except ValueError:
+        return None
+    if box == WHOLE:
+        return row["path"]
+    name = address(row["path"], box)
+    return name if parted(name)[1] else None
 
 
 def parted(path: str) -> tuple[str, Box | None]:

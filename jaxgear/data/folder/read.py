@@ -100,12 +100,28 @@ def read_heap(
     """
     root = Path(expanded(os.fspath(root)))
     files, refused = list_files(root)
+    return check_heap(root, root, files, refused, size, cache)
+
+
+def check_heap(
+    source: Path,
+    root: Path,
+    files: Sequence[str],
+    refused: Sequence[Refused],
+    size: int,
+    cache: CacheChoice = "user",
+) -> Folder:
+    """Files, or crops by their addresses, below `root` as a folder of one class, `HEAP`.
+
+    Raises:
+        DataError: `source`, which named them, names no usable picture.
+    """
     candidates = [Candidate(path, HEAP, None) for path in files]
-    listing = Listing(classes={HEAP}, candidates=candidates, refused=refused)
+    listing = Listing(classes={HEAP}, candidates=candidates, refused=list(refused))
     folder = check_listing(root, listing, size, cache, min_classes=1)
     if not folder.records:
         reasons = [f" ({printable(file.path)}: {file.reason})" for file in folder.refused[:1]]
-        raise DataError(f"{root}: no usable picture{''.join(reasons)}")
+        raise DataError(f"{source}: no usable picture{''.join(reasons)}")
     return folder
 
 

@@ -29,7 +29,6 @@ from jaxgear.text import printable, text_of
 UNKNOWN = -1  # no label
 QUEUE_BYTES = 2**30
 _LONGEST = 200  # characters of a cell that are shown
-_SIDES = ("left", "top", "right", "bottom")
 _COLUMNS = {  # column -> field of `Reason`
     **{name: name for name in ("label", "suggested", "kind", "score", "probability")},
     "class": "predicted",
@@ -179,12 +178,12 @@ def read_queue(path: Path) -> dict[str, Reason]:
         columns = rows.fieldnames or ()
         if "path" not in columns:
             raise DataError(f"--queue {path}: a CSV with a column `path` is needed")
-        shown, of_crops = _COLUMNS.keys() & columns, set(_SIDES) <= set(columns)
+        shown, of_crops = _COLUMNS.keys() & columns, set(crops.SIDES) <= set(columns)
         for row in rows:
             if not row["path"]:
                 raise DataError(f"--queue {path}, line {rows.line_num}: no path")
             cells = {_COLUMNS[name]: printable(row[name][:_LONGEST]) for name in shown}
-            if not (name := _address(row) if of_crops else row["path"]):
+            if not (name := crops.address_in(row) if of_crops else row["path"]):
                 raise DataError(f"--queue {path}, line {rows.line_num}: no box")
             queue.setdefault(name, Reason(**cells))
     except csv.Error as error:
@@ -192,18 +191,6 @@ def read_queue(path: Path) -> dict[str, Reason]:
     if not queue:
         raise DataError(f"--queue {path}: no rows")
     return queue
-
-
-def _address(row: dict[str, str]) -> str | None:
-    """The address of the crop that a row is about; the path alone if its box is around all."""
-    try:
-        box = tuple(float(row[side]) for side in _SIDES)
-    except ValueError:
-        return None
-    if box == crops.WHOLE:
-        return row["path"]
-    address = crops.address(row["path"], box)
-    return address if crops.parted(address)[1] else None
 
 
 def in_order(
