@@ -18,13 +18,13 @@ ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow
 
 
-def start(*flags, hosts=2, last=()):
+def start(*flags, hosts=2, last=(), module=("scripts.kill_runs", "train")):
     """The processes of a short run (scripts/kill_runs.py); `last` are flags of the last alone."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         coordinator = f"127.0.0.1:{free.getsockname()[1]}"
     together = ["--hosts", hosts, "--coordinator", coordinator] if hosts > 1 else []
-    command = [sys.executable, "-m", "scripts.kill_runs", "train", *flags, *together]
+    command = [sys.executable, "-m", *module, *flags, *together]
     return [
         subprocess.Popen(
             [
@@ -115,6 +115,24 @@ def test_a_host_that_dies_ends_the_other_and_one_process_goes_on(straight, victi
     assert "Traceback" not in complaint
     finish(start("--resume", run, hosts=1), 0)
     np.testing.assert_allclose(history(run), history(straight), atol=2e-3)
+
+
+@pytest.mark.parametrize(("victim", "pause"), [(0, 0), (1, 7)])
+def test_a_host_that_freezes_ends_the_other_but_a_slow_one_does_not(victim, pause, tmp_path):
+    """Stopped, its connections stay open. A pause of twice the limit, before that, ends nothing."""
+    processes = start(*FLAGS, "--out", tmp_path, module=("tests.frozen_host", pause))
+    run = wait_for_epoch(tmp_path, 3, processes)  # after the pause
+    processes[victim].send_signal(signal.SIGSTOP)
+    try:
+        _, complaint = processes[1 - victim].communicate(timeout=30)
+    finally:
+        processes[victim].kill()
+        processes[victim].communicate()
+    assert processes[1 - victim].returncode == 1, complaint
+    silent = "host 0 has not answered" if victim == 0 else "host 1 was silent"
+    assert f"cannot be reached; {saved(run)} ({silent} for 3 s)" in complaint
+    assert "Traceback" not in complaint
+    assert "stack trace" not in complaint
 
 
 def test_a_repeated_command_goes_on_after_each_loss_with_the_hosts_that_are_left(

@@ -12,7 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # A wing may import those in its row, and itself; what stands in none is for all.
 LAYERS = {
-    "machine": ("notebook",),
+    "machine": ("machine.hosts", "notebook"),
+    "machine.hosts": (),
     "notebook": (),
     "cluster": (),
     "data.images": (),
@@ -44,7 +45,7 @@ LAYERS = {
         "data.folder",
     ),
     "training": ("program", "data", "machine", "notebook"),
-    "training.runs": ("training", "data", "machine"),
+    "training.runs": ("training", "data", "machine", "machine.hosts"),
     "training.vectorized": ("training", "data", "machine"),
     "tracking": ("training", "training.runs", "machine", "program"),
     "bundle": ("models", "program", "data.splits", "notebook"),
@@ -96,7 +97,7 @@ LAYERS = {
         *("evaluation", "evaluation.plots", "evaluation.no_gear", "prediction", "bundle"),
         *("training", "training.runs", "tracking", "models", "program"),
         *("data", "data.augment", "data.composites", "data.splits", "data.labels", "machine"),
-        "notebook",
+        *("machine.hosts", "notebook"),
     ),
     "study": (
         *("experiment", "training", "training.runs", "training.vectorized", "machine"),

@@ -21,7 +21,7 @@ from jaxtyping import PyTree
 
 from jaxgear.errors import CheckpointError
 from jaxgear.files import write_json
-from jaxgear.machine import devices
+from jaxgear.machine import devices, hosts
 from jaxgear.training.state import TrainState
 
 MANIFEST = "manifest.json"
@@ -109,7 +109,7 @@ class Checkpoints:
                 write_json(folder / MANIFEST, {"files": _sums(folder), "leaves": _leaves(items)})
             devices.highest(0)  # a barrier: no host continues before the manifest exists
         except (OSError, ValueError) as error:  # ValueError: how Orbax reports a full disk
-            if devices.lost_host(error):
+            if hosts.lost_host(error):
                 raise  # JAX reports a lost host as one too; the run turns it into advice
             reason = getattr(error, "strerror", None) or _reason(error)
             raise CheckpointError(

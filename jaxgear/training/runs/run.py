@@ -17,7 +17,7 @@ from jaxgear.data.dataset import Dataset
 from jaxgear.data.recorded import changed_pictures, describe
 from jaxgear.errors import CheckpointError
 from jaxgear.files import Lock, read_json, write_json, write_text
-from jaxgear.machine import devices
+from jaxgear.machine import devices, hosts
 from jaxgear.text import few
 from jaxgear.training import history
 from jaxgear.training.runs.checkpoints import Checkpoints
@@ -41,6 +41,7 @@ class Run:
         self.tested = (path / "test.json").exists()
         self.trained = False
         self._first = devices.first_host()
+        hosts.name_run(path)
         self._lock = Lock(path / "lock") if self._first else None
         self.checkpoints = Checkpoints(path / "checkpoints")
         self._paused = path / "interrupted"
@@ -147,7 +148,7 @@ class Run:
         self._close()
         if self._first and isinstance(error, KeyboardInterrupt | SystemExit):
             print(f"interrupted; continue with --resume {self.path}", file=sys.stderr)
-        if lost := devices.lost_host(error, self.path):
+        if lost := hosts.lost_host(error):
             raise lost from error
         if isinstance(error, OSError):
             raise CheckpointError(
