@@ -8,11 +8,14 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from jaxgear.files import read_json
+from jaxgear.training.runs.checkpoints import Checkpoints
 from scripts import kill_runs
+from tests import sharded_state
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow
@@ -99,6 +102,24 @@ def test_two_hosts_stream_and_paste_on_the_same_backgrounds_as_one(tmp_path):
     np.testing.assert_allclose(history(two), history(one), atol=2e-3)
     expected, test = (read_json(path / "test.json") for path in (one, two))
     assert test["accept_from"] == pytest.approx(expected["accept_from"], abs=0.05)
+
+
+def test_each_host_writes_half_of_a_checkpoint_and_any_number_reads_it(tmp_path):
+    """In both layouts; the leaves are the same bits on two hosts and on one."""
+    found = finish(start(tmp_path, module=("tests.sharded_state",)), 0, 0)
+    assert all("equal" in said for said, _ in found)
+    for layout in sharded_state.LAYOUTS:
+        sizes = [
+            sum(file.stat().st_size for file in tmp_path.glob(f"{layout}/000001/*/*_{host}/**/*"))
+            for host in (0, 1)
+        ]
+        state = sharded_state.made(1)
+        leaves = sum(leaf.nbytes for leaf in jax.tree.leaves(state.replace(key=None)))
+        assert sum(sizes) == pytest.approx(leaves, rel=0.1)  # nothing twice
+        assert sizes[0] == pytest.approx(sizes[1], rel=0.2)
+        with Checkpoints(tmp_path / layout) as checkpoints:
+            restored = checkpoints.restore(sharded_state.made(2), 1)
+        sharded_state.assert_equal(restored, state)
 
 
 @pytest.mark.parametrize("victim", [0, 1])

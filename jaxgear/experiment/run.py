@@ -160,7 +160,7 @@ class Experiment:
         Redraws the curves, which a notebook shows. A signal saves the state after the last finished
         step and then ends the process.
         """
-        self.state = self.run.latest(self.state)
+        self.state = self.run.latest(self.state, self.recipe.layout)
         self._trackers.show(self.path, self.rows, self.state)
         self._epochs = self._train()
         return self._epochs
@@ -171,8 +171,8 @@ class Experiment:
         if self.patience_exhausted and self.rows[-1].epoch < self.recipe.epochs:
             patience = self.config.patience
             print(f"stopped early: no lower validation loss for {patience} epochs")
-        best, row = self.run.best(self.state)
-        recipe, variables = self.recipe, best.variables
+        recipe = self.recipe
+        variables, row = self.run.best(self.state)
         features_of = None
         if recipe.features is not None:
             features_of = recipe.features.tested

@@ -13,12 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Num, PyTree
 
 from jaxgear.errors import UsageError
 
 AXIS = "data"
-Layout = Callable[[Mesh, np.ndarray], NamedSharding]  # the sharding of a leaf of the state
+Layout = Callable[[Mesh, np.ndarray | Array], NamedSharding]  # the sharding of a leaf of the state
 
 
 def check_switches() -> None:
@@ -71,7 +71,7 @@ def by_rows(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(AXIS))
 
 
-def fsdp(mesh: Mesh, leaf: np.ndarray) -> NamedSharding:
+def fsdp(mesh: Mesh, leaf: np.ndarray | Array) -> NamedSharding:
     """The sharding that splits a leaf along the longest axis that the devices divide.
 
     Small leaves are replicated. This is fully sharded data parallelism (Zhao et al. 2023):
@@ -91,7 +91,10 @@ def check_divides(batch_size: int, mesh: Mesh, flag: str) -> None:
 
 
 def place(tree: PyTree, mesh: Mesh, layout: Layout = replicated) -> PyTree:
-    """Puts arrays that are the same on every host on the devices of a mesh."""
+    """Puts arrays that are the same on every host on the devices of a mesh.
+
+    An array that is there already, in that layout, is returned as it is.
+    """
     if mesh.size == 1:
         return jax.tree.map(jnp.asarray, tree)
     return jax.tree.map(lambda leaf: _place(leaf, mesh, layout), tree)
@@ -101,6 +104,8 @@ def _place(leaf: Any, mesh: Mesh, layout: Layout) -> Array:
     if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         data = _place(jax.random.key_data(leaf), mesh, replicated)
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+    if isinstance(leaf, jax.Array) and leaf.sharding == layout(mesh, leaf):
+        return leaf  # restored so: no host needs to hold the whole of it
     leaf = np.asarray(local(leaf))
     return jax.make_array_from_callback(leaf.shape, layout(mesh, leaf), lambda part: leaf[part])
 
@@ -151,6 +156,13 @@ def highest(number: int) -> int:
     if jax.process_count() == 1:
         return number
     return int(multihost_utils.process_allgather(np.int32(number)).max())
+
+
+def combined(rows: Num[np.ndarray, "..."]) -> Num[np.ndarray, "..."]:
+    """The sum over hosts, each of which has its own entries and zeros elsewhere. Collective."""
+    if jax.process_count() == 1:
+        return rows
+    return multihost_utils.process_allgather(rows).sum(axis=0, dtype=rows.dtype)
 
 
 def from_first(text: str) -> str:
