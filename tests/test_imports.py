@@ -96,8 +96,8 @@ LAYERS = {
     "experiment": (
         *("evaluation", "evaluation.plots", "evaluation.no_gear", "prediction", "bundle"),
         *("training", "training.runs", "tracking", "models", "program"),
-        *("data", "data.augment", "data.composites", "data.splits", "data.labels", "machine"),
-        *("machine.hosts", "notebook"),
+        *("data", "data.augment", "data.composites", "data.splits", "data.labels", "data.folder"),
+        *("machine", "machine.hosts", "notebook"),
     ),
     "study": (
         *("experiment", "training", "training.runs", "training.vectorized", "machine"),

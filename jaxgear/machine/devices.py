@@ -158,11 +158,11 @@ def highest(number: int) -> int:
     return int(multihost_utils.process_allgather(np.int32(number)).max())
 
 
-def combined(rows: Num[np.ndarray, "..."]) -> Num[np.ndarray, "..."]:
-    """The sum over hosts, each of which has its own entries and zeros elsewhere. Collective."""
+def from_all(rows: Num[np.ndarray, "..."]) -> Num[np.ndarray, "H ..."]:
+    """The arrays of all hosts, of one shape. Collective: every host must call it."""
     if jax.process_count() == 1:
-        return rows
-    return multihost_utils.process_allgather(rows).sum(axis=0, dtype=rows.dtype)
+        return rows[np.newaxis]
+    return multihost_utils.process_allgather(rows)
 
 
 def from_first(text: str) -> str:

@@ -39,7 +39,7 @@ def join(hosts: int, host_id: int, coordinator: str) -> None:
             initialization_timeout=PATIENCE,
             # JAX ends the process with a C++ stack trace, so `lost.watch` must be first.
             heartbeat_timeout_seconds=4 * lost.SILENCE,
-            shutdown_timeout_seconds=3600,  # the others wait while the first host tests the model
+            shutdown_timeout_seconds=3600,  # the others wait while the first host writes its report
         )
     except (RuntimeError, ValueError) as error:
         where = f"--coordinator {coordinator}" if hosts else "--hosts 0"
