@@ -20,7 +20,7 @@ LAYERS = {
     "data.folder": ("data.images", "data.crops"),
     "data.crops": ("data.images",),
     "data.splits": ("data.folder", "data.images"),
-    "data.tfds": ("data.folder", "data.images"),
+    "data.tfds": ("data.labels", "data.folder", "data.images"),
     "data.labels": ("data.folder", "data.images", "data.crops"),
     "data.synthetic": (),
     "data.augment": (),
