@@ -24,26 +24,35 @@ def root(tmp_path, monkeypatch) -> Path:
     return write_set(tmp_path / "data", {"axes": 4, "boots": 4})
 
 
+@pytest.fixture(params=["memory", "file"])
+def bucket(tmp_path, request) -> str:
+    (tmp_path / "bucket/sets").mkdir(parents=True)
+    where = {"memory": f"memory://{tmp_path.name}", "file": f"file://{tmp_path}/bucket"}
+    return f"{where[request.param]}/sets"
+
+
 @pytest.fixture
-def bucket(tmp_path) -> str:
-    return f"memory://{tmp_path.name}/sets"
+def system(bucket):
+    """The file system of the address."""
+    return fsspec.core.url_to_fs(bucket)[0]
 
 
-def at(bucket: str) -> dict[str, bytes]:
-    memory = fsspec.filesystem("memory")
-    base = memory._strip_protocol(bucket)
-    return {path.removeprefix(f"{base}/"): memory.cat(path) for path in memory.find(base)}
+def at(system, bucket: str) -> dict[str, bytes]:
+    base = system._strip_protocol(bucket)
+    return {path.removeprefix(f"{base}/"): system.cat(path) for path in system.find(base)}
 
 
 def files(out: Path) -> dict[str, bytes]:
     return {str(p.relative_to(out)): p.read_bytes() for p in out.rglob("*") if p.is_file()}
 
 
-def test_a_set_at_an_address_is_that_of_a_folder_and_grows(root, bucket, tmp_path, monkeypatch):
+def test_a_set_at_an_address_is_that_of_a_folder_and_grows(
+    root, bucket, system, tmp_path, monkeypatch
+):
     expected = tmp_path / "here"
     prepare(root, expected, **OPTIONS)
     assert prepare_at(root, bucket, **OPTIONS) == f"{bucket}/gear/1.0.0"
-    assert at(bucket) == files(expected)
+    assert at(system, bucket) == files(expected)
     assert prepare_at(root, bucket, **OPTIONS) == f"{bucket}/gear/1.0.0"  # nothing has changed
     shutil.rmtree(tmp_path / "cache")  # as on another machine
     write_set(tmp_path / "more", {"new": 20})
@@ -53,16 +62,15 @@ def test_a_set_at_an_address_is_that_of_a_folder_and_grows(root, bucket, tmp_pat
     monkeypatch.setattr(decode, "_decode", lambda *given: read.append(given) or real(*given))
     assert prepare_at(root, bucket, **OPTIONS) == f"{bucket}/gear/2.0.0"
     assert len(read) == 1  # the others were decoded for the first version
-    assert at(bucket) == files(expected)
+    assert at(system, bucket) == files(expected)
     here, there = (read_tfds(f"gear@{place}", size=16) for place in (expected, bucket))
     assert list(here.records) == list(there.records)
     record = next(iter(there.records))
     np.testing.assert_array_equal(here.read(record), there.read(record))
 
 
-def test_a_killed_upload_is_not_seen_and_is_made_up_for(root, bucket, monkeypatch):
-    memory = type(fsspec.filesystem("memory"))
-    real = memory.put_file
+def test_a_killed_upload_is_not_seen_and_is_made_up_for(root, bucket, system, monkeypatch):
+    real = type(system).put_file
 
     def broken(self, here, there, **options):
         if there.endswith("SHA256SUMS"):
@@ -70,10 +78,10 @@ def test_a_killed_upload_is_not_seen_and_is_made_up_for(root, bucket, monkeypatc
         real(self, here, there, **options)
 
     with monkeypatch.context() as failing:
-        failing.setattr(memory, "put_file", broken)
+        failing.setattr(type(system), "put_file", broken)
         with pytest.raises(DataError, match=rf"^{bucket}: gone"):
             prepare_at(root, bucket, **OPTIONS)
-    assert at(bucket)
+    assert at(system, bucket)
     with pytest.raises(DataError, match="no prepared TFDS set there"):
         read_tfds(f"gear@{bucket}")
     monkeypatch.setattr(decode, "_decode", None)  # the images are in the cache

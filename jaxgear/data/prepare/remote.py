@@ -4,6 +4,7 @@ The set is prepared in the user's cache, and a version then goes to the address 
 `dataset_info.json` last, by which readers find it: a killed run leaves files that nobody reads.
 """
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -79,6 +80,9 @@ def _copy(system: Any, there: str, here: Path) -> None:
 
 def _send(system: Any, version: Path, there: str) -> None:
     """Sends a version to an address; `INFO`, by which it is found, last."""
+    for folder in {"", *(path.name for path in version.iterdir() if path.is_dir())}:
+        with contextlib.suppress(Exception):  # object stores have no folders; sending says more
+            system.makedirs(f"{there}/{folder}".rstrip("/"), exist_ok=True)
     names = [path.relative_to(version).as_posix() for path in version.rglob("*") if path.is_file()]
 
     def send(name: str) -> None:
