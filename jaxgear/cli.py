@@ -129,9 +129,9 @@ def _on_hosts(experiment: Callable[[C], Path], config: C) -> Path:
         restart_with_huge_pages()
     if config.hosts == 1:
         return _within_memory(experiment, config)
-    from jaxgear.machine import devices
+    from jaxgear.machine import devices, hosts
 
-    devices.join(config.hosts, config.host_id, config.coordinator)
+    hosts.join(config.hosts, config.host_id, config.coordinator)
     with contextlib.ExitStack() as stack:
         if not devices.first_host():
             silent = stack.enter_context(Path(os.devnull).open("w", errors="replace"))
@@ -139,7 +139,7 @@ def _on_hosts(experiment: Callable[[C], Path], config: C) -> Path:
         try:
             return _within_memory(experiment, config)
         except (RuntimeError, ValueError) as error:
-            if lost := devices.lost_host(error):
+            if lost := hosts.lost_host(error):
                 raise lost from error
             raise
 

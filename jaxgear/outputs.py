@@ -1,16 +1,21 @@
-"""Outputs that a user names with a flag: a file, a device, a pipe, or `-` for standard output."""
+"""Outputs that a user names with a flag: a file, an address, a device, a pipe, or `-` for standard
+output.
+"""
 
 import contextlib
 import errno
 import os
+import secrets
 import stat
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from jaxgear.errors import UsageError
+from jaxgear.errors import UsageError, first_line
 from jaxgear.files import replacing
+from jaxgear.paths import is_address, opened_address
 
 STDOUT = Path("-")
 
@@ -19,17 +24,21 @@ class Output:
     """`replacing` for a file that a user names with a flag: `with Output("--csv", path) as out`.
 
     Entering checks that the file can be written, before any work. If nothing is written, the old
-    file stays. `-` is standard output.
+    file stays. `-` is standard output. What goes to an address (`s3://bucket/rows.csv`) is sent
+    whole on leaving.
 
     Raises:
         UsageError: it cannot be written, on entering or later.
     """
 
-    def __init__(self, flag: str, path: Path):
+    def __init__(self, flag: str, path: Path | str):
         self._flag, self._path = flag, path
         self._written = False
         self._stdout = is_stdout(path)
-        self._replacing = _appending(sys.stdout) if self._stdout else replacing(path)
+        if is_address(path):
+            self._replacing = _sending(path)
+        else:
+            self._replacing = _appending(sys.stdout) if self._stdout else replacing(path)
 
     def __enter__(self) -> "Output":
         with self._named():
@@ -67,7 +76,7 @@ def write_output(flag: str, path: Path, content: str | bytes) -> None:
 
 
 @contextlib.contextmanager
-def outputs(named: Mapping[str, Path | None]) -> Iterator[dict[str, Output]]:
+def outputs(named: Mapping[str, Path | str | None]) -> Iterator[dict[str, Output]]:
     """Opens the outputs of a command by flag; skips flags with None.
 
     If one of them is standard output, everything that the command prints goes to stderr. If another
@@ -80,8 +89,10 @@ def outputs(named: Mapping[str, Path | None]) -> Iterator[dict[str, Output]]:
     to_stdout = [flag for flag, path in paths.items() if is_stdout(path)]
     flag_of: dict[str, str] = {}
     for flag, path in paths.items():
-        place = str(STDOUT) if flag in to_stdout else os.path.realpath(path)
-        if place != str(STDOUT) and is_special(path):
+        place = str(STDOUT) if flag in to_stdout else path
+        if isinstance(place, Path):
+            place = os.path.realpath(path)
+        if isinstance(path, Path) and place != str(STDOUT) and is_special(path):
             continue  # several flags may write to one device
         if (other := flag_of.setdefault(place, flag)) != flag:
             raise UsageError(f"{flag} {path}: {other} is written there")
@@ -94,10 +105,12 @@ def outputs(named: Mapping[str, Path | None]) -> Iterator[dict[str, Output]]:
         yield opened
 
 
-def is_stdout(path: Path) -> bool:
+def is_stdout(path: Path | str) -> bool:
     """Whether a path means standard output: `-`, or /dev/stdout where that is a file or a pipe."""
     if path == STDOUT:
         return True
+    if is_address(path):
+        return False
     try:
         status, ours = path.stat(), os.fstat(sys.stdout.fileno())
     except (OSError, AttributeError):  # no such file; stdout is closed or has no descriptor
@@ -108,6 +121,42 @@ def is_stdout(path: Path) -> bool:
 def is_special(path: Path) -> bool:
     """Whether a path is standard output, or exists and is not a file, such as a device or pipe."""
     return path == STDOUT or (path.exists() and not path.is_file())
+
+
+def check_address(address: str) -> tuple[Any, str]:
+    """Writes an empty file beside `address` and removes it.
+
+    Returns its file system (fsspec) and its path in it. OSError: it cannot be written.
+    """
+    system, path = opened_address(address)
+    probe = f"{path.rstrip('/')}.{secrets.token_hex(4)}.empty"
+    with _as_os_error():
+        system.pipe_file(probe, b"")
+    with contextlib.suppress(Exception):  # some accounts may write but not remove
+        system.rm_file(probe)
+    return system, path
+
+
+@contextlib.contextmanager
+def _sending(address: str) -> Iterator[BinaryIO]:
+    """A new file that goes to an address whole on leaving; after an exception nothing is sent."""
+    system, path = check_address(address)
+    with tempfile.NamedTemporaryFile(prefix="jaxgear-") as file:
+        yield file
+        file.flush()
+        with _as_os_error():
+            system.put_file(file.name, path)
+
+
+@contextlib.contextmanager
+def _as_os_error() -> Iterator[None]:
+    """Errors of a file system of fsspec, which may be of any class, as OSErrors."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, MemoryError):
+            raise
+        raise OSError(errno.EIO, first_line(error)) from error
 
 
 @contextlib.contextmanager

@@ -11,13 +11,15 @@ import pytest
 from made_runs import SOURCE, row, untrained
 
 from jaxgear import experiment, notebook
-from jaxgear.data.dataset import open_dataset
+from jaxgear.data.dataset import Split, open_dataset
+from jaxgear.data.folder import LazyPictures, Record
 from jaxgear.errors import DivergedError
 from jaxgear.evaluation.finished import FinishedRun
 from jaxgear.evaluation.plots import figures as plots
 from jaxgear.evaluation.plots import learning_curves
-from jaxgear.experiment.conclusion import HandedOn, conclude
+from jaxgear.experiment.conclusion import HandedOn, conclude, shared
 from jaxgear.experiment.recipe import Recipe
+from jaxgear.machine import devices
 from jaxgear.models.convnet import Conv, ConvNet, GlobalPool
 from jaxgear.training import history
 from jaxgear.training.runs.run import Run
@@ -208,3 +210,25 @@ def test_a_result_is_kept_for_its_own_epoch_alone(dataset, tmp_path, monkeypatch
     assert second["loss"] != first["loss"]
     assert resume() == second
     assert looks == [1]
+
+
+@pytest.mark.parametrize("count", [1, 65, 200])
+@pytest.mark.parametrize("hosts", [2, 3])
+def test_each_host_evaluates_its_own_images_and_all_have_the_rows_of_one(hosts, count, monkeypatch):
+    """Each image is decoded once, on one host, but one for a host that has none."""
+    decoded = []
+    images = LazyPictures((count, 2, 2, 3), lambda row: decoded.append(row) or pixels[row])
+    pixels = np.random.default_rng(0).integers(0, 256, (count, 2, 2, 3), np.uint8)
+    records = [Record(f"{i}", "", 0, None, 2, 2, b"") for i in range(count)]
+    split = Split(images, np.zeros(count, np.int32), tuple(records))
+    rows_of = lambda split: split.images[:].mean(axis=(1, 2), dtype=np.float32)  # noqa: E731
+    expected, parts = rows_of(dataclasses.replace(split, images=pixels)), []
+    monkeypatch.setattr(jax, "process_count", lambda: hosts)
+    monkeypatch.setattr(devices, "from_all", lambda rows: parts.append(rows) or [rows] * hosts)
+    for host in range(hosts):
+        monkeypatch.setattr(jax, "process_index", lambda host=host: host)
+        shared(rows_of)(split)
+    assert set(decoded) == set(range(count))
+    assert len(decoded) == count + max(0, hosts - -(-count // 64))
+    monkeypatch.setattr(devices, "from_all", lambda rows: np.stack(parts))
+    np.testing.assert_array_equal(shared(rows_of)(split), expected)

@@ -8,23 +8,26 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from jaxgear.files import read_json
+from jaxgear.training.runs.checkpoints import Checkpoints
 from scripts import kill_runs
+from tests import sharded_state
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow
 
 
-def start(*flags, hosts=2, last=()):
+def start(*flags, hosts=2, last=(), module=("scripts.kill_runs", "train")):
     """The processes of a short run (scripts/kill_runs.py); `last` are flags of the last alone."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         coordinator = f"127.0.0.1:{free.getsockname()[1]}"
     together = ["--hosts", hosts, "--coordinator", coordinator] if hosts > 1 else []
-    command = [sys.executable, "-m", "scripts.kill_runs", "train", *flags, *together]
+    command = [sys.executable, "-m", *module, *flags, *together]
     return [
         subprocess.Popen(
             [
@@ -101,6 +104,24 @@ def test_two_hosts_stream_and_paste_on_the_same_backgrounds_as_one(tmp_path):
     assert test["accept_from"] == pytest.approx(expected["accept_from"], abs=0.05)
 
 
+def test_each_host_writes_half_of_a_checkpoint_and_any_number_reads_it(tmp_path):
+    """In both layouts; the leaves are the same bits on two hosts and on one."""
+    found = finish(start(tmp_path, module=("tests.sharded_state",)), 0, 0)
+    assert all("equal" in said for said, _ in found)
+    for layout in sharded_state.LAYOUTS:
+        sizes = [
+            sum(file.stat().st_size for file in tmp_path.glob(f"{layout}/000001/*/*_{host}/**/*"))
+            for host in (0, 1)
+        ]
+        state = sharded_state.made(1)
+        leaves = sum(leaf.nbytes for leaf in jax.tree.leaves(state.replace(key=None)))
+        assert sum(sizes) == pytest.approx(leaves, rel=0.1)  # nothing twice
+        assert sizes[0] == pytest.approx(sizes[1], rel=0.2)
+        with Checkpoints(tmp_path / layout) as checkpoints:
+            restored = checkpoints.restore(sharded_state.made(2), 1)
+        sharded_state.assert_equal(restored, state)
+
+
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_host_that_dies_ends_the_other_and_one_process_goes_on(straight, victim, tmp_path):
     """The survivor says how to go on; what was saved is resumed by a single process."""
@@ -115,6 +136,24 @@ def test_a_host_that_dies_ends_the_other_and_one_process_goes_on(straight, victi
     assert "Traceback" not in complaint
     finish(start("--resume", run, hosts=1), 0)
     np.testing.assert_allclose(history(run), history(straight), atol=2e-3)
+
+
+@pytest.mark.parametrize(("victim", "pause"), [(0, 0), (1, 7)])
+def test_a_host_that_freezes_ends_the_other_but_a_slow_one_does_not(victim, pause, tmp_path):
+    """Stopped, its connections stay open. A pause of twice the limit, before that, ends nothing."""
+    processes = start(*FLAGS, "--out", tmp_path, module=("tests.frozen_host", pause))
+    run = wait_for_epoch(tmp_path, 3, processes)  # after the pause
+    processes[victim].send_signal(signal.SIGSTOP)
+    try:
+        _, complaint = processes[1 - victim].communicate(timeout=30)
+    finally:
+        processes[victim].kill()
+        processes[victim].communicate()
+    assert processes[1 - victim].returncode == 1, complaint
+    silent = "host 0 has not answered" if victim == 0 else "host 1 was silent"
+    assert f"cannot be reached; {saved(run)} ({silent} for 3 s)" in complaint
+    assert "Traceback" not in complaint
+    assert "stack trace" not in complaint
 
 
 def test_a_repeated_command_goes_on_after_each_loss_with_the_hosts_that_are_left(

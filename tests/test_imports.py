@@ -12,14 +12,15 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # A wing may import those in its row, and itself; what stands in none is for all.
 LAYERS = {
-    "machine": ("notebook",),
+    "machine": ("machine.hosts", "notebook"),
+    "machine.hosts": (),
     "notebook": (),
     "cluster": (),
     "data.images": (),
     "data.folder": ("data.images", "data.crops"),
     "data.crops": ("data.images",),
     "data.splits": ("data.folder", "data.images"),
-    "data.tfds": ("data.folder", "data.images"),
+    "data.tfds": ("data.labels", "data.folder", "data.images"),
     "data.labels": ("data.folder", "data.images", "data.crops"),
     "data.synthetic": (),
     "data.augment": (),
@@ -44,7 +45,7 @@ LAYERS = {
         "data.folder",
     ),
     "training": ("program", "data", "machine", "notebook"),
-    "training.runs": ("training", "data", "machine"),
+    "training.runs": ("training", "data", "machine", "machine.hosts"),
     "training.vectorized": ("training", "data", "machine"),
     "tracking": ("training", "training.runs", "machine", "program"),
     "bundle": ("models", "program", "data.splits", "notebook"),
@@ -95,8 +96,8 @@ LAYERS = {
     "experiment": (
         *("evaluation", "evaluation.plots", "evaluation.no_gear", "prediction", "bundle"),
         *("training", "training.runs", "tracking", "models", "program"),
-        *("data", "data.augment", "data.composites", "data.splits", "data.labels", "machine"),
-        "notebook",
+        *("data", "data.augment", "data.composites", "data.splits", "data.labels", "data.folder"),
+        *("machine", "machine.hosts", "notebook"),
     ),
     "study": (
         *("experiment", "training", "training.runs", "training.vectorized", "machine"),

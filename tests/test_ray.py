@@ -98,9 +98,10 @@ def test_predictions_are_those_of_one_machine(nodes, folder, tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)  # paths from here are found on the nodes
     (tmp_path / "new").symlink_to(folder / "axes")
     tables = []
+    out = f"file://{tmp_path}/rows.csv"  # an address
     for more in ([], ["--ray", nodes.address]):
         with pytest.raises(SystemExit) as stop:
-            cli.main(["predict", "model", "new", "--csv", "rows.csv", "--batch-size", "4", *more])
+            cli.main(["predict", "model", "new", "--csv", out, "--batch-size", "4", *more])
         assert stop.value.code == 0
         tables.append(Path("rows.csv").read_bytes())
     assert tables[0] == tables[1]

@@ -30,11 +30,11 @@ from jaxgear.data.folder import (
 )
 from jaxgear.data.images import ImageError, rgb
 from jaxgear.data.images.threads import quiet_pillow
-from jaxgear.data.labels import as_named, is_address, list_source
+from jaxgear.data.labels import as_named, fetched_any, list_source
 from jaxgear.data.labels.tables import tables_in
 from jaxgear.data.synthetic import CLASSES, write_drawn
 from jaxgear.errors import DataError
-from jaxgear.paths import expanded
+from jaxgear.paths import expanded, is_address
 from jaxgear.text import stable_key
 
 PHOTOGRAPHS = Path("data/gear_images")  # where `jaxgear get gear` puts them
@@ -143,6 +143,17 @@ def find_pictures(sources: Any) -> list[Path | Refused | InMemory]:
             path = file.path if isinstance(file, Refused) else file
             images.setdefault(os.path.normpath(Path(path).absolute()), file)
     return list(images.values())
+
+
+def local_copies(sources: Iterable[str]) -> tuple[list[str], dict[str, str]]:
+    """Sources with copies in the user's cache in place of addresses, and the address of each copy.
+
+    Raises:
+        UsageError, DataError: an address cannot be read.
+    """
+    places = {source: str(fetched_any(source)) for source in sources if is_address(source)}
+    addresses = {place: source.rstrip("/") for source, place in places.items()}
+    return [places.get(source, source) for source in sources], addresses
 
 
 def _listed(sources: Any) -> Iterable[Any]:

@@ -13,6 +13,7 @@ from jaxtyping import Array, PyTree, UInt8
 from jaxgear.bundle import Bundle
 from jaxgear.data.composites import is_pasted, with_pasted
 from jaxgear.data.dataset import Dataset, Split
+from jaxgear.data.folder import LazyPictures, taken
 from jaxgear.data.recorded import known_pictures
 from jaxgear.errors import UsageError
 from jaxgear.evaluation import calibration, metrics
@@ -26,6 +27,7 @@ from jaxgear.training import history
 from jaxgear.training.runs.environment import environment
 from jaxgear.training.runs.run import Run
 
+BLOCK = 64  # images: a multiple of the batches in which features and logits are computed
 KINDS = {"set": "of the set", "added": "added by --labels", "pasted": "pasted on backgrounds"}
 
 
@@ -77,8 +79,8 @@ def conclude(
     """Saves the model of `row`, the best epoch, as a bundle, tests it, and returns the run folder.
 
     Nothing else reads test images. Writes `model/`, `test.json`, then `confusion.png` and
-    `predictions.png`, and prints the last line. Only the first host does this; the others just
-    return the folder.
+    `predictions.png`, and prints the last line. Only the first host writes; all of them evaluate a
+    part of the images each. Collective.
 
     With a `bank` of backgrounds the model gets evidence of gear (evaluation/no_gear/evidence.py),
     weighed by `share`. The temperature is then fitted on plain and pasted validation images, and
@@ -88,31 +90,35 @@ def conclude(
         features_of: computes the inputs of the model's last layer faster than its program; or None.
         test: False only saves the bundle, and leaves the test split closed.
     """
-    if not devices.first_host():
-        return run.path
     # Imported here: matplotlib takes 0.2 s, and `--help` should not wait for it.
     from jaxgear.evaluation.plots import figures as plots
     from jaxgear.evaluation.plots import tiles
 
     figures = [run.path / "confusion.png", run.path / "predictions.png"]
-    before = None
+    before, done, first = None, False, devices.first_host()
     if test and run.tested and not run.trained:
         before = read_json(run.path / "test.json")
         if before["epoch"] != row.epoch:  # training went on since and was interrupted
             before = None
-        elif all(figure.exists() for figure in figures):
-            return _announce(run, before)
+        else:
+            done = all(figure.exists() for figure in figures)
+    if devices.highest(int(first and done)):
+        return _announce(run, before) if first else run.path
     if sentence := history.overfitting(run.rows):
         print(sentence)
     bundle, logits_of, validation = _bundle(
         run, row, dataset, handed_on, flat(variables), features_of, bank, share
     )
-    bundle.save(run.path / "model")
+    if first:
+        bundle.save(run.path / "model")
+    devices.highest(0)  # a barrier: the test split opens when the model is there
     if not test:
         print(f"{run.path}\tvalidation accuracy {row.val_accuracy:.4f}", flush=True)
         return run.path
     split = dataset.test_split(run.path)
     logits = logits_of(split)
+    if not first:
+        return run.path
     summary = before
     if summary is None:
         summary = metrics.summarise(logits, split.labels, dataset.classes, bundle.temperature)
@@ -147,6 +153,9 @@ def _bundle(
     val = with_pasted(dataset.split("val"), dataset.folder, bank)
     if bank is not None and head is not None:
         features_of = features_of or evidence.of_splits(program, weights)
+    if features_of is not None:
+        features_of = shared(features_of)
+    if bank is not None and head is not None:
         weights = evidence.fitted(weights, head, dataset, bank, features_of, share)
     bundle = Bundle(
         program=program,
@@ -163,7 +172,7 @@ def _bundle(
     )
     if features_of is None:
         predictor = Predictor(bundle)
-        logits_of = lambda split: predictor.logits(split.images)  # noqa: E731
+        logits_of = shared(lambda split: predictor.logits(split.images))
     else:
         logits_of = lambda split: evidence.logits_of(weights, head, features_of(split))  # noqa: E731
     logits = logits_of(val)
@@ -179,6 +188,42 @@ def _bundle(
         bundle = dataclasses.replace(bundle, gear_scores=scores).accepting(refusal.ACCEPTED)
     kinds = [_kind(record.path, dataset) for record in val.records]
     return bundle, logits_of, metrics.by_group(logits, val.labels, kinds, KINDS)
+
+
+def shared(rows_of: Callable[[Split], np.ndarray]) -> Callable[[Split], np.ndarray]:
+    """`rows_of`, which makes a row for each image of a split, with a part made on each host.
+
+    A part is whole blocks of `BLOCK` images, so its batches, and the rows to the bit, are those of
+    one host. Collective: every host must call it.
+    """
+
+    def rows(split: Split) -> np.ndarray:
+        hosts, count = jax.process_count(), len(split.labels)
+        if hosts == 1 or not count:
+            return rows_of(split)
+        blocks = -(-count // BLOCK)
+        bounds = [min(count, BLOCK * (blocks * part // hosts)) for part in range(hosts + 1)]
+        sizes = np.diff(bounds).tolist()
+        begin, size = bounds[jax.process_index()], sizes[jax.process_index()]
+        made = rows_of(part_of(split, begin, max(1, size)))[:size]
+        padding = [(0, max(sizes) - size), *[(0, 0)] * (made.ndim - 1)]
+        parts = devices.from_all(np.pad(made, padding))
+        return np.concatenate([part[:size] for part, size in zip(parts, sizes, strict=True)])
+
+    return rows
+
+
+def part_of(split: Split, begin: int, size: int) -> Split:
+    """`size` images of a split from row `begin` on; lazy ones stay lazy."""
+    begin = min(begin, len(split.labels) - size)
+    images, rows = split.images, np.arange(begin, begin + size)
+    if isinstance(images, LazyPictures):
+        taken_images = LazyPictures(
+            (size, *images.shape[1:]), lambda row: split.images[begin + row]
+        )
+    else:
+        taken_images = images[begin : begin + size]
+    return Split(taken_images, split.labels[rows], taken(split.records, rows))
 
 
 def _kind(path: str, dataset: Dataset) -> str:

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from jaxgear.bundle import MAX_SIZE
-from jaxgear.data.labels import is_address
 from jaxgear.errors import UsageError
 from jaxgear.files import read_json
-from jaxgear.paths import expanded
+from jaxgear.paths import expanded, is_address
 
 PATHS = (
     "data",

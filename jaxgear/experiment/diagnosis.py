@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jaxgear.data.batches import Batches, resized
 from jaxgear.errors import GearError, UsageError
 from jaxgear.experiment.recipe import Recipe
-from jaxgear.machine import devices
+from jaxgear.machine import hosts
 from jaxgear.program.apply import forward, init, streams
 from jaxgear.training import optim
 
@@ -38,7 +38,7 @@ def diagnosed(recipe: Recipe, train: Batches, classes: int) -> Iterator[None]:
     except Exception as error:
         # Errors of the machine, not of the recipe. After a lost host, JAX soon ends this process.
         machine = isinstance(error, OSError | MemoryError | jax.errors.JaxRuntimeError)
-        if machine or devices.lost_host(error):
+        if machine or hosts.lost_host(error):
             raise
         for name, part in _parts(recipe, train, classes):
             try:

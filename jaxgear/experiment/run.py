@@ -152,7 +152,7 @@ class Experiment:
         Redraws the curves, which a notebook shows. A signal saves the state after the last finished
         step and then ends the process.
         """
-        self.state = self.run.latest(self.state)
+        self.state = self.run.latest(self.state, self.recipe.layout)
         self._trackers.show(self.path, self.rows, self.state)
         self._epochs = self._train()
         return self._epochs
@@ -163,8 +163,8 @@ class Experiment:
         if self.patience_exhausted and self.rows[-1].epoch < self.recipe.epochs:
             patience = self.config.patience
             print(f"stopped early: no lower validation loss for {patience} epochs")
-        best, row = self.run.best(self.state)
-        variables = self.recipe.network_variables(best.variables)
+        variables, row = self.run.best(self.state)
+        variables = self.recipe.network_variables(variables)
         conclude(
             *(self.run, row, self.dataset, self._handed_on, variables),
             features_of=self.recipe.features_of,

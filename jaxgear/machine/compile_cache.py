@@ -4,18 +4,24 @@ import contextlib
 import functools
 import hashlib
 import platform
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
+from jax import distributed
+from jax._src import compilation_cache, compiler
 
 from jaxgear.cache import user_cache
+from jaxgear.machine import devices
 
 
 @functools.cache
 def keep_compiled() -> None:
     """Caches compiled programs in the user's cache folder, so a second start of a run is fast.
 
-    A folder set by `JAX_COMPILATION_CACHE_DIR` takes precedence.
+    Each host keeps its own. A folder set by `JAX_COMPILATION_CACHE_DIR` takes precedence; there JAX
+    keeps those of the first host alone.
     """
     cache = user_cache()
     if cache is None or jax.config.jax_compilation_cache_dir:
@@ -26,6 +32,26 @@ def keep_compiled() -> None:
         jax.config.update("jax_compilation_cache_dir", str(folder))
         # Cache all programs: the small ones at the start of a run add up to 2 s on a GPU.
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        if distributed.is_initialized() and not devices.first_host():
+            compiler._cache_write = _write
+
+
+def _write(
+    key: str,
+    seconds: float,
+    name: str,
+    backend: Any,
+    executable: Any,
+    host_callbacks: Sequence[Any],
+) -> None:
+    """Takes the place of JAX's function, which writes on the first host alone.
+
+    On CPUs each host has programs of its own, and a host with its own disk never sees those of the
+    first one. JAX does not replace a program that is there already, as on GPUs in a shared folder.
+    """
+    if not host_callbacks:
+        with contextlib.suppress(Exception):  # a program that cannot be kept is no obstacle
+            compilation_cache.put_executable_and_time(key, name, executable, backend, int(seconds))
 
 
 def processor() -> str:

@@ -1,14 +1,10 @@
 """Devices and hosts: a mesh with one axis, `data`, along which batches are split.
 
 All other arrays are replicated, or split by `fsdp` if the state is large. A process has its own
-devices; `join` joins the devices of several processes (hosts) into one mesh. With one device,
+devices; `hosts.join` joins the devices of several processes (hosts) into one mesh. With one device,
 arrays are plain arrays.
 """
 
-import signal
-import socket
-import sys
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,70 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Num, PyTree
 
-from jaxgear.errors import GearError, UsageError, first_line
+from jaxgear.errors import UsageError
 
 AXIS = "data"
-PATIENCE = 60  # seconds to wait for all hosts
-HEARTBEAT = 30  # seconds of silence after which a host counts as lost
-# Words in messages of JAX, Gloo and Orbax about a lost host.
-LOST = ("gloo", "connection closed", "connection reset", "heartbeat", "coordination", "barrier")
-Layout = Callable[[Mesh, np.ndarray], NamedSharding]  # the sharding of a leaf of the state
-
-
-def join(hosts: int, host_id: int, coordinator: str) -> None:
-    """Makes this process one of `hosts`; does nothing for one host. Call it before any use of JAX.
-
-    For 0 hosts, Slurm, Open MPI or Kubernetes give their number, the host id and the coordinator.
-
-    Raises:
-        UsageError: the other hosts cannot be reached.
-    """
-    if hosts == 1:
-        return
-    named = {}
-    if hosts:
-        _wait_for(coordinator, host_id)
-        named = {
-            "coordinator_address": coordinator,
-            "num_processes": hosts,
-            "process_id": host_id,
-        }
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        jax.distributed.initialize(
-            **named,
-            initialization_timeout=PATIENCE,
-            heartbeat_timeout_seconds=HEARTBEAT,
-            shutdown_timeout_seconds=3600,  # the others wait while the first host tests the model
-        )
-    except (RuntimeError, ValueError) as error:
-        where = f"--coordinator {coordinator}" if hosts else "--hosts 0"
-        raise UsageError(f"{where}: the hosts could not connect ({first_line(error)})") from error
-    finally:
-        signal.signal(signal.SIGTERM, before)  # JAX takes it for a preemption notice
-
-
-def _wait_for(coordinator: str, host_id: int) -> None:
-    """Waits until host 0 listens. JAX itself would abort the process with a C++ stack trace."""
-    address, _, port = coordinator.rpartition(":")
-    if not address or not port.isdigit():
-        raise UsageError(f"--coordinator {coordinator}: expected ADDRESS:PORT")
-    if host_id == 0:
-        print(f"host 0: waiting {PATIENCE} s for the other hosts at {coordinator}", file=sys.stderr)
-        return
-    until = time.monotonic() + PATIENCE
-    while True:
-        try:
-            socket.create_connection((address, int(port)), timeout=5).close()
-            return
-        except OSError as error:
-            if time.monotonic() > until:
-                raise UsageError(
-                    f"--coordinator {coordinator}: host 0 does not answer ({error.strerror})"
-                ) from error
-            time.sleep(0.2)
+Layout = Callable[[Mesh, np.ndarray | Array], NamedSharding]  # the sharding of a leaf of the state
 
 
 def check_switches() -> None:
@@ -133,7 +71,7 @@ def by_rows(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(AXIS))
 
 
-def fsdp(mesh: Mesh, leaf: np.ndarray) -> NamedSharding:
+def fsdp(mesh: Mesh, leaf: np.ndarray | Array) -> NamedSharding:
     """The sharding that splits a leaf along the longest axis that the devices divide.
 
     Small leaves are replicated. This is fully sharded data parallelism (Zhao et al. 2023):
@@ -153,7 +91,10 @@ def check_divides(batch_size: int, mesh: Mesh, flag: str) -> None:
 
 
 def place(tree: PyTree, mesh: Mesh, layout: Layout = replicated) -> PyTree:
-    """Puts arrays that are the same on every host on the devices of a mesh."""
+    """Puts arrays that are the same on every host on the devices of a mesh.
+
+    An array that is there already, in that layout, is returned as it is.
+    """
     if mesh.size == 1:
         return jax.tree.map(jnp.asarray, tree)
     return jax.tree.map(lambda leaf: _place(leaf, mesh, layout), tree)
@@ -163,6 +104,8 @@ def _place(leaf: Any, mesh: Mesh, layout: Layout) -> Array:
     if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         data = _place(jax.random.key_data(leaf), mesh, replicated)
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+    if isinstance(leaf, jax.Array) and leaf.sharding == layout(mesh, leaf):
+        return leaf  # restored so: no host needs to hold the whole of it
     leaf = np.asarray(local(leaf))
     return jax.make_array_from_callback(leaf.shape, layout(mesh, leaf), lambda part: leaf[part])
 
@@ -215,6 +158,13 @@ def highest(number: int) -> int:
     return int(multihost_utils.process_allgather(np.int32(number)).max())
 
 
+def from_all(rows: Num[np.ndarray, "..."]) -> Num[np.ndarray, "H ..."]:
+    """The arrays of all hosts, of one shape. Collective: every host must call it."""
+    if jax.process_count() == 1:
+        return rows[np.newaxis]
+    return multihost_utils.process_allgather(rows)
+
+
 def from_first(text: str) -> str:
     """The first host's text. Collective: every host must call it."""
     if jax.process_count() == 1:
@@ -223,17 +173,3 @@ def from_first(text: str) -> str:
     length = int(multihost_utils.broadcast_one_to_all(np.int32(len(data))))
     padded = np.resize(data, length) if len(data) else np.zeros(length, np.uint8)
     return bytes(multihost_utils.broadcast_one_to_all(padded)).decode()
-
-
-def lost_host(error: BaseException | None, run: object = "RUN") -> GearError | None:
-    """The error to report if `error` comes from the loss of another host; otherwise None."""
-    # JAX raises a ValueError when it reads an array, Orbax a TimeoutError for a broken barrier.
-    if not isinstance(error, RuntimeError | ValueError | TimeoutError):
-        return None
-    text = str(error).lower()
-    if jax.process_count() == 1 or not any(sign in text for sign in LOST):
-        return None
-    return GearError(
-        "another host ended or cannot be reached; saved files are whole, start all hosts again "
-        f"with --resume {run} ({first_line(error)})"
-    )

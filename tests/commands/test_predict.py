@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import PIL.Image
 import pytest
@@ -115,6 +116,19 @@ def test_nothing_readable_is_still_whole_files(here, capsys):
         (["run", "new", "--grid", "no/a.png"], 2, "--grid no/a.png"),
         (["run", "new", "--grid", "a.jpg"], 2, "--grid a.jpg"),
         (["run", "new", "--csv", "a", "--json", "./a"], 2, "--json a"),
+        (
+            ["run", "new", "--csv", "memory://b/a", "--json", "memory://b/a"],
+            2,
+            "--json memory://b/a",
+        ),
+        (
+            ["run", "new", "--csv", "file:///no/such/a.csv"],
+            2,
+            "--csv file:///no/such/a.csv: cannot",
+        ),
+        (["run", "new", "--csv", "s4://bucket/a.csv"], 2, "s4://bucket/a.csv: "),
+        (["run", "memory://nobody/here"], 4, "memory://nobody/here: no such folder"),
+        (["run", "memory://b/new", "--sort", "out"], 2, "--sort: "),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
@@ -128,6 +142,28 @@ def test_mistakes_are_one_line_before_the_work_and_leave_nothing(
     (line,) = printed.err.splitlines()
     assert word in line
     assert sorted(os.listdir()) == ["empty", "new", "run"]  # noqa: PTH208
+
+
+def test_pictures_and_tables_at_an_address_are_those_of_this_machine(here, tmp_path, capsys):
+    """And nothing but the whole table is left there, also after an error."""
+    memory = fsspec.filesystem("memory")
+    bucket = f"/{tmp_path.name}"
+    memory.put("new", f"{bucket}/new", recursive=True)
+    there = f"memory:/{bucket}"
+    first = f"{there}/new/00000.png"
+    for source, name in (("new", "new"), (f"{there}/new", f"{there}/new"), (first, first)):
+        assert call("predict", "run", source, "--csv", "a.csv", "--json", f"{there}/a.json") == 0
+        assert call("predict", "run", source, "--csv", f"{there}/a.csv") == 0
+        here_csv = Path("a.csv").read_bytes()
+        assert memory.cat(f"{bucket}/a.csv") == here_csv
+        assert here_csv.splitlines()[1].startswith(name.encode())
+        assert len(json.loads(memory.cat(f"{bucket}/a.json"))["predictions"]) in (1, 5)
+        assert sorted(memory.ls(bucket, detail=False)) == [
+            f"{bucket}/{name}" for name in ("a.csv", "a.json", "new")
+        ]
+    Path("new/text.png").write_text("hello")
+    assert call("predict", "nothing", "new", "--csv", f"{there}/a.csv") == 5
+    assert memory.cat(f"{bucket}/a.csv") == here_csv
 
 
 def test_an_output_that_cannot_be_finished_leaves_the_old_one(here, monkeypatch, capsys):

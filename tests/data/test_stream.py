@@ -55,17 +55,30 @@ def test_an_ordered_pass_and_what_else_is_asked(paths):
     assert (len(stream), stream.examples) == (len(memory), memory.examples) == (4, 19)
 
 
+def training(batches):
+    return batches.shuffled(2)
+
+
+def validation(batches):
+    return batches.ordered()
+
+
+@pytest.mark.parametrize("of", [training, validation])
 @pytest.mark.parametrize("hosts", [2, 3])
-def test_the_parts_of_hosts_are_the_batch(folder, paths, hosts):
+def test_the_parts_of_hosts_are_the_batch_and_each_decodes_its_own(paths, hosts, of):
     memory, stream = paths
+    decoded = []
+    images = LazyPictures(
+        stream.images.shape, lambda row: decoded.append(row) or stream.images[row]
+    )
     parts = [
-        Stream(stream.images, stream.labels, BATCH, 3, host=host, hosts=hosts).shuffled(2)
-        for host in range(hosts)
+        of(Stream(images, stream.labels, BATCH, 3, host=host, hosts=hosts)) for host in range(hosts)
     ]
-    for whole, *own in zip(memory.shuffled(2), *parts, strict=True):
+    for whole, *own in zip(of(memory), *parts, strict=True):
         for name in ("image", "label", "weight", "index"):
             joined = np.concatenate([getattr(part, name) for part in own])
             np.testing.assert_array_equal(joined, getattr(whole, name))
+    assert len(decoded) == len(memory) * BATCH  # padding too, and nothing on two hosts
 
 
 def test_hosts_that_cannot_share_a_batch(paths):

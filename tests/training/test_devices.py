@@ -5,7 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
@@ -33,23 +32,6 @@ def test_one_device_is_no_mesh():
     assert devices.local(placed)["w"] is placed["w"]
     assert devices.highest(3) == 3
     assert devices.from_first("run") == "run"
-    assert devices.lost_host(RuntimeError("Gloo AllGather failed")) is None  # no other host
-
-
-def test_an_error_from_another_hosts_end_says_what_it_was(monkeypatch):
-    monkeypatch.setattr(jax, "process_count", lambda: 2)
-    lost = devices.lost_host(ValueError("UNKNOWN: Gloo AllGather failed\nmore"), "runs/a")
-    assert str(lost).endswith("with --resume runs/a (UNKNOWN: Gloo AllGather failed)")
-    assert devices.lost_host(ValueError("No space left on device")) is None
-    assert devices.lost_host(OSError("a barrier")) is None
-
-
-def test_a_coordinator_that_does_not_answer_is_named(monkeypatch):
-    monkeypatch.setattr(devices, "PATIENCE", 0.1)
-    with pytest.raises(UsageError, match=r"127.0.0.1:9: host 0 does not answer \(Connection refus"):
-        devices.join(2, 1, "127.0.0.1:9")
-    with pytest.raises(UsageError, match="--coordinator here: expected ADDRESS:PORT"):
-        devices.join(2, 1, "here")
 
 
 @pytest.mark.parametrize(

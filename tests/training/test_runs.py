@@ -73,7 +73,7 @@ def test_goes_on_from_the_newest_and_ends_with_the_best(tmp_path, dataset):
         assert [r.epoch for r in again.rows] == [1, 2, 3]
         best, best_row = again.best(make_state(seed=9))
         assert best_row.epoch == 1
-        assert (best.params["head"]["kernel"] == states[1].params["head"]["kernel"]).all()
+        assert (best["params"]["head"]["kernel"] == states[1].params["head"]["kernel"]).all()
 
 
 def edited(dataset, index, sha256="0" * 64):
@@ -131,7 +131,7 @@ def test_an_interrupted_epoch_goes_on_where_it_was(tmp_path, dataset):
     with reopen(run, dataset) as again:
         assert (
             again.latest(within).params["head"]["kernel"]
-            == again.best(within)[0].params["head"]["kernel"]
+            == again.best(within)[0]["params"]["head"]["kernel"]
         ).all()
 
 

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,16 @@ def predictions(
         return
     for cropped in predict_crops(bundle, files, crops, batch_size, describe=describe):
         yield from cropped.predictions
+
+
+def with_addresses(found: Iterator[Prediction], addresses: dict[str, str]) -> Iterator[Prediction]:
+    """Predictions of files, under the addresses of which they are copies (`local_copies`)."""
+    for prediction in found:
+        for place, address in addresses.items():
+            if prediction.path.startswith(place):
+                prediction = replace(prediction, path=address + prediction.path[len(place) :])
+                break
+        yield prediction
 
 
 def predictions_on(

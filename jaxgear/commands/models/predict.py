@@ -11,6 +11,7 @@ from typing import Any
 
 from jaxgear.errors import UsageError
 from jaxgear.outputs import STDOUT, Output, outputs
+from jaxgear.paths import is_address, place_argument
 
 MOST_CROPS, LIMIT_CROPS = 20, 500  # of a photograph: unless told otherwise, and at most
 ASKED = 5  # a grid should show at least this many new pictures
@@ -19,21 +20,18 @@ ASKED = 5  # a grid should show at least this many new pictures
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `jaxgear predict`."""
     parser.add_argument("model", type=Path, metavar="RUN_OR_BUNDLE", help="run folder, or bundle")
-    files = "files, folders, patterns in quotes"
+    files = "files, folders, patterns in quotes, or addresses"
     parser.add_argument("images", nargs="*", metavar="IMAGE", help=files)
+    to_file = {"type": place_argument, "metavar": "FILE"}
     parser.add_argument(
         "--csv",
-        type=Path,
-        metavar="FILE",
+        **to_file,
         help="write a row for each picture: path, class, probability, a column for each class, "
-        "score, refused (a class named like another column becomes class:NAME; - is stdout)",
+        "score, refused (a class named like another column becomes class:NAME; - is stdout; FILE "
+        "may be an address, s3://bucket/rows.csv)",
     )
-    parser.add_argument(
-        "--grid", type=Path, metavar="FILE", help="draw the pictures with titles there, PNG"
-    )
-    parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="write all figures of each picture there"
-    )
+    parser.add_argument("--grid", **to_file, help="draw the pictures with titles there, PNG")
+    parser.add_argument("--json", **to_file, help="write all figures of each picture there")
     parser.add_argument(
         "--crops",
         type=int,
@@ -47,8 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ray",
         metavar="ADDRESS",
-        help="predict on the nodes of this Ray cluster: auto, or HOST:6379; they must have the run "
-        "and the pictures under the same paths",
+        help="predict on the nodes of this Ray cluster: auto, or HOST:6379; they must have the "
+        "run, the pictures and the cache (for addresses) under the same paths",
     )
     parser.add_argument("--batch-size", type=int, default=64, help="pictures at once (default 64)")
     parser.add_argument(
@@ -60,8 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--label-studio",
-        type=Path,
-        metavar="FILE",
+        **to_file,
         help="write tasks with predictions there, JSON that Label Studio imports; --labels of an "
         "experiment reads its export",
     )
@@ -103,11 +100,13 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("--label-studio: its tasks are whole files; leave out --crops")
     if arguments.accept is not None and not 0 <= arguments.accept <= 1:
         raise UsageError(f"--accept {arguments.accept}: a share, 0 to 1")
-    if arguments.grid not in (None, STDOUT) and arguments.grid.suffix.lower() != ".png":
+    if arguments.grid not in (None, STDOUT) and Path(arguments.grid).suffix.lower() != ".png":
         raise UsageError(f"--grid {arguments.grid}: the grid is a PNG, name it so")
     of_sort = arguments.copy or arguments.data or arguments.review_below is not None
     if of_sort and not arguments.sort:
         raise UsageError("--review-below, --copy and --data go with --sort OUT")
+    if arguments.sort and any(map(is_address, arguments.images)):
+        raise UsageError("--sort: it links pictures of this machine; leave out addresses")
     if not 0 <= (arguments.review_below or 0) <= 1:
         raise UsageError(f"--review-below {arguments.review_below}: a probability, 0 to 1")
     flags = ("csv", "json", "grid", "label-studio")
@@ -121,8 +120,9 @@ def _predict(
     arguments: argparse.Namespace, outputs: dict[str, Output], stack: contextlib.ExitStack
 ) -> int:
     from jaxgear.bundle import Bundle
+    from jaxgear.commands.models.nodes import with_addresses
     from jaxgear.data.crops import parted
-    from jaxgear.data.sources import find_pictures
+    from jaxgear.data.sources import find_pictures, local_copies
     from jaxgear.prediction.label_studio import LabelStudioTasks, interface
     from jaxgear.prediction.tables import CropsTable, CsvTable, JsonTable
     from jaxgear.text import printable
@@ -131,7 +131,8 @@ def _predict(
         from jaxgear.evaluation.plots import crops, tiles
         from jaxgear.evaluation.plots import figures as plots
 
-    files = find_pictures(arguments.images)
+    sources, addresses = local_copies(arguments.images)
+    files = find_pictures(sources)
     if arguments.sort:
         _check_apart(arguments.sort, arguments.images, files)
     bundle = Bundle.load(arguments.model)
@@ -153,7 +154,8 @@ def _predict(
 
         _say(f"note: {arguments.model} {ACCEPTS_ALL}")
     shown, splits, unreadable, refused = {}, Counter(), 0, 0
-    for prediction in _predictions(arguments, bundle, files, describe=sorter is not None):
+    found = _predictions(arguments, bundle, files, describe=sorter is not None)
+    for prediction in with_addresses(found, addresses):
         path = printable(prediction.path)
         if prediction.probs is None:
             unreadable += 1

@@ -3,9 +3,9 @@
 import argparse
 import contextlib
 import re
-from pathlib import Path
 
 from jaxgear.errors import UsageError
+from jaxgear.paths import is_address, place_argument
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -13,9 +13,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", help="folder, table, archive or address")
     parser.add_argument(
         "out",
-        type=Path,
-        help="where to write it. Train on it with --data tfds:gear@OUT, which takes the newest "
-        "OUT/gear/<version>; remove older ones when no run reads them",
+        type=place_argument,
+        help="where to write it, a folder or an address (s3://bucket/sets). Train on it with "
+        "--data tfds:gear@OUT, which takes the newest OUT/gear/<version>; remove older ones when "
+        "no run reads them",
     )
     parser.add_argument(
         "--size", type=int, help="store pictures letterboxed at this many pixels, for --image-size"
@@ -40,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--ray",
         metavar="ADDRESS",
         help="decode and write on the nodes of this Ray cluster: auto, or HOST:6379; they must "
-        "have FOLDER and OUT under the same paths",
+        "have FOLDER and OUT under the same paths (for an address, the cache)",
     )
     parser.add_argument(
         "--on-bad",
@@ -61,9 +62,12 @@ def run(arguments: argparse.Namespace) -> None:
         raise UsageError("--part decodes and --join writes; give one of them")
     if part and arguments.ray:
         raise UsageError("--ray has its own parts; leave out --part")
+    if is_address(arguments.out) and (part or arguments.join):
+        raise UsageError(f"{arguments.out}: parts meet in a folder that all machines share")
     from jaxgear.cluster import Cluster
     from jaxgear.commands.progress import bar
     from jaxgear.data.prepare.prepared import prepare, prepare_part
+    from jaxgear.data.prepare.remote import prepare_at
 
     options = {name: getattr(arguments, name) for name in ("size", "workers", "seed", "group_by")}
     with bar("decoding") as tick:
@@ -72,7 +76,8 @@ def run(arguments: argparse.Namespace) -> None:
             return
         with contextlib.ExitStack() as stack:
             cluster = stack.enter_context(Cluster(arguments.ray)) if arguments.ray else None
-            prepare(
+            write = prepare_at if is_address(arguments.out) else prepare
+            write(
                 *(arguments.folder, arguments.out),
                 **options,
                 on_bad=arguments.on_bad,

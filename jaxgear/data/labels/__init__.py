@@ -4,6 +4,7 @@ listing.py is where to start: it lists a set, however it is named. apply.py lays
 one.
 """
 
+from jaxgear.data.labels.addresses import fetched_any
 from jaxgear.data.labels.apply import ADDED, added_file, corrected, read_labels, with_corrections
 from jaxgear.data.labels.corrections import (
     Correction,
@@ -13,7 +14,7 @@ from jaxgear.data.labels.corrections import (
     read_corrections,
     standing,
 )
-from jaxgear.data.labels.listing import as_named, is_address, list_source
+from jaxgear.data.labels.listing import as_named, list_source
 
 __all__ = [
     "ADDED",
@@ -22,7 +23,7 @@ __all__ = [
     "append",
     "as_named",
     "corrected",
-    "is_address",
+    "fetched_any",
     "label_fault",
     "list_source",
     "now",

@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import posixpath
-import re
 import tempfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -15,19 +14,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from jaxgear.cache import user_cache
-from jaxgear.errors import DataError, UsageError, first_line
+from jaxgear.errors import DataError
 from jaxgear.files import write_json
+from jaxgear.paths import address_failure, opened_address
 from jaxgear.text import printable
 
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _STAMPS = ("ETag", "etag", "md5Hash", "sha256", "LastModified", "mtime", "updated", "last_commit",
            "created")  # fmt: skip
-_EXTRAS = {"s3fs": "s3", "gcsfs": "gs", "huggingface_hub": "hf", "aiohttp": "http"}
-
-
-def is_address(text: str) -> bool:
-    """Whether a text is an address, not a path of this machine."""
-    return _ADDRESS.match(text) is not None
 
 
 def fetched_file(address: str) -> Path:
@@ -41,13 +34,23 @@ def fetched_file(address: str) -> Path:
     return fetched(parent, {name: address}) / name
 
 
+def fetched_any(address: str) -> Path:
+    """A copy of the file or the folder behind an address; errors as `fetched_file`."""
+    system, path = opened_address(address)
+    try:
+        is_file = system.isfile(path)
+    except Exception as error:
+        raise address_failure(address, error) from error
+    return fetched_file(address) if is_file else fetched_folder(address)
+
+
 def fetched_folder(address: str) -> Path:
     """A copy of the folder behind an address, with all files below it; errors as `fetched_file`."""
-    system, path = _opened(address)
+    system, path = opened_address(address)
     try:
         entries = system.find(path, detail=True)
     except Exception as error:
-        raise _failure(address, error) from error
+        raise address_failure(address, error) from error
     if not entries:
         raise DataError(f"{address}: no such folder, or nothing in it")
     start = path.rstrip("/") + "/"
@@ -56,38 +59,15 @@ def fetched_folder(address: str) -> Path:
 
 def fetched(base: str, addresses: Mapping[str, str]) -> Path:
     """A folder with a copy of each address at its name, a path below `base`; as `fetched_file`."""
-    system, _ = _opened(base)
+    system, _ = opened_address(base)
     files = {}
     for name, address in addresses.items():
-        _, path = _opened(address)
+        _, path = opened_address(address)
         try:
             files[name] = path, system.info(path)
         except Exception as error:
-            raise _failure(address, error) from error
+            raise address_failure(address, error) from error
     return _copied(base, system, files, whole=False)
-
-
-def _opened(address: str) -> tuple[Any, str]:
-    """The file system of an address, and its path in it."""
-    import fsspec.core
-
-    try:
-        return fsspec.core.url_to_fs(address)
-    except ImportError as error:
-        package = next((name for name in _EXTRAS if name in str(error)), None)
-        how = f"pip install 'jaxgear[{_EXTRAS[package]}]'" if package else first_line(error)
-        raise UsageError(f"{address}: its kind of address needs a package: {how}") from error
-    except ValueError as error:
-        raise UsageError(f"{address}: {first_line(error)}") from error
-    except Exception as error:
-        raise _failure(address, error) from error
-
-
-def _failure(address: str, error: Exception) -> Exception:
-    if isinstance(error, MemoryError):
-        return error
-    missing = isinstance(error, FileNotFoundError)
-    return DataError(f"{address}: {'not there' if missing else first_line(error)}")
 
 
 def _copied(
@@ -132,7 +112,7 @@ def _copied(
                 (place / name).unlink(missing_ok=True)
         write_json(state_file, now if whole else before | now)
     except Exception as error:
-        raise _failure(address, error) from error
+        raise address_failure(address, error) from error
     return place
 
 

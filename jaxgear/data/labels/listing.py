@@ -8,9 +8,8 @@ from pathlib import Path
 from jaxgear.data.folder import Listing, list_pictures
 from jaxgear.data.folder.names import split_of
 from jaxgear.data.labels import addresses, archives, tables
-from jaxgear.data.labels.addresses import is_address
 from jaxgear.errors import DataError
-from jaxgear.paths import expanded
+from jaxgear.paths import expanded, is_address
 
 
 def list_source(source: str) -> tuple[Path, Listing]:

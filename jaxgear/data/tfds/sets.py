@@ -7,11 +7,13 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
 from jaxgear.data.folder.names import split_of
+from jaxgear.data.labels import fetched_any
 from jaxgear.errors import DataError, first_line
 from jaxgear.files import from_json, read_regular
-from jaxgear.paths import expanded
+from jaxgear.paths import address_failure, expanded, is_address, opened_address
 from jaxgear.text import printable
 
+INFO = "dataset_info.json"
 _KNOWN = "tensorflow_datasets.core.features."
 
 
@@ -22,16 +24,37 @@ def our_split(split: str) -> str | None:
 
 def newest_version(base: Path) -> Path | None:
     """The newest prepared version in the folder of a set, or None."""
-    folders = {path.parent for path in base.glob("*/dataset_info.json")}
+    folders = {path.parent for path in base.glob(f"*/{INFO}")}
     versions = [path for path in folders if tfds.core.Version.is_valid(path.name)]
     return max(versions, key=lambda path: tfds.core.Version(path.name), default=None)
 
 
+def newest_at(address: str) -> str | None:
+    """The name of the newest prepared version in the folder of a set at an address, or None."""
+    system, path = opened_address(address)
+    try:
+        found = system.glob(f"{path.rstrip('/')}/*/{INFO}")
+    except Exception as error:
+        raise address_failure(address, error) from error
+    versions = [name for *_, name, _ in (info.split("/") for info in found)]
+    versions = [name for name in versions if tfds.core.Version.is_valid(name)]
+    return max(versions, key=tfds.core.Version, default=None)
+
+
 def newest(source: str) -> Path:
-    """The folder of the newest version of the set that "NAME[:CONFIG]@DIR" names."""
+    """The folder of the newest version of the set that "NAME[:CONFIG]@DIR" names.
+
+    For an address as DIR it is a copy in the user's cache.
+    """
     name, at, folder = source.partition("@")
     if not (name and at and folder):
         raise DataError(f"tfds:{source}: expected tfds:NAME@DIR or tfds:NAME:CONFIG@DIR")
+    if is_address(folder):
+        address = "/".join([folder.rstrip("/"), *name.split(":", 1)])
+        version = newest_at(address)
+        if version is None:
+            raise DataError(f"{address}: no prepared TFDS set there")
+        return fetched_any(f"{address}/{version}")
     base = Path(expanded(folder)).joinpath(*name.split(":", 1))
     newest = newest_version(base)
     if newest is None:

@@ -18,12 +18,12 @@ from jaxtyping import Int
 
 from jaxgear.data import crops
 from jaxgear.data.folder import Refused
-from jaxgear.data.labels import ADDED, added_file, is_address, list_source, read_labels
+from jaxgear.data.labels import ADDED, added_file, list_source, read_labels
 from jaxgear.data.sources import default_source, drawn_set, find_pictures
 from jaxgear.errors import CheckpointError, DataError, UsageError
 from jaxgear.evaluation.finished import FinishedRun
 from jaxgear.files import read_regular
-from jaxgear.paths import expanded
+from jaxgear.paths import expanded, is_address
 from jaxgear.text import printable, text_of
 
 UNKNOWN = -1  # no label

@@ -1,7 +1,8 @@
 """Checkpoints of a run: the newest, and the best few by validation loss. The only Orbax import.
 
 A folder per epoch holds the items `model` (parameters and other variables), `average` (if the state
-keeps one) and `train` (optimizer state, step, key, sums of an interrupted epoch). It also holds a
+keeps one) and `train` (optimizer state, step, key, sums of an interrupted epoch). Of several hosts
+each writes a part of them, whether devices share the state or each has all of it. It also holds a
 manifest. The manifest has the sha256 of every file, because Orbax restores damaged bytes silently,
 and the shape of every leaf, because Orbax does not name leaves that do not fit. `save` returns when
 everything is on disk. It writes the manifest last, so a folder without one is unfinished.
@@ -17,11 +18,12 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import PyTree
 
 from jaxgear.errors import CheckpointError
 from jaxgear.files import write_json
-from jaxgear.machine import devices
+from jaxgear.machine import devices, hosts
 from jaxgear.training.state import TrainState
 
 MANIFEST = "manifest.json"
@@ -105,11 +107,12 @@ class Checkpoints:
                     f"{self.folder}: epoch {epoch} exists already and was not replaced"
                 )
             folder = self._step_folder(epoch)
+            manifest = {"files": _sums(folder), "leaves": _leaves(items)}
             if devices.first_host():
-                write_json(folder / MANIFEST, {"files": _sums(folder), "leaves": _leaves(items)})
+                write_json(folder / MANIFEST, manifest)
             devices.highest(0)  # a barrier: no host continues before the manifest exists
         except (OSError, ValueError) as error:  # ValueError: how Orbax reports a full disk
-            if devices.lost_host(error):
+            if hosts.lost_host(error):
                 raise  # JAX reports a lost host as one too; the run turns it into advice
             reason = getattr(error, "strerror", None) or _reason(error)
             raise CheckpointError(
@@ -118,7 +121,7 @@ class Checkpoints:
             ) from error
 
     def restore(self, like: TrainState, epoch: int) -> TrainState:
-        """The state after `epoch`, on the devices of `like`.
+        """The state after `epoch`, on the devices of `like`. Collective: every host calls it.
 
         Raises:
             CheckpointError: the epoch is missing, a file differs from the manifest, or leaves do
@@ -222,8 +225,16 @@ def _leaves(items: dict[str, PyTree]) -> dict[str, str]:
 
 
 def _sums(folder: Path) -> dict[str, str]:
-    return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+    """The sha256 of each file. Collective: each host reads a part of the files."""
+    listed = [
+        path.relative_to(folder).as_posix()
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != MANIFEST
-    }
+    ]
+    names = json.loads(devices.from_first(json.dumps(listed)))
+    sums = np.zeros((len(names), 32), np.uint8)
+    for number in range(jax.process_index(), len(names), jax.process_count()):
+        content = (folder / names[number]).read_bytes()
+        sums[number] = np.frombuffer(hashlib.sha256(content).digest(), np.uint8)
+    sums = devices.from_all(sums).max(axis=0)  # of the others: 0
+    return dict(zip(names, (row.tobytes().hex() for row in sums), strict=True))

@@ -13,11 +13,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from jaxtyping import PyTree
+
 from jaxgear.data.dataset import Dataset
 from jaxgear.data.recorded import changed_pictures, describe
 from jaxgear.errors import CheckpointError
 from jaxgear.files import Lock, read_json, write_json, write_text
-from jaxgear.machine import devices
+from jaxgear.machine import devices, hosts
 from jaxgear.text import few
 from jaxgear.training import history
 from jaxgear.training.runs.checkpoints import Checkpoints
@@ -41,6 +43,7 @@ class Run:
         self.tested = (path / "test.json").exists()
         self.trained = False
         self._first = devices.first_host()
+        hosts.name_run(path)
         self._lock = Lock(path / "lock") if self._first else None
         self.checkpoints = Checkpoints(path / "checkpoints")
         self._paused = path / "interrupted"
@@ -147,7 +150,7 @@ class Run:
         self._close()
         if self._first and isinstance(error, KeyboardInterrupt | SystemExit):
             print(f"interrupted; continue with --resume {self.path}", file=sys.stderr)
-        if lost := devices.lost_host(error, self.path):
+        if lost := hosts.lost_host(error):
             raise lost from error
         if isinstance(error, OSError):
             raise CheckpointError(
@@ -160,13 +163,13 @@ class Run:
         if self._lock is not None:
             self._lock.release()
 
-    def latest(self, state: TrainState) -> TrainState:
+    def latest(self, state: TrainState, layout: devices.Layout = devices.replicated) -> TrainState:
         """The newest saved state, or `state` itself in a new run; drops later rows and checkpoints.
 
-        The result lies on all devices, even if other devices saved it.
+        The result lies on all devices in `layout`, even if other devices saved it in another one.
         """
         if (mesh := devices.all_devices()).size > 1:
-            state = devices.place(state, mesh)
+            state = devices.place(state, mesh, layout)
         epochs = self.checkpoints.epochs
         epoch = self._from_epoch or max(epochs, default=0)
         self.rows = [row for row in self.rows if row.epoch <= epoch]
@@ -181,10 +184,10 @@ class Run:
                 self.checkpoints.delete(later)
         return state
 
-    def best(self, state: TrainState) -> tuple[TrainState, history.Row]:
-        """The state of lowest validation loss, on one device, and its row."""
+    def best(self, state: TrainState) -> tuple[dict[str, PyTree], history.Row]:
+        """The variables of lowest validation loss, whole on one device, and their row."""
         row = history.best(self.rows)
-        return devices.local(self.checkpoints.restore(state, row.epoch)), row
+        return devices.local(self.checkpoints.restore(state, row.epoch).variables), row
 
     def record(self, state: TrainState, row: history.Row) -> None:
         """Saves an epoch: the history first, so that every checkpoint has its row."""
