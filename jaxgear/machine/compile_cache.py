@@ -4,13 +4,11 @@ import contextlib
 import functools
 import hashlib
 import platform
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 from jax import distributed
-from jax._src import compilation_cache, compiler
 
 from jaxgear.cache import user_cache
 from jaxgear.machine import devices
@@ -33,25 +31,27 @@ def keep_compiled() -> None:
         # Cache all programs: the small ones at the start of a run add up to 2 s on a GPU.
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         if distributed.is_initialized() and not devices.first_host():
-            compiler._cache_write = _write
+            _write_here()
 
 
-def _write(
-    key: str,
-    seconds: float,
-    name: str,
-    backend: Any,
-    executable: Any,
-    host_callbacks: Sequence[Any],
-) -> None:
-    """Takes the place of JAX's function, which writes on the first host alone.
+def _write_here() -> None:
+    """Makes JAX write programs on this host too; by itself it writes on the first host alone.
 
     On CPUs each host has programs of its own, and a host with its own disk never sees those of the
     first one. JAX does not replace a program that is there already, as on GPUs in a shared folder.
     """
-    if not host_callbacks:
-        with contextlib.suppress(Exception):  # a program that cannot be kept is no obstacle
-            compilation_cache.put_executable_and_time(key, name, executable, backend, int(seconds))
+    from jax._src import compilation_cache, compiler  # neither has a public name
+
+    def write(
+        key: str, seconds: float, name: str, backend: Any, executable: Any, callbacks: Any
+    ) -> None:
+        if not callbacks:
+            with contextlib.suppress(Exception):  # a program that cannot be kept is no obstacle
+                compilation_cache.put_executable_and_time(
+                    key, name, executable, backend, int(seconds)
+                )
+
+    compiler._cache_write = write
 
 
 def processor() -> str:
