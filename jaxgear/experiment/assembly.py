@@ -8,7 +8,6 @@ import dataclasses
 import functools
 import json
 from collections.abc import Callable, Generator
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -22,7 +21,7 @@ from jaxgear.data.augment import Bank, one_view
 from jaxgear.data.batches import Batches, in_batches
 from jaxgear.data.composites import scene_split
 from jaxgear.data.dataset import Dataset, Split
-from jaxgear.data.recorded import describe_unlabelled, with_recorded_labels
+from jaxgear.data.recorded import Recorded, describe_unlabelled, with_recorded_labels
 from jaxgear.data.unlabelled import all_unlabelled, how_used, pseudo_labelled
 from jaxgear.errors import UsageError
 from jaxgear.evaluation.no_gear import evidence, refusal
@@ -30,7 +29,6 @@ from jaxgear.experiment.config import Config
 from jaxgear.experiment.diagnosis import diagnosed
 from jaxgear.experiment.inputs import batches_of, mix_of, open_backgrounds, open_data
 from jaxgear.experiment.recipe import Data, Make, Recipe
-from jaxgear.files import read_json
 from jaxgear.machine import devices
 from jaxgear.program import Program, flat, structured
 from jaxgear.text import few
@@ -109,7 +107,7 @@ def _named(
     has its pseudo-labels already.
     """
     if config.resume:
-        return with_recorded_labels(read_json(Path(config.resume) / "splits.json"), dataset)
+        return with_recorded_labels(Recorded.read(config.resume).unlabelled, dataset)
     print("first round: trains on the labels alone, to name the pictures without labels")
     alone = dataclasses.replace(dataset, unlabelled=None)
     recipe = make(config, _data(config, alone, bank))
@@ -127,7 +125,7 @@ def _named(
     named = pseudo_labelled(dataset, probs, recipe.pseudo_labels, gear)
     # All hosts take those of the first: rounding may differ between hosts.
     shared = json.loads(devices.from_first(json.dumps(describe_unlabelled(named))))
-    named = with_recorded_labels({"unlabelled": shared}, dataset)
+    named = with_recorded_labels(shared, dataset)
     if left_out := sum(not label.gear for label in named.pseudo_labels):
         print(f"{left_out} of {len(logits)} pictures without labels show no gear, so are left out")
     share, right = how_used(named)

@@ -11,7 +11,7 @@ from jaxgear.data.augment import Bank, Mix, one_of, outlier_exposure, scenes, st
 from jaxgear.data.batches import Batches
 from jaxgear.data.composites import background_bank, scene_split, with_masks, with_pasted
 from jaxgear.data.dataset import Dataset, open_dataset
-from jaxgear.data.recorded import without_trained
+from jaxgear.data.recorded import Recorded, without_trained
 from jaxgear.data.sampling import BY_INDEX, ONCE, Sampling
 from jaxgear.data.unlabelled import with_pseudo_labels, with_unlabelled
 from jaxgear.errors import UsageError
@@ -38,7 +38,7 @@ def open_data(config: Config) -> Dataset:
         labels=config.labels,
     )
     if config.resume:
-        dataset = without_trained(read_json(Path(config.resume) / "splits.json"), dataset)
+        dataset = without_trained(Recorded.read(config.resume), dataset)
     if config.batch_size > dataset.counts()["train"]:
         raise UsageError(
             f"--batch-size {config.batch_size}: larger than the training split, which has "

@@ -34,7 +34,7 @@ from jaxgear.data.folder.read import (
     read_heap,
     stored_pictures,
 )
-from jaxgear.data.folder.records import Column, Record, Records, Table
+from jaxgear.data.folder.records import Column, Record, Records, Table, path_at
 from jaxgear.data.folder.walk import (
     Candidate,
     Listing,
@@ -73,6 +73,7 @@ __all__ = [
     "list_files",
     "list_pictures",
     "mixed",
+    "path_at",
     "paths_of",
     "pixels",
     "read_folder",

@@ -135,10 +135,7 @@ class Table:
     describe: Callable[[int], bytes]  # the descriptor of a row
 
     def path(self, row: int) -> str:
-        """The path of the image in `row`."""
-        starts, last = self.starts, row + 1 == len(self.starts)
-        end = len(self.text) if last else starts.item(row + 1)
-        return self.text[starts.item(row) : end - 1].tobytes().decode()
+        return path_at(self.text, self.starts, row)
 
     def record(self, row: int) -> Record:
         """Makes the record of a row."""
@@ -172,6 +169,12 @@ class Table:
         record = object.__new__(Record)
         record.__dict__.update(zip(_STORED, values, strict=True), _row=(self, row))
         return record
+
+
+def path_at(text: UInt8[np.ndarray, " T"], starts: Integer[np.ndarray, " N"], row: int) -> str:
+    """A path in a text of all paths (`Table`)."""
+    end = len(text) if row + 1 == len(starts) else starts.item(row + 1)
+    return text[starts.item(row) : end - 1].tobytes().decode()
 
 
 class Records(Sequence[Record]):
@@ -241,6 +244,5 @@ class Records(Sequence[Record]):
 
 
 def _equal(one: Sequence[Any], other: object) -> bool:
-    if not isinstance(other, tuple | list | type(one)):
-        return False
-    return len(one) == len(other) and all(map(operator.eq, one, other))
+    like = isinstance(other, tuple | list | type(one)) and len(one) == len(other)
+    return like and all(map(operator.eq, one, other))

@@ -35,6 +35,7 @@ from jaxgear.data.tfds.shards import (
     write_sums,
 )
 from jaxgear.errors import DataError, UsageError
+from jaxgear.files import second_name
 
 SHARD_BYTES = 128 * 2**20  # of images, about; TFDS recommends 100 to 200 MB
 _WORTH_PROCESSES = 2**28  # bytes per process; writing less takes no longer than importing TFDS
@@ -164,7 +165,7 @@ def _write_shards(
             path = folder / shard_name(split, index, count)
             shards.append(replace(shard, path=path))
             for file, name in zip(shard.files, shards[-1].files, strict=True):
-                _second_name(file, name)
+                second_name(file, name)
         for index, part in enumerate(parts, len(old)):
             path = folder / shard_name(split, index, count)
             images = [pictures[record.sha256] for record in part]
@@ -198,13 +199,6 @@ def _parts(records: Iterable[Record], pictures: dict[str, ToStore]) -> Iterator[
             part, size = [], 0
     if part:
         yield part
-
-
-def _second_name(path: Path, name: Path) -> None:
-    try:
-        name.hardlink_to(path)
-    except OSError:  # a file system without hard links
-        shutil.copyfile(path, name)
 
 
 def _changes(before: TfdsFolder | None, records: dict[str, Record]) -> str:

@@ -72,7 +72,7 @@ def write_columns(folder: Path, shards: Iterable[Shard]) -> None:
     columns |= {"text": text_of([*paths, ""]), "names": text_of(["", *names, ""])}
     (folder / COLUMNS).mkdir()
     for name, column in columns.items():
-        np.save(_file(folder, name), column)
+        np.save(column_file(folder, name), column)
 
 
 def read_columns(
@@ -99,34 +99,45 @@ def read_columns(
         if not (columns[name][1:] > columns[name][:-1]).all():
             raise ValueError("not ascending")
     except ValueError as error:
-        raise damaged(_file(folder, name), error, folder) from None
+        raise damaged(column_file(folder, name), error, folder) from None
     return columns, groups
 
 
-def _file(folder: Path, name: str) -> Path:
+def column_file(folder: Path, name: str) -> Path:
+    """The file of a column of the version in `folder`."""
     return folder / COLUMNS / f"{name}.npy"
 
 
 def _read_column(folder: Path, sums: Mapping[str, str], name: str) -> Shaped[np.ndarray, "..."]:
-    path, (kind, shape) = _file(folder, name), _ROWS.get(name, ("uint8", ()))
+    path = column_file(folder, name)
     try:
-        with path.open("rb") as file:
-            whole = os.fstat(file.fileno()).st_size <= _SMALL
-            data = file.read(_SMALL if whole else 4096)
-            file.seek(0)
-            digest = hashlib.sha256(data) if whole else hashlib.file_digest(file, "sha256")
-        if digest.hexdigest() != sums.get(path.relative_to(folder).as_posix()):
-            raise ValueError(f"does not match {SUMS}")
-        dtype, own, offset = npy_header(data)
-        if not dtype.name.startswith(kind) or own[1:] != shape:
-            raise ValueError(f"not {kind} {list(shape)}")
-        if whole:
-            column = np.frombuffer(data, dtype, math.prod(own), offset).reshape(own)
-        else:  # as a plain array, which is faster to index
-            column = np.asarray(np.memmap(path, dtype, "r", offset, own))
+        return read_column(path, sums.get(path.relative_to(folder).as_posix()))
     except (OSError, ValueError, struct.error) as error:
         raise damaged(path, error, folder) from None
-    return column
+
+
+def read_column(path: Path, digest: str | None) -> Shaped[np.ndarray, "..."]:
+    """The column in a file, mapped into memory.
+
+    Raises:
+        OSError, ValueError, struct.error: the file has another sha256 (hex) than `digest`, or no
+            such column.
+    """
+    kind, shape = _ROWS.get(path.stem, ("uint8", ()))
+    with path.open("rb") as file:
+        whole = os.fstat(file.fileno()).st_size <= _SMALL
+        data = file.read(_SMALL if whole else 4096)
+        file.seek(0)
+        found = hashlib.sha256(data) if whole else hashlib.file_digest(file, "sha256")
+    if found.hexdigest() != digest:
+        raise ValueError(f"does not match {SUMS}")
+    dtype, own, offset = npy_header(data)
+    if not dtype.name.startswith(kind) or own[1:] != shape:
+        raise ValueError(f"not {kind} {list(shape)}")
+    if whole:
+        return np.frombuffer(data, dtype, math.prod(own), offset).reshape(own)
+    # As a plain array, which is faster to index.
+    return np.asarray(np.memmap(path, dtype, "r", offset, own))
 
 
 def table_of_columns(
@@ -143,7 +154,7 @@ def table_of_columns(
         split=Column(columns["split"], ALL.__getitem__),
         height=columns["height"],
         width=columns["width"],
-        group=Column(columns["group"], partial(_group_text, names)),
+        group=Column(columns["group"], partial(group_text, names)),
         describe=describe,
     )
 
@@ -155,7 +166,8 @@ def group_number(name: str, names: dict[str, int]) -> int:
     return HASHED + names.setdefault(name, len(names))
 
 
-def _group_text(names: Sequence[str], number: int) -> str:
+def group_text(names: Sequence[str], number: int) -> str:
+    """The inverse of `group_number`, with `names` in their order."""
     return f"{number:012x}" if number < HASHED else names[number - HASHED]
 
 

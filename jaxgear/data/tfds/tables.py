@@ -70,11 +70,7 @@ def read_tables(
     Raises:
         DataError: a file is missing or damaged; the message names it.
     """
-    try:
-        lines = read_regular(folder / SUMS, LIMIT).decode().splitlines()
-        sums = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
-    except (OSError, ValueError) as error:
-        raise damaged(folder / SUMS, error) from None
+    sums = sums_of(folder)
     count = sum(map(sum, lengths.values()))
     if any(rows < 1 for own in lengths.values() for rows in own) or not count:
         raise unlike(folder)
@@ -103,6 +99,15 @@ def read_tables(
         parts=parts,
         first={part.split: part.rows.start for part in reversed(parts)},
     )
+
+
+def sums_of(folder: Path) -> dict[str, str]:
+    """The sha256 (hex) of each file of a version; DataError if `SHA256SUMS` is damaged."""
+    try:
+        lines = read_regular(folder / SUMS, LIMIT).decode().splitlines()
+        return {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
+    except (OSError, ValueError) as error:
+        raise damaged(folder / SUMS, error) from None
 
 
 def _shards(
