@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
@@ -36,6 +37,7 @@ def open_data(config: Config) -> Dataset:
         on_bad=config.on_bad,
         group_by=config.group_by,
         labels=config.labels,
+        share=(jax.process_index(), jax.process_count()),
     )
     if config.resume:
         dataset = without_trained(Recorded.read(config.resume), dataset)

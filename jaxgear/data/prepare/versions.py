@@ -20,7 +20,7 @@ from jaxgear.data.folder import Record
 from jaxgear.data.prepare.gear_builder import serialize, write_info
 from jaxgear.data.prepare.staging import processes
 from jaxgear.data.prepare.workshop import ToStore
-from jaxgear.data.splits import NEAR_DUPLICATES
+from jaxgear.data.splits import NEAR_DUPLICATES, near_duplicate_pairs
 from jaxgear.data.tfds.columns import write_columns
 from jaxgear.data.tfds.read import TfdsFolder, read_tfds
 from jaxgear.data.tfds.sets import newest_version
@@ -30,10 +30,10 @@ from jaxgear.data.tfds.shards import (
     UNFINISHED,
     Shard,
     shard_name,
-    write_index,
     write_shard,
     write_sums,
 )
+from jaxgear.data.tfds.tables import write_index
 from jaxgear.errors import DataError, UsageError
 from jaxgear.files import second_name
 
@@ -132,7 +132,7 @@ def write_version(
     for shard in shards:
         sizes[shard.split].append((len(shard.records), shard.path.stat().st_size))
     write_columns(folder, shards)
-    write_index(folder, dataset.classes, dataset.folder.fingerprint)
+    write_index(folder, dataset.classes, dataset.folder.fingerprint, near_duplicate_pairs)
     write_sums(folder, shards)
     metadata = metadata | {"fingerprint": dataset.folder.fingerprint}
     write_info(folder, version, dataset.classes, dict(sizes), metadata)

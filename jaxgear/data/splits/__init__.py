@@ -8,6 +8,7 @@ from jaxgear.data.splits.assign import LEFT_OUT, missing_classes, split_folder
 from jaxgear.data.splits.groups import (
     NEAR_DUPLICATES,
     near_duplicate_groups,
+    near_duplicate_pairs,
     near_duplicates_across,
     near_duplicates_in_two_classes,
 )
@@ -19,6 +20,7 @@ __all__ = [
     "KnownPictures",
     "missing_classes",
     "near_duplicate_groups",
+    "near_duplicate_pairs",
     "near_duplicates_across",
     "near_duplicates_in_two_classes",
     "split_folder",
