@@ -19,6 +19,8 @@ grow      prepare, open and train on the first 1,000 to 100,000 pictures of DRAW
 ray       seconds of `jaxgear prepare` in 1 and 2 processes, and on 1 and 2 nodes of a Ray cluster
 group     seconds to group `--count` made descriptors, and as many of which a fifth are the same;
           DRAWN is not read
+windows   where a batch is read of a prepared set: shuffled as a whole, and within windows of
+          `--window` pictures on 1 and on `--hosts` hosts
 tables    writes the set OUT of `--count` pictures that are all one image, with the tables that
           `prepare` writes; one in ten is a near-duplicate of another, one in a hundred its copy
 open      seconds and memory until a prepared set is open, grouped and split
@@ -45,7 +47,7 @@ from typing import Any
 from jaxgear.cli import exit_with
 from jaxgear.outputs import outputs
 from jaxgear.paths import path_argument
-from scripts.benchmarks import scaling, spreading, streaming, tables
+from scripts.benchmarks import scaling, spreading, streaming, tables, windows
 
 _TASK = 64  # pictures that a process gets at a time
 
@@ -165,6 +167,7 @@ TASKS = {
     "grow": scaling.grow,
     "ray": spreading.ray,
     "group": spreading.group,
+    "windows": windows.windows,
 }
 
 
@@ -186,6 +189,9 @@ def main() -> None:
     parser.add_argument("--csv", type=path_argument, default=Path("results/scale.csv"))
     parser.add_argument("--plot", type=path_argument, default=Path("results/scale.png"))
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--window", type=int, default=16_000, help="as --shuffle-window")
+    parser.add_argument("--batch-size", type=int, default=256, help="of all hosts")
+    parser.add_argument("--hosts", type=int, default=16)
     parser.add_argument("--keep", type=path_argument, metavar="OUT", help="keep the set there")
     arguments = parser.parse_args()
     written = {"--csv": arguments.csv, "--plot": arguments.plot}
