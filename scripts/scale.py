@@ -21,6 +21,8 @@ group     seconds to group `--count` made descriptors, and as many of which a fi
           DRAWN is not read
 windows   where a batch is read of a prepared set: shuffled as a whole, and within windows of
           `--window` pictures on 1 and on `--hosts` hosts
+stages    seconds and memory to group `--count` made descriptors in one process, and in the stages
+          of `--parts` parts, one job after the other, each in a process of its own
 tables    writes the set OUT of `--count` pictures that are all one image, with the tables that
           `prepare` writes; one in ten is a near-duplicate of another, one in a hundred its copy
 open      seconds and memory until a prepared set is open, grouped and split
@@ -47,7 +49,7 @@ from typing import Any
 from jaxgear.cli import exit_with
 from jaxgear.outputs import outputs
 from jaxgear.paths import path_argument
-from scripts.benchmarks import scaling, spreading, streaming, tables, windows
+from scripts.benchmarks import scaling, spreading, stages, streaming, tables, windows
 
 _TASK = 64  # pictures that a process gets at a time
 
@@ -168,6 +170,7 @@ TASKS = {
     "ray": spreading.ray,
     "group": spreading.group,
     "windows": windows.windows,
+    "stages": stages.stages,
 }
 
 
@@ -191,6 +194,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--window", type=int, default=16_000, help="as --shuffle-window")
     parser.add_argument("--batch-size", type=int, default=256, help="of all hosts")
+    parser.add_argument("--parts", type=int, default=4)
     parser.add_argument("--hosts", type=int, default=16)
     parser.add_argument("--keep", type=path_argument, metavar="OUT", help="keep the set there")
     arguments = parser.parse_args()
