@@ -36,7 +36,8 @@ def _read(
     images, batch = len(shards.images), arguments.batch_size
     middle = images // batch // 2 * batch
     start = time.perf_counter()
-    found = [order[middle + step * batch + np.arange(batch)] for step in range(STEPS)]
+    places = [(middle + step * batch + np.arange(batch)) % images for step in range(STEPS)]
+    found = [order[place] for place in places]
     seconds = (time.perf_counter() - start) / STEPS
     place = np.empty(images, np.int32)
     place[shards.images] = np.arange(images, dtype=np.int32)
