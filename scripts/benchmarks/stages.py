@@ -3,7 +3,6 @@
 import argparse
 import hashlib
 import multiprocessing
-import resource
 import shutil
 import tempfile
 import time
@@ -19,7 +18,7 @@ from jaxgear.data.splits.stages import compare, components, sign
 
 
 def stages(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Seconds and peak memory of each stage, and whether the groups are the same."""
+    """Seconds of a processor and peak memory of each stage, and whether the groups are the same."""
     count, parts = arguments.count, arguments.parts
     folder = Path(tempfile.mkdtemp(prefix="scale-", dir=arguments.folder))
     places = [folder / str(part) for part in range(parts)]
@@ -85,7 +84,8 @@ def _digest(descriptors: dict[str, bytes]) -> str:
 
 
 def _alone(make: Callable, *given: Any) -> tuple[Any, float, float]:
-    """What the function that `make(*given)` makes returns, in a new process; its seconds, and the
+    """What the function that `make(*given)` makes returns, in a new process; its seconds of a
+    processor, and the
     memory (MiB) that it takes beside its input.
     """
     with multiprocessing.get_context("spawn").Pool(1) as pool:
@@ -94,9 +94,14 @@ def _alone(make: Callable, *given: Any) -> tuple[Any, float, float]:
 
 def _measured(make: Callable, given: tuple) -> tuple[Any, float, float]:
     work = make(*given) if make is not components else lambda: components(*given)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    start = time.perf_counter()
+    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak of making the input
+    before, start = _kibibytes("VmRSS"), time.process_time()
     result = work()
-    seconds = round(time.perf_counter() - start, 1)
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return result, seconds, round((after - before) / 1024)
+    seconds = round(time.process_time() - start, 1)
+    return result, seconds, round((_kibibytes("VmHWM") - before) / 1024)
+
+
+def _kibibytes(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (line,) = (line for line in lines if line.startswith(f"{name}:"))
+    return int(line.split()[1])

@@ -128,6 +128,8 @@ class Spread:
         self._arrays, self._first = arrays, np.cumsum([0, *map(len, arrays)])
 
     def __getitem__(self, rows: Int[np.ndarray, " n"]) -> Shaped[np.ndarray, "n ..."]:
+        if len(self._arrays) == 1:
+            return self._arrays[0][rows]
         taken = np.empty((len(rows), *self._arrays[0].shape[1:]), self._arrays[0].dtype)
         part = np.searchsorted(self._first, rows, "right") - 1
         for number in np.unique(part).tolist():
