@@ -5,6 +5,7 @@ import errno
 import json
 import math
 import os
+import shutil
 import socket
 import stat
 import sys
@@ -112,6 +113,14 @@ def read_json(path: Path) -> Any:
 def to_json(value: Any) -> str:
     """Indented JSON; ValueError for a value that JSON lacks (NaN)."""
     return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def second_name(path: Path, name: Path) -> None:
+    """Gives a file that never changes a second name, or copies it to another file system."""
+    try:
+        name.hardlink_to(path)
+    except OSError:  # or it has no hard links
+        shutil.copyfile(path, name)
 
 
 def read_regular(path: str | os.PathLike[str], limit: int) -> bytes:

@@ -22,7 +22,11 @@ def printable(path: str) -> str:
     return _CONTROL.sub(lambda match: repr(match[0])[1:-1], text_of(path))
 
 
-def few(names: Iterable[str], most: int = 3) -> str:
-    """The first `most` of `names` in printable form, and the number of the others."""
+def few(names: Iterable[str], most: int = 3, total: int | None = None) -> str:
+    """The first `most` of `names` in printable form, and the number of the others of `total`.
+
+    None: `names` are all.
+    """
     names = list(map(printable, names))
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if names[most:] else "")
+    more = (len(names) if total is None else total) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")

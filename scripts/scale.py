@@ -19,9 +19,16 @@ grow      prepare, open and train on the first 1,000 to 100,000 pictures of DRAW
 ray       seconds of `jaxgear prepare` in 1 and 2 processes, and on 1 and 2 nodes of a Ray cluster
 group     seconds to group `--count` made descriptors, and as many of which a fifth are the same;
           DRAWN is not read
+windows   where a batch is read of a prepared set: shuffled as a whole, and within windows of
+          `--window` pictures on 1 and on `--hosts` hosts
+stages    seconds and memory to group `--count` made descriptors in one process, and in the stages
+          of `--parts` parts, one job after the other, each in a process of its own
 tables    writes the set OUT of `--count` pictures that are all one image, with the tables that
           `prepare` writes; one in ten is a near-duplicate of another, one in a hundred its copy
-open      seconds and memory until a prepared set is open, grouped and split
+open      seconds and memory until a prepared set is open, grouped and split; with `--host K` on
+          host K of `--hosts`
+record    seconds and memory to write `splits.json` of a prepared set, to read it, and to compare it
+          with the set as a resumed run does
 
 Figures are medians over the rounds. The last line is JSON (on stderr if `--csv -` takes stdout).
 """
@@ -45,7 +52,7 @@ from typing import Any
 from jaxgear.cli import exit_with
 from jaxgear.outputs import outputs
 from jaxgear.paths import path_argument
-from scripts.benchmarks import scaling, spreading, streaming, tables
+from scripts.benchmarks import scaling, spreading, stages, streaming, tables, windows
 
 _TASK = 64  # pictures that a process gets at a time
 
@@ -131,14 +138,46 @@ def _pillow_alone(paths: Sequence[Path], size: int, save: bool = False) -> None:
 
 def open_prepared(arguments: argparse.Namespace) -> dict[str, Any]:
     """Seconds and memory of `open_dataset`, after its imports."""
+    import jaxgear.data.tfds.read  # noqa: F401
     from jaxgear.data.dataset import open_dataset
 
+    share = (0, 1) if arguments.host is None else (arguments.host, arguments.hosts)
+    options = {"size": arguments.size, "seed": 0, "share": share}
     before, start = _peak_mib(resource.RUSAGE_SELF), time.perf_counter()
-    dataset = open_dataset(f"tfds:gear@{arguments.folder}", size=arguments.size, seed=0)
+    begin = time.process_time()
+    dataset = open_dataset(f"tfds:gear@{arguments.folder}", **options)
     return {
         "pictures": len(dataset.groups),
         "seconds": round(time.perf_counter() - start, 4),
+        "processor_seconds": round(time.process_time() - begin, 4),
         "mib": round(_peak_mib(resource.RUSAGE_SELF) - before, 1),
+    }
+
+
+def record(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Seconds and memory of what a run does with `splits.json`."""
+    from jaxgear.data.dataset import open_dataset
+    from jaxgear.data.recorded import Recorded, changed_pictures, without_trained, write_splits
+
+    dataset = open_dataset(f"tfds:gear@{arguments.folder}", size=1, seed=0, say=lambda line: None)
+    before, seconds = _peak_mib(resource.RUSAGE_SELF), {}
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as scratch:
+        run = Path(scratch)
+        start = time.perf_counter()
+        write_splits(run, dataset)
+        seconds["write"] = time.perf_counter() - start
+        found = Recorded.read(run)
+        seconds["read"] = time.perf_counter() - start - seconds["write"]
+        assert not changed_pictures(found, dataset)
+        assert without_trained(found, dataset).counts() == dataset.counts()
+        seconds["resume"] = time.perf_counter() - start - sum(seconds.values())
+        own = [path for path in run.rglob("*") if path.is_file() and path.stat().st_nlink == 1]
+        written = sum(path.stat().st_size for path in own)
+    return {
+        "pictures": len(dataset.groups),
+        "seconds": {name: round(value, 2) for name, value in seconds.items()},
+        "mib": round(_peak_mib(resource.RUSAGE_SELF) - before, 1),
+        "bytes_written": written,
     }
 
 
@@ -159,12 +198,15 @@ TASKS = {
     "draw": draw,
     "prepare": prepare,
     "open": open_prepared,
+    "record": record,
     "tables": tables.write,
     "train": streaming.train,
     "memory": streaming.memory,
     "grow": scaling.grow,
     "ray": spreading.ray,
     "group": spreading.group,
+    "windows": windows.windows,
+    "stages": stages.stages,
 }
 
 
@@ -186,6 +228,11 @@ def main() -> None:
     parser.add_argument("--csv", type=path_argument, default=Path("results/scale.csv"))
     parser.add_argument("--plot", type=path_argument, default=Path("results/scale.png"))
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--window", type=int, default=16_000, help="as --shuffle-window")
+    parser.add_argument("--batch-size", type=int, default=256, help="of all hosts")
+    parser.add_argument("--parts", type=int, default=4)
+    parser.add_argument("--host", type=int, help="number of the host, from 0")
+    parser.add_argument("--hosts", type=int, default=16)
     parser.add_argument("--keep", type=path_argument, metavar="OUT", help="keep the set there")
     arguments = parser.parse_args()
     written = {"--csv": arguments.csv, "--plot": arguments.plot}

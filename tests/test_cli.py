@@ -219,11 +219,17 @@ def test_prepare_writes_a_set_that_can_be_read(tmp_path, capsys):
     for part in (1, 2):
         words = "--size", 16, "--workers", 1, "--part", f"{part}/2"
         assert call("prepare", folder, tmp_path / "parts", *words) == 0
+    assert call("prepare", folder, tmp_path / "parts", "--size", 16, "--compare", "2/2") == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("range 2 of 2: ")
     assert call("prepare", folder, tmp_path / "parts", "--size", 16, "--join") == 0
     capsys.readouterr()
     for words, error in [
         (("--part", "3/2"), "--part 3/2: must be I/N, with I from 1 to N"),
-        (("--part", "1/2", "--join"), "--part decodes and --join writes; give one of them"),
+        (
+            ("--part", "1/2", "--join"),
+            "--part decodes, --compare groups and --join writes; give one of them",
+        ),
+        (("--compare", "1/2"), "--compare 1/2: not decoded yet: --part 1/2, 2/2"),
     ]:
         assert call("prepare", folder, tmp_path / "parts", *words) == 2
         assert capsys.readouterr().err == f"error: {error}\n"

@@ -9,19 +9,24 @@ import numpy as np
 import optax
 import pytest
 from made_runs import SOURCE, row, untrained
+from pictures import write_set
 
 from jaxgear import experiment, notebook
 from jaxgear.data.dataset import Split, open_dataset
 from jaxgear.data.folder import LazyPictures, Record
-from jaxgear.errors import DivergedError
+from jaxgear.data.prepare import versions
+from jaxgear.data.prepare.prepared import prepare
+from jaxgear.errors import DivergedError, UsageError
 from jaxgear.evaluation.finished import FinishedRun
 from jaxgear.evaluation.plots import figures as plots
 from jaxgear.evaluation.plots import learning_curves
 from jaxgear.experiment.conclusion import HandedOn, conclude, shared
+from jaxgear.experiment.inputs import Inputs
 from jaxgear.experiment.recipe import Recipe
 from jaxgear.machine import devices
 from jaxgear.models.convnet import Conv, ConvNet, GlobalPool
 from jaxgear.training import history
+from jaxgear.training.runs.environment import environment
 from jaxgear.training.runs.run import Run
 
 CONFIG = experiment.Config(data="drawn:60", image_size=16, batch_size=8, epochs=5)
@@ -117,6 +122,34 @@ def test_growing_images_end_whole_whatever_the_patience_and_go_on_where_they_sto
     work = json.loads((run.path / "environment.json").read_text())["flops_per_step"]
     assert work[0] == work[3] < work[4] == work[5] < work[6] == work[9]
     assert FinishedRun.read(run.path).flops == history.flops(work, run.rows)
+
+
+def test_shuffling_within_windows_keeps_the_order_of_the_run_and_needs_shards(
+    dataset, tmp_path, monkeypatch
+):
+    """Also under code that reads another number of shards at a time."""
+    monkeypatch.setattr(versions, "SHARD_BYTES", 10_000)
+    root = write_set(tmp_path / "data", {"a": 40, "b": 40})
+    prepare(root, tmp_path / "out", size=16, workers=1, say=lambda line: None)
+    config = dataclasses.replace(
+        CONFIG, data=f"tfds:gear@{tmp_path / 'out'}", shuffle_window=16, resume=str(tmp_path)
+    )
+    prepared = open_dataset(config.data, size=16, seed=0, say=lambda line: None)
+    recipe = recipe_of(optax.sgd)(config, experiment.Data((1, 1), 8))
+
+    def order(lanes, data=prepared, config=config):
+        (tmp_path / "environment.json").write_text(json.dumps({"shards_at_a_time": lanes}))
+        train, val = Inputs(config, data, bank=None).batches(recipe)
+        images = sorted(np.concatenate([batch.index for batch in val.ordered()])[: val.examples])
+        assert images == list(range(val.examples))
+        return np.concatenate([batch.index for batch in train.shuffled(1)]).tolist()
+
+    now = environment()["shards_at_a_time"]
+    assert order(now) == order(now, dataclasses.replace(prepared, stored=True)) != order(2)
+    assert order(now) == order(0, config=dataclasses.replace(config, resume=""))
+    assert order(now, config=dataclasses.replace(config, shuffle_window=0)) != order(now)
+    with pytest.raises(UsageError, match=r"--shuffle-window 16: needs a prepared set"):
+        order(now, dataset)
 
 
 def test_curves_end_with_all_epochs_and_are_not_drawn_for_each(tmp_path, monkeypatch):

@@ -28,6 +28,7 @@ LAYERS = {
         *("data.splits", "data.tfds", "data.synthetic", "data.labels", "data.folder"),
         *("data.images", "data.crops", "machine", "notebook"),
     ),
+    "data.recorded": ("data", "data.tfds", "data.splits", "data.folder"),
     "data.composites": ("data", "data.augment", "data.folder", "data.images"),
     "data.prepare": (
         *("data", "data.tfds", "data.splits", "data.labels", "data.folder", "data.images"),
@@ -45,7 +46,7 @@ LAYERS = {
         "data.folder",
     ),
     "training": ("program", "data", "machine", "notebook"),
-    "training.runs": ("training", "data", "machine", "machine.hosts"),
+    "training.runs": ("training", "data", "data.recorded", "machine", "machine.hosts"),
     "training.vectorized": ("training", "data", "machine"),
     "tracking": ("training", "training.runs", "machine", "program"),
     "bundle": ("models", "program", "data.splits", "notebook"),
@@ -60,7 +61,7 @@ LAYERS = {
     "evaluation": (
         *("prediction", "bundle", "program", "training", "training.runs", "machine"),
         *("evaluation.no_gear", "notebook"),
-        *("data", "data.folder", "data.labels", "data.splits"),
+        *("data", "data.recorded", "data.folder", "data.labels", "data.splits"),
     ),
     "evaluation.comparison": ("evaluation",),
     "evaluation.no_gear": ("bundle", "program", "data", "data.augment", "data.composites"),
@@ -74,7 +75,8 @@ LAYERS = {
     ),
     "evaluation.report": (
         *("evaluation", "evaluation.plots", "evaluation.no_gear", "evaluation.robustness"),
-        *("prediction", "bundle", "training", "training.runs", "data.folder", "data.images"),
+        *("prediction", "bundle", "training", "training.runs"),
+        *("data.recorded", "data.folder", "data.images"),
     ),
     "evaluation.clean": (
         *("evaluation.report", "models", "models.pretrained", "machine"),
@@ -96,8 +98,8 @@ LAYERS = {
     "experiment": (
         *("evaluation", "evaluation.plots", "evaluation.no_gear", "prediction", "bundle"),
         *("training", "training.runs", "tracking", "models", "program"),
-        *("data", "data.augment", "data.composites", "data.splits", "data.labels", "data.folder"),
-        *("machine", "machine.hosts", "notebook"),
+        *("data", "data.augment", "data.composites", "data.recorded", "data.splits"),
+        *("data.labels", "data.folder", "machine", "machine.hosts", "notebook"),
     ),
     "study": (
         *("experiment", "training", "training.runs", "training.vectorized", "machine"),

@@ -135,7 +135,7 @@ def test_pictures_without_gear_are_never_used(heap):
     named = pseudo_labelled(some, probs, 0.5, gear)
     assert [row for row, p in enumerate(named.pseudo_labels) if p.used] == [1, 2, 5]
     assert [p.gear for p in named.pseudo_labels] == gear.tolist()
-    again = with_recorded_labels({"unlabelled": describe_unlabelled(named)}, some)
+    again = with_recorded_labels(describe_unlabelled(named), some)
     assert again.pseudo_labels == named.pseudo_labels
 
 

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Num
 
 from jaxgear.data.folder import LazyPictures
-from jaxgear.data.sampling import ONCE, InOrder, Order, Sampling
+from jaxgear.data.sampling import ONCE, Order, Sampling
 from jaxgear.machine import devices
 
 
@@ -116,8 +116,10 @@ class Batches:
                 yield Chunk(index, weight, np.int32(number), np.int32(count))
 
     def ordered(self) -> Iterator[Batch]:
-        """Batches with every image once, in the order of the set."""
-        return self._in_order(InOrder(), 0, range(epoch_steps(self.examples, self.batch_size)))
+        """Batches with every image once, in the order of the set, or in that of its shards."""
+        return self._in_order(
+            self.sampling.in_order(), 0, range(epoch_steps(self.examples, self.batch_size))
+        )
 
     def _passes(self, epoch: int, first: int) -> Iterator[tuple[int, range]]:
         """The passes of an epoch, from its batch `first` on, and their steps in it: one or two."""
@@ -130,7 +132,7 @@ class Batches:
             start += len(steps)
 
     def _order(self, number: int) -> Order:
-        return self.sampling.order(self.examples, self.seed, number)
+        return self.sampling.order(self.examples, self.seed, number, self.batch_size)
 
     def _in_order(self, order: Order, number: int, steps: range) -> Iterator[Batch]:
         take_rows = _taker(self.mesh)

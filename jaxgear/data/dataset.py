@@ -16,14 +16,15 @@ from jaxgear.data.folder import (
     LazyPictures,
     OnBad,
     Record,
-    distinct,
+    counts_of_labels,
+    counts_of_splits,
+    distinct_groups,
     labels_of,
+    of_split,
     paths_of,
     pixels,
     require_clean,
-    rows_of_split,
     stored_pictures,
-    taken,
 )
 from jaxgear.data.folder.names import ALL, SPLITS
 from jaxgear.data.labels import as_named, corrected, read_labels
@@ -111,7 +112,7 @@ class Dataset:
         return self._split("test")
 
     def _records(self, name: str) -> Sequence[Record]:
-        return taken(self.folder.records, rows_of_split(self.splits, name))
+        return of_split(self.folder.records, self.splits, name)
 
     def _split(self, name: str) -> Split:
         records = self._records(name)
@@ -125,15 +126,14 @@ class Dataset:
 
     def training_counts(self) -> tuple[int, ...]:
         """The number of training images of each class, with pseudo-labels that are used."""
-        counts = np.bincount(labels_of(self.training_records()), minlength=len(self.classes))
+        records, splits = self.folder.records, self.splits
+        counts = counts_of_labels(records, splits, "train", len(self.classes))
         pseudo = Counter(pseudo.label for pseudo in self.pseudo_labels if pseudo.used)
         return tuple(count + pseudo[label] for label, count in enumerate(counts.tolist()))
 
     def counts(self) -> dict[str, int]:
         """The number of images in each split."""
-        return (
-            self.splits.counts() if isinstance(self.splits, Column) else dict(Counter(self.splits))
-        )
+        return counts_of_splits(self.folder.records, self.splits)
 
     def streamed(
         self, always: bool, say: Callable[[str], None] = print, channels: int = 3
@@ -168,6 +168,7 @@ def open_dataset(
     on_bad: OnBad = "stop",
     group_by: str = NEAR_DUPLICATES,
     labels: str = "",
+    share: tuple[int, int] = (0, 1),
     say: Callable[[str], None] = print,
 ) -> Dataset:
     """The set that `--data SOURCE` names, checked and split.
@@ -182,6 +183,7 @@ def open_dataset(
             TensorFlow Datasets set, or `drawn` or `drawn:COUNT` for the drawn set. Empty: the
             photographs where `get_gear` puts them, else the drawn set.
         labels: a file of corrections that lie over the set, or "".
+        share: (K, N) on host K of N hosts: each checks a part of a prepared set's columns.
         say: gets one line for each thing that a user should know.
 
     Raises:
@@ -195,7 +197,7 @@ def open_dataset(
                 "pictures; `python -m jaxgear get gear` gets the photographs"
             )
     rows = read_labels(Path(labels)) if labels else ()
-    folder = sources.read_source(source, size)
+    folder = sources.read_source(source, size, share=share)
     if labels:
         folder = corrected(folder, Path(labels), rows, size=size, say=say)
     with as_named(source, folder.root):
@@ -229,15 +231,15 @@ def split_dataset(
         ("in two classes", near_duplicates_in_two_classes(folder.records, near)),
     ):
         if pairs:
-            names = few(f"{a.path} and {b.path}" for a, b in pairs)
+            names = few((f"{a.path} and {b.path}" for a, b in pairs[:3]), total=len(pairs))
             say(f"warning: near-duplicates {where}: {names}; `jaxgear check --sheet` shows them")
     dataset = Dataset(folder, _fixed(groups), _fixed(splits), size)
     counts = dataset.counts()
     text = ", ".join(f"{counts[split]} {split}" for split in SPLITS)
     if left_out := counts.get("left_out"):
         text += f", {left_out} left out (near-duplicates of pictures in other splits)"
-    classes = len(folder.classes)
-    say(f"{len(groups)} pictures, {classes} classes, {distinct(groups)} groups: {text}")
+    classes, number = len(folder.classes), distinct_groups(folder.records, groups)
+    say(f"{len(groups)} pictures, {classes} classes, {number} groups: {text}")
     return dataset
 
 

@@ -43,8 +43,12 @@ DRAWN = 600  # images in the drawn set by default: training takes two to five mi
 _PATTERN = re.compile(r"[*?\[]")
 
 
-def read_source(source: str, size: int, min_classes: int = 2) -> Folder:
+def read_source(
+    source: str, size: int, min_classes: int = 2, share: tuple[int, int] = (0, 1)
+) -> Folder:
     """The set that `--data SOURCE` (not empty) names: checked, not yet cleaned or split.
+
+    `share` is that of `read_tfds`.
 
     Raises:
         DataError: as `list_source`, `read_folder` and `read_tfds`.
@@ -54,7 +58,7 @@ def read_source(source: str, size: int, min_classes: int = 2) -> Folder:
         from jaxgear.data.tfds.read import read_tfds
 
         place = source.removeprefix("tfds:")
-        return read_tfds(place, size=size, min_classes=min_classes)
+        return read_tfds(place, size=size, min_classes=min_classes, share=share)
     if source.split(":")[0] == "drawn":
         # The one hidden file is our own, so do not report it.
         return replace(read_folder(drawn_set(source), size=size), ignored=())

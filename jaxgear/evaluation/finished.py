@@ -2,25 +2,14 @@
 
 import dataclasses
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
+from jaxgear.data.recorded import Pictures, Recorded
 from jaxgear.errors import CheckpointError
 from jaxgear.files import read_json
 from jaxgear.notebook import Facts, facts, table
 from jaxgear.training import history
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class SplitRow:
-    """A line of `splits.json`."""
-
-    path: str  # relative to the data folder
-    sha256: str
-    name: str  # of its class
-    group: str  # shared by near-duplicates
-    split: str  # one of `data.folder.names.ALL`
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -42,7 +31,7 @@ class FinishedRun(Facts):
     source: str  # the experiment file as run
     fingerprint: str  # of the data
     classes: tuple[str, ...]
-    pictures: tuple[SplitRow, ...]
+    pictures: Pictures
     rows: tuple[history.Row, ...]  # at least one
     test: dict[str, Any] | None  # test.json; None: the run was interrupted before its test
 
@@ -55,27 +44,20 @@ class FinishedRun(Facts):
         """
         path = Path(path)
         config = read_json(path / "config.json")
-        recorded = read_json(path / "splits.json")
+        recorded = Recorded.read(path)
         table = path / "history.csv"
         try:
             rows = history.from_csv(table.read_text(encoding="utf-8")) if table.exists() else []
             if not any(math.isfinite(row.val_loss) for row in rows):
                 raise CheckpointError(f"{path}: no epoch of this run is finished yet")
-            pictures = tuple(
-                # Interned: a thousand runs on the same data share each name.
-                SplitRow(
-                    *(sys.intern(p[key]) for key in ("path", "sha256", "class", "group", "side"))
-                )
-                for p in recorded["pictures"]
-            )
             return cls(
                 path=path,
                 config=dict(config),
                 environment=dict(read_json(path / "environment.json")),
                 source=(path / "experiment.py").read_text(encoding="utf-8"),
-                fingerprint=str(recorded["fingerprint"]),
-                classes=tuple(recorded["classes"]),
-                pictures=pictures,
+                fingerprint=recorded.fingerprint,
+                classes=recorded.classes,
+                pictures=recorded.pictures,
                 rows=tuple(rows),
                 test=read_json(path / "test.json") if (path / "test.json").exists() else None,
             )
@@ -115,6 +97,6 @@ class FinishedRun(Facts):
         header = ["test pictures", "precision", "recall", "F1", "number"]
         return facts("Run", self._facts()) + (table("By class", header, rows) if rows else "")
 
-    def split(self, name: str) -> tuple[SplitRow, ...]:
+    def split(self, name: str) -> Pictures:
         """The images of one split."""
-        return tuple(picture for picture in self.pictures if picture.split == name)
+        return self.pictures.of_split(name)

@@ -23,8 +23,8 @@ def since(run: FinishedRun, folder: Folder) -> dict[str, Any]:
         DataError: a class that is too small to be split.
     """
     folder = require_clean(folder, "skip")
-    old = {(picture.path, picture.sha256) for picture in run.pictures}
-    if old.isdisjoint((record.path, record.sha256) for record in folder.records):
+    here = {(record.path, record.sha256) for record in folder.records}
+    if here.isdisjoint(zip(run.pictures.paths, run.pictures.sha256, strict=True)):
         return _beside(run, folder)
     group_by = run.config.get("group_by", NEAR_DUPLICATES)  # older runs have no such flag
     _, splits = split_folder(folder, seed=int(run.config["seed"]), group_by=group_by)
@@ -65,12 +65,15 @@ def since(run: FinishedRun, folder: Folder) -> dict[str, Any]:
 
 def _beside(run: FinishedRun, folder: Folder) -> dict[str, Any]:
     """`since` for a folder of new images alone. Copies of old images are not new."""
-    known = {picture.sha256 for picture in run.pictures}
-    before = Counter(picture.name for picture in run.pictures)
+    here = {record.sha256 for record in folder.records}
+    known = here.intersection(run.pictures.sha256)
+    before, splits = Counter[str](), Counter[str]()
+    for (name, split), number in run.pictures.counts().items():
+        before[name] += number
+        splits[split] += number
     added = Counter(
         folder.classes[record.label] for record in folder.records if record.sha256 not in known
     )
-    splits = Counter(picture.split for picture in run.pictures)
     return {
         "run": str(run.path),
         "pictures": {

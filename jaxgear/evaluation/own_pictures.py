@@ -8,10 +8,11 @@ from pathlib import Path
 from jaxgear.bundle import Bundle
 from jaxgear.data.folder import Folder, kept_descriptors
 from jaxgear.data.labels import corrected, read_labels
+from jaxgear.data.recorded import SplitRow
 from jaxgear.data.sources import default_source, read_source
 from jaxgear.data.splits import KnownPictures
 from jaxgear.errors import CheckpointError, DataError
-from jaxgear.evaluation.finished import FinishedRun, SplitRow
+from jaxgear.evaluation.finished import FinishedRun
 
 
 def open_source(run: FinishedRun, source: str | None, size: int) -> Folder:
@@ -56,7 +57,7 @@ def known_descriptors(model: Path, bundle: Bundle, source: str | None) -> list[b
             folder = read_source(source, bundle.size)
         else:
             run = FinishedRun.read(model)
-            kept = kept_descriptors({picture.sha256 for picture in run.pictures}, bundle.size)
+            kept = kept_descriptors(set(run.pictures.sha256), bundle.size)
             if kept is not None:
                 return kept
             folder = open_source(run, None, bundle.size)
@@ -106,9 +107,9 @@ def trained_on_test(run: FinishedRun) -> dict[str, int | None]:
     That is the run itself, or the model named by `--init-from`; its count is None if the model is
     gone. Empty if no test image was trained on.
     """
-    test = {picture.sha256 for picture in run.split("test")}
+    test = set(run.split("test").sha256)
     counts: dict[str, int | None] = {}
-    if own := len(test & {picture.sha256 for picture in run.split("train")}):
+    if own := len(test.intersection(run.split("train").sha256)):
         counts[str(run.path)] = own
     if before := run.config.get("init_from"):
         try:

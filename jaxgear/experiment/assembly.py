@@ -8,7 +8,6 @@ import dataclasses
 import functools
 import json
 from collections.abc import Callable, Generator
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -21,7 +20,7 @@ from jaxgear.bundle import Bundle
 from jaxgear.data.augment import one_view
 from jaxgear.data.batches import Batches, in_batches
 from jaxgear.data.dataset import Split
-from jaxgear.data.recorded import describe_unlabelled, with_recorded_labels
+from jaxgear.data.recorded import Recorded, describe_unlabelled, with_recorded_labels
 from jaxgear.data.unlabelled import all_unlabelled, how_used, pseudo_labelled
 from jaxgear.errors import UsageError
 from jaxgear.evaluation.no_gear import refusal
@@ -29,7 +28,6 @@ from jaxgear.experiment.config import Config
 from jaxgear.experiment.diagnosis import diagnosed
 from jaxgear.experiment.inputs import Inputs
 from jaxgear.experiment.recipe import Make, Recipe
-from jaxgear.files import read_json
 from jaxgear.machine import devices
 from jaxgear.program import Program, flat, structured
 from jaxgear.text import few
@@ -100,7 +98,7 @@ def _with_pseudo_labels(inputs: Inputs, make: Make) -> Inputs:
     """
     config, dataset = inputs.config, inputs.dataset
     if config.resume:
-        recorded = read_json(Path(config.resume) / "splits.json")
+        recorded = Recorded.read(config.resume).unlabelled
         return dataclasses.replace(inputs, dataset=with_recorded_labels(recorded, dataset))
     print("first round: trains on the labels alone, to name the pictures without labels")
     alone = dataclasses.replace(inputs, dataset=dataclasses.replace(dataset, unlabelled=None))
@@ -115,7 +113,7 @@ def _with_pseudo_labels(inputs: Inputs, make: Make) -> Inputs:
     named = pseudo_labelled(dataset, probs, recipe.pseudo_labels, gear)
     # All hosts take those of the first: rounding may differ between hosts.
     shared = json.loads(devices.from_first(json.dumps(describe_unlabelled(named))))
-    named = with_recorded_labels({"unlabelled": shared}, dataset)
+    named = with_recorded_labels(shared, dataset)
     if left_out := sum(not label.gear for label in named.pseudo_labels):
         print(f"{left_out} of {len(probs)} pictures without labels show no gear, so are left out")
     share, right = how_used(named)

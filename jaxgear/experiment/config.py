@@ -112,6 +112,10 @@ class Config:
     stream: bool = False
     """Decode pictures batch by batch, even if all fit in memory. A set that would take more than
     half of the free memory streams anyway. The batches are the same to the bit."""
+    shuffle_window: Annotated[int, Range(0)] = 0
+    """For a prepared set on a file system that is slow to read at random: read 16 shards at a time
+    in sequence, and shuffle within windows of this many pictures. It costs randomness: pictures
+    that were prepared together are trained on near each other. 0: shuffle all."""
     hosts: int = 1
     """Train on this many processes, each with its devices; 0: ask Slurm, Open MPI or Kubernetes.
     All need the same --data and --out."""

@@ -4,6 +4,7 @@ import dataclasses
 import sys
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
@@ -11,9 +12,9 @@ from jax.sharding import Mesh
 from jaxgear.data.augment import Bank, Mix, one_of, outlier_exposure, scenes, stream
 from jaxgear.data.batches import Batches
 from jaxgear.data.composites import background_bank, scene_split, with_masks, with_pasted
-from jaxgear.data.dataset import Dataset, open_dataset
-from jaxgear.data.recorded import without_trained
-from jaxgear.data.sampling import BY_INDEX, ONCE, Sampling
+from jaxgear.data.dataset import Dataset, Split, open_dataset
+from jaxgear.data.recorded import Recorded, without_trained
+from jaxgear.data.sampling import BY_INDEX, LANES, ONCE, Sampling, Shards, shards_of
 from jaxgear.data.unlabelled import with_pseudo_labels, with_unlabelled
 from jaxgear.errors import UsageError
 from jaxgear.experiment.config import Config
@@ -75,7 +76,11 @@ class Inputs:
         added = np.zeros(0, bool)
         if dataset.folder.added:
             added = np.array([record.path in dataset.folder.added for record in train.records])
-        sampling = Sampling(added, recipe.added, _by_index(config))
+        by_index = _of_run(config, "order_by_index_above", BY_INDEX, sys.maxsize)
+        lanes = _of_run(config, "shards_at_a_time", LANES, LANES)
+        shards = _shards(config, dataset, train)
+        in_order = ONCE if bank is not None else Sampling(shards=_shards(config, dataset, val))
+        sampling = Sampling(added, recipe.added, by_index, shards, config.shuffle_window, lanes)
         return tuple(
             batches(
                 *(inputs, split.labels, config.batch_size, config.seed, split.names, self.mesh),
@@ -84,7 +89,7 @@ class Inputs:
             )
             for inputs, split, sampling, share in (
                 (images[0], train, sampling, config.epoch_share),
-                (images[1], val, ONCE, 1.0),
+                (images[1], val, in_order, 1.0),
             )
         )
 
@@ -111,9 +116,10 @@ def _open_data(config: Config) -> Dataset:
         on_bad=config.on_bad,
         group_by=config.group_by,
         labels=config.labels,
+        share=(jax.process_index(), jax.process_count()),
     )
     if config.resume:
-        dataset = without_trained(read_json(Path(config.resume) / "splits.json"), dataset)
+        dataset = without_trained(Recorded.read(config.resume), dataset)
     if config.batch_size > dataset.counts()["train"]:
         raise UsageError(
             f"--batch-size {config.batch_size}: larger than the training split, which has "
@@ -134,10 +140,20 @@ def _open_backgrounds(config: Config) -> Bank | None:
     return jnp.asarray(bank)
 
 
-def _by_index(config: Config) -> int:
-    """Above how many images an epoch is put in order by index; in runs of older code, never."""
+def _of_run(config: Config, name: str, now: int, before: int) -> int:
+    """A constant of this code, or that of the run to resume; `before` if its code had none."""
     if not config.resume:
-        return BY_INDEX
-    return read_json(Path(config.resume) / "environment.json").get(
-        "order_by_index_above", sys.maxsize
+        return now
+    return read_json(Path(config.resume) / "environment.json").get(name, before)
+
+
+def _shards(config: Config, dataset: Dataset, split: Split) -> Shards | None:
+    """How a split is stored, if `--shuffle-window` asks to read it in sequence."""
+    if not config.shuffle_window:
+        return None
+    if shards := shards_of(split.records, dataset.folder):
+        return shards
+    raise UsageError(
+        f"--shuffle-window {config.shuffle_window}: needs a prepared set (--data tfds:gear@OUT) "
+        "without --labels and --unlabelled"
     )

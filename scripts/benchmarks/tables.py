@@ -11,17 +11,17 @@ from typing import Any
 
 from jaxgear.data.folder import Record
 from jaxgear.data.prepare.gear_builder import serialize, write_info
+from jaxgear.data.splits import near_duplicate_pairs
 from jaxgear.data.synthetic import CLASSES
 from jaxgear.data.tfds.columns import write_columns
 from jaxgear.data.tfds.shards import (
     Shard,
     shard_name,
-    write_index,
     write_shard,
     write_sums,
     write_table,
 )
-from jaxgear.data.tfds.tables import read_tables
+from jaxgear.data.tfds.tables import read_tables, write_index
 
 ROWS = 13_000  # of a shard: 128 MB of images of 10 kB
 _SHARES = {"left_out": 0.05, "test": 0.15, "train": 0.65, "val": 0.15}
@@ -56,7 +56,7 @@ def write(arguments: argparse.Namespace) -> dict[str, Any]:
     write_columns(folder, written())
     write_sums(folder, shards)
     tables = read_tables(folder, lengths, CLASSES)
-    write_index(folder, CLASSES, tables.fingerprint)
+    write_index(folder, CLASSES, tables.fingerprint, near_duplicate_pairs)
     write_sums(folder, shards)
     size = len(serialize(next(_records("train", range(1))), _IMAGE))
     sizes = {split: [(rows, rows * size) for rows in own] for split, own in lengths.items()}

@@ -4,7 +4,8 @@
 #     sbatch --array=1-16 scripts/cluster/prepare.sh FOLDER /shared/gear --size 128
 #
 # Each task of the array decodes a part (`--part I/N`); the last line of the first task's output
-# says how to write the set when all are done:
+# says how to write the set when all are done. Of tens of millions of images let the same array look
+# for near-duplicates before that: `COMPARE=1 sbatch --array=1-16 --dependency=afterok:JOB ...`.
 #
 #     sbatch --dependency=afterok:JOB --wrap '.venv/bin/python -m jaxgear prepare FOLDER ... --join'
 #
@@ -24,4 +25,5 @@ if [ "$SLURM_ARRAY_TASK_ID" = 1 ]; then
   printf ' %q' "$@" --join
   echo
 fi
-exec "$python" -m jaxgear prepare "$@" --part "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT"
+stage=${COMPARE:+--compare}
+exec "$python" -m jaxgear prepare "$@" "${stage:---part}" "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT"

@@ -9,7 +9,7 @@ from pictures import encoded, scene, write_set
 
 from jaxgear.data.dataset import open_dataset
 from jaxgear.data.labels import Correction, append, read_corrections, with_corrections
-from jaxgear.data.recorded import changed_pictures, describe
+from jaxgear.data.recorded import Recorded, changed_pictures, describe
 from jaxgear.data.sources import read_source
 from jaxgear.errors import DataError
 
@@ -209,10 +209,10 @@ def test_a_new_correction_is_a_change_that_resume_names(root, tmp_path):
     append(file, [row(before.folder.records[0], "relabel", "rope")])
     after = open_dataset(str(root), size=16, seed=1, labels=str(file), say=lambda line: None)
     recorded = describe(after)
-    assert changed_pictures(describe(before), after) == [
+    assert changed_pictures(Recorded.of(describe(before), tmp_path), after) == [
         f"{before.folder.records[0].path} (edited)"
     ]
-    assert changed_pictures(recorded, after) == []
+    assert changed_pictures(Recorded.of(recorded, tmp_path), after) == []
     assert recorded["corrections"] == [
         {
             "path": before.folder.records[0].path,

@@ -204,7 +204,7 @@ def noisy(seeds: range, levels: range, size: tuple[int, int] = (240, 300)) -> li
 def every_pair(described: list[bytes]) -> set[frozenset[int]]:
     """The groups after comparing every pair of images."""
     i, j = np.triu_indices(len(described), k=1)
-    same = near_duplicates._Table([near_duplicates._read(described)]).same(i, j)
+    same = near_duplicates.read(described)[0].same(i, j)
     size = (len(described), len(described))
     links = sparse.coo_array((np.ones(same.sum()), (i[same], j[same])), size)
     return partition(sparse.csgraph.connected_components(links, directed=False)[1])
@@ -229,14 +229,14 @@ def test_many_that_share_their_keys_are_grouped_as_if_all_were_compared(kinds: i
 def test_comparisons_grow_with_the_number_of_look_alikes(monkeypatch: pytest.MonkeyPatch):
     """16 times as many images take 16 times as long."""
     compared = 0
-    real = near_duplicates._Table.same
+    real = near_duplicates.Features.same
 
     def counting(self, i, j):
         nonlocal compared
         compared += len(i)
         return real(self, i, j)
 
-    monkeypatch.setattr(near_duplicates._Table, "same", counting)
+    monkeypatch.setattr(near_duplicates.Features, "same", counting)
     # Threads compare pairs that another one is about to join, more or fewer by chance.
     monkeypatch.setattr(near_duplicates.os, "cpu_count", lambda: 1)
     described = noisy(range(1), range(1, 21), (96, 120))

@@ -2,14 +2,19 @@
 
 import multiprocessing
 import os
+import shutil
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pictures import write_set
+from PIL import Image
 
 from jaxgear.data.images import decode
+from jaxgear.data.prepare.parts import compare_part
 from jaxgear.data.prepare.prepared import prepare, prepare_part
+from jaxgear.data.splits import near_duplicates, stages
 from jaxgear.errors import DataError, UsageError
 
 OPTIONS = {"size": 24, "workers": 1, "seed": 3, "say": lambda line: None}
@@ -47,6 +52,46 @@ def test_joined_parts_are_the_set_of_one_machine_to_the_byte(
     version = prepare(folder, tmp_path, on_bad="skip", join=True, **OPTIONS)
     assert files(version) == whole
     assert {path.name for path in version.parent.iterdir()} == {version.name}
+
+
+@pytest.mark.parametrize("compared", [(), (2,), (1, 2, 3)])
+def test_near_duplicates_may_be_found_before_the_join(folder, tmp_path, compared, monkeypatch):
+    """`--join` finds those of other ranges; no descriptors of a whole set are in one process."""
+    root = shutil.copytree(folder, tmp_path / "data")
+    for path in sorted((root / "boots").glob("*.png"))[:9]:
+        again = np.asarray(Image.open(path).convert("RGB"))
+        Image.fromarray(again).save(path.with_suffix(".jpg"), quality=85)
+    expected = files(prepare(root, tmp_path / "whole", on_bad="skip", **OPTIONS))
+    decode_all(root, tmp_path / "out", 3)
+    for part in compared:
+        compare_part(tmp_path / "out", part, 3, size=24, say=lambda line: None)
+    done, compare = [], stages.compare
+    monkeypatch.setattr(
+        stages,
+        "compare",
+        lambda places, part, *rest: done.append(part) or compare(places, part, *rest),
+    )
+    monkeypatch.setattr(near_duplicates, "groups", None)  # in memory
+    assert files(prepare(root, tmp_path / "out", on_bad="skip", join=True, **OPTIONS)) == expected
+    assert done == [part for part in (1, 2, 3) if part not in compared]
+
+
+def test_pairs_of_other_images_are_found_again(tmp_path):
+    """An image that joined two others is deleted before the join, and another one added."""
+    root = write_set(tmp_path / "data", {"axes": 12, "boots": 12})
+    decode_all(root, tmp_path / "out", 2)
+    for part in (1, 2):
+        compare_part(tmp_path / "out", part, 2, size=24, say=lambda line: None)
+    first = sorted((root / "axes").iterdir())[0]
+    first.unlink()
+    joined = prepare(root, tmp_path / "out", join=True, **OPTIONS)
+    assert files(joined) == files(prepare(root, tmp_path / "alone", **OPTIONS))
+
+
+def test_comparing_waits_for_all_parts(folder, tmp_path):
+    prepare_part(folder, tmp_path, 1, 3, **OPTIONS)
+    with pytest.raises(UsageError, match=r"--compare 1/3: not decoded yet: --part 2/3, 3/3$"):
+        compare_part(tmp_path, 1, 3, size=24)
 
 
 def test_unusable_images_stop_the_join_and_what_was_decoded_stays(folder, whole, tmp_path):

@@ -11,7 +11,7 @@ import pytest
 from jaxgear.data.prepare.prepared import prepare
 from jaxgear.data.synthetic.drawn import write_drawn
 from scripts import scale
-from scripts.benchmarks import scaling
+from scripts.benchmarks import scaling, tables
 
 
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, *arguments) -> dict:
@@ -50,6 +50,31 @@ def test_streamed_and_in_memory_do_the_same_work_with_backgrounds(tmp_path, monk
     trained = run(monkeypatch, capsys, "train", *words)
     assert 70 < trained["pictures"] < 100  # the training split of 120
     assert trained["rounds"] >= 3
+
+
+@pytest.mark.slow
+def test_stages_find_what_one_process_does(tmp_path, monkeypatch, capsys):
+    words = tmp_path, "--count", 200, "--parts", 2
+    measured = run(monkeypatch, capsys, "stages", *words)
+    assert measured["same_groups"]
+    assert measured["with_near_duplicates"] == 40
+    assert len(measured["sign"]) == len(measured["compare"]) == 2
+
+
+@pytest.mark.slow
+def test_a_made_set_is_recorded_opened_by_a_host_and_read_in_windows(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(tables, "ROWS", 200)
+    run(monkeypatch, capsys, "tables", tmp_path / "out", "--count", 8000)
+    assert run(monkeypatch, capsys, "open", tmp_path / "out", "--host", 3)["pictures"] == 8000
+    recorded = run(monkeypatch, capsys, "record", tmp_path / "out")
+    assert recorded["bytes_written"] > 8000 * 100  # rows of JSON
+    words = "--window", 320, "--batch-size", 32, "--hosts", 16
+    read = run(monkeypatch, capsys, "windows", tmp_path / "out", *words)
+    assert (
+        read["windows_16_hosts"]["shards_a_batch"] < 1.2 < read["whole_16_hosts"]["shards_a_batch"]
+    )
+    near = [read[f"{order}_16_hosts"]["next_to_another"] for order in ("whole", "windows")]
+    assert near[0] < 0.3 < 0.5 < near[1]
 
 
 def test_a_burst_is_a_fifth_of_the_images(tmp_path, monkeypatch, capsys):

@@ -5,6 +5,7 @@ import os
 import shutil
 from collections import namedtuple
 from dataclasses import replace
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +15,7 @@ from test_checkpoints import data_file, flip_a_byte, leaves, make_state, row
 from jaxgear import files
 from jaxgear.data.dataset import open_dataset
 from jaxgear.data.folder.read import fingerprint
-from jaxgear.data.recorded import describe, without_trained
+from jaxgear.data.recorded import Recorded, describe, without_trained
 from jaxgear.errors import CheckpointError, UsageError
 from jaxgear.training import history
 from jaxgear.training.runs import checkpoints
@@ -105,7 +106,7 @@ def test_other_pictures_are_refused_by_name_or_recorded(tmp_path, dataset):
 
 
 def test_an_edited_training_picture_is_never_tested_on(dataset):
-    described = describe(dataset)
+    described = Recorded.of(describe(dataset), Path())
     index = dataset.splits.index("train")
     moved = list(dataset.splits)
     moved[index] = "test"  # what another hash may decide

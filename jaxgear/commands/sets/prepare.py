@@ -35,6 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "same flags, and again after a kill",
     )
     parser.add_argument(
+        "--compare",
+        metavar="I/N",
+        help="when all N parts are decoded: look for near-duplicates in range I of N alone, as "
+        "other machines do in the others; --join does what was left out",
+    )
+    parser.add_argument(
         "--join", action="store_true", help="write the set from what all parts have decoded"
     )
     parser.add_argument(
@@ -57,19 +63,23 @@ def run(arguments: argparse.Namespace) -> None:
         value = getattr(arguments, flag)
         if value is not None and not 1 <= value <= 4096:
             raise UsageError(f"--{flag} {value}: must be from 1 to 4096")
-    part = _part(arguments.part) if arguments.part else None
-    if part and arguments.join:
-        raise UsageError("--part decodes and --join writes; give one of them")
-    if part and arguments.ray:
-        raise UsageError("--ray has its own parts; leave out --part")
-    if is_address(arguments.out) and (part or arguments.join):
+    part, compared = (_part(flag, getattr(arguments, flag)) for flag in ("part", "compare"))
+    if sum(map(bool, (part, compared, arguments.join))) > 1:
+        raise UsageError("--part decodes, --compare groups and --join writes; give one of them")
+    if (part or compared) and arguments.ray:
+        raise UsageError("--ray has its own parts; leave out --part and --compare")
+    if is_address(arguments.out) and (part or compared or arguments.join):
         raise UsageError(f"{arguments.out}: parts meet in a folder that all machines share")
     from jaxgear.cluster import Cluster
     from jaxgear.commands.progress import bar
+    from jaxgear.data.prepare.parts import compare_part
     from jaxgear.data.prepare.prepared import prepare, prepare_part
     from jaxgear.data.prepare.remote import prepare_at
 
     options = {name: getattr(arguments, name) for name in ("size", "workers", "seed", "group_by")}
+    if compared:
+        compare_part(arguments.out, *compared, size=arguments.size)
+        return
     with bar("decoding") as tick:
         if part:
             prepare_part(arguments.folder, arguments.out, *part, **options, tick=tick)
@@ -88,10 +98,12 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"train on it with --data tfds:gear@{arguments.out}")
 
 
-def _part(text: str) -> tuple[int, int]:
-    """The numbers of `--part I/N`."""
+def _part(flag: str, text: str | None) -> tuple[int, int] | None:
+    """The numbers of `--part I/N` or `--compare I/N`; None: it is not given."""
+    if not text:
+        return None
     match = re.fullmatch(r"(\d{1,5})/(\d{1,5})", text)
     part, parts = map(int, match.groups()) if match else (0, 0)
     if not 1 <= part <= parts:
-        raise UsageError(f"--part {text}: must be I/N, with I from 1 to N")
+        raise UsageError(f"--{flag} {text}: must be I/N, with I from 1 to N")
     return part, parts

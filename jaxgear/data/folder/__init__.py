@@ -7,12 +7,19 @@ handles unusable files. lazy.py makes images on demand.
 
 from jaxgear.data.folder.clean import OnBad, require_clean
 from jaxgear.data.folder.columns import (
-    distinct,
+    Alike,
+    Facts,
+    counts_of_labels,
+    counts_of_splits,
+    distinct_groups,
+    facts_about,
+    facts_of,
     fingerprint,
     first_eight,
     hashes_of,
     labels_of,
     mixed,
+    of_split,
     paths_of,
     rows_of_split,
     split_numbers,
@@ -35,7 +42,7 @@ from jaxgear.data.folder.read import (
     read_heap,
     stored_pictures,
 )
-from jaxgear.data.folder.records import Column, Record, Records, Table
+from jaxgear.data.folder.records import Column, Record, Records, Table, path_at
 from jaxgear.data.folder.walk import (
     Candidate,
     Listing,
@@ -47,8 +54,10 @@ from jaxgear.data.folder.walk import (
 
 __all__ = [
     "HEAP",
+    "Alike",
     "Candidate",
     "Column",
+    "Facts",
     "Folder",
     "LazyPictures",
     "Listing",
@@ -65,7 +74,11 @@ __all__ = [
     "check_names",
     "checker",
     "class_names",
-    "distinct",
+    "counts_of_labels",
+    "counts_of_splits",
+    "distinct_groups",
+    "facts_about",
+    "facts_of",
     "fingerprint",
     "first_eight",
     "hashes_of",
@@ -75,6 +88,8 @@ __all__ = [
     "list_files",
     "list_pictures",
     "mixed",
+    "of_split",
+    "path_at",
     "paths_of",
     "pixels",
     "read_folder",

@@ -7,13 +7,16 @@ Each function takes a tuple of records, or the `Records` of a prepared set, of w
 import hashlib
 import json
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Int, Int32, Integer, UInt8, UInt64
 
 from jaxgear.data.folder.names import ALL
 from jaxgear.data.folder.records import Column, Record, Records, Runs, runs_of
+from jaxgear.text import stable_key
 
 
 def labels_of(records: Sequence[Record]) -> Int32[np.ndarray, " N"]:
@@ -49,6 +52,34 @@ def rows_of_split(splits: Sequence[str], name: str) -> Int[np.ndarray, " n"]:
     return np.flatnonzero(split_numbers(splits) == ALL.index(name))
 
 
+def of_split(records: Sequence[Record], splits: Sequence[str], name: str) -> Sequence[Record]:
+    """The records of a split."""
+    if facts := facts_about(records, splits=splits):
+        return Records(records.table, facts.rows_of(name))
+    return taken(records, rows_of_split(splits, name))
+
+
+def counts_of_splits(records: Sequence[Record], splits: Sequence[str]) -> dict[str, int]:
+    """The number of records of each split that has any, in the order of their first records."""
+    if facts := facts_about(records, splits=splits):
+        numbers = dict(zip(ALL, facts.counts.sum(axis=1).tolist(), strict=True))
+        found = [split for split in ALL if numbers[split]]
+        first = {split: records.table.path(facts.rows_of(split).item(0)) for split in found}
+        return {
+            split: numbers[split] for split in sorted(found, key=lambda s: stable_key(first[s]))
+        }
+    return splits.counts() if isinstance(splits, Column) else dict(Counter(splits))
+
+
+def counts_of_labels(
+    records: Sequence[Record], splits: Sequence[str], name: str, classes: int
+) -> Int[np.ndarray, " K"]:
+    """The number of records of each of `classes` labels in a split."""
+    if facts := facts_about(records, splits=splits):
+        return facts.counts[ALL.index(name)]
+    return np.bincount(labels_of(of_split(records, splits, name)), minlength=classes)
+
+
 def split_numbers(splits: Iterable[str]) -> UInt8[np.ndarray, " N"]:
     """Splits as indices into `names.ALL`."""
     if isinstance(splits, Column):
@@ -59,8 +90,19 @@ def split_numbers(splits: Iterable[str]) -> UInt8[np.ndarray, " N"]:
 def splits_and_labels(records: Sequence[Record]) -> set[tuple[str | None, int]]:
     """The pairs of a folder's own split and a label that occur."""
     if isinstance(records, Records):
-        return records.splits_and_labels
+        counts = records.facts.counts if records.facts else _counts(records)
+        return {(ALL[split], label) for split, label in np.argwhere(counts).tolist()}
     return {(record.split, record.label) for record in records}
+
+
+def _counts(records: Records, classes: int = 0) -> Int[np.ndarray, "S K"]:
+    """The number of records of each split of `names.ALL` and each of at least `classes` labels."""
+    table = records.table
+    rows = slice(None) if len(records) == len(table.label) else records.rows  # each row once
+    labels = table.label[rows]
+    classes = max(classes, 1 + int(labels.max(initial=0)))
+    pairs = len(ALL) * labels + table.split.values[rows]
+    return np.bincount(pairs, minlength=len(ALL) * classes).reshape(classes, len(ALL)).T
 
 
 def first_eight(sha256: Iterable[str]) -> UInt64[np.ndarray, " N"]:
@@ -84,19 +126,82 @@ def mixed(
     return np.sort(runs.rows[np.repeat(several, lengths)])
 
 
+@dataclass(frozen=True, eq=False)
+class Facts:
+    """What is known of all records of a set without walking over them, written with the set.
+
+    Rows are those of the table, in the order of the records. Near-duplicates are the pairs that
+    data/splits/groups.py finds.
+    """
+
+    counts: Int[np.ndarray, "S K"]  # records of each split of `names.ALL` and each class
+    groups: int  # different ones
+    conflicting: Integer[np.ndarray, " a"]  # rows of equal bytes in several classes or splits
+    straddling: Integer[np.ndarray, "b 2"]  # rows of near-duplicates in two splits
+    mislabelled: Integer[np.ndarray, "c 2"]  # rows of near-duplicates in two classes
+    by_split: Integer[np.ndarray, " N"]  # all rows, those of the first split of `names.ALL` first
+
+    def rows_of(self, split: str) -> Integer[np.ndarray, " n"]:
+        """The rows of a split, in the order of the records."""
+        ends, number = np.append(0, np.cumsum(self.counts.sum(axis=1))), ALL.index(split)
+        return self.by_split[ends[number] : ends[number + 1]]
+
+
+def facts_about(
+    records: Sequence[Record],
+    groups: Sequence[str] | None = None,
+    splits: Sequence[str] | None = None,
+) -> Facts | None:
+    """The facts that were written with a set, if all of its records and its own groups and splits
+    are meant.
+    """
+    if not isinstance(records, Records) or records.facts is None:
+        return None
+    own = groups is None or groups is records.groups
+    return records.facts if own and (splits is None or splits is records.splits) else None
+
+
+Alike = Sequence[tuple[Record, Record]]  # near-duplicates
+
+
+def facts_of(records: Records, classes: int, straddling: Alike, mislabelled: Alike) -> Facts:
+    """Finds the other facts of all records of a set of so many classes."""
+    rows = records.rows
+    return Facts(
+        counts=_counts(records, classes),
+        groups=distinct(records.groups),
+        conflicting=maybe_conflicting(records).rows,
+        straddling=_rows_of(records, straddling),
+        mislabelled=_rows_of(records, mislabelled),
+        by_split=rows[np.argsort(records.splits.values, kind="stable")],
+    )
+
+
+def _rows_of(records: Records, pairs: Alike) -> Int[np.ndarray, "n 2"]:
+    rows = [[records.row_of(record) for record in pair] for pair in pairs]
+    return np.array(rows, np.int64).reshape(-1, 2)
+
+
 def maybe_conflicting(records: Sequence[Record]) -> Sequence[Record]:
     """The records of equal bytes in several classes or splits; of a tuple all of them."""
     if not isinstance(records, Records):
         return records
+    if records.facts:
+        return Records(records.table, records.facts.conflicting)
     table = records.table
     runs = runs_of(first_eight(table.sha256))
     kind = table.label[runs.rows].astype(np.int64) * len(ALL) + table.split.values[runs.rows]
     rows = mixed(runs, kind, kind)
-    return records.take(np.flatnonzero(np.isin(records.rows, rows))) if len(rows) else ()
+    return records.take(np.flatnonzero(np.isin(records.rows, rows)) if len(rows) else rows)
+
+
+def distinct_groups(records: Sequence[Record], groups: Sequence[str]) -> int:
+    """The number of groups of records."""
+    facts = facts_about(records, groups)
+    return facts.groups if facts else distinct(groups)
 
 
 def distinct(strings: Sequence[str]) -> int:
-    """The number of different strings."""
     if not isinstance(strings, Column):
         return len(set(strings))
     rows, starts = strings.runs

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 from jaxtyping import Int, Int32, Integer, Shaped, UInt8, UInt64
 
-from jaxgear.data.folder.names import ALL
 from jaxgear.text import stable_key
 
 _BLOCK = 4096  # rows that are converted at a time
@@ -56,10 +55,7 @@ class Runs(NamedTuple):
 
 
 def runs_of(values: UInt64[np.ndarray, " N"]) -> Runs:
-    """The runs of all values that occur more than once, and of a few others.
-
-    Takes half the time of sorting all rows, and a third of the memory.
-    """
+    """The runs of all values that occur more than once, and of a few others."""
     ordered = np.sort(values)
     twice = ordered[1:][ordered[1:] == ordered[:-1]]
     del ordered
@@ -109,8 +105,8 @@ class Column(Sequence[str]):
         return runs_of(self.values)
 
     def take(self, rows: slice | Shaped[np.ndarray, " n"]) -> "Column":
-        """The strings of some rows."""
-        return Column(self.values[rows], self._text)
+        """The strings of some rows, which are gathered when first looked at."""
+        return _Taken(self, rows)
 
     def counts(self) -> dict[str, int]:
         """How often each of a few strings is there, in the order of their first rows."""
@@ -118,6 +114,20 @@ class Column(Sequence[str]):
         first = [int((self.values == value).argmax()) for value in values]
         order = np.argsort(first)
         return dict(zip(Column(values[order], self._text), counts[order].tolist(), strict=True))
+
+
+class _Taken(Column):
+    """Some rows of another column."""
+
+    def __init__(self, column: Column, rows: slice | Shaped[np.ndarray, " n"]):
+        self._column, self._rows, self._text = column, rows, column._text
+
+    def __len__(self) -> int:
+        return len(self.values if isinstance(self._rows, slice) else self._rows)
+
+    @cached_property
+    def values(self) -> Shaped[np.ndarray, " N"]:
+        return self._column.values[self._rows]
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,10 +145,7 @@ class Table:
     describe: Callable[[int], bytes]  # the descriptor of a row
 
     def path(self, row: int) -> str:
-        """The path of the image in `row`."""
-        starts, last = self.starts, row + 1 == len(self.starts)
-        end = len(self.text) if last else starts.item(row + 1)
-        return self.text[starts.item(row) : end - 1].tobytes().decode()
+        return path_at(self.text, self.starts, row)
 
     def record(self, row: int) -> Record:
         """Makes the record of a row."""
@@ -174,30 +181,28 @@ class Table:
         return record
 
 
+def path_at(text: UInt8[np.ndarray, " T"], starts: Integer[np.ndarray, " N"], row: int) -> str:
+    """A path in a text of all paths (`Table`)."""
+    end = len(text) if row + 1 == len(starts) else starts.item(row + 1)
+    return text[starts.item(row) : end - 1].tobytes().decode()
+
+
 class Records(Sequence[Record]):
     """Rows of a table, each at most once; behaves as a tuple of their records."""
 
-    def __init__(self, table: Table, rows: Integer[np.ndarray, " n"]):
-        self.table, self.rows = table, rows
+    def __init__(self, table: Table, rows: Integer[np.ndarray, " n"], facts: Any = None):
+        """`facts`: what is known of all of them (columns.py), or None."""
+        self.table, self.rows, self.facts = table, rows, facts
 
-    @property
+    @cached_property
     def groups(self) -> Column:
         """The group of each record."""
         return self.table.group.take(self.rows)
 
-    @property
+    @cached_property
     def splits(self) -> Column:
         """The split of each record."""
         return self.table.split.take(self.rows)
-
-    @cached_property
-    def splits_and_labels(self) -> set[tuple[str, int]]:
-        """The pairs of a split and a label that occur, found once."""
-        table = self.table
-        rows = slice(None) if len(self) == len(table.label) else self.rows  # each row once
-        pairs = len(ALL) * table.label[rows] + table.split.values[rows]
-        present = np.flatnonzero(np.bincount(pairs))
-        return {(ALL[pair % len(ALL)], pair // len(ALL)) for pair in present.tolist()}
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -241,6 +246,5 @@ class Records(Sequence[Record]):
 
 
 def _equal(one: Sequence[Any], other: object) -> bool:
-    if not isinstance(other, tuple | list | type(one)):
-        return False
-    return len(one) == len(other) and all(map(operator.eq, one, other))
+    like = isinstance(other, tuple | list | type(one)) and len(one) == len(other)
+    return like and all(map(operator.eq, one, other))

@@ -1,21 +1,44 @@
 """Parts of a folder that several machines decode, each into a folder of its own.
 
 `OUT/gear/.staging-.../part-3-of-16` has the staged images of a part. When all of its images are
-decoded, `images.json` there says which image has which file, or why it was refused.
+decoded, `images.json` there says which image has which file, or why it was refused. Near-duplicates
+are found in stages over files (data/splits/stages.py): a part signs its images, `compare_part`
+writes `pairs.npz` for a range of keys, and `grouped` makes groups of the pairs.
 """
 
 import hashlib
 import json
+import os
 import re
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from jaxgear.data.folder import Refused
+import numpy as np
+import PIL
+from jaxtyping import UInt8
+
+from jaxgear.data.folder import Folder, Refused
+from jaxgear.data.images import decode, descriptor
+from jaxgear.data.prepare.workshop import ToStore
+from jaxgear.data.splits import stages
+from jaxgear.data.tfds.shards import NAME
 from jaxgear.errors import UsageError
-from jaxgear.files import write_json
+from jaxgear.files import replacing, write_json
 from jaxgear.text import few, printable, stable_key
 
-_IMAGES = "images.json"
+STAGING = ".staging-"
+_IMAGES, _PAIRS = "images.json", "pairs.npz"
+
+
+def recipe() -> str:
+    """The versions of what images are decoded with."""
+    return f"images {decode.VERSION}, looks {descriptor.VERSION}, Pillow {PIL.__version__}"
+
+
+def staging(base: Path, size: int | None) -> Path:
+    """Where images of a size are staged for the set in the folder `base`."""
+    return base / f"{STAGING}{size or 'whole'}-{re.sub('[ ,]+', '-', recipe())}"
 
 
 def paths_of(paths: Sequence[str], part: int, parts: int) -> list[str]:
@@ -33,8 +56,15 @@ def name_of(part: int, parts: int) -> str:
     return f"part-{part}-of-{parts}"
 
 
-def write_images(folder: Path, images: Sequence[tuple[str, str | Refused]]) -> None:
-    """Says that a part is complete: the sha256 (hex) of each path, or its refusal."""
+def write_images(
+    folder: Path,
+    parts: int,
+    images: Sequence[tuple[str, str | Refused]],
+    known: Mapping[str, ToStore],
+) -> None:
+    """Says that one of `parts` is complete: the sha256 (hex) of each path, or its refusal."""
+    own = {image for _, image in images if isinstance(image, str)}
+    stages.sign(folder, parts, {sha256: known[sha256].descriptor for sha256 in own})
     rows = [
         {"path": path, "refused": image.reason}
         if isinstance(image, Refused)
@@ -66,6 +96,62 @@ def joined(place: Path, paths: Sequence[str], known: Container[str]) -> Iterator
             f"--join: no part has decoded {few(new)}; run all parts again (they continue)"
         )
     return (images[path] for path in paths)
+
+
+def compare_part(
+    out: str | os.PathLike[str],
+    part: int,
+    count: int,
+    *,
+    size: int | None = None,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Finds near-duplicates among the images of all parts, in range `part` of `count` of keys.
+
+    Machines can do so at the same time, when all parts are decoded. `prepare(..., join=True)` does
+    what was left out.
+
+    Raises:
+        UsageError: a part is not decoded.
+    """
+    place = staging(Path(out) / NAME, size)
+    folders = [place / name_of(number, count) for number in range(1, count + 1)]
+    missing = [n for n, own in enumerate(folders, 1) if not (own / _IMAGES).is_file()]
+    if missing:
+        numbers = few(f"{number}/{count}" for number in missing)
+        raise UsageError(f"--compare {part}/{count}: not decoded yet: --part {numbers}")
+    pairs = stages.compare(folders, part)
+    with replacing(folders[part - 1] / _PAIRS) as file:
+        np.savez(file, pairs=pairs, of=np.array(stages.digest(folders)))
+    say(f"range {part} of {count}: {len(pairs)} pairs of near-duplicates")
+
+
+def grouped(folder: Folder, place: Path) -> Folder:
+    """`folder` with the groups of near-duplicates in its records, by what the parts signed."""
+    folders = _complete(place)
+    if not all((own / "sha256").is_file() for own in folders):  # of older code
+        return folder
+    signed = {own.hex() for path in folders for own in stages.hashes(path)}
+    without = signed - {record.sha256 for record in folder.records}  # gone, or refused since
+    digest = stages.digest(folders, without)
+    pairs = []
+    for part, own in enumerate(folders, 1):
+        found = _pairs(own / _PAIRS, digest)
+        pairs.append(stages.compare(folders, part, without) if found is None else found)
+    first = stages.components(np.concatenate(pairs))
+    records = (
+        replace(record, group=first.get(record.sha256, record.sha256)[:12])
+        for record in folder.records
+    )
+    return replace(folder, records=tuple(records))
+
+
+def _pairs(path: Path, digest: str) -> UInt8[np.ndarray, "P 2 32"] | None:
+    """Pairs that were found among the images of a digest, or None."""
+    if not path.is_file():
+        return None
+    with np.load(path) as arrays:
+        return arrays["pairs"] if str(arrays["of"]) == digest else None
 
 
 def _complete(place: Path) -> list[Path]:

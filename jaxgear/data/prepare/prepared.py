@@ -5,15 +5,12 @@ from the previous version, or from a killed run, are reused. `versions` then wri
 """
 
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-
-import PIL
 
 from jaxgear.cluster import Cluster
 from jaxgear.data.dataset import split_dataset
@@ -24,8 +21,8 @@ from jaxgear.data.folder import (
     Refused,
     assemble,
     class_names,
+    require_clean,
 )
-from jaxgear.data.images import decode, descriptor
 from jaxgear.data.labels import list_source
 from jaxgear.data.prepare import parts
 from jaxgear.data.prepare.staging import stage
@@ -36,8 +33,6 @@ from jaxgear.errors import DataError, UsageError
 from jaxgear.files import Lock
 
 Tick = Callable[[int, int], None]  # called with the numbers of finished and of all images
-
-_STAGING = ".staging-"
 
 
 def prepare(
@@ -90,6 +85,8 @@ def prepare(
                 else:
                     results = _decode(root, paths, known, place, size, cores, cluster)
                 folder = _checked(root, listing, results, known, tick)
+                if join:
+                    folder = parts.grouped(require_clean(folder, on_bad), place)
             dataset = split_dataset(
                 folder, size=size or 128, seed=seed, on_bad=on_bad, group_by=group_by, say=say
             )
@@ -98,7 +95,7 @@ def prepare(
                 base, before, dataset, known, metadata, cores, cluster
             )
             say(f"{path}: {summary}")
-            for finished in (*base.glob(f"{_STAGING}*"), *base.glob(f"{UNFINISHED}*")):
+            for finished in (*base.glob(f"{parts.STAGING}*"), *base.glob(f"{UNFINISHED}*")):
                 shutil.rmtree(finished)
             return path
     except OSError as error:
@@ -136,7 +133,7 @@ def prepare_part(
             for path, result in zip(paths, results, strict=True):
                 images.append((path, result))
                 tick(len(images), len(paths))
-            parts.write_images(place, images)
+            parts.write_images(place, count, images, known)
             say(f"part {part} of {count}: {len(images)} pictures")
             return place
     except OSError as error:
@@ -167,9 +164,8 @@ def _begun(
     `part` is a folder there, or "" for all of it.
     """
     before = _versions().last(base, chosen) if any(base.glob("[0-9]*")) else None
-    recipe = f"images {decode.VERSION}, looks {descriptor.VERSION}, Pillow {PIL.__version__}"
-    name = f"{_STAGING}{chosen['size'] or 'whole'}-{re.sub('[ ,]+', '-', recipe)}"
-    place = base / name / part
+    recipe = parts.recipe()
+    place = parts.staging(base, chosen["size"]) / part
     place.mkdir(parents=True, exist_ok=True)
     known = {entry.sha256: _of_staged(entry) for entry in staged(place)}
     if known:

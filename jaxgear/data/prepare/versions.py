@@ -20,7 +20,7 @@ from jaxgear.data.folder import Record
 from jaxgear.data.prepare.gear_builder import serialize, write_info
 from jaxgear.data.prepare.staging import processes
 from jaxgear.data.prepare.workshop import ToStore
-from jaxgear.data.splits import NEAR_DUPLICATES
+from jaxgear.data.splits import NEAR_DUPLICATES, near_duplicate_pairs
 from jaxgear.data.tfds.columns import write_columns
 from jaxgear.data.tfds.read import TfdsFolder, read_tfds
 from jaxgear.data.tfds.sets import newest_version
@@ -30,11 +30,12 @@ from jaxgear.data.tfds.shards import (
     UNFINISHED,
     Shard,
     shard_name,
-    write_index,
     write_shard,
     write_sums,
 )
+from jaxgear.data.tfds.tables import write_index
 from jaxgear.errors import DataError, UsageError
+from jaxgear.files import second_name
 
 SHARD_BYTES = 128 * 2**20  # of images, about; TFDS recommends 100 to 200 MB
 _WORTH_PROCESSES = 2**28  # bytes per process; writing less takes no longer than importing TFDS
@@ -131,7 +132,7 @@ def write_version(
     for shard in shards:
         sizes[shard.split].append((len(shard.records), shard.path.stat().st_size))
     write_columns(folder, shards)
-    write_index(folder, dataset.classes, dataset.folder.fingerprint)
+    write_index(folder, dataset.classes, dataset.folder.fingerprint, near_duplicate_pairs)
     write_sums(folder, shards)
     metadata = metadata | {"fingerprint": dataset.folder.fingerprint}
     write_info(folder, version, dataset.classes, dict(sizes), metadata)
@@ -164,7 +165,7 @@ def _write_shards(
             path = folder / shard_name(split, index, count)
             shards.append(replace(shard, path=path))
             for file, name in zip(shard.files, shards[-1].files, strict=True):
-                _second_name(file, name)
+                second_name(file, name)
         for index, part in enumerate(parts, len(old)):
             path = folder / shard_name(split, index, count)
             images = [pictures[record.sha256] for record in part]
@@ -198,13 +199,6 @@ def _parts(records: Iterable[Record], pictures: dict[str, ToStore]) -> Iterator[
             part, size = [], 0
     if part:
         yield part
-
-
-def _second_name(path: Path, name: Path) -> None:
-    try:
-        name.hardlink_to(path)
-    except OSError:  # a file system without hard links
-        shutil.copyfile(path, name)
 
 
 def _changes(before: TfdsFolder | None, records: dict[str, Record]) -> str:

@@ -1,13 +1,15 @@
 """Splits records into train, validation and test; no group of near-duplicates straddles two splits.
 
-assign.py is where to start. near_duplicates.py finds near-duplicates by hashing.py; groups.py makes
-groups of them. known.py lets a bundle recognise the images of its data set.
+assign.py is where to start. near_duplicates.py finds near-duplicates by hashing.py, and stages.py
+finds them on many machines; groups.py makes groups of them. known.py lets a bundle recognise the
+images of its data set.
 """
 
 from jaxgear.data.splits.assign import LEFT_OUT, missing_classes, split_folder
 from jaxgear.data.splits.groups import (
     NEAR_DUPLICATES,
     near_duplicate_groups,
+    near_duplicate_pairs,
     near_duplicates_across,
     near_duplicates_in_two_classes,
 )
@@ -19,6 +21,7 @@ __all__ = [
     "KnownPictures",
     "missing_classes",
     "near_duplicate_groups",
+    "near_duplicate_pairs",
     "near_duplicates_across",
     "near_duplicates_in_two_classes",
     "split_folder",

@@ -4,11 +4,13 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Int
 
 from jaxgear.data.folder import (
     Column,
     Record,
     Records,
+    facts_about,
     hashes_of,
     labels_of,
     mixed,
@@ -89,15 +91,33 @@ def near_duplicate_groups(records: Sequence[Record]) -> Sequence[str]:
     return [ids[record.sha256] for record in records]
 
 
+class _Pairs(Sequence[tuple[Record, Record]]):
+    """Pairs of records of a prepared set, which are made when asked for."""
+
+    def __init__(self, records: Records, rows: Int[np.ndarray, "P 2"]):
+        self._table, self._rows = records.table, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, place: int | slice):
+        if isinstance(place, slice):
+            return [self[number] for number in range(len(self))[place]]
+        first, second = self._rows[place].tolist()
+        return self._table.record(first), self._table.record(second)
+
+
 def near_duplicates_across(
     records: Sequence[Record], groups: Sequence[str], splits: Sequence[str]
-) -> list[tuple[Record, Record]]:
+) -> Sequence[tuple[Record, Record]]:
     """Pairs of near-duplicates that a folder's own splits separate.
 
     One pair for each image with a near-duplicate in a later split (train, val, test): the image,
     then its near-duplicate in the latest split.
     """
     if isinstance(groups, Column):  # only a few groups are in several splits
+        if facts := facts_about(records, groups, splits):
+            return _Pairs(records, facts.straddling)
         number, none = split_numbers(splits), ALL.index(LEFT_OUT)
         own = number[groups.runs.rows]
         rows = mixed(groups.runs, own, np.where(own == none, 0, own))
@@ -118,12 +138,14 @@ def near_duplicates_across(
 
 def near_duplicates_in_two_classes(
     records: Sequence[Record], groups: Sequence[str]
-) -> list[tuple[Record, Record]]:
+) -> Sequence[tuple[Record, Record]]:
     """Pairs of near-duplicates with different labels; one label is probably wrong.
 
     One pair for each image whose class differs from the first image of its group.
     """
     if isinstance(groups, Column):  # only a few groups are in several classes
+        if facts := facts_about(records, groups):
+            return _Pairs(records, facts.mislabelled)
         own = labels_of(taken(records, groups.runs.rows))
         rows = mixed(groups.runs, own, own)
         records, groups = taken(records, rows), tuple(groups.take(rows))
@@ -133,6 +155,15 @@ def near_duplicates_in_two_classes(
         for record, group in zip(records, groups, strict=True)
     ]
     return [(record, other) for record, other in pairs if record.label != other.label]
+
+
+def near_duplicate_pairs(
+    records: Records,
+) -> tuple[Sequence[tuple[Record, Record]], Sequence[tuple[Record, Record]]]:
+    """Near-duplicates of a prepared set in two splits, and those in two classes."""
+    groups = records.groups
+    across = near_duplicates_across(records, groups, records.splits)
+    return across, near_duplicates_in_two_classes(records, groups)
 
 
 def _by_hash(record: Record) -> str:

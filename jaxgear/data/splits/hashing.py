@@ -63,7 +63,7 @@ def pairs_of_equal(
     Among more equal keys, sorted by `next_keys`, each is paired with the `_NEAR` after it and with
     the first. So the number of pairs grows linearly with the number of keys.
     """
-    rows = _shared(keys)
+    rows = shared(keys)
     order = rows[np.lexsort((next_keys[rows], keys[rows]))]
     keys = keys[order]
     start, step = np.arange(len(keys)), 0
@@ -78,7 +78,7 @@ def pairs_of_equal(
         yield np.stack([order[first[far]], order[far]], axis=1)
 
 
-def _shared(keys: UInt64[np.ndarray, " n"]) -> Int[np.ndarray, " m"]:
+def shared(keys: UInt64[np.ndarray, " n"]) -> Int[np.ndarray, " m"]:
     """Positions, ascending, of the keys that occur more than once: few, so little is left to do."""
     order = np.argsort(keys)
     again = np.diff(keys[order]) == 0

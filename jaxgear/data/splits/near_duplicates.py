@@ -14,12 +14,12 @@ time always grows linearly with the number of images.
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt, UInt64
+from jaxtyping import Bool, Float, Int, Shaped, UInt, UInt64
 
 from jaxgear.data.images.descriptor import BYTES, COLUMNS, ROWS
 from jaxgear.data.splits.hashing import minhash_keys, packed, pairs_of_equal, sample_keys
@@ -35,16 +35,8 @@ ASPECT = 0.2  # largest difference of the contents' log aspect ratios
 
 _EDGE = 5  # grey levels between neighbouring cells; smaller steps are encoder noise
 _BLOCK = 4096  # images, or pairs of images, that are processed at a time
-_Same = Callable[[Int[np.ndarray, " P"], Int[np.ndarray, " P"]], Bool[np.ndarray, " P"]]
-
-
-class _Band(NamedTuple):
-    """One LSH band: images with equal keys are candidates."""
-
-    keys: UInt64[np.ndarray, " n"]
-    next_keys: UInt64[np.ndarray, " n"]  # of another band, to sort images with equal keys
-    rows: Int[np.ndarray, " n"]  # the images
-    same: _Same  # compares pairs of images
+_Keys = UInt64[np.ndarray, " n"]
+Same = Callable[[Int[np.ndarray, " P"], Int[np.ndarray, " P"]], Bool[np.ndarray, " P"]]
 
 
 def groups(descriptors: Sequence[bytes]) -> Int[np.ndarray, " N"]:
@@ -57,8 +49,14 @@ def groups(descriptors: Sequence[bytes]) -> Int[np.ndarray, " N"]:
     if len(descriptors) < 2:
         return joined.of
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        table = _Table(list(pool.map(_read, _blocks(descriptors))))
-        for _ in pool.map(lambda band: _join_alike(joined, band), table.bands()):
+        features, keys = zip(*pool.map(read, blocks(descriptors)), strict=True)
+        features = Features.joined(features)
+
+        def join(band: tuple) -> None:
+            kind, rows, *keys = band
+            join_alike(joined, pairs_of_equal(*keys), rows, features.compare(kind))
+
+        for _ in pool.map(join, Keys.joined(keys).bands()):
             pass  # reading a result raises the error of its thread
     return joined.of
 
@@ -89,65 +87,88 @@ class _Joined:
             self.of = number[self.of]
 
 
-def _join_alike(joined: _Joined, band: _Band) -> None:
-    """Merges the groups of near-duplicates that share a key of a band."""
-    for pairs in pairs_of_equal(band.keys, band.next_keys):
-        for block in _blocks(joined.apart(band.rows[pairs])):
-            joined.join(block[band.same(*block.T)])
+def join_alike(
+    joined: Any,
+    candidates: Iterable[Int[np.ndarray, "P 2"]],
+    rows: Int[np.ndarray, " n"],
+    same: Same,
+) -> None:
+    """Merges the groups of near-duplicates among pairs of `rows`."""
+    for pairs in candidates:
+        found = [block[same(*block.T)] for block in blocks(joined.apart(rows[pairs]))]
+        joined.join(np.concatenate([pairs[:0], *found]))
 
 
-class _Part(NamedTuple):
-    """The features of n images, one kilobyte an image."""
+class Keys(NamedTuple):
+    """The LSH keys of n images: of each view's edges, and of hashes."""
 
-    aspect: Float[np.ndarray, " n"]  # logarithm of the content's aspect ratio
-    edges: UInt64[np.ndarray, "n V D W"]  # 2 views, rises and falls, words
-    hashes: UInt64[np.ndarray, "n W"]
-    keys: tuple[UInt64[np.ndarray, "n B"], ...]  # LSH keys of each view's edges, and of hashes
+    keys: tuple[UInt64[np.ndarray, "n B"], ...]
+    enough: tuple[Bool[np.ndarray, " n"], ...]  # not so few edges that they match no other image
 
+    @classmethod
+    def joined(cls, parts: Sequence["Keys"]) -> "Keys":
+        """The keys of several blocks of images."""
+        keys, enough = (zip(*own, strict=True) for own in zip(*parts, strict=True))
+        return cls(tuple(map(np.concatenate, keys)), tuple(map(np.concatenate, enough)))
 
-def _read(descriptors: Sequence[bytes]) -> _Part:
-    """The features of a block of images."""
-    octets = np.frombuffer(b"".join(descriptors), np.uint8).reshape(len(descriptors), BYTES)
-    size = np.ascontiguousarray(octets[:, :4]).view("<u2").astype(np.float64)
-    views = octets[:, 4:].reshape(-1, 2, ROWS, COLUMNS).astype(np.int16)
-    edges = _edges(views)
-    bits = (np.diff(views[:, 0], axis=2) > 0).reshape(len(descriptors), -1)
-    return _Part(
-        aspect=np.log(size[:, 1] / size[:, 0]),
-        edges=packed(edges),
-        hashes=packed(bits),
-        keys=(
-            *(minhash_keys(edges[:, view].reshape(len(descriptors), -1)) for view in range(2)),
-            sample_keys(bits),
-        ),
-    )
-
-
-class _Table:
-    """The features of all images."""
-
-    def __init__(self, parts: Sequence[_Part]):
-        self._aspect = np.concatenate([part.aspect for part in parts])
-        self._edges = np.concatenate([part.edges for part in parts])
-        self._hashes = np.concatenate([part.hashes for part in parts])
-        self._keys = [np.concatenate(keys) for keys in zip(*(p.keys for p in parts), strict=True)]
-
-    def bands(self) -> Iterator[_Band]:
-        """Yields the bands, without images that have too few edges to match any other."""
-        whole, content = np.bitwise_count(self._edges).sum(axis=(2, 3)).T
-        for keys, enough, same in zip(
-            self._keys,
-            (
-                whole >= AGREEMENT * EDGES,
-                content >= AGREEMENT * EDGES,
-                whole >= HASH_AGREEMENT * HASH_EDGES,
-            ),
-            (self.same, self.same, self._same_hashed),
-            strict=True,
-        ):
+    def bands(self) -> Iterator[tuple[int, Int[np.ndarray, " n"], _Keys, _Keys]]:
+        """Yields the kind of a band, its images (those with enough edges), their keys in it, and
+        those in another one, to sort images with equal keys.
+        """
+        for kind, (keys, enough) in enumerate(zip(self.keys, self.enough, strict=True)):
             rows = np.flatnonzero(enough)
             for number, band in enumerate(keys.T):
-                yield _Band(band[rows], keys[rows, number - 1], rows, same)
+                yield kind, rows, band[rows], keys[rows, number - 1]
+
+
+class Spread:
+    """Rows of several arrays, one after the other; indexed by an array of rows."""
+
+    def __init__(self, arrays: Sequence[Shaped[np.ndarray, "..."]]):
+        self._arrays, self._first = arrays, np.cumsum([0, *map(len, arrays)])
+
+    def __getitem__(self, rows: Int[np.ndarray, " n"]) -> Shaped[np.ndarray, "n ..."]:
+        if len(self._arrays) == 1:
+            return self._arrays[0][rows]
+        taken = np.empty((len(rows), *self._arrays[0].shape[1:]), self._arrays[0].dtype)
+        part = np.searchsorted(self._first, rows, "right") - 1
+        for number in np.unique(part).tolist():
+            own = np.flatnonzero(part == number)
+            taken[own] = self._arrays[number][rows[own] - self._first[number]]
+        return taken
+
+
+class Features:
+    """What is compared of n images, 300 bytes an image."""
+
+    def __init__(
+        self,
+        aspect: Float[np.ndarray, " n"] | Spread,
+        edges: UInt64[np.ndarray, "n V D W"] | Spread,
+        hashes: UInt64[np.ndarray, "n H"] | Spread,
+    ):
+        """`aspect` is the logarithm of the content's aspect ratio; `edges` are of 2 views, rises
+        and falls.
+        """
+        self._aspect, self._edges, self._hashes = self.arrays = aspect, edges, hashes
+
+    @classmethod
+    def joined(cls, parts: Sequence["Features"]) -> "Features":
+        """The features of several blocks of images."""
+        return cls(*map(np.concatenate, zip(*(part.arrays for part in parts), strict=True)))
+
+    def enough(self) -> tuple[Bool[np.ndarray, " n"], ...]:
+        """Of each kind of key, the images that have enough edges to match another."""
+        whole, content = np.bitwise_count(self._edges).sum(axis=(2, 3)).T
+        return (
+            whole >= AGREEMENT * EDGES,
+            content >= AGREEMENT * EDGES,
+            whole >= HASH_AGREEMENT * HASH_EDGES,
+        )
+
+    def compare(self, kind: int) -> Same:
+        """The comparison of pairs of images that share a key of a kind."""
+        return (self.same, self.same, self._same_hashed)[kind]
 
     def same(self, i: Int[np.ndarray, " P"], j: Int[np.ndarray, " P"]) -> Bool[np.ndarray, " P"]:
         """Whether images i and j are near-duplicates.
@@ -192,7 +213,20 @@ class _Table:
         )
 
 
-def _blocks(rows: Any) -> Iterator[Any]:
+def read(descriptors: Sequence[bytes]) -> tuple[Features, Keys]:
+    """The features and keys of a block of images."""
+    octets = np.frombuffer(b"".join(descriptors), np.uint8).reshape(len(descriptors), BYTES)
+    size = np.ascontiguousarray(octets[:, :4]).view("<u2").astype(np.float64)
+    views = octets[:, 4:].reshape(-1, 2, ROWS, COLUMNS).astype(np.int16)
+    edges = _edges(views)
+    bits = (np.diff(views[:, 0], axis=2) > 0).reshape(len(octets), -1)
+    features = Features(np.log(size[:, 1] / size[:, 0]), packed(edges), packed(bits))
+    by_edges = (minhash_keys(edges[:, view].reshape(len(octets), -1)) for view in range(2))
+    return features, Keys((*by_edges, sample_keys(bits)), features.enough())
+
+
+def blocks(rows: Any) -> Iterator[Any]:
+    """Parts of a sequence or an array, small enough to stay in a CPU's cache."""
     return (rows[start : start + _BLOCK] for start in range(0, len(rows), _BLOCK))
 
 

@@ -20,15 +20,17 @@ from jaxtyping import Shaped, UInt, UInt8
 from jaxgear.data.folder import Column, Table, hashes_of, labels_of, paths_of
 from jaxgear.data.folder.names import ALL
 from jaxgear.data.tfds.parts import damaged, npy_header, unlike
-from jaxgear.data.tfds.shards import COLUMNS, SUMS, Shard, text_of
+from jaxgear.data.tfds.shards import COLUMNS, INDEX, SUMS, Shard, text_of
 from jaxgear.text import stable_key
 
 _SMALL = 2**20  # bytes of a column that is read, not mapped: it takes a third of the time
+BLOCK = 2**22  # bytes that have a sum of their own
 HASHED = 2**48  # groups below are 12 hexadecimal digits, others places in a list of names
 
 # Type and shape of a row; `text` and `names` have no rows.
 _ROWS = {
     "order": ("uint", ()),
+    "by_split": ("uint", ()),
     "starts": ("uint", ()),
     "sha256": ("uint8", (32,)),
     "stored": ("uint8", (32,)),
@@ -66,67 +68,128 @@ def write_columns(folder: Path, shards: Iterable[Shard]) -> None:
             parts[name].append(column)
     lengths = np.array([len(path.encode()) + 1 for path in paths])
     parts["starts"] = [_narrow(np.cumsum(lengths) - lengths)]
-    order = sorted(range(len(paths)), key=lambda row: stable_key(paths[row]))
-    parts["order"] = [_narrow(np.array(order))]
+    order = _narrow(np.array(sorted(range(len(paths)), key=lambda row: stable_key(paths[row]))))
+    split = np.concatenate(parts["split"])[order]
+    parts |= {"order": [order], "by_split": [order[np.argsort(split, kind="stable")]]}
     columns = {name: np.concatenate(own) for name, own in parts.items()}
     columns |= {"text": text_of([*paths, ""]), "names": text_of(["", *names, ""])}
     (folder / COLUMNS).mkdir()
     for name, column in columns.items():
-        np.save(_file(folder, name), column)
+        np.save(column_file(folder, name), column)
 
 
 def read_columns(
-    folder: Path, sums: Mapping[str, str], count: int, classes: int, pool: Executor
+    folder: Path,
+    sums: Mapping[str, str],
+    count: int,
+    classes: int,
+    pool: Executor,
+    blocks: Mapping[str, UInt8[np.ndarray, "n 32"]],
+    share: tuple[int, int],
 ) -> tuple[dict[str, Shaped[np.ndarray, "..."]], list[str]]:
     """The columns of a version, mapped into memory, and the names of groups.
+
+    Args:
+        blocks: sha256 of the blocks of each column; empty: of older sets, which `sums` cover.
+        share: (K, N): checks the K-th of N equal parts of each column. Other hosts check the rest.
 
     Raises:
         DataError: a file is missing or damaged, or not of `count` rows and `classes` classes.
     """
-    read = partial(_read_column, folder, sums)
-    names = (*_ROWS, "text", "names")
+    read = partial(_read_column, folder, sums, blocks, share)
+    names = [name for name in (*_ROWS, "text", "names") if blocks or name != "by_split"]
     columns = dict(zip(names, pool.map(read, names), strict=True))
-    if any(len(columns[name]) != count for name in _ROWS):
+    if any(len(columns[name]) != count for name in names[:-2]):
         raise unlike(folder)
     name = "names"
     try:
         groups = columns[name].tobytes().decode().split("\0")[1:-1]
         limits = {"order": count, "split": len(ALL), "group": HASHED + len(groups)}
-        for name, limit in (limits | {"label": classes, "starts": len(columns["text"])}).items():
-            if columns[name].min() < 0 or columns[name].max() >= limit:
+        limits |= {"label": classes, "starts": len(columns["text"])}
+        for name, limit in (limits | ({"by_split": count} if blocks else {})).items():
+            own = columns[name][part_of(count, share)]
+            if len(own) and (own.min() < 0 or own.max() >= limit):
                 raise ValueError("a label is not a class" if name == "label" else "out of range")
         name = "starts"
-        if not (columns[name][1:] > columns[name][:-1]).all():
+        own = columns[name][part_of(count, share)]
+        if not (own[1:] > own[:-1]).all():
             raise ValueError("not ascending")
     except ValueError as error:
-        raise damaged(_file(folder, name), error, folder) from None
+        raise damaged(column_file(folder, name), error, folder) from None
     return columns, groups
 
 
-def _file(folder: Path, name: str) -> Path:
+def column_file(folder: Path, name: str) -> Path:
+    """The file of a column of the version in `folder`."""
     return folder / COLUMNS / f"{name}.npy"
 
 
-def _read_column(folder: Path, sums: Mapping[str, str], name: str) -> Shaped[np.ndarray, "..."]:
-    path, (kind, shape) = _file(folder, name), _ROWS.get(name, ("uint8", ()))
+def part_of(count: int, share: tuple[int, int]) -> slice:
+    """The K-th of N equal parts of so many things, for a share (K, N)."""
+    number, shares = share
+    return slice(count * number // shares, count * (number + 1) // shares)
+
+
+def block_sums(path: Path) -> UInt8[np.ndarray, "n 32"]:
+    """The sha256 of each block of a file."""
+    with path.open("rb") as file:
+        sums = b"".join(
+            hashlib.sha256(block).digest() for block in iter(partial(file.read, BLOCK), b"")
+        )
+    return np.frombuffer(sums, np.uint8).reshape(-1, 32)
+
+
+def _check_blocks(path: Path, sums: UInt8[np.ndarray, "n 32"], share: tuple[int, int]) -> None:
+    own = part_of(len(sums), share)
+    with path.open("rb") as file:
+        if len(sums) != -(-os.fstat(file.fileno()).st_size // BLOCK):
+            raise ValueError("another length")
+        file.seek(own.start * BLOCK)
+        for digest in sums[own]:
+            if hashlib.sha256(file.read(BLOCK)).digest() != digest.tobytes():
+                raise ValueError(f"does not match {INDEX}")
+
+
+def _read_column(
+    folder: Path,
+    sums: Mapping[str, str],
+    blocks: Mapping[str, UInt8[np.ndarray, "n 32"]],
+    share: tuple[int, int],
+    name: str,
+) -> Shaped[np.ndarray, "..."]:
+    path = column_file(folder, name)
     try:
-        with path.open("rb") as file:
-            whole = os.fstat(file.fileno()).st_size <= _SMALL
-            data = file.read(_SMALL if whole else 4096)
-            file.seek(0)
-            digest = hashlib.sha256(data) if whole else hashlib.file_digest(file, "sha256")
-        if digest.hexdigest() != sums.get(path.relative_to(folder).as_posix()):
-            raise ValueError(f"does not match {SUMS}")
-        dtype, own, offset = npy_header(data)
-        if not dtype.name.startswith(kind) or own[1:] != shape:
-            raise ValueError(f"not {kind} {list(shape)}")
-        if whole:
-            column = np.frombuffer(data, dtype, math.prod(own), offset).reshape(own)
-        else:  # as a plain array, which is faster to index
-            column = np.asarray(np.memmap(path, dtype, "r", offset, own))
-    except (OSError, ValueError, struct.error) as error:
+        if blocks and path.stat().st_size > _SMALL:
+            _check_blocks(path, blocks[name], share)
+            return read_column(path)
+        return read_column(path, sums.get(path.relative_to(folder).as_posix(), ""))
+    except (OSError, ValueError, KeyError, struct.error) as error:
         raise damaged(path, error, folder) from None
-    return column
+
+
+def read_column(path: Path, digest: str | None = None) -> Shaped[np.ndarray, "..."]:
+    """The column in a file, mapped into memory. None: it was checked before.
+
+    Raises:
+        OSError, ValueError, struct.error: the file has another sha256 (hex) than `digest`, or no
+            such column.
+    """
+    kind, shape = _ROWS.get(path.stem, ("uint8", ()))
+    with path.open("rb") as file:
+        whole = os.fstat(file.fileno()).st_size <= _SMALL
+        data = file.read(_SMALL if whole else 4096)
+        file.seek(0)
+        if digest is not None:
+            found = hashlib.sha256(data) if whole else hashlib.file_digest(file, "sha256")
+            if found.hexdigest() != digest:
+                raise ValueError(f"does not match {SUMS}")
+    dtype, own, offset = npy_header(data)
+    if not dtype.name.startswith(kind) or own[1:] != shape:
+        raise ValueError(f"not {kind} {list(shape)}")
+    if whole:
+        return np.frombuffer(data, dtype, math.prod(own), offset).reshape(own)
+    # As a plain array, which is faster to index.
+    return np.asarray(np.memmap(path, dtype, "r", offset, own))
 
 
 def table_of_columns(
@@ -143,7 +206,7 @@ def table_of_columns(
         split=Column(columns["split"], ALL.__getitem__),
         height=columns["height"],
         width=columns["width"],
-        group=Column(columns["group"], partial(_group_text, names)),
+        group=Column(columns["group"], partial(group_text, names)),
         describe=describe,
     )
 
@@ -155,7 +218,8 @@ def group_number(name: str, names: dict[str, int]) -> int:
     return HASHED + names.setdefault(name, len(names))
 
 
-def _group_text(names: Sequence[str], number: int) -> str:
+def group_text(names: Sequence[str], number: int) -> str:
+    """The inverse of `group_number`, with `names` in their order."""
     return f"{number:012x}" if number < HASHED else names[number - HASHED]
 
 

@@ -80,7 +80,12 @@ class TfdsFolder(Folder):
 
 
 def read_tfds(
-    source: str, *, size: int = 128, cache: CacheChoice = "user", min_classes: int = 2
+    source: str,
+    *,
+    size: int = 128,
+    cache: CacheChoice = "user",
+    min_classes: int = 2,
+    share: tuple[int, int] = (0, 1),
 ) -> TfdsFolder:
     """A prepared set as a folder.
 
@@ -93,6 +98,7 @@ def read_tfds(
         source: "NAME@DIR" or "NAME:CONFIG@DIR". `DIR/NAME[/CONFIG]/VERSION` holds the set; the
             newest version is taken.
         size: letterbox size of the images that will be needed.
+        share: (K, N) on host K of N hosts that open the set: what it checks of a set of `prepare`.
 
     Raises:
         DataError: no such set, not array_record, no image or class label, damaged, fewer than
@@ -121,11 +127,11 @@ def read_tfds(
         metadata=dict(builder.info.metadata or {}),
     )
     if "recipe" in folder.metadata:
-        return _by_tables(folder, size)
+        return _by_tables(folder, size, share)
     return _by_decoding(folder, label, PictureCache(cache, size, outside=root))
 
 
-def _by_tables(folder: TfdsFolder, size: int) -> TfdsFolder:
+def _by_tables(folder: TfdsFolder, size: int, share: tuple[int, int]) -> TfdsFolder:
     """A set of `prepare`, opened from its tables."""
     stored_at = folder.metadata.get("size")
     if stored_at and size > stored_at:
@@ -137,7 +143,7 @@ def _by_tables(folder: TfdsFolder, size: int) -> TfdsFolder:
         split: source.dataset_info.splits[split].shard_lengths
         for split, source in folder.sources.items()
     }
-    tables = read_tables(folder.root, lengths, folder.classes)
+    tables = read_tables(folder.root, lengths, folder.classes, share)
     return replace(folder, records=tables.records, fingerprint=tables.fingerprint, places=tables)
 
 

@@ -96,19 +96,6 @@ def write_table(shard: Shard) -> tuple[str, ...]:
     return tuple(map(_sum_and_sync, (path, table_of(path), descriptors_of(path))))
 
 
-def write_index(folder: Path, classes: Sequence[str], fingerprint: str) -> None:
-    """Writes `index.npz` of a version: its fingerprint, and the classes that it is of.
-
-    To compute a fingerprint takes a minute for ten million images.
-    """
-    columns = {
-        "classes": text_of(classes),
-        "fingerprint": np.frombuffer(bytes.fromhex(fingerprint), np.uint8),
-    }
-    with (folder / INDEX).open("wb") as file:
-        np.savez(file, **columns)
-
-
 def write_sums(folder: Path, shards: Iterable[Shard]) -> None:
     """Writes `SHA256SUMS` for the shards in `folder`, its columns and, if it has one, its index."""
     sums = [pair for shard in shards for pair in zip(shard.files, shard.sums, strict=True)]

@@ -5,15 +5,17 @@ is asked for.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Shaped
 
-from jaxgear.data.folder import Column, Record, Records, fingerprint
-from jaxgear.data.tfds.columns import digests, read_columns, table_of_columns
+from jaxgear.data.folder import Alike, Column, Facts, Record, Records, facts_of, fingerprint
+from jaxgear.data.folder.names import ALL
+from jaxgear.data.tfds.columns import block_sums, digests, read_columns, table_of_columns
 from jaxgear.data.tfds.descriptors import Descriptors, Span
 from jaxgear.data.tfds.older import Filling
 from jaxgear.data.tfds.parts import (
@@ -60,26 +62,28 @@ class Tables:
 
 
 def read_tables(
-    folder: Path, lengths: Mapping[str, Sequence[int]], classes: tuple[str, ...]
+    folder: Path,
+    lengths: Mapping[str, Sequence[int]],
+    classes: tuple[str, ...],
+    share: tuple[int, int] = (0, 1),
 ) -> Tables:
     """The tables of a set; `lengths` has the number of rows of each shard of a split.
 
+    Of several hosts that open the set each checks its `share` of the columns (`read_columns`).
     Checks that each shard exists with its full length. Its content is checked on access, as are
     descriptors.
 
     Raises:
         DataError: a file is missing or damaged; the message names it.
     """
-    try:
-        lines = read_regular(folder / SUMS, LIMIT).decode().splitlines()
-        sums = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
-    except (OSError, ValueError) as error:
-        raise damaged(folder / SUMS, error) from None
+    sums = sums_of(folder)
     count = sum(map(sum, lengths.values()))
     if any(rows < 1 for own in lengths.values() for rows in own) or not count:
         raise unlike(folder)
     older = not any(name.startswith(f"{COLUMNS}/") for name in sums)
     filling = Filling(folder, count, len(classes)) if older else None
+    index = _index(folder / INDEX, sums)
+    blocks = {name[7:]: array for name, array in index.items() if name.startswith("blocks-")}
 
     def read(path: Path, split: str, rows: range) -> tuple[Part, Span]:
         part, span, arrays = read_part(path, split, rows, sums)
@@ -93,16 +97,35 @@ def read_tables(
         if filling:
             columns, names = filling.columns(parts)
         else:
-            columns, names = read_columns(folder, sums, count, len(classes), pool)
+            columns, names = read_columns(*(folder, sums, count, len(classes), pool, blocks, share))
     table = table_of_columns(columns, names, Descriptors(spans, damaged))
-    records = Records(table, columns["order"])
+    facts = None
+    if blocks:
+        facts = Facts(
+            counts=index["counts"].reshape(len(ALL), -1),
+            groups=int(index["groups"][0]),
+            conflicting=index["conflicting"],
+            straddling=index["straddling"].reshape(-1, 2),
+            mislabelled=index["mislabelled"].reshape(-1, 2),
+            by_split=columns["by_split"],
+        )
+    records = Records(table, columns["order"], facts)
     return Tables(
         records=records,
-        fingerprint=_recorded(folder / INDEX, sums, classes) or fingerprint(classes, records),
+        fingerprint=_fingerprint(index, classes) or fingerprint(classes, records),
         stored=digests(columns["stored"]),
         parts=parts,
         first={part.split: part.rows.start for part in reversed(parts)},
     )
+
+
+def sums_of(folder: Path) -> dict[str, str]:
+    """The sha256 (hex) of each file of a version; DataError if `SHA256SUMS` is damaged."""
+    try:
+        lines = read_regular(folder / SUMS, LIMIT).decode().splitlines()
+        return {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
+    except (OSError, ValueError) as error:
+        raise damaged(folder / SUMS, error) from None
 
 
 def _shards(
@@ -116,13 +139,53 @@ def _shards(
             first += count
 
 
-def _recorded(path: Path, sums: Mapping[str, str], classes: tuple[str, ...]) -> str:
-    """The fingerprint that was written with the set; "" if there is none, or of other classes."""
-    if INDEX not in sums:
-        return ""
+def write_index(
+    folder: Path,
+    classes: Sequence[str],
+    fingerprint: str,
+    alike: Callable[[Records], tuple[Alike, Alike]],
+) -> None:
+    """Writes `index.npz` of a version: what opening it would otherwise find in its columns.
+
+    That is its fingerprint with the classes that it is of, which takes a minute for ten million
+    images; the facts about its records; and the sums of the blocks of its columns, so that each of
+    several hosts can check its own.
+
+    Args:
+        alike: finds near-duplicates in two splits, and those in two classes.
+    """
+    paths = sorted((folder / COLUMNS).iterdir())
+    columns = {path.stem: np.asarray(np.load(path, mmap_mode="r")) for path in paths}
+    groups = columns["names"].tobytes().decode().split("\0")[1:-1]
+    table = table_of_columns(columns, groups, lambda row: b"")
+    records = Records(table, columns["order"])
+    facts = facts_of(records, len(classes), *alike(records))
+    with (folder / INDEX).open("wb") as file:
+        np.savez(
+            file,
+            classes=text_of(classes),
+            fingerprint=np.frombuffer(bytes.fromhex(fingerprint), np.uint8),
+            counts=facts.counts.reshape(-1),
+            groups=np.array([facts.groups]),
+            conflicting=facts.conflicting,
+            straddling=facts.straddling.reshape(-1),
+            mislabelled=facts.mislabelled.reshape(-1),
+            **{f"blocks-{path.stem}": block_sums(path) for path in paths},
+        )
+
+
+def _index(path: Path, sums: Mapping[str, str]) -> dict[str, Shaped[np.ndarray, "..."]]:
+    """The arrays of `index.npz`; {} if the set has none."""
+    if path.name not in sums:
+        return {}
     try:
-        arrays = arrays_in(content(path, sums))
-        own, digest = (arrays[name][0].tobytes() for name in ("classes", "fingerprint"))
+        return {name: array for name, (array, _) in arrays_in(content(path, sums)).items()}
     except DAMAGE as error:
         raise damaged(path, error) from None
-    return digest.hex() if own == text_of(classes).tobytes() else ""
+
+
+def _fingerprint(index: Mapping[str, Shaped[np.ndarray, "..."]], classes: tuple[str, ...]) -> str:
+    """The fingerprint that was written with the set; "" if there is none, or of other classes."""
+    if not index or index["classes"].tobytes() != text_of(classes).tobytes():
+        return ""
+    return index["fingerprint"].tobytes().hex()

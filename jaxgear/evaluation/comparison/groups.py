@@ -167,7 +167,7 @@ def _changed_lines(first: Group, group: Group) -> tuple[str, ...]:
 
 
 def _tested_on(run: FinishedRun) -> tuple[str, ...]:
-    return tuple(sorted(picture.sha256 for picture in run.split("test")))
+    return tuple(sorted(run.split("test").sha256))
 
 
 def _by_test(group: Group) -> Figures:

@@ -126,8 +126,8 @@ def find_drift(run: FinishedRun, folder: Folder, source: str | None = None) -> D
 
 def _known(run: FinishedRun, folder: Folder, source: str | None, size: int) -> Folder:
     """A folder with the run's pictures alone: `folder`, if it has most of them, or their own."""
-    ours = {picture.sha256 for picture in run.pictures}
-    held_out = {picture.sha256 for name in ("val", "test") for picture in run.split(name)}
+    ours = set(run.pictures.sha256)
+    held_out = {sha256 for name in ("val", "test") for sha256 in run.split(name).sha256}
     here = {record.sha256 for record in folder.records}
     if source or len(here & held_out) < len(held_out) / 2:
         folder = open_source(run, source, size)

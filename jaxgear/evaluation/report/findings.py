@@ -10,9 +10,10 @@ from PIL import Image
 from jaxgear.bundle import Bundle
 from jaxgear.data.folder import Folder, pixels
 from jaxgear.data.images import letterbox
+from jaxgear.data.recorded import SplitRow
 from jaxgear.errors import CheckpointError
 from jaxgear.evaluation import calibration, explain, metrics
-from jaxgear.evaluation.finished import FinishedRun, SplitRow
+from jaxgear.evaluation.finished import FinishedRun
 from jaxgear.evaluation.no_gear import refusal
 from jaxgear.evaluation.own_pictures import only, open_source, trained_on_test, warnings_of
 from jaxgear.evaluation.report.near_duplicates import (

@@ -9,7 +9,8 @@ from jaxtyping import UInt8
 from jaxgear.data.folder import Folder
 from jaxgear.data.folder.names import ALL
 from jaxgear.data.images import letterbox
-from jaxgear.evaluation.finished import FinishedRun, SplitRow
+from jaxgear.data.recorded import SplitRow
+from jaxgear.evaluation.finished import FinishedRun
 
 GROUPS, MEMBERS = 8, 6  # groups that are shown, and pictures of each
 THUMBNAIL = 192  # pixels
@@ -29,7 +30,7 @@ def find_near_duplicates(run: FinishedRun, folder: Folder) -> NearDuplicates:
     """Near-duplicates by `splits.json`. Examples are images that are still in `folder`."""
     records = {record.sha256: record for record in folder.records}
     members: dict[str, list[SplitRow]] = collections.defaultdict(list)
-    for picture in run.pictures:
+    for picture in run.pictures.in_groups():
         members[picture.group].append(picture)
     groups = [group for group in members.values() if len(group) > 1]
     groups.sort(key=_telling)

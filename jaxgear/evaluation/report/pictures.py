@@ -76,9 +76,11 @@ def _cards(shown: list[Shown]) -> str:
 
 def splits(run: FinishedRun, near: NearDuplicates) -> str:
     """The section of images by class and split, and of near-duplicates."""
-    counts = Counter((picture.name, picture.split) for picture in run.pictures)
+    counts = run.pictures.counts()
     rows = [[name, *(str(counts[name, split]) for split in ALL)] for name in run.classes]
-    totals = Counter(picture.split for picture in run.pictures)
+    totals = Counter[str]()
+    for (_, split), number in counts.items():
+        totals[split] += number
     rows.append(["all", *(str(totals[split]) for split in ALL)])
     parts = [
         page.table("Pictures by class and split", ["class", *_SPLIT_NAMES.values()], rows),

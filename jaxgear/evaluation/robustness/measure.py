@@ -96,7 +96,7 @@ class Beside:
             raise UsageError(
                 f"--beside {path}: nothing is measured of it yet; first report {path} --robustness"
             )
-        ours, theirs = ({picture.sha256 for picture in r.split("test")} for r in (run, other))
+        ours, theirs = (set(r.split("test").sha256) for r in (run, other))
         return cls(path.resolve().name, figures, ours == theirs)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from jaxgear.data.sampling import BY_INDEX
+from jaxgear.data.sampling import BY_INDEX, LANES
 
 PACKAGES = ("jaxgear", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pillow")
 
@@ -31,6 +31,7 @@ def environment() -> dict[str, Any]:
         "devices": [f"{d.platform}: {d.device_kind}" for d in jax.devices()],
         "commit": _commit(),
         "order_by_index_above": BY_INDEX,  # images; `data/sampling.py`
+        "shards_at_a_time": LANES,
         "argv": sys.argv,
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }

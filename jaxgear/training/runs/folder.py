@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxgear.data.dataset import Dataset
-from jaxgear.data.recorded import describe
+from jaxgear.data.recorded import write_splits
 from jaxgear.errors import UsageError
 from jaxgear.files import read_json, write_json, write_text
 from jaxgear.training.runs.environment import environment
@@ -35,7 +35,7 @@ def new_folder(
             folder.mkdir()
             write_json(folder / "config.json", config)
             write_json(folder / "environment.json", environment() | {"backgrounds": backgrounds})
-            write_json(folder / "splits.json", describe(dataset))
+            write_splits(folder, dataset)
             write_text(folder / "experiment.py", source)
             return _move_in(folder, out, name)
     except OSError as error:

@@ -1,7 +1,8 @@
 """An open run folder: made, resumed, and filled epoch by epoch.
 
     config.json, environment.json, experiment.py    flags, versions and devices, source; FLOPs
-    splits.json                                     every image, its group and its split
+    splits.json                                     every image, its group and its split; of a
+                                                    large set with columns in splits-1/
     history.csv                                     one row per epoch
     checkpoints/, model/                            newest and best states; the bundle of the best
 
@@ -16,7 +17,7 @@ from typing import Any
 from jaxtyping import PyTree
 
 from jaxgear.data.dataset import Dataset
-from jaxgear.data.recorded import changed_pictures, describe
+from jaxgear.data.recorded import Recorded, changed_pictures, write_splits
 from jaxgear.errors import CheckpointError
 from jaxgear.files import Lock, read_json, write_json, write_text
 from jaxgear.machine import devices, hosts
@@ -96,7 +97,7 @@ class Run:
             UsageError: another process has it open.
         """
         path = Path(path)
-        changes = changed_pictures(read_json(path / "splits.json"), dataset)
+        changes = changed_pictures(Recorded.read(path), dataset)
         if changes and not allow_data_change:
             raise CheckpointError(
                 f"{path}: {len(changes)} pictures have changed since this run started: "
@@ -133,7 +134,7 @@ class Run:
                 if changes:
                     # A mid-epoch checkpoint refers to the old images.
                     shutil.rmtree(run._paused, ignore_errors=True)
-                    write_json(path / "splits.json", describe(dataset))
+                    write_splits(path, dataset)
                 write_json(path / "config.json", config)
             devices.highest(0)  # a barrier: no host continues before this is written
         except BaseException:
