@@ -5,14 +5,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from small_bundle import make_bundle
 
 from jaxgear import cli
 from jaxgear.cluster import Cluster
-from jaxgear.data.prepare import staging
+from jaxgear.data.prepare import parts, staging
 from jaxgear.data.prepare.prepared import prepare
 from jaxgear.data.sources import find_pictures
 from jaxgear.data.synthetic.drawn import write_drawn
+from jaxgear.data.tfds.read import read_tfds
 from jaxgear.errors import DataError, UsageError
 
 pytestmark = pytest.mark.slow
@@ -63,7 +65,11 @@ def nodes():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    return write_drawn(tmp_path_factory.mktemp("cluster") / "drawn", 1200, size=64)
+    """Drawn images, and near-duplicates of twenty of them."""
+    root = write_drawn(tmp_path_factory.mktemp("cluster") / "drawn", 1200, size=64)
+    for number, file in enumerate(sorted((root / "boots").iterdir())[:20]):
+        Image.open(file).convert("RGB").resize((80, 80)).save(root / f"boots/again-{number}.png")
+    return root
 
 
 @pytest.fixture
@@ -80,6 +86,7 @@ def test_a_prepared_set_is_that_of_one_machine_though_a_node_dies(
     nodes, cluster, folder, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(staging, "_CLUSTER_TASK", 32)
+    monkeypatch.setattr(parts, "JOB", 300)
     killed = []
 
     def tick(done, total):
@@ -91,6 +98,8 @@ def test_a_prepared_set_is_that_of_one_machine_though_a_node_dies(
     spread = prepare(folder, tmp_path / "spread", size=32, cluster=cluster, tick=tick)
     assert killed
     assert files(spread) == files(expected)
+    groups = read_tfds(f"gear@{tmp_path / 'spread'}", size=32).records.groups
+    assert len(set(groups)) < len(groups) - 10
 
 
 def test_predictions_are_those_of_one_machine(nodes, folder, tmp_path, monkeypatch):

@@ -46,8 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ray",
         metavar="ADDRESS",
-        help="decode and write on the nodes of this Ray cluster: auto, or HOST:6379; they must "
-        "have FOLDER and OUT under the same paths (for an address, the cache)",
+        help="decode, look for near-duplicates and write on the nodes of this Ray cluster: auto, "
+        "or HOST:6379; they must have FOLDER and OUT under the same paths (for an address, the "
+        "cache)",
     )
     parser.add_argument(
         "--on-bad",

@@ -3,7 +3,8 @@
 `OUT/gear/.staging-.../part-3-of-16` has the staged images of a part. When all of its images are
 decoded, `images.json` there says which image has which file, or why it was refused. Near-duplicates
 are found in stages over files (data/splits/stages.py): a part signs its images, `compare_part`
-writes `pairs.npz` for a range of keys, and `grouped` makes groups of the pairs.
+writes `pairs.npz` for a range of keys, and `grouped` makes groups of the pairs. `grouped_on` has a
+cluster do all of it.
 """
 
 import hashlib
@@ -18,6 +19,7 @@ import numpy as np
 import PIL
 from jaxtyping import UInt8
 
+from jaxgear.cluster import Cluster
 from jaxgear.data.folder import Folder, Refused
 from jaxgear.data.images import decode, descriptor
 from jaxgear.data.prepare.workshop import ToStore
@@ -28,6 +30,7 @@ from jaxgear.files import replacing, write_json
 from jaxgear.text import few, printable, stable_key
 
 STAGING = ".staging-"
+JOB = 100_000  # images of a job that finds near-duplicates on a cluster
 _IMAGES, _PAIRS = "images.json", "pairs.npz"
 
 
@@ -138,6 +141,38 @@ def grouped(folder: Folder, place: Path) -> Folder:
     for part, own in enumerate(folders, 1):
         found = _pairs(own / _PAIRS, digest)
         pairs.append(stages.compare(folders, part, without) if found is None else found)
+    return _with_groups(folder, pairs)
+
+
+def grouped_on(cluster: Cluster, folder: Folder, place: Path) -> Folder:
+    """`folder` with the groups of near-duplicates in its records, found on the nodes of a cluster.
+
+    A folder that is one job (`JOB`) is returned as it is.
+    """
+    descriptors = {record.sha256: record.descriptor for record in folder.records}
+    count, sha256 = -(-len(descriptors) // JOB), sorted(descriptors)
+    if count < 2:
+        return folder
+    folders = [place / f"job-{number}" for number in range(count)]
+    jobs = ({key: descriptors[key] for key in sha256[n::count]} for n in range(count))
+    signed = zip(folders, jobs, strict=True)
+    for own in folders:
+        own.mkdir(exist_ok=True)
+    for _ in cluster.map(_sign, signed, count):
+        pass
+    return _with_groups(folder, list(cluster.map(_compare, range(1, count + 1), folders)))
+
+
+def _sign(job: tuple[Path, dict[str, bytes]], parts: int) -> None:
+    folder, descriptors = job
+    stages.sign(folder, parts, descriptors)
+
+
+def _compare(part: int, folders: Sequence[Path]) -> UInt8[np.ndarray, "P 2 32"]:
+    return stages.compare(folders, part)
+
+
+def _with_groups(folder: Folder, pairs: Sequence[UInt8[np.ndarray, "P 2 32"]]) -> Folder:
     first = stages.components(np.concatenate(pairs))
     records = (
         replace(record, group=first.get(record.sha256, record.sha256)[:12])

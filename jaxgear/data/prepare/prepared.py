@@ -60,7 +60,7 @@ def prepare(
             portable (`workshop.portable`).
         workers: processes that decode; None: one per core.
         seed: decides the split together with `group_by` (`groups_of`), as in a training run.
-        cluster: whose nodes decode and write, in place of `workers`.
+        cluster: whose nodes decode, find near-duplicates and write, in place of `workers`.
         join: take what `prepare_part` decoded, and read no image of `root`.
         say: gets one line for each thing that a user should know.
 
@@ -87,6 +87,8 @@ def prepare(
                 folder = _checked(root, listing, results, known, tick)
                 if join:
                     folder = parts.grouped(require_clean(folder, on_bad), place)
+                elif cluster is not None:
+                    folder = parts.grouped_on(cluster, require_clean(folder, on_bad), place)
             dataset = split_dataset(
                 folder, size=size or 128, seed=seed, on_bad=on_bad, group_by=group_by, say=say
             )
