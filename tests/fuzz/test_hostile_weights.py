@@ -134,7 +134,7 @@ def weights(tmp_path_factory) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize("examples", [60, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [60, pytest.param(500, marks=pytest.mark.slow)])
 def test_bytes_of_weight_files(examples, weights, tmp_path):
     path = tmp_path / "weights.bin"
 
@@ -175,7 +175,7 @@ def test_headers_of_safetensors(examples, weights, tmp_path):
         refused_or_loaded(load_backbone, path)
 
 
-@pytest.mark.parametrize("examples", [10, pytest.param(150, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [10, pytest.param(60, marks=pytest.mark.slow)])
 def test_descriptions_of_tensorflow_js(examples, tmp_path):
     source = keras(torchvision_weights(50, 1), new=False)
     path = write_tfjs(tmp_path / "model", source, keras_layers(source, 1e-3, "res[345]a_branch2a"))
@@ -237,7 +237,7 @@ def test_crafted_pickles(data, tmp_path, monkeypatch):
     assert state(tmp_path) == before
 
 
-@pytest.mark.parametrize("examples", [100, pytest.param(2000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [100, pytest.param(1000, marks=pytest.mark.slow)])
 def test_opcodes(examples, tmp_path, monkeypatch):
     """Programs of the pickle machine at random, with what would show if it called anything."""
     monkeypatch.chdir(tmp_path)
@@ -301,7 +301,7 @@ def check_loaded(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("examples", "version"),
-    [(10, 3), (60, 4), *(pytest.param(400, v, marks=pytest.mark.slow) for v in (3, 4))],
+    [(10, 3), (60, 4), *(pytest.param(150, v, marks=pytest.mark.slow) for v in (3, 4))],
 )
 def test_cards_of_bundles(examples, version, sound, tmp_path):
     folder = Path(shutil.copytree(OLDER if version == 3 else sound, tmp_path / "bundle"))
