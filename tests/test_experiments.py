@@ -440,7 +440,7 @@ def test_transfer_is_a_run_like_any_other(finetune, tmp_path):
     ("module", "flags"),
     [
         ("experiments.transfer", TRANSFER),
-        pytest.param("experiments.scratch", [*TINY, "--epochs", 2], marks=pytest.mark.slow),
+        pytest.param("experiments.scratch", [*SMALL, "--epochs", 2], marks=pytest.mark.slow),
         pytest.param(
             "experiments.transfer",
             [*TRANSFER, "--finetune", 4, "--finetune-epochs", 1],

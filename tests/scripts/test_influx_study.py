@@ -91,7 +91,7 @@ def test_a_study_hides_labels_gives_them_in_rounds_and_goes_on(tmp_path, monkeyp
         **{"gear": gear, "wild": wild, "photographs": photographs, "out": tmp_path / "out"},
         **{"seeds": 1, "rounds": 1, "count": 5, "order": ["next"], "plot": None},
     )
-    flags = ["scratch", "--image-size", "32", "--epochs", "1", "--width", "0.125"]
+    flags = ["scratch", "--image-size", "16", "--epochs", "1", "--width", "0.125"]
     influx_study.main(arguments, flags)
     table = (tmp_path / "out/study.csv").read_text()
     found = from_csv(table)

@@ -45,8 +45,8 @@ def test_draw_prepare_open(tmp_path: Path, monkeypatch, capsys):
 @pytest.mark.slow
 def test_streamed_and_in_memory_do_the_same_work_with_backgrounds(tmp_path, monkeypatch, capsys):
     drawn, out = write_drawn(tmp_path / "drawn", 120, size=48), tmp_path / "out"
-    prepare(drawn, out, size=32)
-    words = [out, "--size", 32, "--seconds", 1, "--backgrounds", "drawn"]
+    prepare(drawn, out, size=16)
+    words = [out, "--size", 16, "--seconds", 1, "--backgrounds", "drawn"]
     trained = run(monkeypatch, capsys, "train", *words)
     assert 70 < trained["pictures"] < 100  # the training split of 120
     assert trained["rounds"] >= 3

@@ -136,7 +136,7 @@ def test_a_study_that_is_stopped_resumes_all_runs_of_a_program(tmp_path):
             ),
             *("--out", tmp_path / name, "--vectorize", "4", "--seeds", "2"),
             *("--vary", "peak_lr=0.01,0.02", "--data", "drawn:90", "--image-size", "32"),
-            *("--epochs", "12"),
+            *("--epochs", "8"),
         ]
         return subprocess.Popen(list(map(str, command)), cwd=ROOT, stdout=subprocess.DEVNULL)
 
@@ -147,7 +147,7 @@ def test_a_study_that_is_stopped_resumes_all_runs_of_a_program(tmp_path):
         assert process.poll() is None
     process.terminate()
     assert process.wait() == 128 + signal.SIGTERM
-    assert all(2 <= len(rows(folder)) < 12 for folder in folders)
+    assert all(2 <= len(rows(folder)) < 8 for folder in folders)
     assert start("out").wait() == 0
     assert start("whole").wait() == 0
     for folder in folders:
