@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Key, PyTree
 from jaxgear.cache import Entries
 from jaxgear.data.composites import program_sha256
 from jaxgear.data.dataset import Split
-from jaxgear.data.folder import LazyPictures
+from jaxgear.data.folder import LazyPictures, hashes_of
 from jaxgear.models.finetune import FineTuned, Head, unit_scale, whole_variables
 from jaxgear.models.pretrained import Backbone
 
@@ -76,7 +76,7 @@ def compute_features(
         augment: makes views 1 and up.
         progress: called with the number of finished views and the number of all views.
     """
-    images, sha256 = split.images, [record.sha256 for record in split.records]
+    images, sha256 = split.images, hashes_of(split.records)
     plain = _Store(backbone, images.shape[1], "")
     # Trace the augmentation only if there are augmented views.
     program = _sha256_of(augment, images.shape) if views > 1 else ""

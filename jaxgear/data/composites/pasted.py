@@ -19,7 +19,7 @@ from jaxtyping import UInt8
 from jaxgear.data.augment import Augment, Bank, backgrounds, scenes
 from jaxgear.data.composites.masks import VERSION, with_masks
 from jaxgear.data.dataset import Split
-from jaxgear.data.folder import Folder, LazyPictures, Record
+from jaxgear.data.folder import Folder, LazyPictures, Record, hashes_of
 
 BATCH = 32
 PASTED = " (pasted)"  # at the end of the path of a pasted view
@@ -40,8 +40,8 @@ def with_pasted(split: Split, folder: Folder, bank: Bank | None) -> Split:
     program = _paste_all_sha256(bank.shape, masked.shape[1:])
     inputs = hashlib.sha256(f"{VERSION} {program} {count}".encode())
     inputs.update(np.asarray(bank).tobytes())
-    for record in split.records:  # a view also shows objects of other images
-        inputs.update(record.sha256.encode())
+    for sha256 in hashes_of(split.records):  # a view also shows objects of other images
+        inputs.update(sha256.encode())
     records = tuple(
         replace(
             record,
