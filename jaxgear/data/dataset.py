@@ -19,6 +19,7 @@ from jaxgear.data.folder import (
     counts_of_labels,
     counts_of_splits,
     distinct_groups,
+    hashes_of,
     labels_of,
     of_split,
     paths_of,
@@ -54,6 +55,11 @@ class Split:
     def names(self) -> Sequence[str]:
         """Paths of the images."""
         return paths_of(self.records)
+
+    @property
+    def sha256(self) -> Sequence[str]:
+        """The sha256 (hex) of each image's file; of a view, of what it is made of."""
+        return hashes_of(self.records)
 
 
 def subsample(split: Split, count: int) -> Split:

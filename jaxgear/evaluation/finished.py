@@ -97,6 +97,6 @@ class FinishedRun(Facts):
         header = ["test pictures", "precision", "recall", "F1", "number"]
         return facts("Run", self._facts()) + (table("By class", header, rows) if rows else "")
 
-    def split(self, name: str) -> Pictures:
-        """The images of one split."""
-        return self.pictures.of_split(name)
+    def split(self, *names: str) -> Pictures:
+        """The images of some splits, one split after the other."""
+        return self.pictures.of_splits(*names)

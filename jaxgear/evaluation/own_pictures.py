@@ -2,13 +2,15 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from jaxgear.bundle import Bundle
-from jaxgear.data.folder import Folder, kept_descriptors
+from jaxgear.data.folder import Folder, kept_descriptors, rows_of_hashes, taken
 from jaxgear.data.labels import corrected, read_labels
-from jaxgear.data.recorded import SplitRow
+from jaxgear.data.recorded import Pictures
 from jaxgear.data.sources import default_source, read_source
 from jaxgear.data.splits import KnownPictures
 from jaxgear.errors import CheckpointError, DataError
@@ -78,9 +80,7 @@ def _quiet(line: str) -> None:
     """What the run itself said of its corrections is not said again."""
 
 
-def only(
-    folder: Folder, run: FinishedRun, pictures: Sequence[SplitRow], source: str | None = None
-) -> Folder:
+def only(folder: Folder, run: FinishedRun, pictures: Pictures, source: str | None = None) -> Folder:
     """`folder` with only the records of `pictures`, in their order.
 
     Images that were added or moved since do not matter. `source` is the folder that a user named,
@@ -89,16 +89,16 @@ def only(
     Raises:
         DataError: an image is gone.
     """
-    records = {record.sha256: record for record in folder.records}
-    if gone := [picture.path for picture in pictures if picture.sha256 not in records]:
+    rows = rows_of_hashes(folder.records, pictures.sha256)
+    if len(gone := np.flatnonzero(rows < 0)):
         what_to_do = "name their folder with --data FOLDER"
         if source:
             what_to_do = "--data names another folder, or they were edited (found by their bytes)"
         raise DataError(
             f"{folder.root}: {len(gone)} of the pictures that {run.path} was tested on are not "
-            f"there, for example {gone[0]}; {what_to_do}"
+            f"there, for example {pictures.paths[gone.item(0)]}; {what_to_do}"
         )
-    return dataclasses.replace(folder, records=tuple(records[p.sha256] for p in pictures))
+    return dataclasses.replace(folder, records=taken(folder.records, rows))
 
 
 def trained_on_test(run: FinishedRun) -> dict[str, int | None]:

@@ -123,7 +123,7 @@ def conclude(
     if summary is None:
         summary = metrics.summarise(logits, split.labels, dataset.classes, bundle.temperature)
         summary |= {"epoch": row.epoch} | refusal.acceptance(bundle, logits)
-        splits = [bundle.split_of(record.sha256) for record in split.records]
+        splits = [*map(bundle.split_of, split.sha256)]
         summary["by_side"] = metrics.by_split(logits, split.labels, splits)
         if dataset.folder.added:
             summary["validation"] = validation
@@ -186,7 +186,7 @@ def _bundle(
             for name, values in (("plain", plain), ("pasted", pasted))
         }
         bundle = dataclasses.replace(bundle, gear_scores=scores).accepting(refusal.ACCEPTED)
-    kinds = [_kind(record.path, dataset) for record in val.records]
+    kinds = [_kind(path, dataset) for path in val.names]
     return bundle, logits_of, metrics.by_group(logits, val.labels, kinds, KINDS)
 
 

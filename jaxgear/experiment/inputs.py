@@ -75,7 +75,7 @@ class Inputs:
             batches = Stream
         added = np.zeros(0, bool)
         if dataset.folder.added:
-            added = np.array([record.path in dataset.folder.added for record in train.records])
+            added = np.array([path in dataset.folder.added for path in train.names])
         by_index = _of_run(config, "order_by_index_above", BY_INDEX, sys.maxsize)
         lanes = _of_run(config, "shards_at_a_time", LANES, LANES)
         shards = _shards(config, dataset, train)

@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Key, PyTree
 from jaxgear.cache import Entries
 from jaxgear.data.composites import program_sha256
 from jaxgear.data.dataset import Split
-from jaxgear.data.folder import LazyPictures, hashes_of
+from jaxgear.data.folder import LazyPictures, LazyRecords, Record
 from jaxgear.models.finetune import FineTuned, Head, unit_scale, whole_variables
 from jaxgear.models.pretrained import Backbone
 
@@ -76,7 +76,7 @@ def compute_features(
         augment: makes views 1 and up.
         progress: called with the number of finished views and the number of all views.
     """
-    images, sha256 = split.images, hashes_of(split.records)
+    images, sha256 = split.images, split.sha256
     plain = _Store(backbone, images.shape[1], "")
     # Trace the augmentation only if there are augmented views.
     program = _sha256_of(augment, images.shape) if views > 1 else ""
@@ -106,14 +106,14 @@ def compute_features(
 
 def mirrored(split: Split) -> Split:
     """The mirror images of a split, with another sha256 and so their own cache entries."""
-    records = tuple(
-        dataclasses.replace(
-            record, sha256=hashlib.sha256(f"{record.sha256} mirrored".encode()).hexdigest()
-        )
-        for record in split.records
-    )
+
+    def record(row: int) -> Record:
+        original = split.records[row]
+        sha256 = hashlib.sha256(f"{original.sha256} mirrored".encode()).hexdigest()
+        return dataclasses.replace(original, sha256=sha256)
+
     images = LazyPictures(split.images.shape, lambda row: split.images[row][:, ::-1])
-    return Split(images, split.labels, records)
+    return Split(images, split.labels, LazyRecords(len(images), record))
 
 
 @functools.partial(jax.jit, static_argnames="augment")

@@ -14,8 +14,10 @@ from jaxgear.data.augment import paste as backgrounds
 from jaxgear.data.augment.transforms import affine, chain, colour, erase, flip, one_of
 from jaxgear.data.composites import bank, pasted
 from jaxgear.data.dataset import Split
+from jaxgear.data.folder import LazyRecords, Record
 from jaxgear.data.folder.read import pixels, read_folder
 from jaxgear.errors import DataError
+from jaxgear.models.features import mirrored
 
 SIDE = 32
 
@@ -222,6 +224,32 @@ def test_pasted_pictures_follow_their_split(tmp_path, blue):
     assert len({record.sha256 for record in both.records}) == 10
     scenes = pasted.scene_split(blue, SIDE, 5)
     assert scenes.images.shape == (5, SIDE, SIDE, 3)
+
+
+def test_views_of_a_large_split_keep_no_record(tmp_path, blue):
+    """Pasted views and mirror images make a record when one is asked for."""
+    folder = read_folder(write_set(tmp_path, {"a": 30, "b": 30}), size=SIDE)
+    labels = np.array([record.label for record in folder.records], np.int32)
+    made: list[int] = []
+
+    def record(row: int) -> Record:
+        made.append(row)
+        return folder.records[row]
+
+    plain = Split(pixels(folder, SIDE), labels, folder.records)
+    lazy = Split(plain.images, labels, LazyRecords(60, record))
+    for views in (mirrored, lambda split: pasted.with_pasted(split, folder, blue)):
+        ours, theirs = views(lazy), views(plain)
+        made.clear()
+        names, records = ours.names, ours.records
+        some = records[2:4], records.take(np.array([4, 1]))
+        assert len(made) < 10  # the types of one item are checked in tests
+        assert (names[3], names) == (theirs.names[3], theirs.names)
+        assert ours.sha256 == theirs.sha256
+        assert list(records) == list(theirs.records)
+        assert list(some[0]) == [records[2], records[3]]
+        assert list(some[1]) == [records[4], records[1]]
+        assert records[-1] == theirs.records[len(records) - 1]
 
 
 def test_banks_of_one_shape_share_a_compiled_program(tmp_path, blue):

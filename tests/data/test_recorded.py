@@ -24,6 +24,7 @@ from jaxgear.data.recorded import (
 from jaxgear.errors import CheckpointError
 from jaxgear.evaluation.finished import FinishedRun
 from jaxgear.evaluation.own_pictures import trained_on_test
+from jaxgear.evaluation.report.near_duplicates import find_near_duplicates
 
 
 def quiet(line: str) -> None:
@@ -76,11 +77,34 @@ def test_columns_say_what_rows_say(both, dataset):
     assert rows.pictures.counts() == columns.pictures.counts()
     for split in ("train", "val", "test", "left_out"):
         own = [row for row in rows.pictures if row.split == split]
-        assert list(columns.pictures.of_split(split)) == own == list(rows.pictures.of_split(split))
+        for pictures in (rows.pictures, columns.pictures):
+            assert list(pictures.of_splits(split)) == own
+            assert list(pictures.of_splits("test", split)) == [*pictures.of_splits("test"), *own]
     groups = [row.group for row in rows.pictures]
     together = {row for row in rows.pictures if groups.count(row.group) > 1}
     assert together
     assert together <= set(columns.pictures.in_groups()) < set(rows.pictures)
+
+
+def test_groups_for_the_report_are_those_of_all_rows(both, dataset):
+    """Evaluated ones first, then those in more splits, then larger ones."""
+    members: dict[str, list] = {}
+    for row in both[0].pictures:
+        members.setdefault(row.group, []).append(row)
+    groups = [group for group in members.values() if len(group) > 1]
+    splits = [{row.split for row in group} for group in groups]
+    order = sorted(
+        range(len(groups)),
+        key=lambda i: (not splits[i] & {"val", "test"}, -len(splits[i]), -len(groups[i])),
+    )
+    for told in both:
+        found = find_near_duplicates(told.pictures, dataset.folder)
+        assert found.groups == len(groups)
+        assert found.straddling == sum(len(own - {"left_out"}) > 1 for own in splits)
+        assert sum(found.pictures.values()) == sum(map(len, groups))
+        assert found.pictures["val"] == sum(r.split == "val" for own in groups for r in own)
+        shown = [[picture for picture, _ in group] for group in found.examples]
+        assert shown == [groups[i][:6] for i in order[:8]]
 
 
 def test_json_lists_each_image_of_a_small_set(dataset, tmp_path):

@@ -65,7 +65,7 @@ def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
             print(f"  {name:24} n 0, {count} pictures of others taken for it")
     shown = [metric for metric in metrics.METRICS if metric.in_line]
     print("  ".join(f"{metric.title} {metric.text(summary[metric.name], 4)}" for metric in shown))
-    splits = [bundle.split_of(record.sha256) for record in split.records]
+    splits = [*map(bundle.split_of, split.sha256)]
     summary["by_side"] = metrics.by_split(logits, split.labels, splits)
     if sentence := metrics.known_pictures(summary["by_side"]):
         print(f"note: {arguments.folder}: {sentence}", file=sys.stderr)

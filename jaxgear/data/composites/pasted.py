@@ -19,7 +19,7 @@ from jaxtyping import UInt8
 from jaxgear.data.augment import Augment, Bank, backgrounds, scenes
 from jaxgear.data.composites.masks import VERSION, with_masks
 from jaxgear.data.dataset import Split
-from jaxgear.data.folder import Folder, LazyPictures, Record, hashes_of
+from jaxgear.data.folder import Folder, LazyPictures, LazyRecords, Record
 
 BATCH = 32
 PASTED = " (pasted)"  # at the end of the path of a pasted view
@@ -40,23 +40,23 @@ def with_pasted(split: Split, folder: Folder, bank: Bank | None) -> Split:
     program = _paste_all_sha256(bank.shape, masked.shape[1:])
     inputs = hashlib.sha256(f"{VERSION} {program} {count}".encode())
     inputs.update(np.asarray(bank).tobytes())
-    for sha256 in hashes_of(split.records):  # a view also shows objects of other images
+    for sha256 in split.sha256:  # a view also shows objects of other images
         inputs.update(sha256.encode())
-    records = tuple(
-        replace(
-            record,
-            path=record.path + PASTED,
-            sha256=_sha256(inputs.digest() + number.to_bytes(8, "little")),
-        )
-        for number, record in enumerate(split.records)
-    )
+
+    def record(row: int) -> Record:
+        if row < count:
+            return split.records[row]
+        number, original = row - count, split.records[row - count]
+        sha256 = _sha256(inputs.digest() + number.to_bytes(8, "little"))
+        return replace(original, path=original.path + PASTED, sha256=sha256)
+
     return Split(
         LazyPictures(
             (2 * count, *pasted.shape[1:]),
             lambda row: split.images[row] if row < count else pasted[row - count],
         ),
         np.concatenate([split.labels, split.labels]),
-        split.records + records,
+        LazyRecords(2 * count, record),
     )
 
 

@@ -21,6 +21,7 @@ from jaxgear.data.folder.columns import (
     mixed,
     of_split,
     paths_of,
+    rows_of_hashes,
     rows_of_split,
     split_numbers,
     splits_and_labels,
@@ -42,7 +43,7 @@ from jaxgear.data.folder.read import (
     read_heap,
     stored_pictures,
 )
-from jaxgear.data.folder.records import Column, Record, Records, Table, path_at
+from jaxgear.data.folder.records import Column, LazyRecords, Record, Records, Table, path_at
 from jaxgear.data.folder.walk import (
     Candidate,
     Listing,
@@ -60,6 +61,7 @@ __all__ = [
     "Facts",
     "Folder",
     "LazyPictures",
+    "LazyRecords",
     "Listing",
     "MaskCache",
     "OnBad",
@@ -95,6 +97,7 @@ __all__ = [
     "read_folder",
     "read_heap",
     "require_clean",
+    "rows_of_hashes",
     "rows_of_split",
     "shrink",
     "split_numbers",

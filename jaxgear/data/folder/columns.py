@@ -1,7 +1,7 @@
 """One field of all records, as an array or a sequence.
 
 Each function takes a tuple of records, or the `Records` of a prepared set, of which it makes no
-`Record`.
+`Record`. Some take `LazyRecords` too, and keep none of them.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Int, Int32, Integer, UInt8, UInt64
 
 from jaxgear.data.folder.names import ALL
-from jaxgear.data.folder.records import Column, Record, Records, Runs, runs_of
+from jaxgear.data.folder.records import Column, LazyRecords, Record, Records, Runs, runs_of
 from jaxgear.text import stable_key
 
 
@@ -30,6 +30,8 @@ def paths_of(records: Sequence[Record]) -> Sequence[str]:
     """The path of each record."""
     if isinstance(records, Records):
         return Column(records.rows, records.table.path)
+    if isinstance(records, LazyRecords):
+        return Column(np.arange(len(records)), lambda row: records[row].path)
     return tuple(record.path for record in records)
 
 
@@ -42,9 +44,22 @@ def hashes_of(records: Sequence[Record]) -> Sequence[str]:
 
 def taken(records: Sequence[Record], rows: Int[np.ndarray, " n"]) -> Sequence[Record]:
     """Some of the records."""
-    if isinstance(records, Records):
+    if isinstance(records, Records | LazyRecords):
         return records.take(rows)
     return tuple(records[row] for row in rows.tolist())
+
+
+def rows_of_hashes(records: Sequence[Record], sha256: Sequence[str]) -> Int[np.ndarray, " n"]:
+    """The row of the record that has each sha256 (hex), or -1; of equal files, the last."""
+    if not len(records):
+        return np.full(len(sha256), -1)
+    own = hashes_of(records)
+    keys = first_eight(own)
+    order = np.argsort(keys, kind="stable")
+    after = np.searchsorted(keys, first_eight(sha256), side="right", sorter=order)
+    rows = order[np.maximum(after - 1, 0)]
+    equal = (own[row] == text for row, text in zip(rows.tolist(), sha256, strict=True))
+    return np.where(np.fromiter(equal, bool, len(rows)), rows, -1)
 
 
 def rows_of_split(splits: Sequence[str], name: str) -> Int[np.ndarray, " n"]:

@@ -90,9 +90,9 @@ class Pictures(Sequence[SplitRow]):
         """Some of the images."""
         return Pictures([self._rows[row] for row in rows.tolist()])
 
-    def of_split(self, name: str) -> "Pictures":
-        """The images of a split."""
-        return self.take(rows_of_split(self.splits, name))
+    def of_splits(self, *names: str) -> "Pictures":
+        """The images of some splits, one split after the other."""
+        return self.take(np.concatenate([rows_of_split(self.splits, name) for name in names]))
 
     def in_groups(self) -> "Pictures":
         """The images that share a group with others, and maybe a few more."""

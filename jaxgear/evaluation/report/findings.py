@@ -8,9 +8,9 @@ from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
 from jaxgear.bundle import Bundle
-from jaxgear.data.folder import Folder, pixels
+from jaxgear.data.folder import Folder, LazyPictures, stored_pictures
 from jaxgear.data.images import letterbox
-from jaxgear.data.recorded import SplitRow
+from jaxgear.data.recorded import Pictures, SplitRow
 from jaxgear.errors import CheckpointError
 from jaxgear.evaluation import calibration, explain, metrics
 from jaxgear.evaluation.finished import FinishedRun
@@ -101,22 +101,21 @@ def find(run: FinishedRun, source: str | None = None) -> Findings:
     """
     bundle = Bundle.load(run.path)
     folder = open_source(run, source, bundle.size)
-    val, test = run.split("val"), run.split("test")
-    pictures = val + test
+    pictures, first = run.split("val", "test"), len(run.split("val"))
     used = only(folder, run, pictures, source)
-    images = pixels(used, bundle.size)
-    labels = np.array([bundle.classes.index(picture.name) for picture in pictures], np.int32)
+    images = stored_pictures(used, bundle.size)
+    labels = np.array([*map(bundle.classes.index, pictures.names)], np.int32)
     logits = Predictor(bundle).logits(images)
     show = _Show(bundle, used, pictures, images, logits, labels)
-    tested = slice(len(val), None)
+    tested = slice(first, None)
     summary = metrics.summarise(logits[tested], labels[tested], bundle.classes, bundle.temperature)
     return Findings(
         summary=summary | refusal.acceptance(bundle, logits[tested]),
         seen_by=explain.method(bundle),
         misses=show(np.argsort(show.of_label, kind="stable")[:TOP_LOSSES]),
         calibration=_calibration(logits[tested], labels[tested], bundle.temperature),
-        refusals=_refusals(bundle, show, len(val)),
-        near_duplicates=find_near_duplicates(run, folder),
+        refusals=_refusals(bundle, show, first),
+        near_duplicates=find_near_duplicates(run.pictures, folder),
         trained_on=warnings_of(run, trained_on_test(run)),
     )
 
@@ -128,8 +127,8 @@ class _Show:
         self,
         bundle: Bundle,
         folder: Folder,
-        pictures: tuple[SplitRow, ...],
-        images: UInt8[np.ndarray, "N S S 3"],
+        pictures: Pictures,
+        images: LazyPictures,
         logits: Float[np.ndarray, "N K"],
         labels: Int[np.ndarray, " N"],
     ):

@@ -163,7 +163,7 @@ class Measure:
         scores = {CLEAN: self._score(self._images, self._labels)}
         for name, folder in folders.items():
             split = open_labelled(str(folder), self.bundle, "stop")
-            known = [self.bundle.split_of(record.sha256) for record in split.records]
+            known = [*map(self.bundle.split_of, split.sha256)]
             scores[name] = self._score(split.images, split.labels, known)
         return scores
 
