@@ -7,8 +7,10 @@ each seed, the crops of half of WILD's photographs are the pool, and the others 
 photograph is in both. Photographs that have crops are no backgrounds. The labels of the pool are
 hidden, then given in rounds: in the order of `jaxgear next`, or at random. After each round the
 experiment (its name and flags follow `--`) trains anew, without the rest of the pool and with it
-(`--unlabelled`). Each run is tested on the catalogue, on composites of the catalogue's test split,
-and on the test half.
+(`--unlabelled`). With `--proposals N`, the run without labels also proposes N crops of each whole
+photograph of the pool, and the experiment trains with those as `--unlabelled`: nobody has cut or
+labelled anything then. Each run is tested on the catalogue, on composites of the catalogue's test
+split, and on the test half.
 
 A row of OUT/study.csv is one run on one domain. A second start goes on where the first one ended.
 OUT holds copies of your photographs, so do not commit it.
@@ -42,14 +44,18 @@ from jaxgear.evaluation.network_features import Network
 from jaxgear.experiment import Config
 from jaxgear.experiment.flags import parse
 from jaxgear.files import write_text
-from jaxgear.outputs import outputs
+from jaxgear.outputs import Output, outputs
 from jaxgear.paths import path_argument
 from jaxgear.prediction import Predictor, open_labelled
+from jaxgear.prediction.proposals.cropping import predict_crops
+from jaxgear.prediction.tables import CropsTable
 from scripts import outdoor_test
 from scripts.acquisition import halves_by_photograph, photograph_of
 
 DOMAINS = ("catalogue", "composites", "wild")
 NONE, ORDERS = "none", ("random", "next")
+PROPOSED = 2  # of `Training.unlabelled`
+KINDS = ("without", "with", "proposed")  # of pictures without labels
 SIZE = 64  # pixels at which crops are only checked
 NAN = math.nan
 
@@ -60,11 +66,11 @@ class Training(NamedTuple):
     seed: int
     order: str  # of the labels
     labels: int  # crops of the pool with their labels; a smaller pool gives all
-    unlabelled: int  # 1: the rest of the pool without labels
+    unlabelled: int  # 1: the rest of the pool without labels; 2: crops proposed in its photographs
 
     @property
     def name(self) -> str:
-        return f"{self.order}-{self.labels}{'-unlabelled' * self.unlabelled}"
+        return f"{self.order}-{self.labels}{('', '-unlabelled', '-proposed')[self.unlabelled]}"
 
 
 class Point(NamedTuple):
@@ -162,6 +168,7 @@ class Study:
             raise UsageError(f"-- {name}: no experiment of that name") from error
         self.config: Config = parse(self.experiment.Config, flags)
         self.gear, self.wild, self.out = arguments.gear, arguments.wild, arguments.out
+        self.photographs, self.proposals = arguments.photographs, arguments.proposals
         self.backgrounds = backgrounds(self.wild, arguments.photographs, self.out / "backgrounds")
         self.file = self.out / "study.csv"
         self.named: dict[Path, list[str]] = {}  # by run, what `next` names
@@ -183,6 +190,8 @@ class Study:
                     if unlabelled and len(given) == len(halves.crops):
                         break  # the pool has no picture left without a label
                     run = self.run(halves, Training(seed, order, number * count, unlabelled), given)
+        if self.proposals:
+            self.run(halves, Training(seed, NONE, 0, PROPOSED), [])
 
     def next_crops(self, run: Path, halves: Halves, given: list[str], count: int) -> list[str]:
         """The crops of the pool that `jaxgear next` names, at most `count`."""
@@ -193,6 +202,20 @@ class Study:
             paths = [Path(one.record.path).relative_to(halves.pool) for one in chosen]
             self.named[run] = [str(path) for path in paths]
         return self.named[run]
+
+    def proposed(self, halves: Halves) -> Path:
+        """The table of crops that the run without labels proposes in the pool's photographs."""
+        (run,) = halves.pool.with_name(Training(0, NONE, 0, 0).name).iterdir()
+        bundle = Bundle.load(run).accepting(1)  # whether a crop is gear, `--unlabelled` finds out
+        names = {photograph_of(path) for path in halves.crops}
+        files = [file for file in sorted(self.photographs.iterdir()) if file.stem in names]
+        file = halves.pool.with_name("proposed.csv")
+        with Output("--csv", file) as output:
+            table = CropsTable(output, bundle.classes)
+            for photograph in predict_crops(bundle, files, self.proposals):
+                for crop in photograph.predictions:
+                    table.add(crop)
+        return file
 
     def run(self, halves: Halves, training: Training, given: list[str]) -> Path:
         """The run folder, trained and tested now unless the table has it."""
@@ -210,7 +233,7 @@ class Study:
             data=str(self.gear),
             backgrounds=str(self.backgrounds),
             labels=str(labels) if given else "",
-            unlabelled=str(halves.pool) if training.unlabelled else "",
+            unlabelled=self.unlabelled(halves, training),
             seed=training.seed,
             out=str(place),
         )
@@ -219,6 +242,12 @@ class Study:
         self.points += self.points_of(halves, training, run)
         write_text(self.file, to_csv(self.points))
         return run
+
+    def unlabelled(self, halves: Halves, training: Training) -> str:
+        """`--unlabelled` of a run."""
+        if training.unlabelled == PROPOSED:
+            return str(self.proposed(halves))
+        return str(halves.pool) if training.unlabelled else ""
 
     def points_of(self, halves: Halves, training: Training, run: Path) -> Iterator[Point]:
         """The run on each domain."""
@@ -255,7 +284,7 @@ def lines(points: list[Point]) -> Iterator[str]:
     yield f"{'domain':11}{'order':8}{'labels':>7} {'unlabelled':11}{'accuracy':>16}{'recall':>16}"
     for domain in DOMAINS:
         base = curve(points, domain, NONE, 0, "accuracy").get(0, [NAN])
-        for unlabelled in (0, 1):
+        for unlabelled, kind in enumerate(KINDS):
             for order in dict.fromkeys(p.order for p in points if p.unlabelled == unlabelled):
                 both = [
                     curve([p for p in points if p.order == order], domain, order, unlabelled, field)
@@ -267,7 +296,6 @@ def lines(points: list[Point]) -> Iterator[str]:
                         for of in (values, both[1][labels])
                     )
                     gain = f"  {np.mean(values) - np.mean(base):+.3f}"
-                    kind = "with" if unlabelled else "without"
                     yield f"{domain:11}{order:8}{labels:7d} {kind:11}{figures}{gain}"
 
 
@@ -321,6 +349,13 @@ if __name__ == "__main__":
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--count", type=int, default=24, help="labels of a round")
+    parser.add_argument(
+        "--proposals",
+        type=int,
+        default=0,
+        metavar="N",
+        help="also learn from N crops proposed in each photograph of the pool",
+    )
     parser.add_argument("--order", nargs="+", default=list(ORDERS), choices=ORDERS)
     parser.add_argument("--plot", type=path_argument, help="accuracy and recall against labels")
     own = sys.argv[1:]

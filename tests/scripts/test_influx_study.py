@@ -1,6 +1,7 @@
 """The study of the influx: its table, its curves, and a whole one that is stopped and goes on."""
 
 import argparse
+import csv
 import math
 import shutil
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from jaxgear.data.sources import drawn_set
 from scripts import influx_study
+from scripts.acquisition import photograph_of
 from scripts.influx_study import DOMAINS, NAN, Point, Training, curve, from_csv, lines, to_csv
 
 
@@ -61,7 +63,7 @@ def test_a_pool_without_a_picture_left_is_not_learned_from_unlabelled(monkeypatc
     halves = argparse.Namespace(crops=[f"boots/{n}.jpg" for n in range(6)])
     monkeypatch.setattr(influx_study, "Halves", lambda *_: halves)
     study, trained = object.__new__(influx_study.Study), []
-    study.wild, study.out = tmp_path, tmp_path
+    study.wild, study.out, study.proposals = tmp_path, tmp_path, 0
     study.run = lambda halves, training, given: trained.append(training.name)
     study.up_to(2, 0, 3, ["random"])
     assert trained == [
@@ -86,20 +88,27 @@ def test_a_study_hides_labels_gives_them_in_rounds_and_goes_on(tmp_path, monkeyp
         shutil.copy(path, place)
     for number, path in enumerate(new[:12]):
         shutil.copy(path, photographs / f"img_{100 + number}.jpg")
-    shutil.copy(new[0], photographs / "img_0.jpg")  # has crops: it is no background
+    for number in range(len(new) // 2):  # they have crops: they are no backgrounds
+        shutil.copy(new[2 * number], photographs / f"img_{number}.jpg")
     arguments = argparse.Namespace(
         **{"gear": gear, "wild": wild, "photographs": photographs, "out": tmp_path / "out"},
-        **{"seeds": 1, "rounds": 1, "count": 5, "order": ["next"], "plot": None},
+        **{"seeds": 1, "rounds": 1, "count": 5, "order": ["next"], "plot": None, "proposals": 2},
     )
     flags = ["scratch", "--image-size", "16", "--epochs", "1", "--width", "0.125"]
     influx_study.main(arguments, flags)
     table = (tmp_path / "out/study.csv").read_text()
     found = from_csv(table)
     assert {point.training.name for point in found} == {
-        *("none-0", "next-5", "none-0-unlabelled", "next-5-unlabelled"),
+        *("none-0", "next-5", "none-0-unlabelled", "next-5-unlabelled", "none-0-proposed"),
     }
-    assert len(found) == 4 * len(DOMAINS)
-    assert all(0 <= point.right <= 1 for point in found if point.unlabelled)
+    assert len(found) == 5 * len(DOMAINS)
+    assert all(0 <= point.right <= 1 for point in found if point.unlabelled == 1)
+    proposed = {
+        Path(row["path"]).stem
+        for row in csv.DictReader((tmp_path / "out/0/proposed.csv").read_text().splitlines())
+    }
+    pool = {photograph_of(path.name) for path in (tmp_path / "out/0/pool").rglob("*.jpg")}
+    assert proposed == pool  # none of the test half's photographs
     assert not (tmp_path / "out/backgrounds/img_0.jpg").exists()
     halves = [
         {path.stem.rpartition("_")[0] for path in (tmp_path / "out/0" / name).rglob("*.jpg")}
@@ -111,6 +120,6 @@ def test_a_study_hides_labels_gives_them_in_rounds_and_goes_on(tmp_path, monkeyp
     (tmp_path / "out/study.csv").write_text("".join(kept))
     influx_study.main(arguments, flags)
     text = capsys.readouterr().out
-    assert text.count("best epoch") == 1
+    assert text.count("best epoch") == 2
     assert Path(tmp_path / "out/study.csv").read_text() == table
-    assert text.count("\nwild ") == 4
+    assert text.count("\nwild ") == 5
