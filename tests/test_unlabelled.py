@@ -44,7 +44,7 @@ def heap(cache, tmp_path_factory):
         if str(path.relative_to(more)) not in known:
             shutil.copy(path, place / f"{path.parent.name}-{path.name}")
     for split in ("train", "val", "test"):
-        for record in [r for r in ours._records(split) if r.path.endswith(".jpg")][:3]:
+        for record in [r for r in ours._split(split).records if r.path.endswith(".jpg")][:3]:
             with Image.open(ours.folder.root / record.path) as image:
                 name = f"known-{split}-{Path(record.path).stem}.jpg"
                 image.convert("RGB").save(place / name, quality=80)

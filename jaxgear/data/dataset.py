@@ -64,9 +64,8 @@ class Split:
 
 def subsample(split: Split, count: int) -> Split:
     """At most `count` images of a split, evenly spaced over it."""
-    rows = np.unique(
-        np.linspace(0, len(split.labels) - 1, min(count, len(split.labels))).astype(int)
-    )
+    size = len(split.labels)
+    rows = np.unique(np.linspace(0, size - 1, min(count, size)).astype(int))
     return Split(split.images[rows], split.labels[rows], tuple(split.records[row] for row in rows))
 
 
@@ -117,18 +116,15 @@ class Dataset:
             raise ValueError(f"{run}: has no finished model yet; the test split needs one")
         return self._split("test")
 
-    def _records(self, name: str) -> Sequence[Record]:
-        return of_split(self.folder.records, self.splits, name)
-
     def _split(self, name: str) -> Split:
-        records = self._records(name)
+        records = of_split(self.folder.records, self.splits, name)
         folder = replace(self.folder, records=records)
         images = (stored_pictures if self.stored else pixels)(folder, self.size)
         return Split(images, labels_of(records), records)
 
     def training_records(self) -> Sequence[Record]:
         """The records of the training split."""
-        return self._records("train")
+        return of_split(self.folder.records, self.splits, "train")
 
     def training_counts(self) -> tuple[int, ...]:
         """The number of training images of each class, with pseudo-labels that are used."""

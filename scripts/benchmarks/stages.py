@@ -20,6 +20,7 @@ from jaxgear.data.splits.stages import compare, components, sign
 def stages(arguments: argparse.Namespace) -> dict[str, Any]:
     """Seconds of a processor and peak memory of each stage, and whether the groups are the same."""
     count, parts = arguments.count, arguments.parts
+    arguments.folder.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="scale-", dir=arguments.folder))
     places = [folder / str(part) for part in range(parts)]
     for place in places:

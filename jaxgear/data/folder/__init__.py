@@ -2,7 +2,7 @@
 
 read.py is where to start. walk.py lists files by class and split. records.py has the records, and
 columns.py one field of all of them. picture_cache.py keeps decoded images between runs. clean.py
-handles unusable files. lazy.py makes images on demand.
+handles unusable files. lazy.py makes images and their records on demand.
 """
 
 from jaxgear.data.folder.clean import OnBad, require_clean
@@ -27,7 +27,7 @@ from jaxgear.data.folder.columns import (
     splits_and_labels,
     taken,
 )
-from jaxgear.data.folder.lazy import LazyPictures
+from jaxgear.data.folder.lazy import LazyPictures, LazyRecords
 from jaxgear.data.folder.picture_cache import MaskCache, PictureCache, kept_descriptors, shrink
 from jaxgear.data.folder.read import (
     HEAP,
@@ -43,7 +43,7 @@ from jaxgear.data.folder.read import (
     read_heap,
     stored_pictures,
 )
-from jaxgear.data.folder.records import Column, LazyRecords, Record, Records, Table, path_at
+from jaxgear.data.folder.records import Column, Record, Records, Table, path_at
 from jaxgear.data.folder.walk import (
     Candidate,
     Listing,

@@ -1,12 +1,15 @@
-"""Images that are made on access: decoded, cut out, pasted."""
+"""Images that are made on access (decoded, cut out, pasted), and their records."""
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import overload
 
 import numpy as np
 from jaxtyping import Int, UInt8
+
+from jaxgear.data.folder.records import Record
 
 Shape = tuple[int, int, int, int]
 
@@ -47,6 +50,30 @@ class LazyPictures:
             for _ in pool.map(fill, range(len(indices))):
                 pass  # reading a result raises the error of its thread
         return out
+
+
+class LazyRecords(Sequence[Record]):
+    """Records that are made when asked for, as `LazyPictures` makes images."""
+
+    def __init__(self, count: int, make: Callable[[int], Record]):
+        """`make` returns the record of a row; many threads call it at once."""
+        self._count, self._make = count, make
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, row: int) -> Record: ...
+    @overload
+    def __getitem__(self, row: slice) -> "LazyRecords": ...
+    def __getitem__(self, row):
+        if isinstance(row, slice):
+            return self.take(np.arange(self._count)[row])
+        return self._make(range(self._count)[row])
+
+    def take(self, rows: Int[np.ndarray, " n"]) -> "LazyRecords":
+        """Some of the records."""
+        return LazyRecords(len(rows), lambda row: self._make(rows.item(row)))
 
 
 _ALIGNMENT = 64  # bytes; JAX shares only such memory, as seen (tests/data/test_batches.py checks)

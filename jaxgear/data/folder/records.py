@@ -245,33 +245,6 @@ class Records(Sequence[Record]):
         return (*other, *self)
 
 
-class LazyRecords(Sequence[Record]):
-    """Records that are made when asked for, as `LazyPictures` makes images."""
-
-    def __init__(self, count: int, make: Callable[[int], Record]):
-        """`make` returns the record of a row; many threads call it at once."""
-        self._count, self._make = count, make
-
-    def __len__(self) -> int:
-        return self._count
-
-    @overload
-    def __getitem__(self, row: int) -> Record: ...
-    @overload
-    def __getitem__(self, row: slice) -> "LazyRecords": ...
-    def __getitem__(self, row):
-        if isinstance(row, slice):
-            return self.take(np.arange(self._count)[row])
-        return self._make(range(self._count)[row])
-
-    def __eq__(self, other: object) -> bool:
-        return _equal(self, other)
-
-    def take(self, rows: Int[np.ndarray, " n"]) -> "LazyRecords":
-        """Some of the records."""
-        return LazyRecords(len(rows), lambda row: self._make(rows.item(row)))
-
-
 def _equal(one: Sequence[Any], other: object) -> bool:
     like = isinstance(other, tuple | list | type(one)) and len(one) == len(other)
     return like and all(map(operator.eq, one, other))
