@@ -1,5 +1,6 @@
 """Any decoder returns the encoded pixels."""
 
+import hashlib
 import io
 import struct
 import tracemalloc
@@ -13,7 +14,7 @@ from PIL import Image
 
 from jaxgear.data.images.decode import load_letterboxed, load_rgb
 from jaxgear.data.images.letterboxing import letterbox
-from jaxgear.data.images.png import decode_png, encode_png
+from jaxgear.data.images.png import decode_png, encode_png, store_png
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 1), (48, 64), (128, 128)])
@@ -96,3 +97,19 @@ def test_photographs(shared: Path):
         pixels = load_rgb(path)
         for shown in (pixels, letterbox(pixels, 128)):
             assert np.array_equal(load_rgb(encode_png(shown)), shown)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 7), (200, 150), (1, 40_000)])
+def test_stored_pixels_come_back_and_fill_blocks(shape: tuple[int, int]):
+    pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    data = store_png(pixels)
+    assert np.array_equal(load_rgb(data), pixels)
+    height, width = shape
+    plain = height * (1 + 3 * width)
+    assert len(data) == 57 + 2 + plain + 5 * -(-plain // 65535) + 4  # chunks, zlib, blocks, sum
+
+
+def test_stored_bytes_are_the_same_on_every_machine():
+    pixels = np.arange(150 * 200 * 3, dtype=np.uint32).reshape(150, 200, 3).astype(np.uint8)
+    digest = hashlib.sha256(store_png(pixels)).hexdigest()
+    assert digest == "4dc10241298821008db1ad7be2eb04ebb441e8c592513aa656d653e8debb4456"

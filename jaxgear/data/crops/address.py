@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from jaxgear.data import images
-from jaxgear.data.images import ImageError, encode_png, load_rgb
+from jaxgear.data.images import ImageError, encode_png, load_rgb, store_png
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom, 0 to 1
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
@@ -68,12 +68,18 @@ def rounded(box: Float[np.ndarray, "4"]) -> Box:
 
 
 def crop(photograph: UInt8[np.ndarray, "H W 3"], box: Box) -> bytes:
-    """A PNG file of the pixels that a box touches, at least one; the same bytes on every call."""
+    """A PNG file of the pixels that a box touches, at least one; without compression, so that its
+    hash is the same on every machine.
+    """
+    return store_png(_pixels(photograph, box))
+
+
+def _pixels(photograph: UInt8[np.ndarray, "H W 3"], box: Box) -> UInt8[np.ndarray, "h w 3"]:
     height, width = photograph.shape[:2]
     left, top, right, bottom = box
     columns = _span(left, right, width)
     rows = _span(top, bottom, height)
-    return encode_png(np.ascontiguousarray(photograph[rows, columns]))
+    return np.ascontiguousarray(photograph[rows, columns])
 
 
 def _span(start: float, end: float, length: int) -> slice:
@@ -100,3 +106,14 @@ def read_bytes(path: str | os.PathLike[str], name: str) -> bytes:
 def sha256(path: str, name: str) -> str:
     """The hash (hex) of the bytes that `read_bytes` gives; raises as it does."""
     return hashlib.sha256(read_bytes(path, name)).hexdigest()
+
+
+def compressed_sha256(path: str) -> str:
+    """The hash (hex) that a crop had in corrections until 2026-11-30, which depends on the machine;
+    "" of another path. Raises `ImageError` as `read_bytes`.
+    """
+    photograph, box = parted(path)
+    if box is None:
+        return ""
+    pixels = load_rgb(images.read_bytes(photograph, path), path)
+    return hashlib.sha256(encode_png(_pixels(pixels, box))).hexdigest()

@@ -8,7 +8,7 @@ from jaxgear.data.images.decode import Decoding, decoded, load_letterboxed, load
 from jaxgear.data.images.descriptor import describe_image
 from jaxgear.data.images.encoded import ImageError, read_bytes
 from jaxgear.data.images.letterboxing import ENOUGH, letterbox, letterbox_image
-from jaxgear.data.images.png import encode_png
+from jaxgear.data.images.png import encode_png, store_png
 
 __all__ = [
     "ENOUGH",
@@ -23,4 +23,5 @@ __all__ = [
     "load_rgb",
     "load_rgba",
     "read_bytes",
+    "store_png",
 ]

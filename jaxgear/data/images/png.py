@@ -1,4 +1,4 @@
-"""Fast PNG files for small images, which are written once and read often."""
+"""PNG files: compressed fast, for small images that are read often, or not compressed at all."""
 
 import struct
 
@@ -7,6 +7,7 @@ from isal import isal_zlib
 from jaxtyping import UInt8
 
 _UP = 2  # filter type: difference to the pixel above (PNG specification, section 9.2)
+_BLOCK = 0xFFFF  # bytes of a stored block at most
 _LEVEL = 1  # of 0 to 3; gives the smallest files of photographs and drawings
 
 
@@ -26,6 +27,24 @@ def encode_png(rgb: UInt8[np.ndarray, "H W 3"]) -> bytes:
     np.subtract(flat[1:], flat[:-1], out=rows[1:, 1:])  # wraps modulo 256, as PNG requires
     packed = isal_zlib.compress(rows, _LEVEL)
     return _head(height, width) + _chunk(b"IDAT", packed) + END
+
+
+def store_png(rgb: UInt8[np.ndarray, "H W 3"]) -> bytes:
+    """The bytes of a PNG file without compression, u8 0-255 RGB.
+
+    They depend on the pixels alone, so their hash names these pixels on every machine.
+    """
+    height, width, _ = rgb.shape
+    rows = np.zeros((height, 1 + 3 * width), np.uint8)  # filter type 0: the pixels themselves
+    rows[:, 1:] = rgb.reshape(height, 3 * width)
+    plain = rows.tobytes()
+    parts = [b"\x78\x01"]  # a zlib stream of stored blocks (RFC 1950; RFC 1951, section 3.2.4)
+    for start in range(0, len(plain), _BLOCK):
+        block = plain[start : start + _BLOCK]
+        last = start + _BLOCK >= len(plain)
+        parts += [struct.pack("<BHH", last, len(block), len(block) ^ 0xFFFF), block]
+    parts.append(struct.pack(">I", isal_zlib.adler32(plain)))
+    return _head(height, width) + _chunk(b"IDAT", b"".join(parts)) + END
 
 
 def decode_png(data: bytes, height: int, width: int) -> UInt8[np.ndarray, "H W 3"] | None:
