@@ -36,6 +36,7 @@ def page(browser, tmp_path, photograph):
     queue.write_text(
         "path,left,top,right,bottom,class,probability\n"
         f"{photograph},{sides},{AXES},0.9\n{photograph},0.5,0.5,1.0,1.0,{BOOTS},0.8\n"
+        f"{photograph},0.0,0.0,1.0,1.0,none,0.2\n"
     )
     more = {"queue": queue, "labels": tmp_path / "labels.csv"}
     with reviewing(tmp_path / "run", [photograph.parent], **more) as client:
@@ -78,7 +79,7 @@ def test_a_box_is_corrected_by_keyboard_alone(page, tmp_path, photograph):
     assert sides_of(page) == [0.5, 0.5, 1.0, 1.0]  # of the next crop
     press(page, "u")
     assert current(page).endswith("0.5000,0.6000")
-    assert page.find_element("id", "count").text == "0 of 2 done"
+    assert page.find_element("id", "count").text == "0 of 3 done"
     assert chromium.errors(page) == []
 
 
@@ -101,6 +102,19 @@ def test_a_box_is_drawn_on_the_photograph(page, tmp_path):
     added, _ = read_corrections(tmp_path / "labels.csv")
     assert crops.parted(added.path)[1] == pytest.approx(drawn)
     assert added.label == AXES
+
+
+def test_a_photograph_without_gear_gets_a_box(page, tmp_path, photograph):
+    for _ in range(2):
+        press(page, Keys.ARROW_RIGHT)
+    assert current(page) == "a.png"
+    assert sides_of(page) == [0, 0, 1, 1]
+    type_in(page, page.find_element("id", "top"), "0.4", Keys.ENTER)
+    press(page, "2")
+    added, removed = read_corrections(tmp_path / "labels.csv")
+    assert added.path == crops.address(str(photograph), (0, 0.4, 1, 1))
+    assert (added.action, added.label) == ("add", BOOTS)
+    assert (removed.action, removed.path) == ("remove", str(photograph))
 
 
 def test_escape_restores_the_box_and_nothing_is_sent(page, tmp_path):

@@ -11,6 +11,7 @@ from reviews import run_with_pictures, write_picture
 from small_bundle import CLASSES
 
 import jaxgear
+from jaxgear.data import crops
 from jaxgear.data.labels import Correction, append, read_corrections
 from jaxgear.errors import UsageError
 
@@ -56,6 +57,45 @@ def test_buttons_decide_and_the_table_holds_the_decisions(review, file):
     ]
     assert tuple(review.corrections) == read_corrections(file)
     assert review.reason.value == ""
+
+
+def test_a_box_is_corrected_in_numbers_and_shown_before_it_is_saved(folder, tmp_path, file):
+    photograph = tmp_path / "new" / "a.png"
+    write_picture(photograph, 7, (80, 60))
+    queue = tmp_path / "crops.csv"
+    queue.write_text(
+        "path,left,top,right,bottom,class,probability\n"
+        f"{photograph},0.1,0.2,0.5,0.6,{AXES},0.9\n{photograph},0,0,1,1,none,0.3\n"
+    )
+    review = jaxgear.review(folder / "run", photograph.parent, queue=queue, labels=file)
+    left, _, right, _ = review.sides.fields
+    assert [field.value for field in review.sides.fields] == [0.1, 0.2, 0.5, 0.6]
+    right.value = 0.05  # left of the left side: no box
+    assert review.sides.corrected is None
+    right.value = 0.75
+    with PIL.Image.open(io.BytesIO(review.picture.value)) as shown:
+        assert shown.size == (52, 24)  # 0.65 of 80 pixels, 0.4 of 60
+    review.accept.click()
+    added, removed = read_corrections(file)
+    assert crops.parted(added.path) == (str(photograph), (0.1, 0.2, 0.75, 0.6))
+    assert (added.label, added.action, removed.action) == (AXES, "add", "remove")
+    assert [field.value for field in review.sides.fields] == [0, 0, 1, 1]  # no gear was found
+    left.value = 0.5
+    review.classes[BOOTS].click()
+    *_, added, removed = read_corrections(file)
+    assert crops.parted(added.path) == (str(photograph), (0.5, 0, 1, 1))
+    assert (removed.action, removed.path) == ("remove", str(photograph))
+    review.undo.click()
+    assert review.progress.value == "1 of 2 done"
+    review.close()
+
+
+def test_pictures_that_are_no_crops_have_no_box(review):
+    assert {field.layout.display for field in review.sides.fields} == {"none"}
+    review.sides.fields[0].value = 0.5
+    review.classes[BOOTS].click()
+    (row,) = review.corrections
+    assert (row.action, row.label) == ("relabel", BOOTS)
 
 
 def test_undo_goes_back_to_the_picture(review, file):

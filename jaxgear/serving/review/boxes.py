@@ -1,15 +1,25 @@
 """The corrected box of a crop: its new crop is added, and the old one removed."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from jaxgear.data import crops
 from jaxgear.data.labels import Correction
+from jaxgear.prediction import NONE
 from jaxgear.serving.review.decisions import Decision
-from jaxgear.serving.review.pictures import Pictures
+from jaxgear.serving.review.pictures import Pictures, Reason
 
 CORRECTED = "box corrected"  # the reason of the removal
 UNDONE = "undone"  # of a removal that undoes the addition of a new picture: it is undecided again
+
+
+def box_of(pictures: Pictures, index: int) -> crops.Box | None:
+    """The box that can be corrected: of a crop, or around all of a new photograph in which the
+    queue says that no gear was found; else None.
+    """
+    none = pictures.new and pictures.reasons.get(index, Reason()).predicted == NONE
+    return crops.parted(pictures.file(index))[1] or (crops.WHOLE if none else None)
 
 
 def with_box(
@@ -39,3 +49,37 @@ def with_box(
         replace(row, path=crops.address(crops.parted(row.path)[0], decision.box), sha256=sha256),
         replace(row, action="remove", label=CORRECTED),
     )
+
+
+class BoxFields:
+    """The sides of the box of one picture, as numbers that a notebook shows."""
+
+    def __init__(self, widgets: Any, changed: Callable[[], None]):
+        """`changed` is called after a person has changed a side."""
+        self.fields = [
+            widgets.BoundedFloatText(min=0, max=1, step=0.01, description=side)
+            for side in crops.SIDES
+        ]
+        self._shown: crops.Box | None = None
+        self._changed = changed
+        for field in self.fields:
+            field.observe(self._on_change, "value")
+
+    def show(self, box: crops.Box | None) -> None:
+        """Shows a box; no fields if there is none."""
+        self._shown = None
+        for field, side in zip(self.fields, box or crops.WHOLE, strict=True):
+            field.value = side
+            field.layout.display = None if box else "none"
+        self._shown = box
+
+    @property
+    def corrected(self) -> crops.Box | None:
+        """The box, if it is another one than that shown; None also if it has no area."""
+        left, top, right, bottom = (round(field.value, 4) for field in self.fields)
+        box = left, top, right, bottom
+        return box if self._shown not in (None, box) and left < right and top < bottom else None
+
+    def _on_change(self, change: Any) -> None:
+        if self._shown:
+            self._changed()

@@ -7,7 +7,7 @@ from collections import OrderedDict
 
 from PIL import Image
 
-from jaxgear.data.crops import parted, read_bytes
+from jaxgear.data.crops import Box, address, parted, read_bytes
 from jaxgear.data.images import ENOUGH, ImageError, decoded
 from jaxgear.serving.answer import to_jpeg
 from jaxgear.serving.review.pictures import Pictures
@@ -74,6 +74,15 @@ class PictureFiles:
                 while self._bytes > _KEPT:
                     self._bytes -= len(self._thumbnails.popitem(last=False)[1][1])
         return data
+
+    def cropped(self, index: int, box: Box, longest: int) -> bytes:
+        """A JPEG of a box of the photograph, at most `longest` pixels a side.
+
+        Raises:
+            ImageError: it cannot be read or decoded.
+        """
+        path, name = parted(self.pictures.file(index))[0], self.pictures.shown(index)
+        return _jpeg(read_bytes(address(path, box), name), name, longest)
 
     def jpeg(self, index: int, longest: int = LARGE) -> bytes:
         """A JPEG of at most `longest` pixels a side.

@@ -8,12 +8,11 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Int
 
-from jaxgear.data.crops import parted
 from jaxgear.data.images import ImageError
 from jaxgear.data.labels import Correction, label_fault, now
 from jaxgear.errors import DataError
 from jaxgear.prediction import NONE
-from jaxgear.serving.review.boxes import UNDONE, with_box
+from jaxgear.serving.review.boxes import UNDONE, box_of, with_box
 from jaxgear.serving.review.decisions import Decision, Decisions, Standing
 from jaxgear.serving.review.files import PictureFiles
 from jaxgear.serving.review.pictures import UNKNOWN, Pictures, Reason
@@ -92,7 +91,7 @@ class Session:
         """What is shown of a picture, as JSON.
 
         `label` (as the set has it), `current` (after corrections), `removed`, `done` (a person has
-        decided), `box` (of a crop), `version`, `by` and `note` (of the row that holds), `reason`
+        decided), `box` (`box_of`), `version`, `by` and `note` (of the row that holds), `reason`
         (of the queue), `predicted` with `probability`, `accept` (what accepting it decides), and
         `error`.
         """
@@ -111,7 +110,7 @@ class Session:
         found = {
             "index": index,
             "name": self.pictures.shown(index),
-            "box": parted(self.pictures.file(index))[1],
+            "box": box_of(self.pictures, index),
             "label": label,
             "current": current,
             "removed": removed,

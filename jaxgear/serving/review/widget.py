@@ -11,6 +11,7 @@ from jaxgear.data.images import ImageError
 from jaxgear.data.labels import Correction
 from jaxgear.errors import GearError, UsageError
 from jaxgear.paths import expanded
+from jaxgear.serving.review.boxes import BoxFields
 from jaxgear.serving.review.decisions import Decision
 from jaxgear.serving.review.opening import open_session
 from jaxgear.serving.review.session import Session
@@ -83,6 +84,7 @@ class Review:
         self.picture = widgets.Image(format="jpeg", width=SHOWN)
         blind = session.predictions is None
         self.map = widgets.ToggleButton(description="Where it looked", disabled=blind)
+        self.sides = BoxFields(widgets, self._draw)
         self.reason = widgets.Text(placeholder="why remove it (optional)")
         button = functools.partial(_button, widgets)
         self.back = button("Previous", lambda: self._step(-1))
@@ -100,6 +102,7 @@ class Review:
         rows = (
             [self.progress, self.show],
             [self.picture, self.facts],
+            self.sides.fields,
             [self.message],
             [self.back, self.forth, self.map],
             [self.accept, self.remove, self.reason, self.undo],
@@ -151,17 +154,17 @@ class Review:
     def _decide(self, action: Any, label: str = "", row: int = 0) -> None:
         """Writes one decision; goes on to the next picture unless it was an undo."""
         index, version = self._seen["index"], self._seen["version"]
+        box = self.sides.corrected if action == "label" else None
         try:
-            written, _ = self.session.decide([Decision(index, version, action, label, row)])
+            written, _ = self.session.decide([Decision(index, version, action, label, row, box)])
         except GearError as error:
             return self._say(str(error))
         found = self.session.describe(index)
         if not written:
             self._show(index)
-            self._say(
+            return self._say(
                 f"Nothing was written: {found['by']} was faster. Decide again if you disagree."
             )
-            return None
         self._say(f"{found['name']}: {label or action}")
         if action == "undo":
             return self._show(index)
@@ -185,18 +188,19 @@ class Review:
 
     def _show(self, index: int) -> None:
         self._seen: dict[str, Any] = self.session.describe(index)  # as it is shown from now on
+        self.sides.show(self._seen["box"])
         self._draw()
 
     def _draw(self) -> None:
         """The picture, or its map, and what is known of it."""
         session, index = self.session, self._seen["index"]
         self.progress.value = f"{session.done.sum()} of {len(session.pictures)} done"
-        probs = None
-        if session.predictions is not None:
-            probs = session.predictions.wait(index, PATIENCE)
+        probs = session.predictions and session.predictions.wait(index, PATIENCE)
         try:
             content = session.files.jpeg(index, SHOWN)
-            if self.map.value and probs is not None:
+            if (box := self.sides.corrected) is not None:
+                content = session.files.cropped(index, box, SHOWN)
+            elif self.map.value and probs is not None:
                 content = session.predictions.heat_map(index, int(probs.argmax())) or content
             self.picture.value = content
         except ImageError:
