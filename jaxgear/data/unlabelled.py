@@ -118,7 +118,7 @@ def with_pseudo_labels(train: Split, dataset: Dataset) -> Split:
             lambda row: train.images[row] if row < count else images[row - count],
         ),
         np.concatenate([train.labels, more.labels]),
-        train.records + more.records,
+        (*train.records, *more.records),
     )
 
 

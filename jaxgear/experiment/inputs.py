@@ -155,5 +155,5 @@ def _shards(config: Config, dataset: Dataset, split: Split) -> Shards | None:
         return shards
     raise UsageError(
         f"--shuffle-window {config.shuffle_window}: needs a prepared set (--data tfds:gear@OUT) "
-        "without --labels and --unlabelled"
+        "to which --labels and --unlabelled add nothing"
     )

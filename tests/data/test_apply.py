@@ -2,13 +2,16 @@
 
 import hashlib
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from pictures import encoded, scene, write_set
 
 from jaxgear.data.dataset import open_dataset
+from jaxgear.data.folder import Records, pixels
 from jaxgear.data.labels import Correction, append, read_corrections, with_corrections
+from jaxgear.data.prepare.prepared import prepare
 from jaxgear.data.recorded import Recorded, changed_pictures, describe
 from jaxgear.data.sources import read_source
 from jaxgear.errors import DataError
@@ -55,6 +58,36 @@ def test_relabelled_removed_and_new_classes(folder, tmp_path):
     assert after.fingerprint != folder.fingerprint
     assert [change["before"] for change in after.changes] == ["boots"] * 3
     assert after.changes[1]["label"] == "blurred"
+
+
+@pytest.mark.parametrize("adds", [False, True])
+def test_a_prepared_set_stays_columns_unless_pictures_are_added(root, tmp_path, adds):
+    """And is what records of their own would be."""
+    prepare(root, tmp_path / "out", size=16, workers=1, say=lambda line: None)
+    columns = read_source(f"tfds:gear@{tmp_path / 'out'}", 16)
+    records = tuple(columns.records)
+    new = tmp_path / "new.png"
+    new.write_bytes(encoded(scene(1000), "PNG"))
+    rows = [
+        row(records[3], "relabel", "axes"),
+        row(records[40], "remove", "blurred"),
+        row(records[5].path, "relabel", "rope"),
+        row(records[6], "relabel", "boots"),
+        row("boots/none.png", "relabel", "rope"),
+        Correction("boots/gone.png", 64 * "0", "relabel", "rope", "ana", WHEN),
+        *([row(new, "add", "tents")] if adds else []),
+    ]
+    ours, unknown = with_corrections(columns, rows, tmp_path, size=16)
+    theirs, same = with_corrections(replace(columns, records=records), rows, tmp_path, size=16)
+    assert isinstance(columns.records, Records)
+    assert isinstance(ours.records, Records) != adds
+    assert ours.records == theirs.records
+    assert len(ours.records) == len(records) - 1 + adds
+    assert unknown == same == rows[4:6]
+    for name in ("classes", "changes", "fingerprint", "added", "refused"):
+        assert getattr(ours, name) == getattr(theirs, name)
+    assert (pixels(ours, 16) == pixels(theirs, 16)).all()
+    assert columns.records == records  # as they were
 
 
 def test_no_corrections_change_nothing(folder, tmp_path):

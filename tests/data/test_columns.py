@@ -118,7 +118,9 @@ def test_the_records_are_those_of_the_folder(pair):
     for row in (64, -65):
         with pytest.raises(IndexError):
             records[row]
-    assert records[:2] + expected[2:] == expected[:2] + records[2:] == expected
+    assert (*records[:2], *expected[2:]) == expected
+    assert [records.place_of(record.path) for record in expected] == [*range(64)]
+    assert records.place_of("stoves") is None
     assert (*records[:9], replace(records[9], width=1), *records[10:]) != records
     assert records.index(expected[17]) == 17
     assert pickle.loads(pickle.dumps(records[5])) == expected[5]

@@ -230,19 +230,16 @@ class Records(Sequence[Record]):
     def row_of(self, record: Record) -> int | None:
         """The row of the table that has a record's path; these records must be sorted by path."""
         table, row = record.__dict__.get("_row", (None, None))
-        if table is self.table:
+        if table is not None and table.text is self.table.text:  # also with other labels
             return row
-        key = stable_key(record.path)
+        place = self.place_of(record.path)
+        return None if place is None else self.rows.item(place)
+
+    def place_of(self, path: str) -> int | None:
+        """The place of a path among these records, which must be sorted by path."""
+        key = stable_key(path)
         at = bisect_left(self.rows, key, key=lambda row: stable_key(self.table.path(int(row))))
-        if at < len(self) and self.table.path(row := self.rows.item(at)) == record.path:
-            return row
-        return None
-
-    def __add__(self, other: Sequence[Record]) -> tuple[Record, ...]:
-        return (*self, *other)
-
-    def __radd__(self, other: Sequence[Record]) -> tuple[Record, ...]:
-        return (*other, *self)
+        return at if at < len(self) and self.table.path(self.rows.item(at)) == path else None
 
 
 def _equal(one: Sequence[Any], other: object) -> bool:

@@ -6,6 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
+import numpy as np
+from jaxtyping import Bool, Int32
+
 from jaxgear.cache import CacheChoice
 from jaxgear.data.crops import compressed_sha256, parted
 from jaxgear.data.folder import (
@@ -13,10 +16,16 @@ from jaxgear.data.folder import (
     Listing,
     PictureCache,
     Record,
+    Records,
     Refused,
     check_names,
     checker,
     fingerprint,
+    first_eight,
+    hashes_of,
+    labels_of,
+    rows_of_hashes,
+    splits_and_labels,
 )
 from jaxgear.data.labels.corrections import Correction, read_corrections, standing
 from jaxgear.data.labels.label_studio import read_export
@@ -80,41 +89,47 @@ def with_corrections(
     Raises:
         DataError: a label differs from a class only in case.
     """
-    corrections = tuple(corrections)
-    present = {record.sha256 for record in folder.records}
+    corrections, before = tuple(corrections), folder.records
+    named = {place: before[place] for place in _named(before, corrections)}
+    present = {record.sha256 for record in named.values()}
+    paths = {record.path for record in named.values()}
     rows = _with_places(corrections, present)
     by_sha256 = {row.sha256: row for row in rows if row.sha256}
     by_path = {row.path: row for row in rows if not row.sha256}
-    paths = {record.path for record in folder.records}
     new = [row for row in rows if row.action == "add" and row.sha256 not in present]
     new = [row for row in new if row.sha256 or row.path not in paths]
 
-    kept: list[tuple[Record, str]] = []  # and the name of its class
-    changes = []
-    for record in folder.records:
+    kept, names, changes = np.ones(len(before), bool), {}, []
+    for number, record in named.items():
         row = by_sha256.get(record.sha256) or by_path.get(record.path)
         name = folder.classes[record.label]
         if row is None:
-            kept.append((record, name))
             continue
         if row.action == "remove" or row.label != name:
             changes.append(_change(record.path, name, row))
-        if row.action != "remove":
-            kept.append((record, row.label))
+        names[number], kept[number] = row.label, row.action != "remove"
     store = PictureCache(cache, size, outside=folder.root)
     added, files, refused = _read_new(folder, new, place, store)
-    own_split = "train" if any(record.split for record in folder.records) else None
-    for record, row in added:
-        kept.append((replace(record, split=own_split), row.label))
-        changes.append(_change(record.path, "", row))
+    changes += [_change(record.path, "", row) for record, row in added]
 
-    used = {name for _, name in kept}
-    emptied = {folder.classes[record.label] for record in folder.records} - used
+    labels = labels_of(before)
+    as_before = kept.copy()
+    as_before[[*names]] = False
+    used = {folder.classes[label] for label in np.unique(labels[as_before])}
+    used |= {name for number, name in names.items() if kept[number]}
+    used |= {row.label for _, row in added}
+    emptied = {folder.classes[label] for label in np.unique(labels)} - used
     classes = tuple(sorted(used | (set(folder.classes) - emptied)))
     check_names(place, Listing(classes=set(classes)))
     label_of = {name: label for label, name in enumerate(classes)}
-    records = [replace(record, label=label_of[name]) for record, name in kept]
-    records.sort(key=lambda record: stable_key(record.path))
+    labels = np.array([label_of.get(name, -1) for name in folder.classes], np.int32)[labels]
+    for number, name in names.items():
+        labels[number] = label_of.get(name, -1)  # -1: of a removed picture
+    records = _labelled(before, labels, kept)
+    if added:
+        own_split = "train" if any(split for split, _ in splits_and_labels(before)) else None
+        more = (replace(r, label=label_of[row.label], split=own_split) for r, row in added)
+        records = tuple(sorted((*records, *more), key=lambda record: stable_key(record.path)))
     unknown = [
         row
         for row in rows
@@ -125,7 +140,7 @@ def with_corrections(
         replace(
             folder,
             classes=classes,
-            records=tuple(records),
+            records=records,
             refused=(*folder.refused, *refused),
             fingerprint=fingerprint(classes, records),
             added=files,
@@ -133,6 +148,29 @@ def with_corrections(
         ),
         unknown,
     )
+
+
+def _named(records: Sequence[Record], corrections: Sequence[Correction]) -> list[int]:
+    """The places, ascending, of the records that corrections name, and maybe of a few more."""
+    hashes = {row.sha256 for row in corrections if row.sha256}
+    paths = {row.path for row in corrections if not row.sha256}
+    if not isinstance(records, Records):
+        rows = enumerate(records)
+        return [place for place, r in rows if r.sha256 in hashes or r.path in paths]
+    near = np.isin(first_eight(hashes_of(records)), first_eight(hashes))
+    return sorted({*np.flatnonzero(near).tolist(), *map(records.place_of, paths)} - {None})
+
+
+def _labelled(
+    records: Sequence[Record], labels: Int32[np.ndarray, " N"], kept: Bool[np.ndarray, " N"]
+) -> Sequence[Record]:
+    """The records that are kept, with other labels."""
+    if isinstance(records, Records):
+        label = records.table.label.copy()
+        label[records.rows] = labels
+        return Records(replace(records.table, label=label), records.rows[kept])
+    rows = zip(records, labels.tolist(), kept.tolist(), strict=True)
+    return tuple(replace(record, label=label) for record, label, keep in rows if keep)
 
 
 def _with_places(corrections: Sequence[Correction], present: set[str]) -> list[Correction]:
@@ -180,7 +218,9 @@ def _read_new(
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = list(pool.map(read, rows))
     records, files, refused = [], {}, []
-    present = {record.sha256 for record in folder.records}
+    found = [result[0].sha256 for result in results if not isinstance(result, Refused)]
+    places = rows_of_hashes(folder.records, found).tolist()
+    present = {sha256 for sha256, place in zip(found, places, strict=True) if place >= 0}
     for result, row in zip(results, rows, strict=True):
         if isinstance(result, Refused):
             refused.append(result)
