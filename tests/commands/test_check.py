@@ -13,6 +13,7 @@ from pictures import encoded, scene, write_set
 from jaxgear import cli
 from jaxgear.data.dataset import open_dataset
 from jaxgear.data.folder.read import read_folder
+from jaxgear.data.prepare.prepared import prepare
 from jaxgear.data.splits.groups import near_duplicate_groups
 from jaxgear.evaluation.plots import contact_sheet
 from jaxgear.evaluation.plots import figures as plots
@@ -40,6 +41,19 @@ def test_a_table_is_checked_like_the_folder(tmp_path, capsys):
         (root / "labels.csv").write_text("path,label\n" + "".join(rows))
     found = [json.loads((tmp_path / f"{n}.json").read_text()) for n in ("set", "labels.csv")]
     assert {key for key in found[0] if found[0][key] != found[1][key]} == {"folder"}
+
+
+def test_a_prepared_set_is_checked_like_its_folder(tmp_path):
+    root = write_set(tmp_path / "set", {"axes": 9, "boots": 9})
+    (root / "axes/same.jpg").write_bytes(near_duplicate(0))
+    (root / "axes/wrong.jpg").write_bytes(near_duplicate(10))
+    prepare(root, tmp_path / "out", workers=1, say=lambda line: None)
+    for name, source in (("set", root), ("out", f"tfds:gear@{tmp_path / 'out'}")):
+        assert call("check", source, "--json", tmp_path / f"{name}.json") == 0
+    ours, theirs = (json.loads((tmp_path / f"{n}.json").read_text()) for n in ("out", "set"))
+    assert len(theirs["duplicate_groups"]) == 2
+    differs = {key for key in theirs if theirs[key] != ours[key]}
+    assert differs == {"folder", "missing"}  # the set has splits of its own
 
 
 def test_near_duplicates_are_warned_of_and_drawn(tmp_path, capsys):

@@ -55,7 +55,9 @@ def run(arguments: argparse.Namespace) -> int:
     for flag in ("data", "foreign"):
         if getattr(arguments, flag) is not None and arguments.since is None:
             raise UsageError(f"--{flag}: needs --since RUN")
-    from jaxgear.data.folder import HEAP
+    import numpy as np
+
+    from jaxgear.data.folder import HEAP, Records, labels_of
     from jaxgear.data.folder.clean import conflicts
     from jaxgear.data.sources import read_new, read_source
     from jaxgear.data.splits import (
@@ -76,29 +78,27 @@ def run(arguments: argparse.Namespace) -> int:
     kept_together = group_of
     if arguments.group_by != NEAR_DUPLICATES:
         kept_together = groups_of(folder.records, arguments.group_by)
-    groups: dict[str, list[str]] = {}
-    for record, group in zip(folder.records, group_of, strict=True):
-        groups.setdefault(group, []).append(record.path)
     clashing = conflicts(folder)
     missing = missing_classes(folder)
-    splits = [record.split or "train" for record in folder.records]
-    counts = dict.fromkeys(folder.classes, 0)
-    for record in folder.records:
-        counts[folder.classes[record.label]] += 1
+    own = isinstance(folder.records, Records)  # a prepared set: walks over columns
+    splits = folder.records.splits if own else [r.split or "train" for r in folder.records]
+    numbers = np.bincount(labels_of(folder.records), minlength=len(folder.classes)).tolist()
+    counts = dict(zip(folder.classes, numbers, strict=True))
     counts.pop(HEAP, None)
-    lengths = [length for r in folder.records for length in (r.height, r.width)]
+    lengths = (length for r in folder.records for length in (r.height, r.width))
+    sides = np.fromiter(lengths, np.int32)
     findings = {
         "folder": arguments.folder,
         "pictures": len(folder.records),
         "classes": counts,
-        "smallest_side": min(lengths, default=None),
-        "largest_side": max(lengths, default=None),
+        "smallest_side": int(sides.min()) if sides.size else None,
+        "largest_side": int(sides.max()) if sides.size else None,
         "refused": [{"path": r.path, "reason": r.reason} for r in folder.refused],
         "conflicts": [{"path": r.path, "reason": r.reason} for r in clashing],
         "ignored": list(folder.ignored),
         "missing": missing,
         "cannot_be_split": _hindrance(folder, kept_together),
-        "duplicate_groups": [paths for paths in groups.values() if len(paths) > 1],
+        "duplicate_groups": _duplicates(folder.records, group_of),
         "alike_in_two_classes": _paths(near_duplicates_in_two_classes(folder.records, group_of)),
         "alike_on_two_sides": _paths(near_duplicates_across(folder.records, group_of, splits)),
         "fingerprint": folder.fingerprint,
@@ -120,7 +120,22 @@ def run(arguments: argparse.Namespace) -> int:
     return 4 if folder.refused or clashing or missing.get("train") else 0
 
 
-def _hindrance(folder: Any, groups: list[str]) -> str | None:
+def _duplicates(records: Any, groups: Any) -> list[list[str]]:
+    """The paths of each group that has several, in the order of the records."""
+    import numpy as np
+
+    from jaxgear.data.folder import Column, paths_of, taken
+
+    if isinstance(groups, Column):  # looks at groups with several records, and a few others
+        rows = np.sort(groups.runs.rows)
+        records, groups = taken(records, rows), groups.take(rows)
+    members: dict[str, list[str]] = {}
+    for path, group in zip(paths_of(records), groups, strict=True):
+        members.setdefault(group, []).append(path)
+    return [paths for paths in members.values() if len(paths) > 1]
+
+
+def _hindrance(folder: Any, groups: Any) -> str | None:
     """Why a training run could not split a folder, or None."""
     from jaxgear.data.folder import HEAP
     from jaxgear.data.splits.assign import assign_splits
@@ -172,7 +187,7 @@ def _earlier(path: Path | None) -> Any:
     return FinishedRun.read(path)
 
 
-def _paths(pairs: list) -> list[list[str]]:
+def _paths(pairs: Any) -> list[list[str]]:
     return [[record.path for record in pair] for pair in pairs]
 
 
