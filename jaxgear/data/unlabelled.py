@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from jaxgear.data.dataset import Dataset, PseudoLabel, Split
-from jaxgear.data.folder import LazyPictures, Record, pixels, stored_pictures
+from jaxgear.data.folder import LazyPictures, Record, pixels, stored_pictures, taken
 from jaxgear.data.sources import read_new
-from jaxgear.data.splits import near_duplicate_groups
+from jaxgear.data.splits import near_duplicates_of
 from jaxgear.errors import DataError
 from jaxgear.text import few
 
@@ -25,11 +25,8 @@ def with_unlabelled(dataset: Dataset, source: str, say: Callable[[str], None] = 
         DataError: no image is left, or as `read_new`.
     """
     folder = read_new(source, dataset.size)
-    records = (*dataset.folder.records, *folder.records)
-    groups = near_duplicate_groups(records)
-    known = set(groups[: len(dataset.folder.records)])
-    rows = zip(folder.records, groups[len(dataset.folder.records) :], strict=True)
-    kept = tuple(record for record, group in rows if group not in known)
+    apart = ~near_duplicates_of(folder.records, dataset.folder.records)
+    kept = taken(folder.records, np.flatnonzero(apart))
     if not kept:
         raise DataError(f"--unlabelled {source}: no usable picture that the set does not have")
     text = f"{len(kept)} pictures without labels from {source}"

@@ -12,8 +12,13 @@ from hypothesis import strategies as st
 from pictures import encoded, scene, write_set
 
 from jaxgear.data.folder.read import Folder, Record, read_folder
+from jaxgear.data.splits import groups as groups_module
 from jaxgear.data.splits.assign import assign_splits, missing_classes, split_folder
-from jaxgear.data.splits.groups import near_duplicate_groups, near_duplicates_across
+from jaxgear.data.splits.groups import (
+    near_duplicate_groups,
+    near_duplicates_across,
+    near_duplicates_of,
+)
 from jaxgear.errors import DataError, UsageError
 
 
@@ -334,7 +339,7 @@ def test_copies_are_grouped_and_others_are_not(tmp_path: Path):
     assert groups["a/copy.png"] == smallest[:12]
 
 
-def test_likeness_is_followed_transitively(tmp_path: Path):
+def test_likeness_is_followed_transitively(tmp_path: Path, monkeypatch):
     """Each image differs a little from the next; the ends may look different."""
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
@@ -349,6 +354,25 @@ def test_likeness_is_followed_transitively(tmp_path: Path):
     assert groups[40] not in groups[:40]
     ends_only = near_duplicate_groups([found.records[0], found.records[39]])
     assert len(set(ends_only)) == 2
+    for known in (found.records[20:], found.records[39:], found.records[3:40:9]):
+        new = tuple(record for record in found.records if record not in known)
+        together = near_duplicate_groups([*known, *new])
+        expected = [group in together[: len(known)] for group in together[len(known) :]]
+        for at_a_time in (1, 3, 100):
+            monkeypatch.setattr(groups_module, "_KNOWN", at_a_time)
+            assert near_duplicates_of(new, known).tolist() == expected
+
+
+def test_copies_of_known_images_are_known_however_few_edges_they_have(tmp_path: Path):
+    root = write_set(tmp_path, {"a": 3})
+    white = encoded(np.full((40, 40, 3), 255, np.uint8))
+    for name in ("white.png", "copy.png"):
+        (root / "a" / name).write_bytes(white)
+    records = {record.path: record for record in read_folder(root, size=16, min_classes=1).records}
+    known, new = records["a/white.png"], [records["a/copy.png"], records["a/00000.png"]]
+    assert near_duplicates_of(new, [known]).tolist() == [True, False]
+    assert near_duplicates_of(new, []).tolist() == [False, False]
+    assert near_duplicates_of([], [known]).tolist() == []
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from jaxgear.data.splits.groups import (
     near_duplicate_pairs,
     near_duplicates_across,
     near_duplicates_in_two_classes,
+    near_duplicates_of,
 )
 from jaxgear.data.splits.known import KnownPictures
 
@@ -24,5 +25,6 @@ __all__ = [
     "near_duplicate_pairs",
     "near_duplicates_across",
     "near_duplicates_in_two_classes",
+    "near_duplicates_of",
     "split_folder",
 ]

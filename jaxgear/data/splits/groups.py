@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from jaxgear.data.folder import (
     Column,
@@ -14,6 +14,7 @@ from jaxgear.data.folder import (
     hashes_of,
     labels_of,
     mixed,
+    rows_of_hashes,
     split_numbers,
     taken,
 )
@@ -22,6 +23,7 @@ from jaxgear.data.splits import near_duplicates
 from jaxgear.errors import UsageError
 
 NEAR_DUPLICATES, FILE, FOLDER = "near-duplicates", "file", "folder"
+_KNOWN = 100_000  # records that new ones are compared with at a time: 370 MiB
 
 
 def groups_of(records: Sequence[Record], by: str = NEAR_DUPLICATES) -> Sequence[str]:
@@ -89,6 +91,20 @@ def near_duplicate_groups(records: Sequence[Record]) -> Sequence[str]:
         )
     }
     return [ids[record.sha256] for record in records]
+
+
+def near_duplicates_of(new: Sequence[Record], known: Sequence[Record]) -> Bool[np.ndarray, " N"]:
+    """Which of the new records are near-duplicates of known ones, also through other new ones.
+
+    The known ones are compared `_KNOWN` at a time, so any number of them takes the memory of those.
+    """
+    descriptors = [record.descriptor for record in new]
+    near = rows_of_hashes(known, hashes_of(new)) >= 0  # an image of few edges equals itself alone
+    for start in range(0, len(known), _KNOWN):
+        part = [record.descriptor for record in known[start : start + _KNOWN]]
+        group = near_duplicates.groups(descriptors + part)
+        near |= np.isin(group[: len(new)], group[len(new) :])
+    return near
 
 
 class _Pairs(Sequence[tuple[Record, Record]]):
