@@ -11,7 +11,17 @@ import pytest
 from jaxgear.data.sources import drawn_set
 from scripts import influx_study
 from scripts.acquisition import photograph_of
-from scripts.influx_study import DOMAINS, NAN, Point, Training, curve, from_csv, lines, to_csv
+from scripts.benchmarks.influx import (
+    DOMAINS,
+    NAN,
+    Point,
+    Training,
+    curve,
+    draw,
+    from_csv,
+    lines,
+    to_csv,
+)
 
 
 def points():
@@ -55,7 +65,7 @@ def test_curves_start_without_labels_and_gains_are_over_no_labels():
         ["none", "0", "with", "+0.050"],
     ]
     assert "0.750 ± 0.071" in table[2]
-    assert influx_study.draw(rows).startswith(b"\x89PNG")
+    assert draw(rows).startswith(b"\x89PNG")
 
 
 def test_a_pool_without_a_picture_left_is_not_learned_from_unlabelled(monkeypatch, tmp_path):
