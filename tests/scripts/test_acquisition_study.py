@@ -5,7 +5,9 @@ import pytest
 
 from jaxgear.evaluation.acquisition.ranking import rank
 from scripts import acquisition, strategies
-from scripts.acquisition import Labelled, Point, Trial
+from scripts.acquisition import Labelled, Trial
+from scripts.benchmarks import acquisition as table
+from scripts.benchmarks.acquisition import Point
 from scripts.strategies import STRATEGIES, Pool
 
 NAMES = [f"{'ab'[n % 2]}/img_{n // 3}_{n}.jpg" for n in range(40)] + ["a/img_1_x_5.jpg"]
@@ -86,20 +88,20 @@ def test_rounds_end_with_the_labels_of_the_pool():
 
 
 def test_figures_in_closed_form():
-    assert acquisition.needed({0: 0.5, 10: 0.7, 20: 0.8}, 0.6) == 5
-    assert acquisition.needed({0: 0.5, 10: 0.7}, 0.5) == 0
-    assert acquisition.needed({0: 0.5}, 0.6) == float("inf")
+    assert table.needed({0: 0.5, 10: 0.7, 20: 0.8}, 0.6) == 5
+    assert table.needed({0: 0.5, 10: 0.7}, 0.5) == 0
+    assert table.needed({0: 0.5}, 0.6) == float("inf")
     points = [
         Point("wild", who, seed, labels, value + 0.1 * seed, value)
         for who, values in (("random", (0.5, 0.6)), ("margin", (0.5, 0.7)))
         for seed in (0, 1)
         for labels, value in zip((0, 8), values, strict=True)
     ]
-    assert acquisition.mean_curve(points, "wild", "margin", "accuracy") == pytest.approx(
+    assert table.mean_curve(points, "wild", "margin", "accuracy") == pytest.approx(
         {0: 0.55, 8: 0.75}
     )
-    np.testing.assert_allclose(acquisition.gains(points, "wild", "margin", "recall"), [0.1, 0.1])
-    text = list(acquisition.lines(points))
+    np.testing.assert_allclose(table.gains(points, "wild", "margin", "recall"), [0.1, 0.1])
+    text = list(table.lines(points))
     assert text[0] == "wild: 8 labels; 0.5500 without"
     assert text[-1].endswith(" 0.50  0.50")
-    assert acquisition.draw(points).startswith(b"\x89PNG")
+    assert table.draw(points).startswith(b"\x89PNG")
