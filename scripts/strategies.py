@@ -171,27 +171,24 @@ def margin_in_clusters(pool: Pool, count: int, rng: np.random.Generator) -> np.n
 
 
 def weighted_clusters(pool: Pool, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Of the 10 * count smallest margins those nearest to centres of clusters that are weighted by
-    1 - margin (Zhdanov 2019).
+    """Of 10 * count small margins, the nearest to cluster centres weighted by 1 - margin (Zhdanov
+    2019).
     """
-    few = margin(pool, 10 * count, rng)
+    few, rows = margin(pool, 10 * count, rng), []
     x, weights = pool.features[few], 1 - margins(pool.probs[few])
     own = clustered(x, min(count, len(few)), rng, weights)
-    rows = []
     for cluster in np.unique(own):
         mine = np.flatnonzero(own == cluster)
         centre = np.average(x[mine], axis=0, weights=np.maximum(weights[mine], 1e-9))
         rows.append(few[mine[np.square(x[mine] - centre).sum(axis=1).argmin()]])
-    rest = [row for row in few if row not in rows]
-    return np.array([*rows, *rest])[:count]
+    return np.array([*rows, *(row for row in few if row not in rows)])[:count]
 
 
 def margin_times_distance(pool: Pool, count: int, rng: np.random.Generator) -> np.ndarray:
     """The largest (1 - margin) * distance to the nearest labelled or chosen picture."""
     known = np.concatenate([pool.trained, pool.labelled])
-    weight = 1 - margins(pool.probs)
     nearest = np.sqrt(np.maximum(2 - 2 * (pool.features @ known.T).max(axis=1), 0))
-    return _greedy(pool, count, weight, nearest)
+    return _greedy(pool, count, 1 - margins(pool.probs), nearest)
 
 
 def margin_times_spread(pool: Pool, count: int, rng: np.random.Generator) -> np.ndarray:
