@@ -1,8 +1,11 @@
 """Figures show what they were given."""
 
+from dataclasses import replace
+
 import numpy as np
 import PIL.Image
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from jaxgear.evaluation.plots import figures as plots
 from jaxgear.evaluation.plots import learning_curves
@@ -25,6 +28,15 @@ def test_a_curve_that_blows_up_does_not_squeeze_the_others_flat():
         assert [axes.get_yscale() for axes in figure.axes] == ["log", "log"]
         figure.draw_without_rendering()
     assert learning_curves.curves(usual).axes[0].get_ylim()[0] == 0
+
+
+def test_the_numbers_of_a_logarithmic_axis_leave_its_label_its_place():
+    """Of less than a decade, numbers between powers of ten are written too."""
+    figure = learning_curves.curves([replace(row, train_loss=3.0) for row in rows([14, 6, 2.5])])
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw(renderer)
+    assert figure.axes[0].get_yscale() == "log"
+    assert figure.axes[0].yaxis.label.get_window_extent(renderer).x0 >= 0
 
 
 def test_the_axes_of_losses_hold_all_markers_from_the_first_epoch_on():

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogFormatter, MaxNLocator
 
 from jaxgear.evaluation.plots import fonts
 from jaxgear.evaluation.plots.figures import BEST, TRAIN, VAL, Figure, describe
@@ -96,6 +96,8 @@ def loss_axis(
     usual = np.median([rows[0].train_loss for rows in runs])
     if peak > 4 * usual and min(losses) > 0:
         axes.set_yscale("log")
+        for which in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+            which(LogFormatter())  # 6, and not the wider 6 x 10^0, which pushes the label out
         axes.set_ylabel(f"{axes.get_ylabel()} (log axis: the highest is {peak:.3g})")
     else:
         axes.set_ylim(0, 1.05 * peak or 1)
