@@ -90,7 +90,7 @@ def with_corrections(
         DataError: a label differs from a class only in case.
     """
     corrections, before = tuple(corrections), folder.records
-    named = {place: before[place] for place in _named(before, corrections)}
+    named = {number: before[number] for number in _named(before, corrections)}
     present = {record.sha256 for record in named.values()}
     paths = {record.path for record in named.values()}
     rows = _with_places(corrections, present)
@@ -151,12 +151,12 @@ def with_corrections(
 
 
 def _named(records: Sequence[Record], corrections: Sequence[Correction]) -> list[int]:
-    """The places, ascending, of the records that corrections name, and maybe of a few more."""
+    """The numbers, ascending, of the records that corrections name, and maybe of a few more."""
     hashes = {row.sha256 for row in corrections if row.sha256}
     paths = {row.path for row in corrections if not row.sha256}
     if not isinstance(records, Records):
         rows = enumerate(records)
-        return [place for place, r in rows if r.sha256 in hashes or r.path in paths]
+        return [number for number, r in rows if r.sha256 in hashes or r.path in paths]
     near = np.isin(first_eight(hashes_of(records)), first_eight(hashes))
     return sorted({*np.flatnonzero(near).tolist(), *map(records.place_of, paths)} - {None})
 
