@@ -63,6 +63,8 @@ def shards_of(records: Sequence[Record], folder: Folder) -> Shards | None:
     tables = getattr(folder, "places", None)
     if not isinstance(records, Records) or not isinstance(tables, Tables):
         return None
+    if records.table.before:  # some were added, which are in no shard
+        return None
     image_of = np.full(tables.parts[-1].rows.stop, -1, np.int32)  # of each row of the set
     image_of[records.rows] = np.arange(len(records), dtype=np.int32)
     here = image_of >= 0

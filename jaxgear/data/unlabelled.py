@@ -9,7 +9,15 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from jaxgear.data.dataset import Dataset, PseudoLabel, Split
-from jaxgear.data.folder import LazyPictures, Record, pixels, stored_pictures, taken
+from jaxgear.data.folder import (
+    LazyPictures,
+    LazyRecords,
+    Record,
+    one_after_the_other,
+    pixels,
+    stored_pictures,
+    taken,
+)
 from jaxgear.data.sources import read_new
 from jaxgear.data.splits import near_duplicates_of
 from jaxgear.errors import DataError
@@ -101,8 +109,7 @@ def with_pseudo_labels(train: Split, dataset: Dataset) -> Split:
         return train
     records, labels = zip(*used, strict=True)
     more = _split(dataset, records, labels)
-    count = len(train.labels)
-    images = more.images
+    images, count = more.images, len(train.labels) + len(labels)
     if train.images.shape[-1] == 4:
         none = np.zeros((dataset.size, dataset.size, 1), np.uint8)
         images = LazyPictures(
@@ -110,12 +117,9 @@ def with_pseudo_labels(train: Split, dataset: Dataset) -> Split:
             lambda row: np.dstack([more.images[row], none]),
         )
     return Split(
-        LazyPictures(
-            (count + len(labels), *train.images.shape[1:]),
-            lambda row: train.images[row] if row < count else images[row - count],
-        ),
+        LazyPictures((count, *train.images.shape[1:]), one_after_the_other(train.images, images)),
         np.concatenate([train.labels, more.labels]),
-        (*train.records, *more.records),
+        LazyRecords(count, one_after_the_other(train.records, more.records)),
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 from pictures import encoded, scene, write_set
 
 from jaxgear.data.dataset import open_dataset
-from jaxgear.data.folder import Records, pixels
+from jaxgear.data.folder import Records, paths_of, pixels
 from jaxgear.data.labels import Correction, append, read_corrections, with_corrections
 from jaxgear.data.prepare.prepared import prepare
 from jaxgear.data.recorded import Recorded, changed_pictures, describe
@@ -61,7 +61,7 @@ def test_relabelled_removed_and_new_classes(folder, tmp_path):
 
 
 @pytest.mark.parametrize("adds", [False, True])
-def test_a_prepared_set_stays_columns_unless_pictures_are_added(root, tmp_path, adds):
+def test_a_prepared_set_stays_columns(root, tmp_path, adds):
     """And is what records of their own would be."""
     prepare(root, tmp_path / "out", size=16, workers=1, say=lambda line: None)
     columns = read_source(f"tfds:gear@{tmp_path / 'out'}", 16)
@@ -80,14 +80,22 @@ def test_a_prepared_set_stays_columns_unless_pictures_are_added(root, tmp_path, 
     ours, unknown = with_corrections(columns, rows, tmp_path, size=16)
     theirs, same = with_corrections(replace(columns, records=records), rows, tmp_path, size=16)
     assert isinstance(columns.records, Records)
-    assert isinstance(ours.records, Records) != adds
-    assert ours.records == theirs.records
+    assert isinstance(ours.records, Records)
+    of_set = tuple(record for record in ours.records if record.path not in ours.added)
+    assert of_set == tuple(record for record in theirs.records if record.path not in theirs.added)
+    assert [replace(record, group=None) for record in ours.records] == [
+        replace(record, group=None) for record in theirs.records
+    ]
     assert len(ours.records) == len(records) - 1 + adds
     assert unknown == same == rows[4:6]
     for name in ("classes", "changes", "fingerprint", "added", "refused"):
         assert getattr(ours, name) == getattr(theirs, name)
     assert (pixels(ours, 16) == pixels(theirs, 16)).all()
+    assert (pixels(ours, 16, cache=None) == pixels(theirs, 16)).all()
     assert columns.records == records  # as they were
+    for ours_too, record in enumerate(ours.records):
+        known = columns.records.row_of(record)  # found by the row of its table
+        assert known == (None if record.path in ours.added else ours.records.rows[ours_too])
 
 
 def test_no_corrections_change_nothing(folder, tmp_path):
@@ -281,9 +289,18 @@ def test_corrections_lie_over_a_prepared_set(root, new, tmp_path):
     plain = read_source(str(root), 16)
     append(file, [row(plain.records[0], "relabel", "rope"), row(new / "0.png", "add", "boots")])
     source = f"tfds:gear@{tmp_path / 'tfds'}"
+    before = open_dataset(source, size=16, seed=0, say=lambda line: None)
+    tested = before.folder.records[list(before.splits).index("test")].path
+    again = new / "again.png"
+    again.write_bytes(encoded(plain.load(named(plain, tested)) // 2 + 60))
+    append(file, [row(again, "add", "boots")])
     prepared = open_dataset(source, size=16, seed=0, labels=str(file), say=lambda line: None)
     direct = open_dataset(str(root), size=16, seed=0, labels=str(file), say=lambda line: None)
     assert prepared.folder.fingerprint == direct.folder.fingerprint
-    assert prepared.counts()["test"] == direct.counts()["test"]
+    assert list(prepared.splits) == list(direct.splits)
+    pairs = set(zip(prepared.groups, direct.groups, strict=True))  # maybe of other names
+    assert len(pairs) == len(set(prepared.groups)) == len(set(direct.groups))
+    by_path = dict(zip(paths_of(prepared.folder.records), prepared.splits, strict=True))
+    assert [split for path, split in by_path.items() if "again" in path] == ["left_out"]
     added = next(r for r in prepared.folder.records if r.path.startswith("added/"))
     assert prepared.folder.load(added).shape == (48, 64, 3)

@@ -15,18 +15,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pictures import encoded, scene, write_set
+from scipy.sparse.csgraph import connected_components
 
 from jaxgear.data.dataset import Dataset, open_dataset
 from jaxgear.data.folder import columns, require_clean
 from jaxgear.data.folder.clean import conflicts
+from jaxgear.data.folder.lazy import Column, runs_of
 from jaxgear.data.folder.names import ALL
 from jaxgear.data.folder.read import Folder, read_folder
-from jaxgear.data.folder.records import Column, Record, Records, Table, runs_of
+from jaxgear.data.folder.records import Record, Records, Table
 from jaxgear.data.labels import with_corrections
 from jaxgear.data.labels.corrections import Correction
 from jaxgear.data.prepare import versions
 from jaxgear.data.prepare.prepared import prepare
 from jaxgear.data.recorded import describe, known_pictures
+from jaxgear.data.splits import groups, near_duplicates
 from jaxgear.data.splits.assign import missing_classes
 from jaxgear.data.splits.groups import (
     groups_of,
@@ -542,3 +545,53 @@ def test_a_set_grows_from_one_of_older_code(tmp_path: Path):
     assert [r.descriptor for r in ours.records] == [r.descriptor for r in folder.records]
     prepare(root, out, size=16, workers=1, say=said.append)
     assert said[-1].endswith("2.0.0: nothing has changed")
+
+
+# --- records that corrections add
+
+
+def sharing(descriptors: list[bytes]) -> np.ndarray:
+    """Stands for `near_duplicates.groups`: images that share a byte of their descriptors."""
+    links = [[bool({*one} & {*other}) for other in descriptors] for one in descriptors]
+    return connected_components(np.array(links), directed=False)[1]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_added_records_are_in_the_groups_that_all_together_have(seed: int, monkeypatch):
+    """Also where they connect groups of the set, a part of which is compared at a time."""
+    monkeypatch.setattr(near_duplicates, "groups", sharing)
+    monkeypatch.setattr(groups, "_KNOWN", 7)
+    rng = np.random.default_rng(seed)
+    plain = [
+        Record(f"{k:03d}", rng.bytes(32).hex(), 0, "train", 1 + k, 2 + k, rng.bytes(3))
+        for k in rng.permutation(300)[:45].tolist()
+    ]
+    known, new = plain[:30], plain[30:]
+    nothing = np.zeros(0, np.int32)
+    empty = Table(
+        text=np.zeros(0, np.uint8),
+        starts=nothing,
+        sha256=Column(np.zeros(0, "V32"), bytes.hex),
+        label=nothing,
+        split=Column(np.zeros(0, np.uint8), ALL.__getitem__),
+        height=nothing,
+        width=nothing,
+        group=Column(np.zeros(0, np.uint64), "{:012x}".format),
+        describe=lambda row: b"",
+    )
+    own = near_duplicate_groups(known)
+    table = empty.grown(known)
+    numbers = np.array([int(group, 16) for group in own], np.uint64)
+    order = np.array(sorted(range(30), key=lambda row: known[row].path))
+    records = Records(replace(table, group=table.group.of(numbers), before=None), order)
+    grown = records.grown(new)
+    together = sorted(plain, key=lambda record: record.path)
+    assert [replace(r, group=None, descriptor=r.descriptor) for r in grown] == together
+    assert [records.row_of(record) is None for record in grown] == [r in new for r in together]
+    assert near_duplicate_groups(records) is records.groups
+    found, expected = near_duplicate_groups(grown), near_duplicate_groups(together)
+    alike = [[a == b for b in expected] for a in expected]
+    assert [[a == b for b in found] for a in found] == alike
+    of_set = [group for group, r in zip(found, grown, strict=True) if records.row_of(r) is not None]
+    assert {*of_set} <= {*own}
+    assert len({*of_set}) < len({*own})  # some were connected

@@ -7,11 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from made_runs import write_run
-from pictures import write_set
+from pictures import encoded, write_set
 
 from jaxgear.data.dataset import Dataset, open_dataset
-from jaxgear.data.folder import Column, Record, fingerprint
+from jaxgear.data.folder import Column, Record, Records, fingerprint
 from jaxgear.data.folder.records import Table
+from jaxgear.data.images import load_rgb
+from jaxgear.data.labels import Correction
+from jaxgear.data.labels.corrections import append
 from jaxgear.data.prepare.prepared import prepare
 from jaxgear.data.recorded import (
     Recorded,
@@ -25,6 +28,8 @@ from jaxgear.errors import CheckpointError
 from jaxgear.evaluation.finished import FinishedRun
 from jaxgear.evaluation.own_pictures import trained_on_test
 from jaxgear.evaluation.report.near_duplicates import find_near_duplicates
+
+WHEN = "2026-11-30T06:00:00+00:00"
 
 
 def quiet(line: str) -> None:
@@ -84,6 +89,36 @@ def test_columns_say_what_rows_say(both, dataset):
     together = {row for row in rows.pictures if groups.count(row.group) > 1}
     assert together
     assert together <= set(columns.pictures.in_groups()) < set(rows.pictures)
+
+
+def test_columns_of_a_corrected_set_say_what_rows_say(root, prepared, tmp_path, monkeypatch):
+    """Pictures with other labels, kept out, and added, one of them to a group of the set."""
+    before = open_dataset(prepared, size=16, seed=0, say=quiet)
+    first, second, third = before.folder.records[1:4]  # the first has a copy
+    for name, pixels in (
+        ("again", load_rgb(root / third.path) // 2 + 60),
+        ("other", np.random.default_rng(0).integers(0, 256, (48, 64, 3)).astype(np.uint8)),
+    ):
+        (tmp_path / f"{name}.png").write_bytes(encoded(pixels))
+    rows = [
+        Correction(first.path, "", "relabel", "c", "ana", WHEN),
+        Correction(second.path, "", "remove", "double", "ana", WHEN),
+        *(Correction(f"{name}.png", "", "add", "a", "ana", WHEN) for name in ("again", "other")),
+    ]
+    labels = tmp_path / "corrections.csv"
+    for shown in (rows[:2], rows):
+        append(labels, shown)
+        dataset = open_dataset(prepared, size=16, seed=0, labels=str(labels), say=quiet)
+        assert isinstance(dataset.folder.records, Records)
+        as_rows, columns = (
+            recorded(tmp_path / f"{len(shown)}-{listed}", dataset, monkeypatch, listed)
+            for listed in (1000, 1)
+        )
+        assert list(columns.pictures) == list(as_rows.pictures)
+        assert columns.classes == as_rows.classes == ("a", "b", "c")
+    assert len(columns.pictures) == len(before.groups) + 1
+    again = next(row for row in columns.pictures if "again" in row.path)
+    assert again.group == third.group
 
 
 def test_groups_for_the_report_are_those_of_all_rows(both, dataset):

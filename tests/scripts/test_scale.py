@@ -11,7 +11,7 @@ import pytest
 from jaxgear.data.prepare.prepared import prepare
 from jaxgear.data.synthetic.drawn import write_drawn
 from scripts import scale
-from scripts.benchmarks import scaling, tables
+from scripts.benchmarks import scaling, streaming, tables
 
 
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, *arguments) -> dict:
@@ -46,6 +46,7 @@ def test_draw_prepare_open(tmp_path: Path, monkeypatch, capsys):
 def test_streamed_and_in_memory_do_the_same_work_with_backgrounds(tmp_path, monkeypatch, capsys):
     drawn, out = write_drawn(tmp_path / "drawn", 120, size=48), tmp_path / "out"
     prepare(drawn, out, size=16)
+    monkeypatch.setattr(streaming, "STEPS", 2)
     words = [out, "--size", 16, "--seconds", 1, "--backgrounds", "drawn"]
     trained = run(monkeypatch, capsys, "train", *words)
     assert 70 < trained["pictures"] < 100  # the training split of 120

@@ -127,16 +127,9 @@ def test_several_runs_have_no_profile():
 def test_a_study_that_is_stopped_resumes_all_runs_of_a_program(tmp_path):
     def start(name):
         command = [
-            *(
-                sys.executable,
-                "-m",
-                "jaxgear",
-                "study",
-                EXPERIMENT,
-            ),
-            *("--out", tmp_path / name, "--vectorize", "4", "--seeds", "2"),
-            *("--vary", "peak_lr=0.01,0.02", "--data", "drawn:90", "--image-size", "32"),
-            *("--epochs", "8"),
+            *(sys.executable, "-m", "jaxgear", "study", EXPERIMENT, "--out", tmp_path / name),
+            *("--vectorize", "4", "--seeds", "2", "--vary", "peak_lr=0.01,0.02"),
+            *("--data", "drawn:90", "--image-size", "32", "--epochs", "8"),
         ]
         return subprocess.Popen(list(map(str, command)), cwd=ROOT, stdout=subprocess.DEVNULL)
 

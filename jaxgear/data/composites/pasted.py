@@ -19,7 +19,7 @@ from jaxtyping import UInt8
 from jaxgear.data.augment import Augment, Bank, backgrounds, scenes
 from jaxgear.data.composites.masks import VERSION, with_masks
 from jaxgear.data.dataset import Split
-from jaxgear.data.folder import Folder, LazyPictures, LazyRecords, Record
+from jaxgear.data.folder import Folder, LazyPictures, LazyRecords, Record, one_after_the_other
 
 BATCH = 32
 PASTED = " (pasted)"  # at the end of the path of a pasted view
@@ -44,19 +44,16 @@ def with_pasted(split: Split, folder: Folder, bank: Bank | None) -> Split:
         inputs.update(sha256.encode())
 
     def record(row: int) -> Record:
-        if row < count:
-            return split.records[row]
-        number, original = row - count, split.records[row - count]
-        sha256 = _sha256(inputs.digest() + number.to_bytes(8, "little"))
+        original = split.records[row]
+        sha256 = _sha256(inputs.digest() + row.to_bytes(8, "little"))
         return replace(original, path=original.path + PASTED, sha256=sha256)
 
+    records = one_after_the_other(split.records, LazyRecords(count, record))
+    images = one_after_the_other(split.images, pasted)
     return Split(
-        LazyPictures(
-            (2 * count, *pasted.shape[1:]),
-            lambda row: split.images[row] if row < count else pasted[row - count],
-        ),
+        LazyPictures((2 * count, *pasted.shape[1:]), images),
         np.concatenate([split.labels, split.labels]),
-        LazyRecords(2 * count, record),
+        LazyRecords(2 * count, records),
     )
 
 

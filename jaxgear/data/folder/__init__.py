@@ -27,7 +27,7 @@ from jaxgear.data.folder.columns import (
     splits_and_labels,
     taken,
 )
-from jaxgear.data.folder.lazy import LazyPictures, LazyRecords
+from jaxgear.data.folder.lazy import Column, LazyPictures, one_after_the_other
 from jaxgear.data.folder.picture_cache import MaskCache, PictureCache, kept_descriptors, shrink
 from jaxgear.data.folder.read import (
     HEAP,
@@ -43,7 +43,14 @@ from jaxgear.data.folder.read import (
     read_heap,
     stored_pictures,
 )
-from jaxgear.data.folder.records import Column, Record, Records, Table, path_at
+from jaxgear.data.folder.records import (
+    LazyRecords,
+    Record,
+    Records,
+    Table,
+    path_at,
+    rows_of_paths,
+)
 from jaxgear.data.folder.walk import (
     Candidate,
     Listing,
@@ -91,6 +98,7 @@ __all__ = [
     "list_pictures",
     "mixed",
     "of_split",
+    "one_after_the_other",
     "path_at",
     "paths_of",
     "pixels",
@@ -98,6 +106,7 @@ __all__ = [
     "read_heap",
     "require_clean",
     "rows_of_hashes",
+    "rows_of_paths",
     "rows_of_split",
     "shrink",
     "split_numbers",

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int, Int32, Integer, UInt8, UInt64
 
-from jaxgear.data.folder.lazy import LazyRecords
+from jaxgear.data.folder.lazy import Column, Runs, runs_of
 from jaxgear.data.folder.names import ALL
-from jaxgear.data.folder.records import Column, Record, Records, Runs, runs_of
+from jaxgear.data.folder.records import LazyRecords, Record, Records
 from jaxgear.text import stable_key
 
 

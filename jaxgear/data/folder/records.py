@@ -4,22 +4,20 @@ A `Record` of a prepared set is made when it is asked for, so a set of millions 
 without an object an image.
 """
 
-import operator
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, NamedTuple, overload
+from typing import Any, overload
 
 import numpy as np
-from jaxtyping import Int, Int32, Integer, Shaped, UInt8, UInt64
+from jaxtyping import Int, Int32, Integer, UInt8
 
+from jaxgear.data.folder.lazy import BLOCK, Column, equal_rows
+from jaxgear.data.folder.names import ALL
 from jaxgear.text import stable_key
 
-_BLOCK = 4096  # rows that are converted at a time
 _STORED = ("path", "sha256", "label", "split", "height", "width", "group")  # not the descriptor
-_MANY = 2**20  # rows that are looked at at a time
-_LOW = np.uint64(2**24 - 1)  # the bits of a value that `runs_of` looks at first
 
 
 @dataclass(frozen=True)
@@ -47,89 +45,6 @@ class Record:
         return Record, tuple(getattr(self, field.name) for field in fields(self))
 
 
-class Runs(NamedTuple):
-    """The rows of values that may occur more than once, with equal values beside each other."""
-
-    rows: Int[np.ndarray, " n"]
-    starts: Int[np.ndarray, " m"]  # where a value starts in `rows`
-
-
-def runs_of(values: UInt64[np.ndarray, " N"]) -> Runs:
-    """The runs of all values that occur more than once, and of a few others."""
-    ordered = np.sort(values)
-    twice = ordered[1:][ordered[1:] == ordered[:-1]]
-    del ordered
-    marked = np.zeros(int(_LOW) + 1 if len(twice) else 0, bool)
-    marked[twice & _LOW] = True  # rows with these low bits are looked at; one in 16 in vain
-    parts = [np.zeros(0, np.int64)]
-    for start in range(0, len(values) if len(twice) else 0, _MANY):
-        parts.append(start + np.flatnonzero(marked[values[start : start + _MANY] & _LOW]))
-    rows = np.concatenate(parts)
-    rows = rows[np.argsort(values[rows])]
-    own = values[rows]
-    return Runs(rows, np.flatnonzero(np.append(True, own[1:] != own[:-1])[: len(rows)]))
-
-
-class Column(Sequence[str]):
-    """Strings that are made of the values of an array when asked for; behaves as a tuple of them.
-
-    Equal strings have equal values. A list of the same strings is equal too.
-    """
-
-    def __init__(self, values: Shaped[np.ndarray, " N"], text: Callable[[Any], str]):
-        """`text` gives the string of a value, which it gets as Python's own number or bytes."""
-        self.values, self._text = values, text
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    @overload
-    def __getitem__(self, row: int) -> str: ...
-    @overload
-    def __getitem__(self, row: slice) -> "Column": ...
-    def __getitem__(self, row):
-        if isinstance(row, slice):
-            return self.take(row)
-        return self._text(self.values.item(row))
-
-    def __iter__(self) -> Iterator[str]:
-        for start in range(0, len(self), _BLOCK):
-            yield from map(self._text, self.values[start : start + _BLOCK].tolist())
-
-    def __eq__(self, other: object) -> bool:
-        return _equal(self, other)
-
-    @cached_property
-    def runs(self) -> Runs:
-        """`runs_of` the values, found once."""
-        return runs_of(self.values)
-
-    def take(self, rows: slice | Shaped[np.ndarray, " n"]) -> "Column":
-        """The strings of some rows, which are gathered when first looked at."""
-        return _Taken(self, rows)
-
-    def counts(self) -> dict[str, int]:
-        """How often each of a few strings is there, in the order of their first rows."""
-        values, counts = np.unique(self.values, return_counts=True)
-        first = [int((self.values == value).argmax()) for value in values]
-        order = np.argsort(first)
-        return dict(zip(Column(values[order], self._text), counts[order].tolist(), strict=True))
-
-
-class _Taken(Column):
-    """Some rows of another column."""
-
-    def __init__(self, column: Column, rows: slice | Shaped[np.ndarray, " n"]):
-        self._column, self._rows, self._text = column, rows, column._text
-
-    def __len__(self) -> int:
-        return len(self.values if isinstance(self._rows, slice) else self._rows)
-
-    @cached_property
-    def values(self) -> Shaped[np.ndarray, " N"]:
-        return self._column.values[self._rows]
-
-
 @dataclass(frozen=True, eq=False)
 class Table:
     """The images of a prepared set: one array for each field, rows in the order of its shards."""
@@ -143,6 +58,7 @@ class Table:
     width: Int32[np.ndarray, " N"]
     group: Column
     describe: Callable[[int], bytes]  # the descriptor of a row
+    before: "Table | None" = None  # without the rows that were added
 
     def path(self, row: int) -> str:
         return path_at(self.text, self.starts, row)
@@ -173,6 +89,29 @@ class Table:
             self.height[rows].tolist(),
             self.width[rows].tolist(),
             self.group.take(rows),
+        )
+
+    def grown(self, new: Sequence[Record]) -> "Table":
+        """This table with rows for other records after its own. Each is a group by itself."""
+        own, text = len(self.label), b"".join(record.path.encode() + b"\0" for record in new)
+        text = np.concatenate([self.text, np.frombuffer(text, np.uint8)])
+        ends = len(self.text) + np.cumsum([len(record.path.encode()) + 1 for record in new])
+        starts = np.concatenate([self.starts, [len(self.text)], ends[:-1]])
+        octets = bytes.fromhex("".join(record.sha256 for record in new))
+        groups = np.array([int(record.sha256[:12], 16) for record in new], np.uint64)
+        return Table(
+            text=text,
+            starts=starts.astype(np.uint32 if len(text) < 2**32 else np.uint64),
+            sha256=self.sha256.followed_by(np.frombuffer(octets, "V32")),
+            label=np.append(self.label, [record.label for record in new]).astype(np.int32),
+            split=self.split.followed_by(
+                np.array([ALL.index(record.split) for record in new], np.uint8)
+            ),
+            height=np.append(self.height, [record.height for record in new]).astype(np.int32),
+            width=np.append(self.width, [record.width for record in new]).astype(np.int32),
+            group=self.group.followed_by(groups),
+            describe=lambda row: self.describe(row) if row < own else new[row - own].descriptor,
+            before=self,
         )
 
     def _record(self, row: int, *values: str | int) -> Record:
@@ -217,31 +156,68 @@ class Records(Sequence[Record]):
         return self.table.record(self.rows.item(row))
 
     def __iter__(self) -> Iterator[Record]:
-        for start in range(0, len(self), _BLOCK):
-            yield from self.table.records(self.rows[start : start + _BLOCK])
+        for start in range(0, len(self), BLOCK):
+            yield from self.table.records(self.rows[start : start + BLOCK])
 
     def __eq__(self, other: object) -> bool:
-        return _equal(self, other)
+        return equal_rows(self, other)
 
     def take(self, rows: Integer[np.ndarray, " n"]) -> "Records":
         """Some of the records."""
         return Records(self.table, self.rows[rows])
 
+    def grown(self, new: Sequence[Record]) -> "Records":
+        """These records, which must be sorted by path, and others among them."""
+        new = sorted(new, key=lambda record: stable_key(record.path))
+        places = [self._before(stable_key(record.path)) for record in new]
+        rows = len(self.table.label) + np.arange(len(new))
+        return Records(self.table.grown(new), np.insert(self.rows, places, rows))
+
     def row_of(self, record: Record) -> int | None:
         """The row of the table that has a record's path; these records must be sorted by path."""
-        table, row = record.__dict__.get("_row", (None, None))
-        if table is not None and table.text is self.table.text:  # also with other labels
+        table, row = record.__dict__.get("_row", (None, 0))
+        same = table and (table.before or table).text is self.table.text  # maybe with other labels
+        if same and row < len(self.table.label):
             return row
         place = self.place_of(record.path)
         return None if place is None else self.rows.item(place)
 
     def place_of(self, path: str) -> int | None:
         """The place of a path among these records, which must be sorted by path."""
-        key = stable_key(path)
-        at = bisect_left(self.rows, key, key=lambda row: stable_key(self.table.path(int(row))))
+        at = self._before(stable_key(path))
         return at if at < len(self) and self.table.path(self.rows.item(at)) == path else None
 
+    def _before(self, key: Any) -> int:
+        """The number of records whose paths sort before a key."""
+        return bisect_left(self.rows, key, key=lambda row: stable_key(self.table.path(int(row))))
 
-def _equal(one: Sequence[Any], other: object) -> bool:
-    like = isinstance(other, tuple | list | type(one)) and len(one) == len(other)
-    return like and all(map(operator.eq, one, other))
+
+def rows_of_paths(records: Sequence[Record], paths: Collection[str]) -> Int[np.ndarray, " n"]:
+    """The rows, ascending, of the records that have some paths. `Records`: sorted by path."""
+    if isinstance(records, Records):
+        return np.array(sorted({*map(records.place_of, paths)} - {None}), np.int64)
+    return np.flatnonzero(np.fromiter((record.path in paths for record in records), bool))
+
+
+class LazyRecords(Sequence[Record]):
+    """Records that are made when asked for, as `LazyPictures` makes images."""
+
+    def __init__(self, count: int, make: Callable[[int], Record]):
+        """`make` returns the record of a row; many threads call it at once."""
+        self._count, self._make = count, make
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, row: int) -> Record: ...
+    @overload
+    def __getitem__(self, row: slice) -> "LazyRecords": ...
+    def __getitem__(self, row):
+        if isinstance(row, slice):
+            return self.take(np.arange(self._count)[row])
+        return self._make(range(self._count)[row])
+
+    def take(self, rows: Int[np.ndarray, " n"]) -> "LazyRecords":
+        """Some of the records."""
+        return LazyRecords(len(rows), lambda row: self._make(rows.item(row)))

@@ -25,6 +25,7 @@ from jaxgear.data.folder import (
     hashes_of,
     labels_of,
     rows_of_hashes,
+    rows_of_paths,
     splits_and_labels,
 )
 from jaxgear.data.labels.corrections import Correction, read_corrections, standing
@@ -128,8 +129,8 @@ def with_corrections(
     records = _labelled(before, labels, kept)
     if added:
         own_split = "train" if any(split for split, _ in splits_and_labels(before)) else None
-        more = (replace(r, label=label_of[row.label], split=own_split) for r, row in added)
-        records = tuple(sorted((*records, *more), key=lambda record: stable_key(record.path)))
+        more = [replace(r, label=label_of[row.label], split=own_split) for r, row in added]
+        records = _with_others(records, more)
     unknown = [
         row
         for row in rows
@@ -154,11 +155,8 @@ def _named(records: Sequence[Record], corrections: Sequence[Correction]) -> list
     """The numbers, ascending, of the records that corrections name, and maybe of a few more."""
     hashes = {row.sha256 for row in corrections if row.sha256}
     paths = {row.path for row in corrections if not row.sha256}
-    if not isinstance(records, Records):
-        rows = enumerate(records)
-        return [number for number, r in rows if r.sha256 in hashes or r.path in paths]
     near = np.isin(first_eight(hashes_of(records)), first_eight(hashes))
-    return sorted({*np.flatnonzero(near).tolist(), *map(records.place_of, paths)} - {None})
+    return np.union1d(np.flatnonzero(near), rows_of_paths(records, paths)).tolist()
 
 
 def _labelled(
@@ -171,6 +169,13 @@ def _labelled(
         return Records(replace(records.table, label=label), records.rows[kept])
     rows = zip(records, labels.tolist(), kept.tolist(), strict=True)
     return tuple(replace(record, label=label) for record, label, keep in rows if keep)
+
+
+def _with_others(records: Sequence[Record], new: Sequence[Record]) -> Sequence[Record]:
+    """Records and new ones, sorted by path."""
+    if isinstance(records, Records):
+        return records.grown(new)
+    return tuple(sorted((*records, *new), key=lambda record: stable_key(record.path)))
 
 
 def _with_places(corrections: Sequence[Correction], present: set[str]) -> list[Correction]:

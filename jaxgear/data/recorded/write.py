@@ -25,7 +25,7 @@ from jaxgear.data.folder import (
     taken,
 )
 from jaxgear.data.folder.names import ALL, LEFT_OUT
-from jaxgear.data.tfds.columns import column_file, group_number, write_columns
+from jaxgear.data.tfds.columns import column_file, group_number, read_column, write_columns
 from jaxgear.data.tfds.shards import COLUMNS, Shard, text_of
 from jaxgear.data.tfds.tables import sums_of
 from jaxgear.files import second_name, write_json
@@ -119,15 +119,23 @@ def _beside(root: Path, new: Path, dataset: Dataset, records: Records) -> dict[s
     table, own = records.table, {}
     if len(records) < len(table.label):
         own["order"] = records.rows
+    if table.before:
+        own |= {"order": records.rows, "text": table.text, "starts": table.starts}
+        own["sha256"] = table.sha256.values.view(np.uint8).reshape(-1, 32)
+    if not np.array_equal(table.label, read_column(column_file(root, "label"))):
+        own["label"] = table.label
     split = np.full(len(table.label), ALL.index(LEFT_OUT), np.uint8)
     split[records.rows] = split_numbers(dataset.splits)
-    if (split != table.split.values).any():
+    if (split != table.split.values).any() or table.before:
         own["split"] = split
     if not isinstance(dataset.groups, Column):
         names: dict[str, int] = {}
         own["group"] = np.zeros(len(split), np.uint64)
         own["group"][records.rows] = [group_number(group, names) for group in dataset.groups]
         own["names"] = text_of(["", *names, ""])
+    elif dataset.groups is not records.groups:
+        own["group"] = table.group.values.copy()
+        own["group"][records.rows] = dataset.groups.values
     (new / COLUMNS).mkdir()
     theirs, sums = sums_of(root), {}
     for name in KEPT:

@@ -12,8 +12,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 
-from jaxgear.data.folder import Folder, Records, splits_and_labels
-from jaxgear.data.folder.names import LEFT_OUT, SPLITS
+import numpy as np
+from jaxtyping import Int
+
+from jaxgear.data.folder import (
+    Column,
+    Folder,
+    Records,
+    labels_of,
+    rows_of_paths,
+    split_numbers,
+    splits_and_labels,
+    taken,
+)
+from jaxgear.data.folder.names import ALL, LEFT_OUT, SPLITS
 from jaxgear.data.splits.groups import FILE, NEAR_DUPLICATES, groups_of
 from jaxgear.errors import DataError, UsageError
 
@@ -72,7 +84,7 @@ def assign_splits(
     if not all(f > 0 for f in fractions) or not math.isclose(sum(fractions), 1, abs_tol=1e-6):
         raise UsageError(f"fractions {fractions}: train, val and test must be positive with sum 1")
     share = dict(zip(SPLITS, fractions, strict=True))
-    if added := _added_rows(folder):
+    if len(added := _added_rows(folder)):
         return _with_added(folder, groups, added, seed, fractions, whole)
     own_splits = {split for split, _ in splits_and_labels(folder.records)} - {None}
     if own_splits and "train" not in own_splits:
@@ -109,48 +121,48 @@ def assign_splits(
     return splits
 
 
-def _added_rows(folder: Folder) -> set[int]:
+def _added_rows(folder: Folder) -> Int[np.ndarray, " A"]:
     """Rows that corrections added to classes that the set had before."""
-    if not folder.added:
-        return set()
-    own = {record.label for record in folder.records if record.path not in folder.added}
-    return {
-        row
-        for row, record in enumerate(folder.records)
-        if record.path in folder.added and record.label in own
-    }
+    rows, labels = rows_of_paths(folder.records, folder.added), labels_of(folder.records)
+    return rows[np.isin(labels[rows], np.delete(labels, rows))]
 
 
 def _with_added(
     folder: Folder,
     groups: Sequence[str],
-    added: set[int],
+    added: Int[np.ndarray, " A"],
     seed: int,
     fractions: tuple[float, float, float],
     whole: bool,
-) -> list[str]:
+) -> Column:
     """Splits of a folder with the rows `added`: others as without them (`assign_splits`)."""
-    rows = [row for row in range(len(folder.records)) if row not in added]
-    before = replace(folder, records=tuple(folder.records[row] for row in rows), added={})
-    own = [groups[row] for row in rows]
-    splits = dict(
-        zip(
-            rows,
-            assign_splits(before, own, seed=seed, fractions=fractions, whole=whole),
-            strict=True,
-        )
+    rows = np.delete(np.arange(len(folder.records)), added)
+    before = replace(folder, records=taken(folder.records, rows), added={})
+    own = groups.take(rows) if isinstance(groups, Column) else [groups[row] for row in rows]
+    splits = np.zeros(len(folder.records), np.uint8)  # indices into `ALL`
+    splits[rows] = split_numbers(
+        assign_splits(before, own, seed=seed, fractions=fractions, whole=whole)
     )
     in_group = defaultdict(set)
-    for row in rows:
-        in_group[groups[row]].add(splits[row])
+    for row in np.setdiff1d(_beside(groups, added), added).tolist():
+        in_group[groups[row]].add(ALL[splits[row]])
     train, val, _ = fractions
-    for row in added:
+    for row in added.tolist():
         beside = in_group[groups[row]] - {LEFT_OUT}
         if not in_group[groups[row]]:
-            splits[row] = "val" if _position(seed, groups[row]) < val / (train + val) else "train"
+            new = "val" if _position(seed, groups[row]) < val / (train + val) else "train"
         else:
-            splits[row] = beside.pop() if beside in ({"train"}, {"val"}) else LEFT_OUT
-    return [splits[row] for row in range(len(folder.records))]
+            new = beside.pop() if beside in ({"train"}, {"val"}) else LEFT_OUT
+        splits[row] = ALL.index(new)
+    return Column(splits, ALL.__getitem__)
+
+
+def _beside(groups: Sequence[str], rows: Int[np.ndarray, " n"]) -> Int[np.ndarray, " m"]:
+    """All rows of the groups that some rows are in."""
+    if isinstance(groups, Column):
+        return np.flatnonzero(np.isin(groups.values, groups.values[rows]))
+    wanted = {groups[row] for row in rows.tolist()}
+    return np.flatnonzero([group in wanted for group in groups])
 
 
 def missing_classes(folder: Folder) -> dict[str, list[str]]:

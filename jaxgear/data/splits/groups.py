@@ -1,7 +1,7 @@
 """Groups of images that must stay in one split."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -75,10 +75,11 @@ def near_duplicate_groups(records: Sequence[Record]) -> Sequence[str]:
     Near-duplicates (`near_duplicates.groups`) are the same photograph re-encoded, resized or
     re-framed on white, and the same photograph or cut recoloured, because its shape would leak
     too. The relation is transitive. The id is the smallest hash in the group, cut to 12 digits.
-    Records of a prepared set keep their group.
+    Records of a prepared set keep their group, unless others that were added connect it with
+    another one.
     """
     if isinstance(records, Records):
-        return records.groups
+        return _with_added(records) if records.table.before else records.groups
     stored = [record.group for record in records if record.group is not None]
     if len(stored) == len(records):
         return stored
@@ -94,17 +95,54 @@ def near_duplicate_groups(records: Sequence[Record]) -> Sequence[str]:
 
 
 def near_duplicates_of(new: Sequence[Record], known: Sequence[Record]) -> Bool[np.ndarray, " N"]:
-    """Which of the new records are near-duplicates of known ones, also through other new ones.
+    """Which of the new records are near-duplicates of known ones, also through other new ones."""
+    near = rows_of_hashes(known, hashes_of(new)) >= 0  # an image of few edges equals itself alone
+    for _, own, others in _compared(new, known):
+        near |= np.isin(own, others)
+    return near
 
-    The known ones are compared `_KNOWN` at a time, so any number of them takes the memory of those.
+
+def _compared(
+    new: Sequence[Record], known: Sequence[Record]
+) -> Iterator[tuple[int, Int[np.ndarray, " N"], Int[np.ndarray, " M"]]]:
+    """Compares new records with known ones, `_KNOWN` at a time, whose memory it takes.
+
+    Yields the row of the first known one, then a number for each new and each of these known ones:
+    equal for near-duplicates.
     """
     descriptors = [record.descriptor for record in new]
-    near = rows_of_hashes(known, hashes_of(new)) >= 0  # an image of few edges equals itself alone
     for start in range(0, len(known), _KNOWN):
         part = [record.descriptor for record in known[start : start + _KNOWN]]
         group = near_duplicates.groups(descriptors + part)
-        near |= np.isin(group[: len(new)], group[len(new) :])
-    return near
+        yield start, group[: len(new)], group[len(new) :]
+
+
+def _with_added(records: Records) -> Column:
+    """The groups of a prepared set to which records were added.
+
+    Groups that added records connect become one. It keeps a name that the set has.
+    """
+    from scipy.sparse import coo_array, csgraph
+
+    added = records.rows >= len(records.table.before.label)
+    new, known = (records.take(np.flatnonzero(rows)) for rows in (added, ~added))
+    own, groups = new.groups.values, known.groups.values
+    pairs = [np.stack([own, own])]  # of groups that are one
+    for start, number, numbers in _compared(new, known):
+        several, first = np.unique(number, return_index=True)
+        near = np.flatnonzero(np.isin(numbers, several))
+        for values, which in ((own, number), (groups[start + near], numbers[near])):
+            pairs.append(np.stack([values, own[first[np.searchsorted(several, which)]]]))
+    names, ends = np.unique(np.concatenate(pairs, axis=1), return_inverse=True)
+    links = coo_array((np.ones(ends.shape[1], bool), tuple(ends)), shape=(len(names),) * 2)
+    _, component = csgraph.connected_components(links, directed=False)
+    order = np.lexsort([names, np.isin(names, own)])  # those of the set first
+    _, first = np.unique(component[order], return_index=True)
+    kept = names[order[first]][component]
+    values = records.groups.values.copy()
+    rows = np.flatnonzero(np.isin(values, names))
+    values[rows] = kept[np.searchsorted(names, values[rows])]
+    return records.groups.of(values)
 
 
 class _Pairs(Sequence[tuple[Record, Record]]):
