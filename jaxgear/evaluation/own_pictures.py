@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxgear.bundle import Bundle
-from jaxgear.data.folder import Folder, kept_descriptors, rows_of_hashes, taken
+from jaxgear.data.folder import Folder, hashes_of, kept_descriptors, rows_of_hashes, taken
 from jaxgear.data.labels import corrected, read_labels
 from jaxgear.data.recorded import Pictures
 from jaxgear.data.sources import default_source, read_source
@@ -89,7 +89,7 @@ def only(folder: Folder, run: FinishedRun, pictures: Pictures, source: str | Non
     Raises:
         DataError: an image is gone.
     """
-    rows = rows_of_hashes(folder.records, pictures.sha256)
+    rows = rows_of_hashes(hashes_of(folder.records), pictures.sha256)
     if len(gone := np.flatnonzero(rows < 0)):
         what_to_do = "name their folder with --data FOLDER"
         if source:

@@ -262,12 +262,13 @@ def test_columns_find_what_records_do(rows: int, seed: int):
     assert missing_classes(one) == missing_classes(other)
     assert columns.fingerprint(one.classes, records) == columns.fingerprint(one.classes, plain)
     wanted = [*columns.hashes_of(plain)[::-2], "ab" * 32]
-    rows_of = columns.rows_of_hashes(records, wanted)
-    assert np.array_equal(rows_of, columns.rows_of_hashes(plain, wanted))
+    rows_of = columns.rows_of_hashes(columns.hashes_of(records), wanted)
+    assert np.array_equal(rows_of, columns.rows_of_hashes(columns.hashes_of(plain), wanted))
     last = {record.sha256: row for row, record in enumerate(plain)}
     assert rows_of.tolist() == [last.get(sha256, -1) for sha256 in wanted]
-    assert columns.rows_of_hashes(records, columns.hashes_of(records)[:0]).tolist() == []
-    assert columns.rows_of_hashes(records[:0], wanted[-1:]).tolist() == [-1]
+    own = columns.hashes_of(records)
+    assert columns.rows_of_hashes(own, own[:0]).tolist() == []
+    assert columns.rows_of_hashes(columns.hashes_of(records[:0]), wanted[-1:]).tolist() == [-1]
     for name in ALL:
         rows_of = columns.rows_of_split(splits, name)
         assert np.array_equal(rows_of, columns.rows_of_split(listed[1], name))

@@ -10,8 +10,9 @@ from made_runs import untrained
 from pictures import encoded, scene, write_set
 
 from jaxgear.data.folder.read import pixels, read_folder, read_heap
+from jaxgear.data.recorded import Pictures, SplitRow
 from jaxgear.errors import DataError
-from jaxgear.evaluation.drift import find, find_drift
+from jaxgear.evaluation.drift import find, find_drift, pictures
 from jaxgear.evaluation.drift.sheet import foreign_sheet
 from jaxgear.evaluation.drift.two_sample import compare, gaussian_kernel, holm
 from jaxgear.evaluation.finished import FinishedRun
@@ -171,11 +172,25 @@ def test_the_reference_was_not_trained_on_and_has_no_near_duplicates(trained, mo
     split = {picture.path: (picture.split, picture.name) for picture in run.pictures}
     assert {split[path][0] for path, _ in seen} == {"val", "test"}
     assert all(split[path][1] == name for path, name in seen)
-    # Two known pictures that look alike are both left out.
-    twice = {"a": "x", "b": "x", "c": "y"}
-    a, b, c = (dataclasses.replace(new.records[0], sha256=name) for name in twice)
-    assert find._reference([a, c], [a, b, c], twice) == [c]
-    assert find._reference([a], [a, b, c], twice) == [a]  # no other is left
+
+
+def test_held_out_pictures_that_look_like_others_are_left_out_unless_most_do(tmp_path):
+    folder = read_folder(write_set(tmp_path / "set", {"a": 1, "b": 1}))
+    first = folder.records[0]
+    groups = {"aa" * 32: "x", "bb" * 32: "x", "cc" * 32: "y", "dd" * 32: "z"}
+    records = tuple(dataclasses.replace(first, sha256=s, group=g) for s, g in groups.items())
+    records += (dataclasses.replace(records[2], path="copy"),)  # the same bytes: no other picture
+
+    def chosen(*splits):
+        rows = zip(records, splits, strict=False)
+        told = Pictures([SplitRow(r.path, r.sha256, r.group, r.group, s) for r, s in rows])
+        run = FinishedRun(tmp_path, {}, {}, "", "", ("a", "b"), told, (), None)
+        found, names = pictures.choose_reference(run, dataclasses.replace(folder, records=records))
+        return [record.sha256[:2] for record in found], names
+
+    assert chosen("val", "train", "test", "train") == (["cc"], ["y"])
+    assert chosen("val", "test", "train", "val") == (["dd"], ["z"])
+    assert chosen("val", "train", "train", "train") == (["aa"], ["x"])  # no other is left
 
 
 def test_old_and_new_pictures_in_one_folder(trained, tmp_path):

@@ -50,11 +50,10 @@ def taken(records: Sequence[Record], rows: Int[np.ndarray, " n"]) -> Sequence[Re
     return tuple(records[row] for row in rows.tolist())
 
 
-def rows_of_hashes(records: Sequence[Record], sha256: Sequence[str]) -> Int[np.ndarray, " n"]:
-    """The row of the record that has each sha256 (hex), or -1; of equal files, the last."""
-    if not len(records):
+def rows_of_hashes(own: Sequence[str], sha256: Sequence[str]) -> Int[np.ndarray, " n"]:
+    """The row of `own` that has each sha256 (hex), or -1; of equal ones, the last."""
+    if not len(own):
         return np.full(len(sha256), -1)
-    own = hashes_of(records)
     keys = first_eight(own)
     order = np.argsort(keys, kind="stable")
     after = np.searchsorted(keys, first_eight(sha256), side="right", sorter=order)

@@ -224,7 +224,7 @@ def _read_new(
         results = list(pool.map(read, rows))
     records, files, refused = [], {}, []
     found = [result[0].sha256 for result in results if not isinstance(result, Refused)]
-    places = rows_of_hashes(folder.records, found).tolist()
+    places = rows_of_hashes(hashes_of(folder.records), found).tolist()
     present = {sha256 for sha256, place in zip(found, places, strict=True) if place >= 0}
     for result, row in zip(results, rows, strict=True):
         if isinstance(result, Refused):

@@ -96,7 +96,8 @@ def near_duplicate_groups(records: Sequence[Record]) -> Sequence[str]:
 
 def near_duplicates_of(new: Sequence[Record], known: Sequence[Record]) -> Bool[np.ndarray, " N"]:
     """Which of the new records are near-duplicates of known ones, also through other new ones."""
-    near = rows_of_hashes(known, hashes_of(new)) >= 0  # an image of few edges equals itself alone
+    # An image of few edges is a near-duplicate of no other, but equals itself.
+    near = rows_of_hashes(hashes_of(known), hashes_of(new)) >= 0
     for _, own, others in _compared(new, known):
         near |= np.isin(own, others)
     return near
@@ -111,7 +112,7 @@ def _compared(
     equal for near-duplicates.
     """
     descriptors = [record.descriptor for record in new]
-    for start in range(0, len(known), _KNOWN):
+    for start in range(0, len(known) if len(new) else 0, _KNOWN):
         part = [record.descriptor for record in known[start : start + _KNOWN]]
         group = near_duplicates.groups(descriptors + part)
         yield start, group[: len(new)], group[len(new) :]

@@ -4,31 +4,24 @@ A network's outputs on pictures that it was trained on differ from those on othe
 is the validation and the test split of the run. S. Rabanser, S. Günnemann, Z. Lipton, "Failing
 Loudly: An Empirical Study of Methods for Detecting Dataset Shift", NeurIPS 2019, compare such
 tests: a two-sample test on a network's outputs does best.
-
-The pictures of both sets have to be exchangeable if nothing changed. So near-duplicates of the
-run's pictures are left out of the new ones, and pictures with near-duplicates out of the reference;
-of near-duplicates among the new ones, one stays.
 """
 
 import dataclasses
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from jaxgear.data.folder import Folder, Record
-from jaxgear.data.splits import near_duplicate_groups
 from jaxgear.errors import CheckpointError, DataError
+from jaxgear.evaluation.drift.pictures import choose_new, choose_reference, known_pictures
 from jaxgear.evaluation.drift.two_sample import Comparison, compare, holm
 from jaxgear.evaluation.finished import FinishedRun
 from jaxgear.evaluation.network_features import Network
-from jaxgear.evaluation.own_pictures import open_source
 from jaxgear.text import text_of
 
 LEAST = 5  # new pictures, and pictures of the reference, for a test; also of a class
-MOST = 1500  # of each are compared; more are thinned out evenly
 NEIGHBOURS = 5
 FOREIGN = 24  # pictures that are named
 LEVEL = 0.05  # p-values below are called different
@@ -103,78 +96,28 @@ def find_drift(run: FinishedRun, folder: Folder, source: str | None = None) -> D
     """
     try:
         network = Network.load(run.path)
-        known = _known(run, folder, source, network.bundle.size)
+        known = known_pictures(run, folder, source, network.bundle.size)
     except (CheckpointError, DataError) as error:
         if source:
             raise
         return Drift(folder, reason=str(error))
-    ours = {picture.sha256: picture for picture in run.pictures}
-    new = [record for record in folder.records if record.sha256 not in ours]
-    group_of = _groups(*known.records, *new)
-    taken = {group_of[record.sha256] for record in known.records}
-    fresh = _one_of_each([r for r in new if group_of[r.sha256] not in taken], group_of)
-    held_out = [r for r in known.records if ours[r.sha256].split in ("val", "test")]
-    reference = _reference(held_out, known.records, group_of)
-    old = len(folder.records) - sum(group_of[record.sha256] not in taken for record in new)
+    fresh, apart = choose_new(run, folder, known)
+    reference, names = choose_reference(run, known)
+    old = len(folder.records) - apart
     result = Drift(folder, n=len(fresh), known=old, reference=len(reference))
     for count, what in ((len(fresh), "new pictures"), (len(reference), "held-out pictures")):
         if count < LEAST:
             return dataclasses.replace(result, reason=f"{count} {what}, at least {LEAST} needed")
-    names = [ours[record.sha256].name for record in reference]
     return _compared(result, network, known, reference, names, fresh)
-
-
-def _known(run: FinishedRun, folder: Folder, source: str | None, size: int) -> Folder:
-    """A folder with the run's pictures alone: `folder`, if it has most of them, or their own."""
-    ours = set(run.pictures.sha256)
-    held_out = {sha256 for name in ("val", "test") for sha256 in run.split(name).sha256}
-    here = {record.sha256 for record in folder.records}
-    if source or len(here & held_out) < len(held_out) / 2:
-        folder = open_source(run, source, size)
-    records = tuple(record for record in folder.records if record.sha256 in ours)
-    if not records:
-        raise DataError(
-            f"{folder.root}: holds none of the pictures of {run.path} (they are found by their "
-            "bytes); name their folder with --data FOLDER"
-        )
-    return dataclasses.replace(folder, records=records)
-
-
-def _groups(*records: Record) -> dict[str, str]:
-    """sha256 -> group of near-duplicates, over all records together."""
-    # Groups of a prepared set say nothing of pictures outside it.
-    alone = [dataclasses.replace(record, group=None) for record in records]
-    return dict(zip((r.sha256 for r in records), near_duplicate_groups(alone), strict=True))
-
-
-def _one_of_each(records: Iterable[Record], group_of: Mapping[str, str]) -> list[Record]:
-    """One picture of each group, in the order of their hashes: any part of them is a sample."""
-    first: dict[str, Record] = {}
-    for record in sorted(records, key=lambda record: record.sha256):
-        first.setdefault(group_of[record.sha256], record)
-    return list(first.values())[:MOST]
-
-
-def _reference(
-    held_out: Sequence[Record], known: Sequence[Record], group_of: Mapping[str, str]
-) -> list[Record]:
-    """Held-out pictures without near-duplicates among the known ones.
-
-    If those are few, because most pictures have some, one of each group.
-    """
-    members = Counter(group_of[sha256] for sha256 in {record.sha256 for record in known})
-    groups = _one_of_each(held_out, group_of)
-    alone = [record for record in groups if members[group_of[record.sha256]] == 1]
-    return alone if len(alone) >= len(groups) / 2 else groups
 
 
 def _compared(
     result: Drift,
     network: Network,
     known: Folder,
-    reference: list[Record],
+    reference: Sequence[Record],
     names: Sequence[str],
-    fresh: list[Record],
+    fresh: Sequence[Record],
 ) -> Drift:
     """The result with the tests and the most foreign pictures."""
     classes = network.bundle.classes

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from jaxgear.data.folder import Column, Folder, rows_of_hashes, split_numbers
+from jaxgear.data.folder import Column, Folder, hashes_of, rows_of_hashes, split_numbers
 from jaxgear.data.folder.names import ALL, SPLITS
 from jaxgear.data.images import letterbox
 from jaxgear.data.recorded import Pictures, SplitRow
@@ -56,7 +56,7 @@ def _groups(pictures: Pictures) -> tuple[Int[np.ndarray, " G"], Int[np.ndarray, 
 
 
 def _shown(folder: Folder, pictures: Pictures) -> list[tuple[SplitRow, UInt8[np.ndarray, "T T 3"]]]:
-    rows = rows_of_hashes(folder.records, pictures.sha256).tolist()
+    rows = rows_of_hashes(hashes_of(folder.records), pictures.sha256).tolist()
     return [
         (picture, letterbox(folder.load(folder.records[row]), THUMBNAIL))
         for picture, row in zip(pictures, rows, strict=True)
