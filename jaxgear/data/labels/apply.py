@@ -1,7 +1,7 @@
 """Lays corrections over a folder: other labels, pictures kept out, pictures added."""
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -28,7 +28,7 @@ from jaxgear.data.folder import (
     rows_of_paths,
     splits_and_labels,
 )
-from jaxgear.data.labels.corrections import Correction, read_corrections, standing
+from jaxgear.data.labels.corrections import Correction, read_corrections, standing_with_places
 from jaxgear.data.labels.label_studio import read_export
 from jaxgear.text import few, stable_key
 
@@ -94,7 +94,7 @@ def with_corrections(
     named = {number: before[number] for number in _named(before, corrections)}
     present = {record.sha256 for record in named.values()}
     paths = {record.path for record in named.values()}
-    rows = _with_places(corrections, present)
+    rows = standing_with_places(corrections, present)
     by_sha256 = {row.sha256: row for row in rows if row.sha256}
     by_path = {row.path: row for row in rows if not row.sha256}
     new = [row for row in rows if row.action == "add" and row.sha256 not in present]
@@ -102,40 +102,27 @@ def with_corrections(
 
     kept, names, changes = np.ones(len(before), bool), {}, []
     for number, record in named.items():
-        row = by_sha256.get(record.sha256) or by_path.get(record.path)
         name = folder.classes[record.label]
-        if row is None:
-            continue
-        if row.action == "remove" or row.label != name:
-            changes.append(_change(record.path, name, row))
-        names[number], kept[number] = row.label, row.action != "remove"
+        if row := by_sha256.get(record.sha256) or by_path.get(record.path):
+            if row.action == "remove" or row.label != name:
+                changes.append(_change(record.path, name, row))
+            names[number], kept[number] = row.label, row.action != "remove"
     store = PictureCache(cache, size, outside=folder.root)
     added, files, refused = _read_new(folder, new, place, store)
     changes += [_change(record.path, "", row) for record, row in added]
 
-    labels = labels_of(before)
-    as_before = kept.copy()
-    as_before[[*names]] = False
-    used = {folder.classes[label] for label in np.unique(labels[as_before])}
-    used |= {name for number, name in names.items() if kept[number]}
-    used |= {row.label for _, row in added}
-    emptied = {folder.classes[label] for label in np.unique(labels)} - used
-    classes = tuple(sorted(used | (set(folder.classes) - emptied)))
+    classes, labels = _relabelled(folder, kept, names, {row.label for _, row in added})
     check_names(place, Listing(classes=set(classes)))
-    label_of = {name: label for label, name in enumerate(classes)}
-    labels = np.array([label_of.get(name, -1) for name in folder.classes], np.int32)[labels]
-    for number, name in names.items():
-        labels[number] = label_of.get(name, -1)  # -1: of a removed picture
     records = _labelled(before, labels, kept)
     if added:
         own_split = "train" if any(split for split, _ in splits_and_labels(before)) else None
-        more = [replace(r, label=label_of[row.label], split=own_split) for r, row in added]
+        more = [replace(r, label=classes.index(row.label), split=own_split) for r, row in added]
         records = _with_others(records, more)
+    relabels = (row for row in rows if row.action == "relabel")
     unknown = [
         row
-        for row in rows
-        if row.action == "relabel"
-        and (row.sha256 not in present if row.sha256 else row.path not in paths)
+        for row in relabels
+        if (row.sha256 not in present if row.sha256 else row.path not in paths)
     ]
     return (
         replace(
@@ -159,6 +146,32 @@ def _named(records: Sequence[Record], corrections: Sequence[Correction]) -> list
     return np.union1d(np.flatnonzero(near), rows_of_paths(records, paths)).tolist()
 
 
+def _relabelled(
+    folder: Folder, kept: Bool[np.ndarray, " N"], names: Mapping[int, str], added: set[str]
+) -> tuple[tuple[str, ...], Int32[np.ndarray, " N"]]:
+    """The classes after corrections, and the label of each record of `folder`.
+
+    A class that loses all of its pictures is gone, and removed pictures of it have label -1.
+
+    Args:
+        kept: which records are not removed.
+        names: the classes that corrections give to records, by number.
+        added: classes of added pictures.
+    """
+    labels = labels_of(folder.records)
+    as_before = kept.copy()
+    as_before[[*names]] = False
+    used = {folder.classes[label] for label in np.unique(labels[as_before])} | added
+    used |= {name for number, name in names.items() if kept[number]}
+    emptied = {folder.classes[label] for label in np.unique(labels)} - used
+    classes = tuple(sorted(used | (set(folder.classes) - emptied)))
+    label_of = {name: label for label, name in enumerate(classes)}
+    labels = np.array([label_of.get(name, -1) for name in folder.classes], np.int32)[labels]
+    for number, name in names.items():
+        labels[number] = label_of.get(name, -1)
+    return classes, labels
+
+
 def _labelled(
     records: Sequence[Record], labels: Int32[np.ndarray, " N"], kept: Bool[np.ndarray, " N"]
 ) -> Sequence[Record]:
@@ -176,17 +189,6 @@ def _with_others(records: Sequence[Record], new: Sequence[Record]) -> Sequence[R
     if isinstance(records, Records):
         return records.grown(new)
     return tuple(sorted((*records, *new), key=lambda record: stable_key(record.path)))
-
-
-def _with_places(corrections: Sequence[Correction], present: set[str]) -> list[Correction]:
-    """The rows that hold. A picture that was added, and relabelled later, is still an addition."""
-    places = {row.sha256: row.path for row in corrections if row.action == "add" and row.sha256}
-    return [
-        replace(row, action="add", path=places[row.sha256])
-        if row.action == "relabel" and row.sha256 in places and row.sha256 not in present
-        else row
-        for row in standing(corrections)
-    ]
 
 
 def added_file(path: str, place: Path, root: Path) -> Path:

@@ -18,8 +18,8 @@ import io
 import os
 import re
 import unicodedata
-from collections.abc import Iterable
-from dataclasses import astuple, dataclass, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -141,3 +141,14 @@ def standing(corrections: Iterable[Correction]) -> list[Correction]:
         holds.pop(key, None)
         holds[key] = correction
     return list(holds.values())
+
+
+def standing_with_places(corrections: Sequence[Correction], present: set[str]) -> list[Correction]:
+    """The rows that hold. A picture that was added, and relabelled later, is still an addition."""
+    places = {row.sha256: row.path for row in corrections if row.action == "add" and row.sha256}
+    return [
+        replace(row, action="add", path=places[row.sha256])
+        if row.action == "relabel" and row.sha256 in places and row.sha256 not in present
+        else row
+        for row in standing(corrections)
+    ]
