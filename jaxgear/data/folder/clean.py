@@ -4,9 +4,12 @@ from collections import defaultdict
 from dataclasses import replace
 from typing import Literal
 
-from jaxgear.data.folder.columns import fingerprint, maybe_conflicting
+import numpy as np
+
+from jaxgear.data.folder.columns import fingerprint, labels_of, maybe_conflicting, taken
 from jaxgear.data.folder.names import SPLITS
 from jaxgear.data.folder.read import Folder
+from jaxgear.data.folder.records import rows_of_paths
 from jaxgear.data.folder.walk import Refused
 from jaxgear.errors import DataError
 from jaxgear.text import printable, stable_key
@@ -66,9 +69,9 @@ def require_clean(folder: Folder, on_bad: OnBad = "stop") -> Folder:
             more = len(bad) - _LISTED
             lines.append(f"  … and {more} more; run `python -m jaxgear check {folder.root}`")
         raise DataError("\n".join(lines))
-    paths = {refused.path for refused in dropped}
-    records = tuple(record for record in folder.records if record.path not in paths)
-    present = {record.label for record in records}
+    gone = rows_of_paths(folder.records, {refused.path for refused in dropped})
+    records = taken(folder.records, np.delete(np.arange(len(folder.records)), gone))
+    present = set(labels_of(records).tolist())
     for label, name in enumerate(folder.classes):
         if label not in present:
             raise DataError(f"{folder.root}: no usable picture is left of class {name}")
