@@ -88,7 +88,7 @@ def outside(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("examples", [60, pytest.param(700, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [60, pytest.param(350, marks=pytest.mark.slow)])
 def test_trees(examples, outside):
     numbers = iter(range(10**6))
     outcomes = {"read": 0, "refused": 0}

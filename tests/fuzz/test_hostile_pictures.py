@@ -95,7 +95,7 @@ def test_originals_are_sound():
         assert load_rgb(data).shape in {(20, 28, 3), (28, 20, 3)}
 
 
-@pytest.mark.parametrize("examples", [600, pytest.param(4000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [600, pytest.param(2000, marks=pytest.mark.slow)])
 def test_bytes(examples):
     @settings(max_examples=examples, deadline=None, derandomize=True, database=None,
               suppress_health_check=list(HealthCheck))  # fmt: skip

@@ -134,7 +134,7 @@ def weights(tmp_path_factory) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize("examples", [60, pytest.param(500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [60, pytest.param(250, marks=pytest.mark.slow)])
 def test_bytes_of_weight_files(examples, weights, tmp_path):
     path = tmp_path / "weights.bin"
 
@@ -146,7 +146,7 @@ def test_bytes_of_weight_files(examples, weights, tmp_path):
         assert state(tmp_path) == before
 
 
-@pytest.mark.parametrize("examples", [60, pytest.param(400, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [60, pytest.param(200, marks=pytest.mark.slow)])
 def test_headers_of_safetensors(examples, weights, tmp_path):
     """Offsets, shapes and dtypes that overflow, overlap or are no numbers."""
     path = tmp_path / "weights.safetensors"
@@ -237,7 +237,7 @@ def test_crafted_pickles(data, tmp_path, monkeypatch):
     assert state(tmp_path) == before
 
 
-@pytest.mark.parametrize("examples", [100, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [100, pytest.param(500, marks=pytest.mark.slow)])
 def test_opcodes(examples, tmp_path, monkeypatch):
     """Programs of the pickle machine at random, with what would show if it called anything."""
     monkeypatch.chdir(tmp_path)
@@ -301,7 +301,7 @@ def check_loaded(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("examples", "version"),
-    [(10, 3), (60, 4), *(pytest.param(150, v, marks=pytest.mark.slow) for v in (3, 4))],
+    [(10, 3), (60, 4), *(pytest.param(100, v, marks=pytest.mark.slow) for v in (3, 4))],
 )
 def test_cards_of_bundles(examples, version, sound, tmp_path):
     folder = Path(shutil.copytree(OLDER if version == 3 else sound, tmp_path / "bundle"))
@@ -318,7 +318,7 @@ def test_cards_of_bundles(examples, version, sound, tmp_path):
     assert any(loaded) or examples == 10, "some changes are harmless, as of `about`"
 
 
-@pytest.mark.parametrize("examples", [30, pytest.param(500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [30, pytest.param(250, marks=pytest.mark.slow)])
 def test_files_of_bundles(examples, sound, tmp_path):
     """Damaged and then signed: the hashes in the card are those of the damaged files.
 

@@ -269,7 +269,7 @@ def test_variants_of_the_experiment_file_are_the_default(made, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_study_that_is_killed_ten_times_repeats_and_loses_no_trial(made, tmp_path):
+def test_a_study_that_is_killed_five_times_repeats_and_loses_no_trial(made, tmp_path):
     path, log = made
     out = tmp_path / "out"
     command = [
@@ -277,7 +277,7 @@ def test_a_study_that_is_killed_ten_times_repeats_and_loses_no_trial(made, tmp_p
         *("--vary", "peak_lr=1,2,3", "--pause", "0.3"),
     ]
     rng = np.random.default_rng(0)
-    for kill in range(10):
+    for kill in range(5):
         process = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
         time.sleep(4 + 4 * rng.random())
         (os.kill if kill % 2 else os.killpg)(process.pid, signal.SIGKILL)
