@@ -93,9 +93,9 @@ def test_a_prepared_set_stays_columns(root, tmp_path, adds):
     assert (pixels(ours, 16) == pixels(theirs, 16)).all()
     assert (pixels(ours, 16, cache=None) == pixels(theirs, 16)).all()
     assert columns.records == records  # as they were
-    for ours_too, record in enumerate(ours.records):
+    for number, record in enumerate(ours.records):
         known = columns.records.row_of(record)  # found by the row of its table
-        assert known == (None if record.path in ours.added else ours.records.rows[ours_too])
+        assert known == (None if record.path in ours.added else ours.records.rows[number])
 
 
 def test_no_corrections_change_nothing(folder, tmp_path):

@@ -161,6 +161,7 @@ class _Taken(Column):
 
 
 def equal_rows(one: Sequence[Any], other: object) -> bool:
+    """Whether `other` is a tuple, a list or the like of `one`, with equal items."""
     like = isinstance(other, tuple | list | type(one)) and len(one) == len(other)
     return like and all(map(operator.eq, one, other))
 

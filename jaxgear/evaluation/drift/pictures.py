@@ -56,7 +56,7 @@ def choose_new(run: FinishedRun, folder: Folder, known: Folder) -> tuple[Sequenc
     new = taken(new, np.flatnonzero(~near_duplicates_of(new, known.records)))
     # Groups of a prepared set say nothing of pictures outside it.
     groups = near_duplicate_groups([dataclasses.replace(record, group=None) for record in new])
-    return taken(new, _one_of_each(new, groups, np.arange(len(new)))), len(new)
+    return taken(new, _one_of_each(new, _numbers(groups), np.arange(len(new)))), len(new)
 
 
 def choose_reference(run: FinishedRun, known: Folder) -> tuple[Sequence[Record], list[str]]:
@@ -65,10 +65,9 @@ def choose_reference(run: FinishedRun, known: Folder) -> tuple[Sequence[Record],
     If those are few, because most pictures have some, one of each group.
     """
     records, of_run = known.records, _rows(run, known.records)
-    groups = near_duplicate_groups(records)
+    number = _numbers(near_duplicate_groups(records))
     held_out = np.isin(split_numbers(run.pictures.splits)[of_run], _HELD_OUT)
-    rows = _one_of_each(records, groups, np.flatnonzero(held_out))
-    number = _numbers(groups)
+    rows = _one_of_each(records, number, np.flatnonzero(held_out))
     _, once = np.unique(first_eight(hashes_of(records)), return_index=True)  # of equal bytes one
     alone = rows[np.bincount(number[once])[number[rows]] == 1]
     rows = alone if len(alone) >= len(rows) / 2 else rows
@@ -81,11 +80,14 @@ def _rows(run: FinishedRun, records: Sequence[Record]) -> Int[np.ndarray, " N"]:
 
 
 def _one_of_each(
-    records: Sequence[Record], groups: Sequence[str], rows: Int[np.ndarray, " n"]
+    records: Sequence[Record], number: Int[np.ndarray, " N"], rows: Int[np.ndarray, " n"]
 ) -> Int[np.ndarray, " m"]:
-    """Of some rows, one of each group, in the order of their hashes: any part is a sample."""
+    """Of some rows, one of each group, in the order of their hashes: any part is a sample.
+
+    `number`: of each record's group.
+    """
     rows = rows[np.argsort(first_eight(hashes_of(records))[rows], kind="stable")]
-    _, first = np.unique(_numbers(groups)[rows], return_index=True)
+    _, first = np.unique(number[rows], return_index=True)
     return rows[np.sort(first)[:MOST]]
 
 
