@@ -23,6 +23,8 @@ windows   where a batch is read of a prepared set: shuffled as a whole, and with
           `--window` pictures on 1 and on `--hosts` hosts
 stages    seconds and memory to group `--count` made descriptors in one process, and in the stages
           of `--parts` parts, one job after the other, each in a process of its own
+join      seconds and memory of `jaxgear prepare --join`, after `--count` tiny images were drawn in
+          DRAWN and prepared in `--parts` parts
 tables    writes the set OUT of `--count` pictures that are all one image, with the tables that
           `prepare` writes; one in ten is a near-duplicate of another, one in a hundred its copy
 open      seconds and memory until a prepared set is open, grouped and split; with `--host K` on
@@ -52,7 +54,7 @@ from typing import Any
 from jaxgear.cli import exit_with
 from jaxgear.outputs import outputs
 from jaxgear.paths import path_argument
-from scripts.benchmarks import scaling, spreading, stages, streaming, tables, windows
+from scripts.benchmarks import joining, scaling, spreading, stages, streaming, tables, windows
 
 _TASK = 64  # pictures that a process gets at a time
 
@@ -207,6 +209,7 @@ TASKS = {
     "group": spreading.group,
     "windows": windows.windows,
     "stages": stages.stages,
+    "join": joining.join,
 }
 
 

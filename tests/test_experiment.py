@@ -14,7 +14,7 @@ from pictures import write_set
 from jaxgear import experiment, notebook
 from jaxgear.data.dataset import Split, open_dataset
 from jaxgear.data.folder import LazyPictures, Record
-from jaxgear.data.prepare import versions
+from jaxgear.data.prepare import writing
 from jaxgear.data.prepare.prepared import prepare
 from jaxgear.errors import DivergedError, UsageError
 from jaxgear.evaluation.finished import FinishedRun
@@ -128,7 +128,7 @@ def test_shuffling_within_windows_keeps_the_order_of_the_run_and_needs_shards(
     dataset, tmp_path, monkeypatch
 ):
     """Also under code that reads another number of shards at a time."""
-    monkeypatch.setattr(versions, "SHARD_BYTES", 10_000)
+    monkeypatch.setattr(writing, "SHARD_BYTES", 10_000)
     root = write_set(tmp_path / "data", {"a": 40, "b": 40})
     prepare(root, tmp_path / "out", size=16, workers=1, say=lambda line: None)
     config = dataclasses.replace(

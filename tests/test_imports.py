@@ -31,9 +31,10 @@ LAYERS = {
     "data.recorded": ("data", "data.tfds", "data.splits", "data.folder"),
     "data.composites": ("data", "data.augment", "data.folder", "data.images"),
     "data.prepare": (
-        *("data", "data.tfds", "data.splits", "data.labels", "data.folder", "data.images"),
-        "cluster",
+        *("data.prepare.decoding", "data", "data.tfds", "data.splits", "data.labels"),
+        *("data.folder", "data.images", "cluster"),
     ),
+    "data.prepare.decoding": ("data.folder", "data.images", "cluster"),
     "program": (),
     "models.cpu": (),
     "models.pretrained": ("models.cpu",),
@@ -224,7 +225,7 @@ def test_each_heavy_library_has_one_home():
     assert users_of("orbax") == {"training/runs/checkpoints.py"}
     assert users_of("tensorflow_datasets") == {"data/tfds/sets.py", "data/prepare/gear_builder.py"}
     assert users_of("array_record") == {"data/tfds/shards.py"}
-    assert users_of("isal") == {"data/images/png.py", "data/prepare/workshop.py"}
+    assert users_of("isal") == {"data/images/png.py", "data/prepare/decoding/workshop.py"}
     assert users_of("ray") == {"cluster/ray.py"}
     assert users_of("grain") == {"data/stream.py", "data/sampling.py"}
     assert not any(user.startswith(("models", "data")) for user in users_of("optax"))

@@ -10,7 +10,8 @@ from small_bundle import make_bundle
 
 from jaxgear import cli
 from jaxgear.cluster import Cluster
-from jaxgear.data.prepare import parts, staging
+from jaxgear.data.prepare import parts
+from jaxgear.data.prepare.decoding import staging
 from jaxgear.data.prepare.prepared import prepare
 from jaxgear.data.sources import find_pictures
 from jaxgear.data.synthetic.drawn import write_drawn

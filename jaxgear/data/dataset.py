@@ -11,10 +11,8 @@ from jaxtyping import Int, UInt8
 
 from jaxgear.data import sources
 from jaxgear.data.folder import (
-    Column,
     Folder,
     LazyPictures,
-    OnBad,
     Record,
     counts_of_labels,
     counts_of_splits,
@@ -24,17 +22,18 @@ from jaxgear.data.folder import (
     of_split,
     paths_of,
     pixels,
-    require_clean,
     stored_pictures,
 )
 from jaxgear.data.folder.names import ALL, SPLITS
 from jaxgear.data.labels import as_named, corrected, read_labels
 from jaxgear.data.splits import (
     NEAR_DUPLICATES,
+    OnBad,
     missing_classes,
     near_duplicate_groups,
     near_duplicates_across,
     near_duplicates_in_two_classes,
+    require_clean,
     split_folder,
 )
 from jaxgear.machine.memory import free_memory
@@ -235,7 +234,7 @@ def split_dataset(
         if pairs:
             names = few((f"{a.path} and {b.path}" for a, b in pairs[:3]), total=len(pairs))
             say(f"warning: near-duplicates {where}: {names}; `jaxgear check --sheet` shows them")
-    dataset = Dataset(folder, _fixed(groups), _fixed(splits), size)
+    dataset = Dataset(folder, groups, splits, size)
     counts = dataset.counts()
     text = ", ".join(f"{counts[split]} {split}" for split in SPLITS)
     if left_out := counts.get("left_out"):
@@ -243,7 +242,3 @@ def split_dataset(
     classes, number = len(folder.classes), distinct_groups(folder.records, groups)
     say(f"{len(groups)} pictures, {classes} classes, {number} groups: {text}")
     return dataset
-
-
-def _fixed(strings: Sequence[str]) -> Sequence[str]:
-    return strings if isinstance(strings, Column) else tuple(strings)

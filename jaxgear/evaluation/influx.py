@@ -3,9 +3,9 @@
 from collections import Counter
 from typing import Any
 
-from jaxgear.data.folder import HEAP, Folder, require_clean
+from jaxgear.data.folder import HEAP, Folder
 from jaxgear.data.folder.names import ALL
-from jaxgear.data.splits import LEFT_OUT, NEAR_DUPLICATES, split_folder
+from jaxgear.data.splits import LEFT_OUT, NEAR_DUPLICATES, require_clean, split_folder
 from jaxgear.evaluation.finished import FinishedRun
 
 

@@ -19,10 +19,11 @@ from jaxtyping import Float, UInt8
 from jaxgear.bundle import Bundle
 from jaxgear.data.crops import read_bytes
 from jaxgear.data.dataset import Split
-from jaxgear.data.folder import LazyPictures, OnBad, Refused, pixels, require_clean, shrink
+from jaxgear.data.folder import LazyPictures, Refused, pixels, shrink
 from jaxgear.data.images import ImageError, letterbox, load_letterboxed
 from jaxgear.data.labels import corrected, read_labels
 from jaxgear.data.sources import InMemory, find_pictures, read_source, to_rgb
+from jaxgear.data.splits import OnBad, require_clean
 from jaxgear.errors import CheckpointError, DataError
 from jaxgear.machine.compile_cache import keep_compiled
 from jaxgear.notebook import bars, picture

@@ -26,11 +26,11 @@ def stages(arguments: argparse.Namespace) -> dict[str, Any]:
     for place in places:
         place.mkdir()
     each = count // parts
-    signed = [_alone(_sign, place, n, parts, each) for n, place in enumerate(places)]
-    compared = [_alone(_compare, places, part) for part in range(1, parts + 1)]
+    signed = [alone(_sign, place, n, parts, each) for n, place in enumerate(places)]
+    compared = [alone(_compare, places, part) for part in range(1, parts + 1)]
     pairs = np.concatenate([pairs for pairs, *_ in compared])
-    groups, *joined = _alone(components, pairs)
-    whole, *in_memory = _alone(_in_memory, parts, each)
+    groups, *joined = alone(components, pairs)
+    whole, *in_memory = alone(_in_memory, parts, each)
     disk = sum(path.stat().st_size for path in folder.rglob("keys-*"))
     shutil.rmtree(folder)
     same = whole == hashlib.sha256(repr(sorted(groups.items())).encode()).hexdigest()
@@ -84,7 +84,7 @@ def _digest(descriptors: dict[str, bytes]) -> str:
     return hashlib.sha256(repr(sorted(groups.items())).encode()).hexdigest()
 
 
-def _alone(make: Callable, *given: Any) -> tuple[Any, float, float]:
+def alone(make: Callable, *given: Any) -> tuple[Any, float, float]:
     """What the function that `make(*given)` makes returns, in a new process; its seconds of a
     processor, and the
     memory (MiB) that it takes beside its input.

@@ -18,19 +18,19 @@ from pictures import encoded, scene, write_set
 from scipy.sparse.csgraph import connected_components
 
 from jaxgear.data.dataset import Dataset, open_dataset
-from jaxgear.data.folder import columns, require_clean
-from jaxgear.data.folder.clean import conflicts
-from jaxgear.data.folder.lazy import Column, runs_of
+from jaxgear.data.folder import columns, strings
 from jaxgear.data.folder.names import ALL
 from jaxgear.data.folder.read import Folder, read_folder
 from jaxgear.data.folder.records import Record, Records, Table
+from jaxgear.data.folder.strings import Column, runs_of
 from jaxgear.data.labels import with_corrections
 from jaxgear.data.labels.corrections import Correction
-from jaxgear.data.prepare import versions
+from jaxgear.data.prepare import writing
 from jaxgear.data.prepare.prepared import prepare
 from jaxgear.data.recorded import describe, known_pictures
 from jaxgear.data.splits import groups, near_duplicates
 from jaxgear.data.splits.assign import missing_classes
+from jaxgear.data.splits.clean import conflicts, require_clean
 from jaxgear.data.splits.groups import (
     groups_of,
     near_duplicate_groups,
@@ -86,7 +86,7 @@ def pair(request, tmp_path: Path, monkeypatch) -> tuple[Dataset, Dataset]:
     for path in sorted(root.glob("*/*.png"))[:7]:
         path.with_name(f"copy of {path.name}").write_bytes(path.read_bytes())
     (root / "stoves" / "another axe.jpg").write_bytes(encoded(scene(3), "JPEG", quality=85))
-    monkeypatch.setattr(versions, "SHARD_BYTES", 20_000)
+    monkeypatch.setattr(writing, "SHARD_BYTES", 20_000)
     prepare(root, tmp_path / "out", size=16, seed=5, workers=1, say=lambda line: None)
     if request.param == "before":
         as_before(tmp_path / "out" / "gear" / "1.0.0")
@@ -256,12 +256,12 @@ def test_columns_find_what_records_do(rows: int, seed: int):
     assert near_duplicates_in_two_classes(records, groups) == near_duplicates_in_two_classes(
         plain, listed[0]
     )
-    assert columns.distinct(groups) == len(set(groups))
+    assert strings.distinct(groups) == len(set(groups))
     assert columns.splits_and_labels(records) == columns.splits_and_labels(plain)
     assert np.array_equal(columns.labels_of(records), columns.labels_of(plain))
     assert np.array_equal(
-        columns.first_eight(columns.hashes_of(records)),
-        columns.first_eight(columns.hashes_of(plain)),
+        strings.first_eight(columns.hashes_of(records)),
+        strings.first_eight(columns.hashes_of(plain)),
     )
     one, other = (
         Folder(Path("x"), ("a", "b", "c", "d"), own, (), (), "") for own in (records, plain)
@@ -272,13 +272,13 @@ def test_columns_find_what_records_do(rows: int, seed: int):
     assert missing_classes(one) == missing_classes(other)
     assert columns.fingerprint(one.classes, records) == columns.fingerprint(one.classes, plain)
     wanted = [*columns.hashes_of(plain)[::-2], "ab" * 32]
-    rows_of = columns.rows_of_hashes(columns.hashes_of(records), wanted)
-    assert np.array_equal(rows_of, columns.rows_of_hashes(columns.hashes_of(plain), wanted))
+    rows_of = strings.rows_of_hashes(columns.hashes_of(records), wanted)
+    assert np.array_equal(rows_of, strings.rows_of_hashes(columns.hashes_of(plain), wanted))
     last = {record.sha256: row for row, record in enumerate(plain)}
     assert rows_of.tolist() == [last.get(sha256, -1) for sha256 in wanted]
     own = columns.hashes_of(records)
-    assert columns.rows_of_hashes(own, own[:0]).tolist() == []
-    assert columns.rows_of_hashes(columns.hashes_of(records[:0]), wanted[-1:]).tolist() == [-1]
+    assert strings.rows_of_hashes(own, own[:0]).tolist() == []
+    assert strings.rows_of_hashes(columns.hashes_of(records[:0]), wanted[-1:]).tolist() == [-1]
     for name in ALL:
         rows_of = columns.rows_of_split(splits, name)
         assert np.array_equal(rows_of, columns.rows_of_split(listed[1], name))
@@ -324,7 +324,7 @@ def test_runs_have_all_values_that_are_repeated():
     runs = [sorted(run.tolist()) for run in np.split(rows, starts[1:])]
     assert sorted(runs) == [[0], [1, 2], [3, 6], [4]]
     column = Column(values, str)
-    assert columns.distinct(column) == 5
+    assert strings.distinct(column) == 5
     kinds = np.arange(7)[rows]
     assert columns.mixed(column.runs, kinds, kinds).tolist() == [1, 2, 3, 6]
     assert columns.mixed(column.runs, kinds // 3, kinds // 3).tolist() == [3, 6]

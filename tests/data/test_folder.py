@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from pictures import encoded, scene, write_set
 
-from jaxgear.data.folder.clean import conflicts, require_clean
 from jaxgear.data.folder.read import pixels, read_folder
 from jaxgear.data.images import decode
 from jaxgear.data.images.decode import load_rgb
 from jaxgear.data.images.letterboxing import letterbox
+from jaxgear.data.splits.clean import conflicts, require_clean
 from jaxgear.errors import DataError
 
 

@@ -9,7 +9,7 @@ from jaxgear.errors import UsageError
 
 def records(*paths: str, same: dict[str, str] | None = None) -> list[Record]:
     """Records with different bytes, except the records in `same`."""
-    bytes_of = {path: (same or {}).get(path, path) for path in paths}
+    bytes_of = {path: (same or {}).get(path, path).encode().hex() for path in paths}
     return [Record(p, f"{bytes_of[p]:0<64}", 0, None, 1, 1, b"") for p in paths]
 
 

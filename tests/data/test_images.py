@@ -19,7 +19,6 @@ import pytest
 from pictures import write_set
 from PIL import Image
 
-from jaxgear.data.folder.clean import require_clean
 from jaxgear.data.folder.picture_cache import shrink
 from jaxgear.data.folder.read import read_folder
 from jaxgear.data.images import decode as images
@@ -27,6 +26,7 @@ from jaxgear.data.images import encoded, rgb
 from jaxgear.data.images.decode import load_letterboxed, load_rgb
 from jaxgear.data.images.encoded import ImageError
 from jaxgear.data.images.letterboxing import ENOUGH, letterbox
+from jaxgear.data.splits.clean import require_clean
 from jaxgear.errors import DataError, GearError
 
 

@@ -19,9 +19,9 @@ from jaxgear.data.dataset import open_dataset
 from jaxgear.data.folder.read import pixels, read_folder
 from jaxgear.data.images import decode
 from jaxgear.data.images.letterboxing import letterbox
-from jaxgear.data.prepare import versions
+from jaxgear.data.prepare import versions, writing
+from jaxgear.data.prepare.decoding.workshop import staged
 from jaxgear.data.prepare.prepared import prepare
-from jaxgear.data.prepare.workshop import staged
 from jaxgear.data.tfds.read import read_tfds
 from jaxgear.data.tfds.shards import Shard, write_shard
 from jaxgear.errors import DataError, UsageError
@@ -129,7 +129,7 @@ def test_new_pictures_go_to_new_shards(tmp_path: Path, decoded: list[str]):
 
 
 def test_only_shards_with_a_change_are_written_anew(tmp_path: Path, decoded, monkeypatch):
-    monkeypatch.setattr(versions, "SHARD_BYTES", 6000)  # three pictures or so
+    monkeypatch.setattr(writing, "SHARD_BYTES", 6000)  # three pictures or so
     root, out = write_set(tmp_path / "data", {"axes": 20, "boots": 20}), tmp_path / "out"
     quietly(root, out)
     first = read_tfds(f"gear@{out}", size=24)
@@ -148,13 +148,13 @@ def test_only_shards_with_a_change_are_written_anew(tmp_path: Path, decoded, mon
 
 
 def test_processes_write_what_this_one_does(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(versions, "SHARD_BYTES", 6000)
+    monkeypatch.setattr(writing, "SHARD_BYTES", 6000)
     root = write_set(tmp_path / "data", {"axes": 10, "boots": 10})
     quietly(root, tmp_path / "one")
     counts = []
-    monkeypatch.setattr(versions, "_WORTH_PROCESSES", 1000)
-    real = versions.processes
-    monkeypatch.setattr(versions, "processes", lambda n: counts.append(n) or real(n))
+    monkeypatch.setattr(writing, "_WORTH_PROCESSES", 1000)
+    real = writing.processes
+    monkeypatch.setattr(writing, "processes", lambda n: counts.append(n) or real(n))
     quietly(root, tmp_path / "two", workers=2)
     assert counts == [2]
     one, two = (sorted(shards(tmp_path / name, "1.0.0").values()) for name in ("one", "two"))
@@ -381,7 +381,7 @@ def test_nothing_is_written_into_the_folder(tmp_path: Path):
 
 def test_processes_that_decode_import_little():
     code = (
-        "import sys, jaxgear.data.prepare.staging; "
+        "import sys, jaxgear.data.prepare.decoding.staging; "
         "sys.exit(sorted({'jax', 'tensorflow_datasets', 'array_record'} & set(sys.modules)) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)

@@ -6,7 +6,7 @@ from pictures import write_set
 
 from jaxgear.data.batches import Batches
 from jaxgear.data.dataset import open_dataset
-from jaxgear.data.prepare import versions
+from jaxgear.data.prepare import writing
 from jaxgear.data.prepare.prepared import prepare
 from jaxgear.data.sampling import ONCE, Sampling, Shards, shards_of
 from jaxgear.data.stream import Stream
@@ -189,7 +189,7 @@ def test_shards_of_a_prepared_set(tmp_path):
     """In the order of the stored rows, also of a part of a split."""
     root = write_set(tmp_path / "data", {"a": 40, "b": 40})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(versions, "SHARD_BYTES", 10_000)
+        patch.setattr(writing, "SHARD_BYTES", 10_000)
         prepare(root, tmp_path / "out", size=16, workers=1, say=lambda line: None)
     data = open_dataset(f"tfds:gear@{tmp_path / 'out'}", size=16, seed=0, say=lambda line: None)
     records = data.training_records()

@@ -15,14 +15,14 @@ import tensorflow_datasets as tfds
 from pictures import encoded, scene, write_set
 from PIL import Image
 
-from jaxgear.data.folder.clean import require_clean
 from jaxgear.data.folder.read import Folder, pixels, read_folder
 from jaxgear.data.images.decode import load_rgb
 from jaxgear.data.images.letterboxing import letterbox
+from jaxgear.data.prepare.decoding.workshop import portable
 from jaxgear.data.prepare.gear_builder import Gear
 from jaxgear.data.prepare.prepared import prepare
-from jaxgear.data.prepare.workshop import portable
 from jaxgear.data.splits.assign import assign_splits
+from jaxgear.data.splits.clean import require_clean
 from jaxgear.data.splits.groups import near_duplicate_groups
 from jaxgear.data.tfds.read import read_tfds
 from jaxgear.errors import DataError

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 from pictures import encoded, scene
 
+from jaxgear.data.folder import sortable
 from jaxgear.data.folder.walk import Refused
 from jaxgear.data.images.decode import load_rgb
 from jaxgear.data.images.descriptor import describe
 from jaxgear.data.images.letterboxing import letterbox
-from jaxgear.data.prepare import workshop
-from jaxgear.data.prepare.workshop import Staged, Workshop, portable, staged
+from jaxgear.data.prepare.decoding import workshop
+from jaxgear.data.prepare.decoding.images import Images
+from jaxgear.data.prepare.decoding.workshop import Staged, Workshop, portable, staged
 
 
 @pytest.mark.parametrize("size", [24, None])
@@ -25,7 +27,7 @@ def test_pictures_in_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, siz
     for path, data in contents.items():
         (tmp_path / path).write_bytes(data)
     sums = {path: hashlib.sha256(data).hexdigest() for path, data in contents.items()}
-    known = frozenset({bytes.fromhex(sums["4.png"])})
+    known = sortable([sums["4.png"]])
     for at_once in (1, 30_000, 2**22):
         monkeypatch.setattr(workshop, "_AT_ONCE", at_once)
         place = tmp_path / f"{at_once}"
@@ -38,12 +40,16 @@ def test_pictures_in_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, siz
         entries = [one for one in found if isinstance(one, Staged)]
         assert list(staged(place)) == entries
         assert len(entries) == 7
-        for path, one in by_path.items():
-            if isinstance(one, Staged):
-                pixels = load_rgb(contents[path])
-                assert (one.sha256, one.descriptor) == (sums[path], describe(pixels))
-                assert (one.height, one.width) == pixels.shape[:2]
-                if size is None:
-                    assert one.read() == portable(contents[path])
-                else:
-                    assert np.array_equal(load_rgb(one.read()), letterbox(pixels, size))
+        images = Images()
+        for entry in entries:
+            images.add(entry)
+        for row, entry in enumerate(entries):
+            path = next(path for path, own in by_path.items() if own is entry)
+            pixels = load_rgb(contents[path])
+            assert entry.sha256 == sums[path]
+            assert images.descriptor(row) == images.read(row)[0] == describe(pixels)
+            assert (entry.height, entry.width) == pixels.shape[:2]
+            if size is None:
+                assert images.read(row)[1] == portable(contents[path])
+            else:
+                assert np.array_equal(load_rgb(images.read(row)[1]), letterbox(pixels, size))

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from limits import limited, no_warnings, state
 from pictures import encoded, scene
 
-from jaxgear.data.folder.clean import require_clean
 from jaxgear.data.folder.read import read_folder
+from jaxgear.data.splits.clean import require_clean
 from jaxgear.errors import DataError
 from jaxgear.text import printable, text_of
 

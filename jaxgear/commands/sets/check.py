@@ -58,7 +58,6 @@ def run(arguments: argparse.Namespace) -> int:
     import numpy as np
 
     from jaxgear.data.folder import HEAP, Records, labels_of
-    from jaxgear.data.folder.clean import conflicts
     from jaxgear.data.sources import read_new, read_source
     from jaxgear.data.splits import (
         NEAR_DUPLICATES,
@@ -67,6 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
         near_duplicates_across,
         near_duplicates_in_two_classes,
     )
+    from jaxgear.data.splits.clean import conflicts
     from jaxgear.data.splits.groups import groups_of
 
     earlier = _earlier(arguments.since)
@@ -124,13 +124,11 @@ def _duplicates(records: Any, groups: Any) -> list[list[str]]:
     """The paths of each group that has several, in the order of the records."""
     import numpy as np
 
-    from jaxgear.data.folder import Column, paths_of, taken
+    from jaxgear.data.folder import paths_of, taken
 
-    if isinstance(groups, Column):  # looks at groups with several records, and a few others
-        rows = np.sort(groups.runs.rows)
-        records, groups = taken(records, rows), groups.take(rows)
+    rows = np.sort(groups.runs.rows)  # of groups with several records, and a few others
     members: dict[str, list[str]] = {}
-    for path, group in zip(paths_of(records), groups, strict=True):
+    for path, group in zip(paths_of(taken(records, rows)), groups.take(rows), strict=True):
         members.setdefault(group, []).append(path)
     return [paths for paths in members.values() if len(paths) > 1]
 

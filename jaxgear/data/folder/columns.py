@@ -8,15 +8,16 @@ import hashlib
 import json
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int, Int32, Integer, UInt8, UInt64
+from jaxtyping import Int, Int32, Integer, UInt8
 
-from jaxgear.data.folder.lazy import Column, Runs, runs_of
-from jaxgear.data.folder.names import ALL
-from jaxgear.data.folder.records import LazyRecords, Record, Records
+from jaxgear.data.folder.lazy import LazyDescriptors, LazyRecords
+from jaxgear.data.folder.names import ALL, OWN
+from jaxgear.data.folder.records import Record, Records
+from jaxgear.data.folder.strings import Column, Runs, distinct, first_eight, runs_of
 from jaxgear.text import stable_key
 
 
@@ -39,8 +40,15 @@ def paths_of(records: Sequence[Record]) -> Sequence[str]:
 def hashes_of(records: Sequence[Record]) -> Sequence[str]:
     """The sha256 (hex) of each record's file."""
     if isinstance(records, Records):
-        return records.table.sha256.take(records.rows)
+        return records.sha256
     return [record.sha256 for record in records]
+
+
+def descriptors_of(records: Sequence[Record]) -> Sequence[bytes]:
+    """The descriptor of each record; of a table each is read when it is asked for."""
+    if isinstance(records, Records):
+        return LazyDescriptors(records)
+    return [record.descriptor for record in records]
 
 
 def taken(records: Sequence[Record], rows: Int[np.ndarray, " n"]) -> Sequence[Record]:
@@ -50,16 +58,11 @@ def taken(records: Sequence[Record], rows: Int[np.ndarray, " n"]) -> Sequence[Re
     return tuple(records[row] for row in rows.tolist())
 
 
-def rows_of_hashes(own: Sequence[str], sha256: Sequence[str]) -> Int[np.ndarray, " n"]:
-    """The row of `own` that has each sha256 (hex), or -1; of equal ones, the last."""
-    if not len(own):
-        return np.full(len(sha256), -1)
-    keys = first_eight(own)
-    order = np.argsort(keys, kind="stable")
-    after = np.searchsorted(keys, first_eight(sha256), side="right", sorter=order)
-    rows = order[np.maximum(after - 1, 0)]
-    equal = (own[row] == text for row, text in zip(rows.tolist(), sha256, strict=True))
-    return np.where(np.fromiter(equal, bool, len(rows)), rows, -1)
+def rows_of_paths(records: Sequence[Record], paths: Collection[str]) -> Int[np.ndarray, " n"]:
+    """The rows, ascending, of the records that have some paths. `Records`: sorted by path."""
+    if isinstance(records, Records):
+        return np.array(sorted({*map(records.place_of, paths)} - {None}), np.int64)
+    return np.flatnonzero(np.fromiter((record.path in paths for record in records), bool))
 
 
 def rows_of_split(splits: Sequence[str], name: str) -> Int[np.ndarray, " n"]:
@@ -104,10 +107,17 @@ def split_numbers(splits: Iterable[str]) -> UInt8[np.ndarray, " N"]:
 
 def splits_and_labels(records: Sequence[Record]) -> set[tuple[str | None, int]]:
     """The pairs of a folder's own split and a label that occur."""
+    if isinstance(records, Records) and records.facts:
+        return {(ALL[split], label) for split, label in np.argwhere(records.facts.counts).tolist()}
+    pairs = np.unique(len(OWN) * labels_of(records) + own_splits(records))
+    return {(OWN[pair % len(OWN)] or None, pair // len(OWN)) for pair in pairs.tolist()}
+
+
+def own_splits(records: Sequence[Record]) -> UInt8[np.ndarray, " N"]:
+    """The split of each record that its folder gives it, as an index into `names.OWN`."""
     if isinstance(records, Records):
-        counts = records.facts.counts if records.facts else _counts(records)
-        return {(ALL[split], label) for split, label in np.argwhere(counts).tolist()}
-    return {(record.split, record.label) for record in records}
+        return records.splits.values
+    return np.fromiter((OWN.index(record.split or "") for record in records), np.uint8)
 
 
 def _counts(records: Records, classes: int = 0) -> Int[np.ndarray, "S K"]:
@@ -118,13 +128,6 @@ def _counts(records: Records, classes: int = 0) -> Int[np.ndarray, "S K"]:
     classes = max(classes, 1 + int(labels.max(initial=0)))
     pairs = len(ALL) * labels + table.split.values[rows]
     return np.bincount(pairs, minlength=len(ALL) * classes).reshape(classes, len(ALL)).T
-
-
-def first_eight(sha256: Iterable[str]) -> UInt64[np.ndarray, " N"]:
-    """The first 8 bytes of each hash (hex), as big-endian numbers."""
-    if isinstance(sha256, Column):  # of 32 bytes each
-        return sha256.values.view(">u8").reshape(len(sha256), 4)[:, 0].astype(np.uint64)
-    return np.fromiter((int(text[:16], 16) for text in sha256), np.uint64)
 
 
 def mixed(
@@ -205,7 +208,7 @@ def maybe_conflicting(records: Sequence[Record]) -> Sequence[Record]:
         return Records(records.table, records.facts.conflicting)
     table = records.table
     runs = runs_of(first_eight(table.sha256))
-    kind = table.label[runs.rows].astype(np.int64) * len(ALL) + table.split.values[runs.rows]
+    kind = table.label[runs.rows].astype(np.int64) * len(OWN) + table.split.values[runs.rows]
     rows = mixed(runs, kind, kind)
     return records.take(np.flatnonzero(np.isin(records.rows, rows)) if len(rows) else rows)
 
@@ -214,13 +217,6 @@ def distinct_groups(records: Sequence[Record], groups: Sequence[str]) -> int:
     """The number of groups of records."""
     facts = facts_about(records, groups)
     return facts.groups if facts else distinct(groups)
-
-
-def distinct(strings: Sequence[str]) -> int:
-    if not isinstance(strings, Column):
-        return len(set(strings))
-    rows, starts = strings.runs
-    return len(strings) - len(rows) + len(starts)
 
 
 def fingerprint(classes: tuple[str, ...], records: Sequence[Record]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 SPLITS = ("train", "val", "test")
 LEFT_OUT = "left_out"
 ALL = (*SPLITS, LEFT_OUT)
+OWN = (*ALL, "")  # "": the folder gives an image no split
 
 _SPLIT_WORDS = {
     **dict.fromkeys(("train", "training", "trn", "tr"), "train"),

@@ -164,8 +164,7 @@ def assemble(
     """
     classes = class_names(root, listing, min_classes)
     labels = {name: label for label, name in enumerate(classes)}
-    refused = list(listing.refused)
-    records = []
+    refused, records = [], []
     for candidate, result in zip(listing.candidates, checked, strict=True):
         if isinstance(result, Refused):
             refused.append(result)
@@ -173,14 +172,20 @@ def assemble(
             sha256, *rest = result
             label = labels[candidate.name]
             records.append(Record(candidate.path, sha256, label, candidate.split, *rest))
-    return Folder(
-        root=root,
-        classes=classes,
-        records=tuple(records),
-        refused=tuple(sorted(refused, key=lambda file: stable_key(file.path))),
-        ignored=tuple(listing.ignored),
-        fingerprint=fingerprint(classes, records),
-    )
+    return folder_of(root, listing, classes, tuple(records), refused)
+
+
+def folder_of(
+    root: Path,
+    listing: Listing,
+    classes: tuple[str, ...],
+    records: Sequence[Record],
+    refused: Sequence[Refused],
+) -> Folder:
+    """The `Folder` of a listing, the records of its usable files, and those refused since."""
+    refused = sorted((*listing.refused, *refused), key=lambda file: stable_key(file.path))
+    digest = fingerprint(classes, records)
+    return Folder(root, classes, records, tuple(refused), tuple(listing.ignored), digest)
 
 
 def class_names(root: Path, listing: Listing, min_classes: int = 2) -> tuple[str, ...]:

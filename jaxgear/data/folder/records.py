@@ -1,20 +1,31 @@
-"""Records of images: in a tuple, or as the columns of a prepared set, which behave as one.
+"""Records of images: in a tuple, or as columns (of a prepared set), which behave as one.
 
-A `Record` of a prepared set is made when it is asked for, so a set of millions of images opens
-without an object an image.
+A `Record` of columns is made when it is asked for, so a set of millions of images is prepared and
+opened without an object an image.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from itertools import repeat
 from typing import Any, overload
 
 import numpy as np
-from jaxtyping import Int, Int32, Integer, UInt8
+from jaxtyping import Int32, Integer, UInt8
 
-from jaxgear.data.folder.lazy import BLOCK, Column, equal_rows
-from jaxgear.data.folder.names import ALL
+from jaxgear.data.folder.names import OWN
+from jaxgear.data.folder.strings import (
+    BLOCK,
+    Column,
+    digests,
+    equal_rows,
+    grouped,
+    grouped_by_hash,
+    narrow,
+    octets,
+    path_at,
+)
 from jaxgear.text import stable_key
 
 _STORED = ("path", "sha256", "label", "split", "height", "width", "group")  # not the descriptor
@@ -53,10 +64,10 @@ class Table:
     starts: Integer[np.ndarray, " N"]  # of each path in `text`, ascending
     sha256: Column
     label: Int32[np.ndarray, " N"]
-    split: Column  # values are indices into names.ALL
+    split: Column  # values are indices into names.OWN
     height: Int32[np.ndarray, " N"]
     width: Int32[np.ndarray, " N"]
-    group: Column
+    group: Column | None  # None: groups are not known yet
     describe: Callable[[int], bytes]  # the descriptor of a row
     before: "Table | None" = None  # without the rows that were added
 
@@ -70,10 +81,10 @@ class Table:
             self.path(row),
             self.sha256[row],
             self.label.item(row),
-            self.split[row],
+            self.split[row] or None,
             self.height.item(row),
             self.width.item(row),
-            self.group[row],
+            self.group and self.group[row],
         )
 
     def records(self, rows: Integer[np.ndarray, " n"]) -> Iterator[Record]:
@@ -85,45 +96,71 @@ class Table:
             map(self.path, numbers),
             self.sha256.take(rows),
             self.label[rows].tolist(),
-            self.split.take(rows),
+            (split or None for split in self.split.take(rows)),
             self.height[rows].tolist(),
             self.width[rows].tolist(),
-            self.group.take(rows),
+            self.group.take(rows) if self.group else repeat(None),
+        )
+
+    @classmethod
+    def of(cls, records: Sequence[Record]) -> "Table":
+        """A table of records, in their order. They all have a group, or none has."""
+        paths = [record.path.encode() + b"\0" for record in records]
+        splits = [OWN.index(record.split or "") for record in records]
+        groups = [record.group for record in records if record.group is not None]
+        return cls(
+            text=np.frombuffer(b"".join(paths), np.uint8),
+            starts=narrow(np.cumsum([0, *map(len, paths)])[:-1]),
+            sha256=digests(octets([record.sha256 for record in records])),
+            label=np.array([record.label for record in records], np.int32),
+            split=Column(np.array(splits, np.uint8), OWN.__getitem__),
+            height=np.array([record.height for record in records], np.int32),
+            width=np.array([record.width for record in records], np.int32),
+            group=grouped(groups) if len(groups) == len(records) else None,
+            describe=lambda row: records[row].descriptor,
         )
 
     def grown(self, new: Sequence[Record]) -> "Table":
         """This table with rows for other records after its own. Each is a group by itself."""
-        own, text = len(self.label), b"".join(record.path.encode() + b"\0" for record in new)
-        text = np.concatenate([self.text, np.frombuffer(text, np.uint8)])
-        ends = len(self.text) + np.cumsum([len(record.path.encode()) + 1 for record in new])
-        starts = np.concatenate([self.starts, [len(self.text)], ends[:-1]])
-        octets = bytes.fromhex("".join(record.sha256 for record in new))
-        groups = np.array([int(record.sha256[:12], 16) for record in new], np.uint64)
+        own, more = len(self.label), Table.of(new)
+        starts = np.concatenate([self.starts.astype(np.uint64), len(self.text) + more.starts])
+        groups = grouped_by_hash([record.sha256 for record in new])
         return Table(
-            text=text,
-            starts=starts.astype(np.uint32 if len(text) < 2**32 else np.uint64),
-            sha256=self.sha256.followed_by(np.frombuffer(octets, "V32")),
-            label=np.append(self.label, [record.label for record in new]).astype(np.int32),
-            split=self.split.followed_by(
-                np.array([ALL.index(record.split) for record in new], np.uint8)
-            ),
-            height=np.append(self.height, [record.height for record in new]).astype(np.int32),
-            width=np.append(self.width, [record.width for record in new]).astype(np.int32),
-            group=self.group.followed_by(groups),
+            text=np.concatenate([self.text, more.text]),
+            starts=narrow(starts),
+            sha256=self.sha256.followed_by(more.sha256.values),
+            label=np.append(self.label, more.label),
+            split=self.split.followed_by(more.split.values),
+            height=np.append(self.height, more.height),
+            width=np.append(self.width, more.width),
+            group=self.group.followed_by(groups.values),
             describe=lambda row: self.describe(row) if row < own else new[row - own].descriptor,
             before=self,
         )
 
-    def _record(self, row: int, *values: str | int) -> Record:
+    def take(self, rows: Integer[np.ndarray, " n"], describe: Callable[[int], bytes]) -> "Table":
+        """A table of some rows, which holds nothing of others. `describe` is of its rows."""
+        text, starts = self.text_of(rows)
+        columns = (self.sha256, self.split, self.group)
+        sha256, split, group = (own and own.of(own.values[rows]) for own in columns)
+        sizes = self.label[rows], split, self.height[rows], self.width[rows]
+        return Table(text, starts, sha256, *sizes, group, describe)
+
+    def text_of(
+        self, rows: Integer[np.ndarray, " n"]
+    ) -> tuple[UInt8[np.ndarray, " T"], Integer[np.ndarray, " n"]]:
+        """`text` and `starts` of some rows."""
+        first, rows = self.starts[rows].astype(np.int64), np.asarray(rows, np.int64)
+        after = self.starts[np.minimum(rows + 1, len(self.starts) - 1)].astype(np.int64)
+        lengths = np.where(rows + 1 < len(self.starts), after, len(self.text)) - first
+        starts = np.cumsum(lengths) - lengths
+        places = np.arange(lengths.sum()) + np.repeat(first - starts, lengths)
+        return self.text[places], narrow(starts)
+
+    def _record(self, row: int, *values: str | int | None) -> Record:
         record = object.__new__(Record)
         record.__dict__.update(zip(_STORED, values, strict=True), _row=(self, row))
         return record
-
-
-def path_at(text: UInt8[np.ndarray, " T"], starts: Integer[np.ndarray, " N"], row: int) -> str:
-    """A path in a text of all paths (`Table`)."""
-    end = len(text) if row + 1 == len(starts) else starts.item(row + 1)
-    return text[starts.item(row) : end - 1].tobytes().decode()
 
 
 class Records(Sequence[Record]):
@@ -132,6 +169,18 @@ class Records(Sequence[Record]):
     def __init__(self, table: Table, rows: Integer[np.ndarray, " n"], facts: Any = None):
         """`facts`: what is known of all of them (columns.py), or None."""
         self.table, self.rows, self.facts = table, rows, facts
+
+    @classmethod
+    def of(cls, records: Sequence[Record]) -> "Records":
+        """Any records as columns."""
+        if isinstance(records, cls):
+            return records
+        return cls(Table.of(records), np.arange(len(records)))
+
+    @cached_property
+    def sha256(self) -> Column:
+        """The hash of each record."""
+        return self.table.sha256.take(self.rows)
 
     @cached_property
     def groups(self) -> Column:
@@ -160,11 +209,20 @@ class Records(Sequence[Record]):
             yield from self.table.records(self.rows[start : start + BLOCK])
 
     def __eq__(self, other: object) -> bool:
-        return equal_rows(self, other)
+        return equal_rows(self, other, Records)
 
     def take(self, rows: Integer[np.ndarray, " n"]) -> "Records":
         """Some of the records."""
         return Records(self.table, self.rows[rows])
+
+    def with_columns(self, **columns: Column) -> "Records":
+        """These records with other columns of the table, by name: `group`, `split`."""
+        table = self.table
+        for name, column in columns.items():
+            values = np.zeros(len(table.label), column.values.dtype)  # of other rows undefined
+            values[self.rows] = column.values
+            table = replace(table, **{name: column.of(values)})
+        return Records(table, self.rows)
 
     def grown(self, new: Sequence[Record]) -> "Records":
         """These records, which must be sorted by path, and others among them."""
@@ -190,34 +248,3 @@ class Records(Sequence[Record]):
     def _before(self, key: Any) -> int:
         """The number of records whose paths sort before a key."""
         return bisect_left(self.rows, key, key=lambda row: stable_key(self.table.path(int(row))))
-
-
-def rows_of_paths(records: Sequence[Record], paths: Collection[str]) -> Int[np.ndarray, " n"]:
-    """The rows, ascending, of the records that have some paths. `Records`: sorted by path."""
-    if isinstance(records, Records):
-        return np.array(sorted({*map(records.place_of, paths)} - {None}), np.int64)
-    return np.flatnonzero(np.fromiter((record.path in paths for record in records), bool))
-
-
-class LazyRecords(Sequence[Record]):
-    """Records that are made when asked for, as `LazyPictures` makes images."""
-
-    def __init__(self, count: int, make: Callable[[int], Record]):
-        """`make` returns the record of a row; many threads call it at once."""
-        self._count, self._make = count, make
-
-    def __len__(self) -> int:
-        return self._count
-
-    @overload
-    def __getitem__(self, row: int) -> Record: ...
-    @overload
-    def __getitem__(self, row: slice) -> "LazyRecords": ...
-    def __getitem__(self, row):
-        if isinstance(row, slice):
-            return self.take(np.arange(self._count)[row])
-        return self._make(range(self._count)[row])
-
-    def take(self, rows: Int[np.ndarray, " n"]) -> "LazyRecords":
-        """Some of the records."""
-        return LazyRecords(len(rows), lambda row: self._make(rows.item(row)))

@@ -9,7 +9,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from jaxgear.data.dataset import open_dataset
 from jaxgear.data.folder import Record
-from jaxgear.data.prepare.workshop import portable
+from jaxgear.data.prepare.decoding.workshop import portable
 from jaxgear.data.tfds.shards import NAME
 
 FORMAT = "array_record"  # TFDS reads and writes it without TensorFlow

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,9 +20,9 @@ import PIL
 from jaxtyping import UInt8
 
 from jaxgear.cluster import Cluster
-from jaxgear.data.folder import Folder, Refused
+from jaxgear.data.folder import Folder, Refused, descriptors_of, grouped_by_hash, sortable
 from jaxgear.data.images import decode, descriptor
-from jaxgear.data.prepare.workshop import ToStore
+from jaxgear.data.prepare.decoding.images import Images
 from jaxgear.data.splits import stages
 from jaxgear.data.tfds.shards import NAME
 from jaxgear.errors import UsageError
@@ -60,45 +60,59 @@ def name_of(part: int, parts: int) -> str:
 
 
 def write_images(
-    folder: Path,
-    parts: int,
-    images: Sequence[tuple[str, str | Refused]],
-    known: Mapping[str, ToStore],
+    folder: Path, parts: int, results: Iterable[tuple[str, str | Refused]], images: Images
 ) -> None:
     """Says that one of `parts` is complete: the sha256 (hex) of each path, or its refusal."""
-    own = {image for _, image in images if isinstance(image, str)}
-    stages.sign(folder, parts, {sha256: known[sha256].descriptor for sha256 in own})
     rows = [
-        {"path": path, "refused": image.reason}
-        if isinstance(image, Refused)
-        else {"path": path, "sha256": image}
-        for path, image in images
+        {"path": path, "refused": result.reason}
+        if isinstance(result, Refused)
+        else {"path": path, "sha256": result}
+        for path, result in results
     ]
+    own = sorted({row["sha256"] for row in rows if "sha256" in row})
+    places = images.find(sortable(own)).tolist()
+    stages.sign(folder, parts, dict(zip(own, map(images.descriptor, places), strict=True)))
     write_json(folder / _IMAGES, rows)
 
 
-def joined(place: Path, paths: Sequence[str], known: Container[str]) -> Iterator[str | Refused]:
+def joined(place: Path, paths: Sequence[str], images: Images) -> Iterator[str | Refused]:
     """The sha256 (hex) or the refusal of each of `paths`, as the parts in `place` recorded them.
 
     Raises:
         UsageError: a part is missing, an image is new since its part was decoded, or what a part
-            staged is not among `known` (damaged).
+            staged is not among `images` (damaged).
     """
-    images: dict[str, str | Refused] = {}
-    for folder in _complete(place):
-        for row in json.loads((folder / _IMAGES).read_text(encoding="utf-8")):
-            path = row["path"]
-            images[path] = Refused(path, row["refused"]) if "refused" in row else row["sha256"]
-            if "sha256" in row and row["sha256"] not in known:
-                raise UsageError(
-                    f"{folder}: {printable(path)} is missing there (damaged?); remove this folder "
-                    "and run its part again"
-                )
-    if new := [path for path in paths if path not in images]:
+    folders = _complete(place)
+    part = np.fromiter((_number(path) % len(folders) for path in paths), np.int32)
+    digests = np.zeros(len(paths), "S32")
+    refused: dict[int, str] = {}
+    new: list[int] = []
+    for number, folder in enumerate(folders):
+        rows = {row["path"]: row for row in json.loads((folder / _IMAGES).read_text("utf-8"))}
+        for at in np.flatnonzero(part == number).tolist():
+            row = rows.get(paths[at])
+            if row is None:
+                new.append(at)
+            elif "refused" in row:
+                refused[at] = row["refused"]
+            else:
+                digests[at] = bytes.fromhex(row["sha256"])
+    if new:
         raise UsageError(
-            f"--join: no part has decoded {few(new)}; run all parts again (they continue)"
+            f"--join: no part has decoded {few(paths[at] for at in sorted(new))}; run all parts "
+            "again (they continue)"
         )
-    return (images[path] for path in paths)
+    for at in np.flatnonzero(images.find(digests) < 0).tolist():
+        if at not in refused:
+            raise UsageError(
+                f"{folders[part[at]]}: {printable(paths[at])} is missing there (damaged?); remove "
+                "this folder and run its part again"
+            )
+    octets = digests.view("V32")
+    return (
+        Refused(path, refused[at]) if at in refused else octets.item(at).hex()
+        for at, path in enumerate(paths)
+    )
 
 
 def compare_part(
@@ -134,8 +148,9 @@ def grouped(folder: Folder, place: Path) -> Folder:
     folders = _complete(place)
     if not all((own / "sha256").is_file() for own in folders):  # of older code
         return folder
-    signed = {own.hex() for path in folders for own in stages.hashes(path)}
-    without = signed - {record.sha256 for record in folder.records}  # gone, or refused since
+    signed = np.concatenate([stages.hashes(path) for path in folders])
+    gone = np.setdiff1d(signed, sortable(folder.records.sha256))  # or refused since
+    without = [digest.hex() for digest in gone.view("V32").tolist()]
     digest = stages.digest(folders, without)
     pairs = []
     for part, own in enumerate(folders, 1):
@@ -149,13 +164,17 @@ def grouped_on(cluster: Cluster, folder: Folder, place: Path) -> Folder:
 
     A folder that is one job (`JOB`) is returned as it is.
     """
-    descriptors = {record.sha256: record.descriptor for record in folder.records}
-    count, sha256 = -(-len(descriptors) // JOB), sorted(descriptors)
+    records = folder.records
+    _, rows = np.unique(sortable(records.sha256), return_index=True)
+    count = -(-len(rows) // JOB)
     if count < 2:
         return folder
     folders = [place / f"job-{number}" for number in range(count)]
-    jobs = ({key: descriptors[key] for key in sha256[n::count]} for n in range(count))
-    signed = zip(folders, jobs, strict=True)
+    jobs = (records.take(rows[number::count]) for number in range(count))
+    signed = (
+        (own, dict(zip(job.sha256, descriptors_of(job), strict=True)))
+        for own, job in zip(folders, jobs, strict=True)
+    )
     for own in folders:
         own.mkdir(exist_ok=True)
     for _ in cluster.map(_sign, signed, count):
@@ -173,12 +192,14 @@ def _compare(part: int, folders: Sequence[Path]) -> UInt8[np.ndarray, "P 2 32"]:
 
 
 def _with_groups(folder: Folder, pairs: Sequence[UInt8[np.ndarray, "P 2 32"]]) -> Folder:
-    first = stages.components(np.concatenate(pairs))
-    records = (
-        replace(record, group=first.get(record.sha256, record.sha256)[:12])
-        for record in folder.records
-    )
-    return replace(folder, records=tuple(records))
+    records = folder.records
+    groups, sha256 = grouped_by_hash(records.sha256), sortable(records.sha256)
+    if first := dict(sorted(stages.components(np.concatenate(pairs)).items())):
+        own = sortable(list(first))
+        place = np.searchsorted(own, sha256).clip(max=len(own) - 1)
+        several = np.flatnonzero(own[place] == sha256)
+        groups.values[several] = grouped_by_hash(list(first.values())).values[place[several]]
+    return replace(folder, records=records.with_columns(group=groups))
 
 
 def _pairs(path: Path, digest: str) -> UInt8[np.ndarray, "P 2 32"] | None:

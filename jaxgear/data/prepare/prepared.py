@@ -12,26 +12,28 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
 from jaxgear.cluster import Cluster
 from jaxgear.data.dataset import split_dataset
 from jaxgear.data.folder import (
     Folder,
     Listing,
-    OnBad,
     Refused,
-    assemble,
     class_names,
-    require_clean,
+    folder_of,
 )
 from jaxgear.data.labels import list_source
 from jaxgear.data.prepare import parts
-from jaxgear.data.prepare.staging import stage
-from jaxgear.data.prepare.workshop import Staged, ToStore, staged
-from jaxgear.data.splits import NEAR_DUPLICATES
+from jaxgear.data.prepare.decoding.images import Images
+from jaxgear.data.prepare.decoding.staging import stage
+from jaxgear.data.prepare.decoding.workshop import Staged, staged
+from jaxgear.data.splits import NEAR_DUPLICATES, OnBad, require_clean
 from jaxgear.data.tfds.shards import NAME, UNFINISHED
 from jaxgear.errors import DataError, UsageError
 from jaxgear.files import Lock
 
+_NONE = "00" * 32  # in place of a hash
 Tick = Callable[[int, int], None]  # called with the numbers of finished and of all images
 
 
@@ -73,7 +75,7 @@ def prepare(
     try:
         with _locked(base):
             chosen = {"size": size, "seed": seed, "group_by": group_by}
-            before, known, recipe, place = _begun(base, "", chosen, say)
+            before, images, recipe, place = _begun(base, "", chosen, say)
             cores = workers or os.cpu_count()
             with ThreadPoolExecutor(1) as importer:  # imports TFDS while processes start
                 loading = importer.submit(_versions)
@@ -81,10 +83,11 @@ def prepare(
                     loading.result()
                 paths = [candidate.path for candidate in listing.candidates]
                 if join:
-                    results = parts.joined(place, paths, known)
+                    results = parts.joined(place, paths, images)
                 else:
-                    results = _decode(root, paths, known, place, size, cores, cluster)
-                folder = _checked(root, listing, results, known, tick)
+                    results = _decode(root, paths, images, place, size, cores, cluster)
+                folder = _checked(root, listing, results, images, tick)
+                del listing, paths  # objects, which take more memory than all columns
                 if join:
                     folder = parts.grouped(require_clean(folder, on_bad), place)
                 elif cluster is not None:
@@ -94,7 +97,7 @@ def prepare(
             )
             metadata = {"recipe": recipe, **chosen}
             path, summary = loading.result().write_version(
-                base, before, dataset, known, metadata, cores, cluster
+                base, before, dataset, images, metadata, cores, cluster
             )
             say(f"{path}: {summary}")
             for finished in (*base.glob(f"{parts.STAGING}*"), *base.glob(f"{UNFINISHED}*")):
@@ -127,16 +130,16 @@ def prepare_part(
     name = parts.name_of(part, count)
     try:
         chosen = {"size": size, "seed": seed, "group_by": group_by}
-        _, known, _, place = _begun(base, name, chosen, say)
+        _, images, _, place = _begun(base, name, chosen, say)
         with _locked(place):
             paths = parts.paths_of([c.path for c in listing.candidates], part, count)
-            results = _decode(root, paths, known, place, size, workers or os.cpu_count())
-            images = []
-            for path, result in zip(paths, results, strict=True):
-                images.append((path, result))
-                tick(len(images), len(paths))
-            parts.write_images(place, count, images, known)
-            say(f"part {part} of {count}: {len(images)} pictures")
+            decoding = _decode(root, paths, images, place, size, workers or os.cpu_count())
+            results = []
+            for result in decoding:
+                results.append(result)
+                tick(len(results), len(paths))
+            parts.write_images(place, count, zip(paths, results, strict=True), images)
+            say(f"part {part} of {count}: {len(results)} pictures")
             return place
     except OSError as error:
         raise _not_written(out, error) from None
@@ -160,7 +163,7 @@ def _opened(
 
 def _begun(
     base: Path, part: str, chosen: dict[str, Any], say: Callable[[str], None]
-) -> tuple[Any, dict[str, ToStore], str, Path]:
+) -> tuple[Any, Images, str, Path]:
     """The version before, the images that need no decoding, the recipe, and where to stage others.
 
     `part` is a folder there, or "" for all of it.
@@ -169,29 +172,30 @@ def _begun(
     recipe = parts.recipe()
     place = parts.staging(base, chosen["size"]) / part
     place.mkdir(parents=True, exist_ok=True)
-    known = {entry.sha256: _of_staged(entry) for entry in staged(place)}
-    if known:
-        say(f"continuing an earlier run: {len(known)} pictures are already decoded")
+    images = Images()
+    for entry in staged(place):
+        images.add(entry)
+    if len(images):
+        say(f"continuing an earlier run: {len(images.sha256())} pictures are already decoded")
     if before is not None and before.metadata["recipe"] == recipe:
-        known |= _versions().pictures_of(before)
-    return before, known, recipe, place
+        images.add_version(before, _versions().rows_of(before))
+    return before, images, recipe, place
 
 
 def _decode(
     root: Path,
     paths: Sequence[str],
-    known: dict[str, ToStore],
+    images: Images,
     place: Path,
     size: int | None,
     workers: int,
     cluster: Cluster | None = None,
 ) -> Iterator[str | Refused]:
-    """The sha256 (hex) or refusal of each path; adds newly decoded images to `known`."""
-    digests = frozenset(map(bytes.fromhex, known))
-    options = {"size": size, "workers": workers, "known": digests, "cluster": cluster}
+    """The sha256 (hex) or refusal of each path; adds newly decoded images to `images`."""
+    options = {"size": size, "workers": workers, "known": images.sha256(), "cluster": cluster}
     for result in stage(root, paths, place, **options):
         if isinstance(result, Staged):
-            known.setdefault(result.sha256, _of_staged(result))
+            images.add(result)
             result = result.sha256
         yield result
 
@@ -200,18 +204,21 @@ def _checked(
     root: Path,
     listing: Listing,
     results: Iterable[str | Refused],
-    known: dict[str, ToStore],
+    images: Images,
     tick: Tick,
 ) -> Folder:
     """The checked folder, of the result for each candidate."""
-    checked: list[tuple[str, int, int, bytes] | Refused] = []
-    for result in results:
-        if isinstance(result, str):
-            image = known[result]
-            result = result, image.height, image.width, image.descriptor
-        checked.append(result)
-        tick(len(checked), len(listing.candidates))
-    return assemble(root, listing, checked)
+    octets, refused = bytearray(), []
+    for number, result in enumerate(results, 1):
+        if isinstance(result, Refused):
+            refused.append(result)
+            result = _NONE
+        octets += bytes.fromhex(result)
+        tick(number, len(listing.candidates))
+    rows = images.find(np.frombuffer(octets, "S32"))  # -1: refused
+    classes = class_names(root, listing)
+    records = images.records(listing.candidates, classes, rows)
+    return folder_of(root, listing, classes, records, refused)
 
 
 def _not_written(out: str | os.PathLike[str], error: OSError) -> DataError:
@@ -223,12 +230,6 @@ def _versions() -> ModuleType:
     from jaxgear.data.prepare import versions
 
     return versions
-
-
-def _of_staged(entry: Staged) -> ToStore:
-    return ToStore(
-        entry.height, entry.width, entry.descriptor, entry.stored, entry.length, entry.read
-    )
 
 
 def _locked(base: Path) -> Lock:

@@ -4,42 +4,30 @@ The next version reuses unchanged shards as hard links. New and changed records 
 Older versions stay, for runs that read them.
 """
 
-import contextlib
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jaxtyping import Int, Shaped
+
 from jaxgear.cluster import Cluster
 from jaxgear.data.dataset import Dataset
-from jaxgear.data.folder import Record
-from jaxgear.data.prepare.gear_builder import serialize, write_info
-from jaxgear.data.prepare.staging import processes
-from jaxgear.data.prepare.workshop import ToStore
+from jaxgear.data.folder import Records, octets, sortable
+from jaxgear.data.prepare.changes import Changes
+from jaxgear.data.prepare.decoding.images import Images, blank
+from jaxgear.data.prepare.gear_builder import write_info
+from jaxgear.data.prepare.writing import write_shards
 from jaxgear.data.splits import NEAR_DUPLICATES, near_duplicate_pairs
 from jaxgear.data.tfds.columns import write_columns
 from jaxgear.data.tfds.read import TfdsFolder, read_tfds
 from jaxgear.data.tfds.sets import newest_version
-from jaxgear.data.tfds.shards import (
-    COLUMNS,
-    NAME,
-    UNFINISHED,
-    Shard,
-    shard_name,
-    write_shard,
-    write_sums,
-)
+from jaxgear.data.tfds.shards import COLUMNS, NAME, UNFINISHED, Shard, write_sums
 from jaxgear.data.tfds.tables import write_index
 from jaxgear.errors import DataError, UsageError
-from jaxgear.files import second_name
-
-SHARD_BYTES = 128 * 2**20  # of images, about; TFDS recommends 100 to 200 MB
-_WORTH_PROCESSES = 2**28  # bytes per process; writing less takes no longer than importing TFDS
-_Job = tuple[Shard, list[Callable[[], bytes]]]  # a shard to write, and functions to read its images
 
 
 def last(base: Path, chosen: dict[str, Any]) -> TfdsFolder | None:
@@ -70,23 +58,24 @@ def last(base: Path, chosen: dict[str, Any]) -> TfdsFolder | None:
     return before
 
 
-def pictures_of(before: TfdsFolder) -> dict[str, ToStore]:
-    """The images of a version, by the sha256 (hex) of their source files."""
-    pictures = {}
+def rows_of(before: TfdsFolder) -> Shaped[np.ndarray, " n"]:
+    """The images of a version, as `Images.add_version` takes them."""
+    table = before.records.table
+    rows = blank(len(table.label))
+    rows["sha256"] = sortable(table.sha256)
+    rows["height"], rows["width"] = table.height, table.width
     for shard in before.shards:
-        length = shard.path.stat().st_size // len(shard.records)
-        for record, stored in zip(shard.records, shard.stored, strict=True):
-            read = partial(before.read, record)
-            size = record.height, record.width
-            pictures[record.sha256] = ToStore(*size, record.descriptor, stored, length, read)
-    return pictures
+        own = shard.records.rows
+        rows["stored"][own] = octets(shard.stored).view("V32")[:, 0]
+        rows["length"][own] = shard.path.stat().st_size // len(own)
+    return rows
 
 
 def write_version(
     base: Path,
     before: TfdsFolder | None,
     dataset: Dataset,
-    pictures: dict[str, ToStore],
+    images: Images,
     metadata: dict[str, Any],
     workers: int = 1,
     cluster: Cluster | None = None,
@@ -96,27 +85,18 @@ def write_version(
     Writes nothing if `before` has the same records and the same `metadata["recipe"]`.
 
     Args:
-        pictures: the images of all records by sha256 (hex).
+        dataset: its records are columns.
+        images: those of all records.
         workers: processes that write the first version. A later version is written by this process
             alone: sending the previous version's data to others costs more than it gains.
         cluster: whose nodes write the first version, in place of `workers`.
     """
-    records = {
-        record.path: replace(record, split=split, group=group)
-        for record, split, group in zip(
-            dataset.folder.records, dataset.splits, dataset.groups, strict=True
-        )
-    }
+    records = dataset.folder.records.with_columns(group=dataset.groups, split=dataset.splits)
     same = before is not None and before.metadata["recipe"] == metadata["recipe"]
-    old = before.shards if before else ()
-    kept = [
-        shard
-        for shard in (old if same else ())
-        if all(records.get(record.path) == record for record in shard.records)
-    ]
-    done = {record.path for shard in kept for record in shard.records}
-    new = [record for path, record in records.items() if path not in done]
-    unchanged = same and not new and len(kept) == len(old)
+    changes = Changes(before, records) if before else None
+    kept = changes.kept() if same else []
+    new = records.take(changes.places_outside(kept)) if kept else records
+    unchanged = same and not len(new) and len(kept) == len(before.shards)
     if unchanged and before.classes == dataset.classes:
         return before.root, "nothing has changed"
 
@@ -125,13 +105,13 @@ def write_version(
     if folder.exists():  # left by a killed run
         shutil.rmtree(folder)
     folder.mkdir()
-    shards = _write_shards(
-        folder, kept, new, pictures, 1 if before else workers, None if before else cluster
+    shards = write_shards(
+        folder, kept, new, images, 1 if before else workers, None if before else cluster
     )
     sizes = defaultdict(list)
     for shard in shards:
         sizes[shard.split].append((len(shard.records), shard.path.stat().st_size))
-    write_columns(folder, shards)
+    write_columns(folder, shards, _places(shards, records, changes))
     write_index(folder, dataset.classes, dataset.folder.fingerprint, near_duplicate_pairs)
     write_sums(folder, shards)
     metadata = metadata | {"fingerprint": dataset.folder.fingerprint}
@@ -141,79 +121,21 @@ def write_version(
     folder.rename(base / version)
     _sync(base)
     summary = f"{len(shards) - len(kept)} shards written, {len(kept)} kept"
-    return base / version, summary + _changes(before, records)
+    return base / version, summary + (changes.summary() if changes else "")
 
 
-def _write_shards(
-    folder: Path,
-    kept: list[Shard],
-    new: list[Record],
-    pictures: dict[str, ToStore],
-    workers: int,
-    cluster: Cluster | None,
-) -> list[Shard]:
-    """Writes and returns all shards of a version; kept shards come first in each split."""
-    shards: list[Shard] = []
-    jobs: list[_Job] = []
-    for split in sorted({shard.split for shard in kept} | {str(r.split) for r in new}):
-        old = [shard for shard in kept if shard.split == split]
-        # Sorted by hash, so that the order does not depend on classes when rows are read in order.
-        added = sorted((r for r in new if r.split == split), key=lambda r: (r.sha256, r.path))
-        parts = list(_parts(added, pictures))
-        count = len(old) + len(parts)
-        for index, shard in enumerate(old):
-            path = folder / shard_name(split, index, count)
-            shards.append(replace(shard, path=path))
-            for file, name in zip(shard.files, shards[-1].files, strict=True):
-                second_name(file, name)
-        for index, part in enumerate(parts, len(old)):
-            path = folder / shard_name(split, index, count)
-            images = [pictures[record.sha256] for record in part]
-            stored = tuple(image.stored for image in images)
-            shards.append(Shard(path, split, tuple(part), stored, sums=()))
-            jobs.append((shards[-1], [image.read for image in images]))
-    with contextlib.ExitStack() as stack:
-        map_jobs = map if cluster is None else cluster.map
-        size = sum(pictures[record.sha256].length for record in new)
-        if cluster is None and (count := min(workers, len(jobs), size // _WORTH_PROCESSES)) > 1:
-            map_jobs = stack.enter_context(processes(count)).map
-        sums = {job[0].path: pair for job, pair in zip(jobs, map_jobs(_write, jobs), strict=True)}
-    return [replace(shard, sums=sums.get(shard.path, shard.sums)) for shard in shards]
-
-
-def _write(job: _Job) -> tuple[str, ...]:
-    """Writes a shard; returns its sums."""
-    shard, reads = job
-    rows = (serialize(record, read()) for record, read in zip(shard.records, reads, strict=True))
-    return write_shard(shard, rows)
-
-
-def _parts(records: Iterable[Record], pictures: dict[str, ToStore]) -> Iterator[list[Record]]:
-    """Yields the records of each shard."""
-    part, size = [], 0
-    for record in records:
-        part.append(record)
-        size += pictures[record.sha256].length
-        if size >= SHARD_BYTES:
-            yield part
-            part, size = [], 0
-    if part:
-        yield part
-
-
-def _changes(before: TfdsFolder | None, records: dict[str, Record]) -> str:
-    """The changes since an earlier version, in words."""
-    if before is None:
-        return ""
-    old = {record.path: record for record in before.records}
-    both = [(old[path], record) for path, record in records.items() if path in old]
-    counts = {
-        "added": len(records) - len(both),
-        "gone": len(old) - len(both),
-        "edited": sum(a.sha256 != b.sha256 for a, b in both),
-        "in another split": sum(a.sha256 == b.sha256 and a.split != b.split for a, b in both),
-    }
-    return "; pictures " + ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+def _places(
+    shards: Sequence[Shard], records: Records, changes: Changes | None
+) -> Int[np.ndarray, " N"]:
+    """Of each row of the shards its place in `records`, which are sorted by path."""
+    place = np.zeros(len(records.table.label), np.int64)
+    place[records.rows] = np.arange(len(records))
+    return np.concatenate(
+        [
+            (place if shard.records.table is records.table else changes.place)[shard.records.rows]
+            for shard in shards
+        ]
+    )
 
 
 def _sync(folder: Path) -> None:

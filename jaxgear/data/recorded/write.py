@@ -16,16 +16,17 @@ import numpy as np
 
 from jaxgear.data.dataset import Dataset
 from jaxgear.data.folder import (
-    Column,
     Record,
     Records,
+    group_numbers,
+    grouped,
     hashes_of,
     rows_of_split,
     split_numbers,
     taken,
 )
 from jaxgear.data.folder.names import ALL, LEFT_OUT
-from jaxgear.data.tfds.columns import column_file, group_number, read_column, write_columns
+from jaxgear.data.tfds.columns import column_file, read_column, write_columns
 from jaxgear.data.tfds.shards import COLUMNS, Shard, text_of
 from jaxgear.data.tfds.tables import sums_of
 from jaxgear.files import second_name, write_json
@@ -128,14 +129,11 @@ def _beside(root: Path, new: Path, dataset: Dataset, records: Records) -> dict[s
     split[records.rows] = split_numbers(dataset.splits)
     if (split != table.split.values).any() or table.before:
         own["split"] = split
-    if not isinstance(dataset.groups, Column):
+    if dataset.groups is not records.groups:
         names: dict[str, int] = {}
-        own["group"] = np.zeros(len(split), np.uint64)
-        own["group"][records.rows] = [group_number(group, names) for group in dataset.groups]
+        own["group"] = group_numbers(table.group, names)
+        own["group"][records.rows] = group_numbers(grouped(dataset.groups), names)
         own["names"] = text_of(["", *names, ""])
-    elif dataset.groups is not records.groups:
-        own["group"] = table.group.values.copy()
-        own["group"][records.rows] = dataset.groups.values
     (new / COLUMNS).mkdir()
     theirs, sums = sums_of(root), {}
     for name in KEPT:

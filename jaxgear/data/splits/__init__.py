@@ -6,6 +6,7 @@ images of its data set.
 """
 
 from jaxgear.data.splits.assign import LEFT_OUT, missing_classes, split_folder
+from jaxgear.data.splits.clean import OnBad, require_clean
 from jaxgear.data.splits.groups import (
     NEAR_DUPLICATES,
     near_duplicate_groups,
@@ -20,11 +21,13 @@ __all__ = [
     "LEFT_OUT",
     "NEAR_DUPLICATES",
     "KnownPictures",
+    "OnBad",
     "missing_classes",
     "near_duplicate_groups",
     "near_duplicate_pairs",
     "near_duplicates_across",
     "near_duplicates_in_two_classes",
     "near_duplicates_of",
+    "require_clean",
     "split_folder",
 ]

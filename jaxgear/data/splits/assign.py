@@ -13,19 +13,24 @@ from dataclasses import replace
 from difflib import get_close_matches
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int, UInt64
 
 from jaxgear.data.folder import (
     Column,
     Folder,
     Records,
+    digests,
+    grouped,
+    hashes_of,
     labels_of,
+    octets,
+    own_splits,
     rows_of_paths,
     split_numbers,
     splits_and_labels,
     taken,
 )
-from jaxgear.data.folder.names import ALL, LEFT_OUT, SPLITS
+from jaxgear.data.folder.names import ALL, LEFT_OUT, OWN, SPLITS
 from jaxgear.data.splits.groups import FILE, NEAR_DUPLICATES, groups_of
 from jaxgear.errors import DataError, UsageError
 
@@ -34,7 +39,7 @@ _NAMED = 10  # classes in an error
 
 def split_folder(
     folder: Folder, *, seed: int, group_by: str = NEAR_DUPLICATES
-) -> tuple[Sequence[str], Sequence[str]]:
+) -> tuple[Column, Column]:
     """The group and the split of each record (`groups_of`, `assign_splits`)."""
     groups = groups_of(folder.records, group_by)
     whole = group_by not in (NEAR_DUPLICATES, FILE)
@@ -48,7 +53,7 @@ def assign_splits(
     seed: int,
     fractions: tuple[float, float, float] = (0.70, 0.15, 0.15),
     whole: bool = False,
-) -> Sequence[str]:
+) -> Column:
     """A split for each record: "train", "val", "test" or "left_out".
 
     Members of a group may have different own splits. Members in the commonest one (of equals, the
@@ -83,42 +88,62 @@ def assign_splits(
     """
     if not all(f > 0 for f in fractions) or not math.isclose(sum(fractions), 1, abs_tol=1e-6):
         raise UsageError(f"fractions {fractions}: train, val and test must be positive with sum 1")
-    share = dict(zip(SPLITS, fractions, strict=True))
+    share, groups = dict(zip(SPLITS, fractions, strict=True)), grouped(groups)
     if len(added := _added_rows(folder)):
         return _with_added(folder, groups, added, seed, fractions, whole)
-    own_splits = {split for split, _ in splits_and_labels(folder.records)} - {None}
-    if own_splits and "train" not in own_splits:
-        names = ", ".join(sorted(own_splits))
+    present = {split for split, _ in splits_and_labels(folder.records)} - {None}
+    if present and "train" not in present:
+        names = ", ".join(sorted(present))
         raise DataError(f"{folder.root}: has the splits {names} but no train")
     if names := missing_classes(folder).get("train"):
         raise DataError(f"{folder.root}: no training pictures of {untrained(folder, names)}")
-    order = ("test", "val", "train")
-    fill = [split for split in order if split not in own_splits or split == "train"]
+    fill = [split for split in ("test", "val", "train") if split not in present - {"train"}]
     if fill == ["train"] and isinstance(folder.records, Records):
         return folder.records.splits
-    splits = [record.split or "train" for record in folder.records]
-    pool = [index for index, split in enumerate(splits) if split == "train"]
-    if fill == ["train"]:
-        return splits
     total = sum(share[split] for split in fill)
     edges = [sum(share[split] for split in fill[: k + 1]) / total for k in range(len(fill) - 1)]
+    splits = own_splits(folder.records).copy()  # indices into `OWN`
+    splits[splits == OWN.index("")] = ALL.index("train")
+    if edges:
+        pool = np.flatnonzero(splits == ALL.index("train"))
+        names = groups if whole else digests(octets(hashes_of(folder.records)))
+        position = np.fromiter((_position(seed, n) for n in names.take(pool)), np.float64)
+        own = np.searchsorted(edges, position, "right")  # index into `fill`
+        placed = _in_one_split(folder, pool, groups.values[pool], position, own, len(fill))
+        splits[pool] = np.array([ALL.index(split) for split in (*fill, LEFT_OUT)])[placed]
+    return Column(splits, ALL.__getitem__)
 
-    position = {i: _position(seed, groups[i] if whole else folder.records[i].sha256) for i in pool}
-    own = {i: sum(position[i] >= edge for edge in edges) for i in pool}  # index into `fill`
-    members = defaultdict(list)
-    for i in pool:
-        members[groups[i]].append(i)
-    natural = {group: _commonest([own[i] for i in rows]) for group, rows in members.items()}
-    kept = [i for i in pool if own[i] == natural[groups[i]]]
-    first: dict[str, float] = {}
-    for i in kept:
-        first[groups[i]] = min(position[i], first.get(groups[i], 1.0))
-    placed = _fill_empty_splits(folder, [(i, groups[i]) for i in kept], first, natural, len(fill))
-    for i in pool:
-        splits[i] = LEFT_OUT
-    for i in kept:
-        splits[i] = fill[placed[groups[i]]]
-    return splits
+
+def _in_one_split(
+    folder: Folder,
+    pool: Int[np.ndarray, " n"],
+    groups: UInt64[np.ndarray, " n"],
+    position: Float[np.ndarray, " n"],
+    own: Int[np.ndarray, " n"],
+    count: int,
+) -> Int[np.ndarray, " n"]:
+    """The split of each row of `pool`, 0 to `count` - 1 as its `own`; -1: left out."""
+    _, group = np.unique(groups, return_inverse=True)
+    votes = np.bincount(group * count + own, minlength=count * (1 + group.max(initial=-1)))
+    natural = votes.reshape(-1, count).argmax(axis=1)  # of each group; of equals the first
+    kept = own == natural[group]
+    first = np.ones(len(natural))  # smallest position of each group
+    np.minimum.at(first, group[kept], position[kept])
+    of_class = _groups_of_classes(folder, pool[kept], group[kept], first)
+    placed = _fill_empty_splits(folder, of_class, natural, count)
+    return np.where(kept, placed[group], -1)
+
+
+def _groups_of_classes(
+    folder: Folder,
+    rows: Int[np.ndarray, " n"],
+    group: Int[np.ndarray, " n"],
+    first: Float[np.ndarray, " G"],
+) -> list[Int[np.ndarray, " _"]]:
+    """For each class its groups among some rows, by their smallest position."""
+    labels = labels_of(folder.records)[rows]
+    classes = (np.unique(group[labels == label]) for label in range(len(folder.classes)))
+    return [groups[np.argsort(first[groups], kind="stable")] for groups in classes]
 
 
 def _added_rows(folder: Folder) -> Int[np.ndarray, " A"]:
@@ -129,7 +154,7 @@ def _added_rows(folder: Folder) -> Int[np.ndarray, " A"]:
 
 def _with_added(
     folder: Folder,
-    groups: Sequence[str],
+    groups: Column,
     added: Int[np.ndarray, " A"],
     seed: int,
     fractions: tuple[float, float, float],
@@ -138,10 +163,9 @@ def _with_added(
     """Splits of a folder with the rows `added`: others as without them (`assign_splits`)."""
     rows = np.delete(np.arange(len(folder.records)), added)
     before = replace(folder, records=taken(folder.records, rows), added={})
-    own = groups.take(rows) if isinstance(groups, Column) else [groups[row] for row in rows]
     splits = np.zeros(len(folder.records), np.uint8)  # indices into `ALL`
     splits[rows] = split_numbers(
-        assign_splits(before, own, seed=seed, fractions=fractions, whole=whole)
+        assign_splits(before, groups.take(rows), seed=seed, fractions=fractions, whole=whole)
     )
     in_group = defaultdict(set)
     for row in np.setdiff1d(_beside(groups, added), added).tolist():
@@ -157,12 +181,9 @@ def _with_added(
     return Column(splits, ALL.__getitem__)
 
 
-def _beside(groups: Sequence[str], rows: Int[np.ndarray, " n"]) -> Int[np.ndarray, " m"]:
+def _beside(groups: Column, rows: Int[np.ndarray, " n"]) -> Int[np.ndarray, " m"]:
     """All rows of the groups that some rows are in."""
-    if isinstance(groups, Column):
-        return np.flatnonzero(np.isin(groups.values, groups.values[rows]))
-    wanted = {groups[row] for row in rows.tolist()}
-    return np.flatnonzero([group in wanted for group in groups])
+    return np.flatnonzero(np.isin(groups.values, groups.values[rows]))
 
 
 def missing_classes(folder: Folder) -> dict[str, list[str]]:
@@ -186,52 +207,41 @@ def untrained(folder: Folder, names: Sequence[str]) -> str:
 
 def _fill_empty_splits(
     folder: Folder,
-    kept: list[tuple[int, str]],
-    first: dict[str, float],
-    natural: dict[str, int],
+    of_class: Sequence[Int[np.ndarray, " _"]],
+    natural: Int[np.ndarray, " G"],
     count: int,
-) -> dict[str, int]:
+) -> Int[np.ndarray, " G"]:
     """The split (0 to count - 1) of each group, such that every split holds every class.
 
     Sorted by hash, the groups of a class lie in the splits in order. So moving the boundary next to
     an empty split by one fills it. Classes that are in every split stay unchanged.
     """
-    of_class = defaultdict(set)
-    for i, group in kept:
-        of_class[folder.records[i].label].add(group)
-    placed = dict(natural)
-    for label, name in enumerate(folder.classes):
-        groups = sorted(of_class[label], key=lambda group: (first[group], group))
+    placed = natural.copy()
+    for label, groups in enumerate(of_class):
         if len(groups) < count:
-            pictures = sum(record.label == label for record in folder.records)
+            pictures = int((labels_of(folder.records) == label).sum())
             raise DataError(
-                f"{folder.root}: class {name} has {pictures} pictures to split in {len(groups)} "
-                f"groups; at least {count} groups are needed, one for each split (near-duplicates "
-                "are one group, unless --group-by says otherwise); add other pictures, or put them "
-                "in train, val and test folders, or group by something else: "
+                f"{folder.root}: class {folder.classes[label]} has {pictures} pictures to split in "
+                f"{len(groups)} groups; at least {count} groups are needed, one for each split "
+                "(near-duplicates are one group, unless --group-by says otherwise); add other "
+                "pictures, or put them in train, val and test folders, or group by something else: "
                 "--group-by file, folder, or a pattern in names"
             )
         start = 0
         for split in range(count):
-            boundary = sum(natural[group] <= split for group in groups)
+            boundary = int((natural[groups] <= split).sum())
             after = count - 1 - split  # later splits, which need one group each
             stop = min(max(boundary, start + 1), len(groups) - after)
-            for group in groups[start:stop]:
-                if split != natural[group]:
-                    placed[group] = split
+            part = groups[start:stop]
+            placed[part[natural[part] != split]] = split
             start = stop
-    for label, name in enumerate(folder.classes):
-        if len({placed[group] for group in of_class[label]}) < count:
+    for label, groups in enumerate(of_class):
+        if len(np.unique(placed[groups])) < count:
             raise DataError(
-                f"{folder.root}: the few pictures of class {name} are near-duplicates of another "
-                "small class; add pictures of it, or look for wrong labels"
+                f"{folder.root}: the few pictures of class {folder.classes[label]} are near-"
+                "duplicates of another small class; add pictures of it, or look for wrong labels"
             )
     return placed
-
-
-def _commonest(splits: list[int]) -> int:
-    """The most frequent index into (test, val, train); of equals the smallest."""
-    return max(sorted(set(splits)), key=splits.count)
 
 
 def _position(seed: int, sha256: str) -> float:

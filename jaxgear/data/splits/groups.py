@@ -4,17 +4,22 @@ import re
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, UInt64
 
 from jaxgear.data.folder import (
     Column,
     Record,
     Records,
+    descriptors_of,
     facts_about,
+    grouped,
+    grouped_by_hash,
     hashes_of,
     labels_of,
     mixed,
+    paths_of,
     rows_of_hashes,
+    sortable,
     split_numbers,
     taken,
 )
@@ -26,7 +31,7 @@ NEAR_DUPLICATES, FILE, FOLDER = "near-duplicates", "file", "folder"
 _KNOWN = 100_000  # records that new ones are compared with at a time: 370 MiB
 
 
-def groups_of(records: Sequence[Record], by: str = NEAR_DUPLICATES) -> Sequence[str]:
+def groups_of(records: Sequence[Record], by: str = NEAR_DUPLICATES) -> Column:
     """A group id for each record. Files with equal bytes always share a group.
 
     Args:
@@ -41,23 +46,42 @@ def groups_of(records: Sequence[Record], by: str = NEAR_DUPLICATES) -> Sequence[
     if by == NEAR_DUPLICATES:
         return near_duplicate_groups(records)
     if by == FILE:
-        return [sha256[:12] for sha256 in hashes_of(records)]
-    pattern = _compiled(r"(.*)/" if by == FOLDER else by)
-    matches = [pattern.search(record.path) for record in records]
-    if not any(matches):
+        return grouped_by_hash(hashes_of(records))
+    pattern, found = _compiled(r"(.*)/" if by == FOLDER else by), False
+
+    def name(path: str, sha256: str) -> str:
+        nonlocal found
+        match = pattern.search(path)
+        found = found or match is not None
+        return (match[(match.lastindex and 1) or 0] or "") if match else sha256[:12]
+
+    groups = grouped(map(name, paths_of(records), hashes_of(records)))
+    if not found:
         raise UsageError(f"--group-by {by}: matches the path of no picture")
-    parents: dict[str, str] = {}  # group -> the group that it was merged into (union-find)
-    of_bytes: dict[str, str] = {}  # sha256 -> group
+    return groups.of(_with_copies(groups.values, hashes_of(records)))
 
-    def root(name: str) -> str:
-        while (parent := parents.setdefault(name, name)) != name:
-            name = parent
-        return name
 
-    for record, match in zip(records, matches, strict=True):
-        name = root(match[(match.lastindex and 1) or 0] or "" if match else record.sha256[:12])
-        parents[root(of_bytes.setdefault(record.sha256, name))] = name
-    return [root(of_bytes[record.sha256]) for record in records]
+def _with_copies(
+    groups: UInt64[np.ndarray, " N"], sha256: Sequence[str]
+) -> UInt64[np.ndarray, " N"]:
+    """Groups, merged where equal bytes are in several."""
+    parents: dict[int, int] = {}  # group -> the group that it was merged into (union-find)
+
+    def root(group: int) -> int:
+        while (parent := parents.get(group, group)) != group:
+            group = parent
+        return group
+
+    _, first, place = np.unique(sortable(sha256), return_index=True, return_inverse=True)
+    first = first[place]  # row of the first copy
+    for row in np.flatnonzero(first != np.arange(len(first))).tolist():
+        parents[root(groups.item(first[row]))] = root(groups.item(row))
+    merged = groups[first]
+    joined = np.array(sorted(parents), np.uint64)
+    rows = np.flatnonzero(np.isin(merged, joined))
+    roots = np.array([root(group) for group in joined.tolist()], np.uint64)
+    merged[rows] = roots[np.searchsorted(joined, merged[rows])]
+    return merged
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:
@@ -69,7 +93,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
         ) from None
 
 
-def near_duplicate_groups(records: Sequence[Record]) -> Sequence[str]:
+def near_duplicate_groups(records: Sequence[Record]) -> Column:
     """A group id for each record: equal for equal bytes and for near-duplicates.
 
     Near-duplicates (`near_duplicates.groups`) are the same photograph re-encoded, resized or
@@ -79,19 +103,16 @@ def near_duplicate_groups(records: Sequence[Record]) -> Sequence[str]:
     another one.
     """
     if isinstance(records, Records):
-        return _with_added(records) if records.table.before else records.groups
-    stored = [record.group for record in records if record.group is not None]
-    if len(stored) == len(records):
-        return stored
-    distinct = sorted({record.sha256: record for record in records}.values(), key=_by_hash)
-    smallest: dict[int, str] = {}  # group number -> its smallest hash
-    ids = {
-        record.sha256: smallest.setdefault(group, record.sha256[:12])
-        for record, group in zip(
-            distinct, near_duplicates.groups([r.descriptor for r in distinct]).tolist(), strict=True
-        )
-    }
-    return [ids[record.sha256] for record in records]
+        if records.table.group is not None:
+            return _with_added(records) if records.table.before else records.groups
+    elif all(record.group is not None for record in records):
+        return grouped([record.group for record in records])
+    sha256 = hashes_of(records)
+    _, rows, place = np.unique(sortable(sha256), return_index=True, return_inverse=True)
+    number = near_duplicates.groups(descriptors_of(taken(records, rows)))
+    _, first, own = np.unique(number, return_index=True, return_inverse=True)
+    ids = grouped_by_hash(sha256)  # sorted by hash, the first row has the smallest one
+    return ids.of(ids.values[rows[first[own]]][place])
 
 
 def near_duplicates_of(new: Sequence[Record], known: Sequence[Record]) -> Bool[np.ndarray, " N"]:
@@ -111,9 +132,9 @@ def _compared(
     Yields the row of the first known one, then a number for each new and each of these known ones:
     equal for near-duplicates.
     """
-    descriptors = [record.descriptor for record in new]
+    descriptors = list(descriptors_of(new))
     for start in range(0, len(known) if len(new) else 0, _KNOWN):
-        part = [record.descriptor for record in known[start : start + _KNOWN]]
+        part = list(descriptors_of(known[start : start + _KNOWN]))
         group = near_duplicates.groups(descriptors + part)
         yield start, group[: len(new)], group[len(new) :]
 
@@ -170,14 +191,13 @@ def near_duplicates_across(
     One pair for each image with a near-duplicate in a later split (train, val, test): the image,
     then its near-duplicate in the latest split.
     """
-    if isinstance(groups, Column):  # only a few groups are in several splits
-        if facts := facts_about(records, groups, splits):
-            return _Pairs(records, facts.straddling)
-        number, none = split_numbers(splits), ALL.index(LEFT_OUT)
-        own = number[groups.runs.rows]
-        rows = mixed(groups.runs, own, np.where(own == none, 0, own))
-        records, groups = taken(records, rows), tuple(groups.take(rows))
-        splits = [ALL[k] for k in number[rows].tolist()]
+    if facts := facts_about(records, groups, splits):
+        return _Pairs(records, facts.straddling)
+    groups, number, none = grouped(groups), split_numbers(splits), ALL.index(LEFT_OUT)
+    own = number[groups.runs.rows]
+    rows = mixed(groups.runs, own, np.where(own == none, 0, own))  # in several splits: a few
+    records, groups = taken(records, rows), tuple(groups.take(rows))
+    splits = [ALL[k] for k in number[rows].tolist()]
     best: dict[str, int] = {}
     for index, (group, split) in enumerate(zip(groups, splits, strict=True)):
         if split == LEFT_OUT:
@@ -198,12 +218,12 @@ def near_duplicates_in_two_classes(
 
     One pair for each image whose class differs from the first image of its group.
     """
-    if isinstance(groups, Column):  # only a few groups are in several classes
-        if facts := facts_about(records, groups):
-            return _Pairs(records, facts.mislabelled)
-        own = labels_of(taken(records, groups.runs.rows))
-        rows = mixed(groups.runs, own, own)
-        records, groups = taken(records, rows), tuple(groups.take(rows))
+    if facts := facts_about(records, groups):
+        return _Pairs(records, facts.mislabelled)
+    groups = grouped(groups)
+    own = labels_of(taken(records, groups.runs.rows))
+    rows = mixed(groups.runs, own, own)  # in several classes: a few
+    records, groups = taken(records, rows), tuple(groups.take(rows))
     first: dict[str, Record] = {}
     pairs = [
         (record, first.setdefault(group, record))
@@ -219,7 +239,3 @@ def near_duplicate_pairs(
     groups = records.groups
     across = near_duplicates_across(records, groups, records.splits)
     return across, near_duplicates_in_two_classes(records, groups)
-
-
-def _by_hash(record: Record) -> str:
-    return record.sha256

@@ -105,9 +105,9 @@ def components(pairs: UInt8[np.ndarray, "P 2 32"]) -> dict[str, str]:
     return {name: names[first[own]] for name, own in zip(names, number.tolist(), strict=True)}
 
 
-def hashes(folder: Path) -> Iterator[bytes]:
-    """The sha256 of each image of a signed part."""
-    return map(bytes, _mapped(folder / "sha256", np.uint8, (32,)))
+def hashes(folder: Path) -> Shaped[np.ndarray, " n"]:
+    """The sha256 of each image of a signed part, as `folder.sortable` has them."""
+    return _mapped(folder / "sha256", np.uint8, (32,)).view("S32")[:, 0]
 
 
 def digest(folders: Sequence[Path], without: Iterable[str] = ()) -> str:

@@ -7,7 +7,6 @@ what it looks at, and processes share it.
 import hashlib
 import math
 import os
-import re
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
@@ -15,9 +14,20 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Shaped, UInt, UInt8
+from jaxtyping import Int, Integer, Shaped, UInt8
 
-from jaxgear.data.folder import Column, Table, hashes_of, labels_of, paths_of
+from jaxgear.data.folder import (
+    HASHED,
+    Column,
+    Records,
+    Table,
+    digests,
+    group_numbers,
+    group_text,
+    narrow,
+    octets,
+    path_at,
+)
 from jaxgear.data.folder.names import ALL
 from jaxgear.data.tfds.parts import damaged, npy_header, unlike
 from jaxgear.data.tfds.shards import COLUMNS, INDEX, SUMS, Shard, text_of
@@ -25,7 +35,6 @@ from jaxgear.text import stable_key
 
 _SMALL = 2**20  # bytes of a column that is read, not mapped: it takes a third of the time
 BLOCK = 2**22  # bytes that have a sum of their own
-HASHED = 2**48  # groups below are 12 hexadecimal digits, others places in a list of names
 
 # Type and shape of a row; `text` and `names` have no rows.
 _ROWS = {
@@ -42,40 +51,52 @@ _ROWS = {
 }
 
 
-def write_columns(folder: Path, shards: Iterable[Shard]) -> None:
+def write_columns(
+    folder: Path, shards: Iterable[Shard], places: Int[np.ndarray, " N"] | None = None
+) -> None:
     """Writes the columns of all records of a version.
 
     Args:
         shards: in the order in which `read_tables` reads them: splits sorted by name.
+        places: of each record in that order, its place among all sorted by path; None: unknown.
     """
-    paths: list[str] = []
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in _ROWS}
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in (*_ROWS, "text")}
     names: dict[str, int] = {}
+    size = 0  # of the text
     for shard in shards:
-        records = shard.records
-        paths += paths_of(records)
-        rows = [(r.height, r.width, group_number(str(r.group), names)) for r in records]
-        height, width, group = zip(*rows, strict=True)
+        records = Records.of(shard.records)
+        table, rows = records.table, records.rows
+        text, starts = table.text_of(rows)
         for name, column in {
-            "sha256": _octets(hashes_of(records)),
-            "stored": _octets(shard.stored),
-            "label": labels_of(records),
-            "height": np.array(height, np.int32),
-            "width": np.array(width, np.int32),
-            "split": np.full(len(records), ALL.index(shard.split), np.uint8),
-            "group": np.array(group, np.uint64),
+            "text": text,
+            "starts": size + starts.astype(np.uint64),
+            "sha256": octets(records.sha256),
+            "stored": octets(shard.stored),
+            "label": table.label[rows],
+            "height": table.height[rows],
+            "width": table.width[rows],
+            "split": np.full(len(rows), ALL.index(shard.split), np.uint8),
+            "group": group_numbers(records.groups, names),
         }.items():
             parts[name].append(column)
-    lengths = np.array([len(path.encode()) + 1 for path in paths])
-    parts["starts"] = [_narrow(np.cumsum(lengths) - lengths)]
-    order = _narrow(np.array(sorted(range(len(paths)), key=lambda row: stable_key(paths[row]))))
-    split = np.concatenate(parts["split"])[order]
-    parts |= {"order": [order], "by_split": [order[np.argsort(split, kind="stable")]]}
-    columns = {name: np.concatenate(own) for name, own in parts.items()}
-    columns |= {"text": text_of([*paths, ""]), "names": text_of(["", *names, ""])}
+        size += len(text)
+    columns = {name: np.concatenate(own) for name, own in parts.items() if own}
+    columns["starts"] = narrow(columns["starts"])
+    order = _order(columns["text"], columns["starts"]) if places is None else np.argsort(places)
+    columns["order"] = order = narrow(order)
+    columns["by_split"] = order[np.argsort(columns["split"][order], kind="stable")]
+    columns["names"] = text_of(["", *names, ""])
     (folder / COLUMNS).mkdir()
     for name, column in columns.items():
         np.save(column_file(folder, name), column)
+
+
+def _order(
+    text: UInt8[np.ndarray, " T"], starts: Integer[np.ndarray, " N"]
+) -> Int[np.ndarray, " N"]:
+    """The rows sorted by path."""
+    keys = [stable_key(path_at(text, starts, row)) for row in range(len(starts))]
+    return np.array(sorted(range(len(keys)), key=keys.__getitem__))
 
 
 def read_columns(
@@ -209,28 +230,3 @@ def table_of_columns(
         group=Column(columns["group"], partial(group_text, names)),
         describe=describe,
     )
-
-
-def group_number(name: str, names: dict[str, int]) -> int:
-    """A group as a number: the first 12 digits of a hash, or a place in `names`, which grows."""
-    if re.fullmatch("[0-9a-f]{12}", name):
-        return int(name, 16)
-    return HASHED + names.setdefault(name, len(names))
-
-
-def group_text(names: Sequence[str], number: int) -> str:
-    """The inverse of `group_number`, with `names` in their order."""
-    return f"{number:012x}" if number < HASHED else names[number - HASHED]
-
-
-def digests(octets: UInt8[np.ndarray, "N 32"]) -> Column:
-    """Hashes as hexadecimal strings."""
-    return Column(octets.view("V32")[:, 0], bytes.hex)
-
-
-def _octets(sha256: Iterable[str]) -> UInt8[np.ndarray, "N 32"]:
-    return np.frombuffer(bytes.fromhex("".join(sha256)), np.uint8).reshape(-1, 32)
-
-
-def _narrow(numbers: Shaped[np.ndarray, " N"]) -> UInt[np.ndarray, " N"]:
-    return numbers.astype(np.uint32 if numbers.max() < 2**32 else np.uint64)

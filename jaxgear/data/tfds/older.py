@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int, Shaped, UInt64
 
+from jaxgear.data.folder import group_number
 from jaxgear.data.folder.names import ALL
-from jaxgear.data.tfds.columns import group_number
 from jaxgear.data.tfds.parts import DAMAGE, Part, damaged, unlike
 from jaxgear.data.tfds.shards import table_of
 from jaxgear.text import stable_key

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from jaxgear.data.tfds.descriptors import Span
-from jaxgear.data.tfds.shards import SUMS, descriptors_of, table_of
+from jaxgear.data.tfds.shards import SUMS, descriptor_file, table_of
 from jaxgear.errors import DataError
 from jaxgear.files import read_regular
 
@@ -45,7 +45,7 @@ def read_part(
     Raises:
         DataError: a file is missing or damaged; the message names it.
     """
-    table, beside = table_of(path), [path, descriptors_of(path)]
+    table, beside = table_of(path), [path, descriptor_file(path)]
     try:
         found = arrays_in(content(table, sums))
         sizes = found.pop("bytes")[0].reshape(-1).tolist()

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from jaxgear.data.folder import Record
+from jaxgear.data.folder import Record, descriptors_of
 from jaxgear.errors import DataError
 
 NAME = "gear"  # name of the TFDS set
@@ -43,7 +43,7 @@ class Shard:
     @property
     def files(self) -> tuple[Path, ...]:
         """The shard, its table and its descriptors, which an older set has in the table."""
-        return (self.path, table_of(self.path), descriptors_of(self.path))[: len(self.sums) or 3]
+        return (self.path, table_of(self.path), descriptor_file(self.path))[: len(self.sums) or 3]
 
 
 def shard_name(split: str, index: int, count: int) -> str:
@@ -56,7 +56,7 @@ def table_of(shard: Path) -> Path:
     return shard.with_name(shard.name + ".npz")
 
 
-def descriptors_of(shard: Path) -> Path:
+def descriptor_file(shard: Path) -> Path:
     """The path of the descriptors of a shard's records: u8 [rows, bytes of one]."""
     return shard.with_name(shard.name + ".descriptors")
 
@@ -88,12 +88,12 @@ def write_shard(shard: Shard, rows: Iterable[bytes]) -> tuple[str, ...]:
 def write_table(shard: Shard) -> tuple[str, ...]:
     """The part of `write_shard` after the shard itself."""
     path = shard.path
-    with descriptors_of(path).open("wb") as file:
-        file.writelines(record.descriptor for record in shard.records)
-    sizes = [file.stat().st_size for file in (path, descriptors_of(path))]
+    with descriptor_file(path).open("wb") as file:
+        file.writelines(descriptors_of(shard.records))
+    sizes = [file.stat().st_size for file in (path, descriptor_file(path))]
     with table_of(path).open("wb") as file:
         np.savez(file, bytes=np.array(sizes))
-    return tuple(map(_sum_and_sync, (path, table_of(path), descriptors_of(path))))
+    return tuple(map(_sum_and_sync, (path, table_of(path), descriptor_file(path))))
 
 
 def write_sums(folder: Path, shards: Iterable[Shard]) -> None:

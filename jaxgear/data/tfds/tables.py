@@ -13,9 +13,18 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Shaped
 
-from jaxgear.data.folder import Alike, Column, Facts, Record, Records, facts_of, fingerprint
+from jaxgear.data.folder import (
+    Alike,
+    Column,
+    Facts,
+    Record,
+    Records,
+    digests,
+    facts_of,
+    fingerprint,
+)
 from jaxgear.data.folder.names import ALL
-from jaxgear.data.tfds.columns import block_sums, digests, read_columns, table_of_columns
+from jaxgear.data.tfds.columns import block_sums, read_columns, table_of_columns
 from jaxgear.data.tfds.descriptors import Descriptors, Span
 from jaxgear.data.tfds.older import Filling
 from jaxgear.data.tfds.parts import (

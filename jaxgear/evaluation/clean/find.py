@@ -6,7 +6,7 @@ near-duplicates.
 
 import dataclasses
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -83,7 +83,7 @@ def find_suspicious(
     return dataclasses.replace(found, suspicions=tuple(ranked))
 
 
-def judge(folder: Folder, features: Float[np.ndarray, "N D"], names: list[str]) -> Findings:
+def judge(folder: Folder, features: Float[np.ndarray, "N D"], names: Sequence[str]) -> Findings:
     """The findings that follow from features and groups: all kinds but `quality`."""
     labels = np.array([record.label for record in folder.records], np.int64)
     groups = np.unique(names, return_inverse=True)[1].astype(np.int64)

@@ -91,7 +91,6 @@ def _one_of_each(
     return rows[np.sort(first)[:MOST]]
 
 
-def _numbers(groups: Sequence[str]) -> Int[np.ndarray, " N"]:
+def _numbers(groups: Column) -> Int[np.ndarray, " N"]:
     """A number from 0 for each group."""
-    values = groups.values if isinstance(groups, Column) else np.array(groups, np.str_)
-    return np.unique(values, return_inverse=True)[1]
+    return np.unique(groups.values, return_inverse=True)[1]

@@ -6,11 +6,16 @@ from typing import Literal
 
 import numpy as np
 
-from jaxgear.data.folder.columns import fingerprint, labels_of, maybe_conflicting, taken
+from jaxgear.data.folder import (
+    Folder,
+    Refused,
+    fingerprint,
+    labels_of,
+    maybe_conflicting,
+    rows_of_paths,
+    taken,
+)
 from jaxgear.data.folder.names import SPLITS
-from jaxgear.data.folder.read import Folder
-from jaxgear.data.folder.records import rows_of_paths
-from jaxgear.data.folder.walk import Refused
 from jaxgear.errors import DataError
 from jaxgear.text import printable, stable_key
 

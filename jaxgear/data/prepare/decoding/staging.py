@@ -9,17 +9,22 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import numpy as np
+from jaxtyping import Shaped
 
 from jaxgear.cluster import Cluster
 from jaxgear.data.folder import Refused
-from jaxgear.data.prepare.workshop import Staged, Workshop
+from jaxgear.data.prepare.decoding.workshop import Staged, Workshop
 from jaxgear.errors import DataError
+
+Item, Result = TypeVar("Item"), TypeVar("Result")
 
 _TASK = 32  # images in one task of a process
 _CLUSTER_TASK = 256  # of a process on another machine
@@ -32,7 +37,7 @@ def stage(
     *,
     size: int | None,
     workers: int,
-    known: frozenset[bytes],
+    known: Shaped[np.ndarray, " n"],
     cluster: Cluster | None = None,
 ) -> Iterator[str | Staged | Refused]:
     """`Workshop.stage` of all `paths`, in order, in `workers` processes (1: in this process).
@@ -71,14 +76,22 @@ _workshops: dict[tuple, Workshop] = {}
 def _parallel(
     tasks: list[Sequence[str]], workers: int, arguments: tuple
 ) -> Iterator[str | Staged | Refused]:
-    waiting: deque = deque()
     with processes(workers, _open_workshop, *arguments) as pool:
-        for task in tasks:
-            waiting.append(pool.submit(_work, task))
-            if len(waiting) > 8 * workers:  # enough tasks ahead to keep all processes busy
-                yield from waiting.popleft().result()
-        while waiting:
-            yield from waiting.popleft().result()
+        for results in in_order(pool, _work, tasks, 8 * workers):
+            yield from results
+
+
+def in_order(
+    pool: Executor, function: Callable[[Item], Result], items: Iterable[Item], ahead: int
+) -> Iterator[Result]:
+    """Yields `function(item)` of each item; `ahead` of them are under way, so all stay busy."""
+    waiting: deque[Future] = deque()
+    for item in items:
+        waiting.append(pool.submit(function, item))
+        if len(waiting) > ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
 
 
 def _open_workshop(*arguments) -> None:

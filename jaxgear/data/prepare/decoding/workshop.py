@@ -6,16 +6,15 @@ nor TFDS is imported here, so that processes start fast.
 """
 
 import hashlib
-import os
 import struct
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from isal import isal_zlib
-from jaxtyping import UInt8
+from jaxtyping import Shaped, UInt8
 
 from jaxgear.data.folder import Refused
 from jaxgear.data.images import (
@@ -32,7 +31,6 @@ from jaxgear.data.images import (
     rgb,
 )
 from jaxgear.data.images.threads import quiet_pillow
-from jaxgear.errors import DataError
 
 _HEADER = struct.Struct(
     "<4s32s32sIIHI"
@@ -50,35 +48,9 @@ class Staged:
     stored: str  # sha256 of the bytes to store, hex
     height: int  # of the source image
     width: int
-    descriptor: bytes
     file: Path
-    offset: int
+    offset: int  # of the bytes to store; the descriptor lies before them
     length: int
-
-    def read(self) -> bytes:
-        """The bytes to store."""
-        # Takes half the time of a file object.
-        descriptor = os.open(self.file, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-        try:
-            os.lseek(descriptor, self.offset, os.SEEK_SET)
-            data = os.read(descriptor, self.length)
-        finally:
-            os.close(descriptor)
-        if hashlib.sha256(data).hexdigest() != self.stored:
-            raise DataError(f"{self.file}: damaged; remove {self.file.parent} and start again")
-        return data
-
-
-@dataclass(frozen=True)
-class ToStore:
-    """An image, and a function that reads its bytes to store."""
-
-    height: int
-    width: int
-    descriptor: bytes
-    stored: str  # sha256 (hex) of the bytes
-    length: int  # approximate number of bytes
-    read: Callable[[], bytes]  # returns the bytes, checked
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +66,12 @@ class _Decoded:
 class Workshop:
     """The state of one process: a folder to read from, a file to append to. A context manager."""
 
-    def __init__(self, root: Path, place: Path, size: int | None, known: frozenset[bytes]):
+    def __init__(self, root: Path, place: Path, size: int | None, known: Shaped[np.ndarray, " n"]):
         """`size`: images are stored letterboxed at this size; None: at full size, made portable.
-        `known`: sha256 of files that need no decoding.
+        `known`: sha256 of files that need no decoding, ascending (`folder.sortable`).
         """
-        self._root, self._size, self._known = root, size, set(known)
+        self._root, self._size, self._known = root, size, known
+        self._decoded: set[bytes] = set()
         self._path = place / f"{uuid.uuid4().hex}{_SUFFIX}"
         self._file = self._path.open("ab", buffering=0)
 
@@ -130,13 +103,17 @@ class Workshop:
         try:
             data = read_bytes(self._root / path, path)
             digest = hashlib.sha256(data).digest()
-            if digest in self._known:
+            if digest in self._decoded or self._knows(digest):
                 return digest.hex()
             with decoded(data, path, least=ENOUGH) as picture:
-                self._known.add(digest)
+                self._decoded.add(digest)
                 return _Decoded(digest, data, path, picture)
         except ImageError as error:
             return Refused(path, error.reason)
+
+    def _knows(self, digest: bytes) -> bool:
+        at = np.searchsorted(self._known, digest)
+        return bool(at < len(self._known) and self._known[at] == digest.rstrip(b"\0"))
 
     def _keep(self, group: list[str | _Decoded | Refused]) -> list[str | Staged | Refused]:
         """`group` with an entry in place of each decoded image.
@@ -172,7 +149,7 @@ class Workshop:
             bodies += body, isal_zlib.crc32(body).to_bytes(4, "little")
             names = image.sha256.hex(), digest.hex()
             offset = start + len(head) + len(descriptor)
-            entries.append(Staged(*names, *size, descriptor, self._path, offset, len(data)))
+            entries.append(Staged(*names, *size, self._path, offset, len(data)))
             start += len(body) + len(bodies[-1])
         whole = b"".join(bodies)
         if self._file.write(whole) != len(whole):
@@ -193,10 +170,7 @@ def staged(place: Path) -> Iterator[Staged]:
                 check = file.read(4)
                 if magic != _MAGIC or isal_zlib.crc32(body).to_bytes(4, "little") != check:
                     break
-                descriptor = body[len(head) : len(head) + descriptor_length]
-                yield Staged(
-                    sha256.hex(), stored.hex(), height, width, descriptor, path, offset, length
-                )
+                yield Staged(sha256.hex(), stored.hex(), height, width, path, offset, length)
 
 
 def portable(data: bytes, name: str | None = None) -> bytes:

@@ -1,0 +1,116 @@
+"""Writes the shards of a version: records and their images in, files out."""
+
+import contextlib
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int
+
+from jaxgear.cluster import Cluster
+from jaxgear.data.folder import Records, digests, paths_of, sortable
+from jaxgear.data.folder.names import ALL
+from jaxgear.data.prepare.decoding.images import Images
+from jaxgear.data.prepare.decoding.staging import in_order, processes
+from jaxgear.data.prepare.gear_builder import serialize
+from jaxgear.data.tfds.shards import Shard, shard_name, write_shard
+from jaxgear.files import second_name
+
+SHARD_BYTES = 128 * 2**20  # of images, about; TFDS recommends 100 to 200 MB
+_WORTH_PROCESSES = 2**28  # bytes per process; writing less takes no longer than importing TFDS
+
+
+def write_shards(
+    folder: Path,
+    kept: list[Shard],
+    new: Records,
+    images: Images,
+    workers: int,
+    cluster: Cluster | None,
+) -> list[Shard]:
+    """Writes and returns all shards of a version; kept shards come first in each split."""
+    shards: list[Shard] = []
+    jobs: list[tuple[Shard, Int[np.ndarray, " n"]]] = []  # with the rows of its images
+    rows, size = images.find(sortable(new.sha256)), images.columns["length"]
+    present = {shard.split for shard in kept} | set(new.splits.counts())
+    for split in sorted(present):
+        old = [shard for shard in kept if shard.split == split]
+        added = _by_hash(new, np.flatnonzero(new.splits.values == ALL.index(split)))
+        parts = _parts(added, size[rows[added]])
+        count = len(old) + len(parts)
+        for index, shard in enumerate(old):
+            path = folder / shard_name(split, index, count)
+            shards.append(replace(shard, path=path))
+            for file, name in zip(shard.files, shards[-1].files, strict=True):
+                second_name(file, name)
+        for index, part in enumerate(parts, len(old)):
+            path = folder / shard_name(split, index, count)
+            stored = digests(images.columns["stored"][rows[part]].view("u1").reshape(-1, 32))
+            shards.append(Shard(path, split, new.take(part), stored, sums=()))
+            jobs.append((shards[-1], rows[part]))
+    alone = (_alone(shard, images.take(own)) for shard, own in jobs)
+    with contextlib.ExitStack() as stack:
+        sums: Iterable[tuple[str, ...]]
+        total = int(size[rows].sum(dtype=np.int64))
+        if cluster is not None:
+            sums = cluster.map(_write, alone)
+        elif (count := min(workers, len(jobs), total // _WORTH_PROCESSES)) > 1:
+            sums = in_order(stack.enter_context(processes(count)), _write, alone, 2 * count)
+        else:
+            sums = map(_write, alone)
+        of_path = {job[0].path: own for job, own in zip(jobs, sums, strict=True)}
+    return [replace(shard, sums=of_path.get(shard.path, shard.sums)) for shard in shards]
+
+
+def _by_hash(records: Records, places: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+    """Places of records sorted by hash, and those of equal bytes by path.
+
+    So the order does not depend on classes when rows are read in order.
+    """
+    sha256, paths = sortable(records.sha256)[places], paths_of(records)
+    order = np.argsort(sha256, kind="stable")
+    places, sha256 = places[order], sha256[order]
+    ends = np.flatnonzero(np.append(sha256[1:] != sha256[:-1], True)) + 1
+    starts = np.append(0, ends[:-1])
+    for several in np.flatnonzero(ends - starts > 1).tolist():
+        start, end = starts[several], ends[several]
+        places[start:end] = sorted(places[start:end].tolist(), key=paths.__getitem__)
+    return places
+
+
+def _parts(
+    places: Int[np.ndarray, " n"], sizes: Int[np.ndarray, " n"]
+) -> list[Int[np.ndarray, " _"]]:
+    """The places of each shard, whose images take so many bytes."""
+    ends, before, total = [0], 0, np.cumsum(sizes, dtype=np.int64)
+    while ends[-1] < len(places):
+        end = min(int(np.searchsorted(total, before + SHARD_BYTES)) + 1, len(places))
+        ends.append(end)
+        before = int(total[end - 1])
+    return [places[start:end] for start, end in itertools.pairwise(ends)]
+
+
+def _alone(shard: Shard, images: Images) -> tuple[Shard, Images]:
+    """A shard and its images for another process, with nothing of other shards."""
+    own = shard.records
+    table = own.table.take(own.rows, images.descriptor)
+    return replace(shard, records=Records(table, np.arange(len(own)))), images
+
+
+def _write(job: tuple[Shard, Images]) -> tuple[str, ...]:
+    """Writes a shard of some images; returns its sums."""
+    shard, images = job
+    table, rows = shard.records.table, shard.records.rows
+    descriptors: list[bytes] = []
+
+    def examples() -> Iterator[bytes]:
+        for row, record in enumerate(shard.records):
+            descriptor, data = images.read(row)
+            descriptors.append(descriptor)
+            yield serialize(record, data)
+
+    # The table of the shard is written after its images.
+    table = replace(table, describe=descriptors.__getitem__)
+    return write_shard(replace(shard, records=Records(table, rows)), examples())
