@@ -161,9 +161,9 @@ def test_a_damaged_part_is_named(folder, tmp_path):
 
 
 def test_joining_takes_no_object_an_image(tmp_path, monkeypatch):
-    """Memory grows by less than a record and a path as objects take: 2.6 kB before columns."""
+    """A record, a path and a reader as objects took 1.9 kB; columns and a shard take 0.3 kB."""
     monkeypatch.setattr(writing, "SHARD_BYTES", 10_000)
-    rng, peaks, counts = np.random.default_rng(0), [], (300, 1500)
+    rng, peaks, counts = np.random.default_rng(0), [], (10, 60, 300)  # the first imports TFDS
     for count in counts:
         root, out = tmp_path / f"{count}", tmp_path / f"{count}-out"
         for name in ("axes", "boots"):
@@ -171,10 +171,12 @@ def test_joining_takes_no_object_an_image(tmp_path, monkeypatch):
         for number in range(count):
             image = rng.integers(0, 256, (8, 8, 3), np.uint8)
             (root / ("axes", "boots")[number % 2] / f"{number}.png").write_bytes(encode_png(image))
-        for part in range(1, 17):
-            prepare_part(root, out, part, 16, size=8, workers=1, say=lambda line: None)
-        tracemalloc.start()
+        for part in range(1, 5):
+            prepare_part(root, out, part, 4, size=8, workers=1, say=lambda line: None)
+        if count > counts[0]:
+            tracemalloc.start()
         prepare(root, out, size=8, workers=1, join=True, say=lambda line: None)
-        peaks.append(tracemalloc.get_traced_memory()[1])
-        tracemalloc.stop()
-    assert (peaks[1] - peaks[0]) / (counts[1] - counts[0]) < 1000
+        if tracemalloc.is_tracing():
+            peaks.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+    assert (peaks[1] - peaks[0]) / (counts[2] - counts[1]) < 1000
