@@ -324,6 +324,7 @@ def test_runs_have_all_values_that_are_repeated():
     runs = [sorted(run.tolist()) for run in np.split(rows, starts[1:])]
     assert sorted(runs) == [[0], [1, 2], [3, 6], [4]]
     column = Column(values, str)
+    assert repr(column) == "<5, 1099511627781, 1099511627781, and 4 more>"
     assert strings.distinct(column) == 5
     kinds = np.arange(7)[rows]
     assert columns.mixed(column.runs, kinds, kinds).tolist() == [1, 2, 3, 6]

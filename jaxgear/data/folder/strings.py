@@ -67,6 +67,10 @@ class Column(Sequence[str]):
     def __eq__(self, other: object) -> bool:
         return equal_rows(self, other, Column)
 
+    def __repr__(self) -> str:
+        more = f", and {len(self) - 3} more" if len(self) > 3 else ""
+        return f"<{', '.join(self[:3])}{more}>"
+
     @cached_property
     def runs(self) -> Runs:
         """`runs_of` the values, found once."""

@@ -102,7 +102,7 @@ def assign_splits(
         return folder.records.splits
     total = sum(share[split] for split in fill)
     edges = [sum(share[split] for split in fill[: k + 1]) / total for k in range(len(fill) - 1)]
-    splits = own_splits(folder.records).copy()  # indices into `OWN`
+    splits = own_splits(folder.records).copy()
     splits[splits == OWN.index("")] = ALL.index("train")
     if edges:
         pool = np.flatnonzero(splits == ALL.index("train"))
@@ -122,7 +122,7 @@ def _in_one_split(
     own: Int[np.ndarray, " n"],
     count: int,
 ) -> Int[np.ndarray, " n"]:
-    """The split of each row of `pool`, 0 to `count` - 1 as its `own`; -1: left out."""
+    """The split of each row, 0 to `count` - 1; -1: left out. `own` is that of its position."""
     _, group = np.unique(groups, return_inverse=True)
     votes = np.bincount(group * count + own, minlength=count * (1 + group.max(initial=-1)))
     natural = votes.reshape(-1, count).argmax(axis=1)  # of each group; of equals the first

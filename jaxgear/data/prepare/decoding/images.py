@@ -46,15 +46,15 @@ class Images:
 
     def __init__(self):
         self._rows, self._before = bytearray(), None
-        self._files: dict[Path, int] = {}
-        self._paths: list[Path] = []  # the same
+        self._paths: list[Path] = []  # of staged files
+        self._numbers: dict[Path, int] = {}  # their places in `_paths`
 
     def __len__(self) -> int:
         return len(self._rows) // _ROW.itemsize
 
     def add(self, entry: Staged) -> None:
         """Adds an image that was staged. `columns` must not be in use."""
-        if (file := self._files.setdefault(entry.file, len(self._files))) == len(self._paths):
+        if (file := self._numbers.setdefault(entry.file, len(self._paths))) == len(self._paths):
             self._paths.append(entry.file)
         hashes = bytes.fromhex(entry.sha256), bytes.fromhex(entry.stored)
         place = entry.height, entry.width, entry.length, file, entry.offset
@@ -114,7 +114,7 @@ class Images:
         return Records(table, np.arange(len(rows)))
 
     def take(self, rows: Int[np.ndarray, " n"]) -> "Images":
-        """Some of the images, for another process unless they are of the version before."""
+        """Some of the images. Another process can read them unless the version before has them."""
         taken = Images()
         taken._rows += self.columns[rows].tobytes()
         taken._paths, taken._before = self._paths, self._before
