@@ -1,8 +1,8 @@
 """Turns a folder of photographs into checked records: paths in, `Folder` out.
 
-read.py is where to start. walk.py lists files by class and split. records.py has the records, and
-columns.py one field of all of them. picture_cache.py keeps decoded images between runs. clean.py
-handles unusable files. lazy.py makes images and their records on demand.
+read.py is where to start. walk.py lists files by class and split. records.py has the records,
+columns.py one field of all of them, and strings.py those that are strings. picture_cache.py keeps
+decoded images between runs. lazy.py makes images and their records on demand.
 """
 
 from jaxgear.data.folder.columns import (
@@ -64,6 +64,7 @@ from jaxgear.data.folder.strings import (
     octets,
     path_at,
     rows_of_hashes,
+    rows_of_keys,
     sortable,
 )
 from jaxgear.data.folder.walk import (
@@ -132,6 +133,7 @@ __all__ = [
     "read_folder",
     "read_heap",
     "rows_of_hashes",
+    "rows_of_keys",
     "rows_of_paths",
     "rows_of_split",
     "shrink",

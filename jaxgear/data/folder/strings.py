@@ -132,14 +132,18 @@ def octets(sha256: Sequence[str]) -> UInt8[np.ndarray, "N 32"]:
 
 def rows_of_hashes(own: Sequence[str], sha256: Sequence[str]) -> Int[np.ndarray, " n"]:
     """The row of `own` that has each sha256 (hex), or -1; of equal ones, the last."""
+    return rows_of_keys(sortable(own), sortable(sha256))
+
+
+def rows_of_keys(
+    own: Shaped[np.ndarray, " N"], keys: Shaped[np.ndarray, " n"]
+) -> Int[np.ndarray, " n"]:
+    """`rows_of_hashes` of hashes as `sortable` has them."""
     if not len(own):
-        return np.full(len(sha256), -1)
-    keys = first_eight(own)
-    order = np.argsort(keys, kind="stable")
-    after = np.searchsorted(keys, first_eight(sha256), side="right", sorter=order)
-    rows = order[np.maximum(after - 1, 0)]
-    equal = (own[row] == text for row, text in zip(rows.tolist(), sha256, strict=True))
-    return np.where(np.fromiter(equal, bool, len(rows)), rows, -1)
+        return np.full(len(keys), -1)
+    order = np.argsort(own, kind="stable")
+    rows = order[np.searchsorted(own[order], keys, "right") - 1]
+    return np.where(own[rows] == keys, rows, -1)
 
 
 def sortable(sha256: Sequence[str]) -> Shaped[np.ndarray, " N"]:

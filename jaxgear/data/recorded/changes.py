@@ -49,8 +49,7 @@ def without_trained(recorded: Recorded, dataset: Dataset) -> Dataset:
         return dataset
     now = now.copy()
     now[moved] = ALL.index(LEFT_OUT)
-    splits = Column(now, ALL.__getitem__)
-    return replace(dataset, splits=splits if isinstance(dataset.splits, Column) else tuple(splits))
+    return replace(dataset, splits=Column(now, ALL.__getitem__))
 
 
 def changed_pictures(recorded: Recorded, dataset: Dataset) -> list[str]:

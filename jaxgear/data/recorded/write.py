@@ -16,11 +16,9 @@ import numpy as np
 
 from jaxgear.data.dataset import Dataset
 from jaxgear.data.folder import (
-    Record,
     Records,
     group_numbers,
     grouped,
-    hashes_of,
     rows_of_split,
     split_numbers,
     taken,
@@ -107,12 +105,9 @@ def _write_columns(new: Path, dataset: Dataset) -> dict[str, str]:
 def _shard(dataset: Dataset, split: str) -> Shard:
     """The images of a split as `write_columns` takes them."""
     rows = rows_of_split(dataset.splits, split)
-    groups = map(dataset.groups.__getitem__, rows.tolist())
-    records = [
-        Record(r.path, r.sha256, r.label, split, r.height, r.width, b"", group)
-        for r, group in zip(taken(dataset.folder.records, rows), groups, strict=True)
-    ]
-    return Shard(Path(split), split, records, hashes_of(records), ())
+    records = Records.of(taken(dataset.folder.records, rows))
+    records = records.with_columns(group=grouped(dataset.groups).take(rows))
+    return Shard(Path(split), split, records, records.sha256, ())
 
 
 def _beside(root: Path, new: Path, dataset: Dataset, records: Records) -> dict[str, str]:

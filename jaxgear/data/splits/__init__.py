@@ -1,8 +1,8 @@
 """Splits records into train, validation and test; no group of near-duplicates straddles two splits.
 
 assign.py is where to start. near_duplicates.py finds near-duplicates by hashing.py, and stages.py
-finds them on many machines; groups.py makes groups of them. known.py lets a bundle recognise the
-images of its data set.
+finds them on many machines; groups.py makes groups of them. clean.py leaves out unusable files and
+copies that contradict each other. known.py lets a bundle recognise the images of its data set.
 """
 
 from jaxgear.data.splits.assign import LEFT_OUT, missing_classes, split_folder

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int, Shaped
 
-from jaxgear.data.folder import Candidate, Column, Folder, Records, Table, narrow
+from jaxgear.data.folder import Candidate, Column, Folder, Records, Table, narrow, rows_of_keys
 from jaxgear.data.folder.names import OWN
 from jaxgear.data.images.descriptor import BYTES
 from jaxgear.data.prepare.decoding.workshop import Staged
@@ -76,12 +76,7 @@ class Images:
 
     def find(self, sha256: Shaped[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
         """The row of each hash (`sortable`), or -1."""
-        own = self.columns["sha256"]
-        if not len(own):
-            return np.full(len(sha256), -1)
-        order = np.argsort(own, kind="stable")
-        rows = order[np.searchsorted(own, sha256, "right", order) - 1]
-        return np.where(own[rows] == sha256, rows, -1)
+        return rows_of_keys(self.columns["sha256"], sha256)
 
     def records(
         self,
