@@ -70,10 +70,11 @@ def run(arguments: argparse.Namespace) -> int:
     from jaxgear.data.splits.groups import groups_of
 
     earlier = _earlier(arguments.since)
+    size = 1 if arguments.folder.startswith("tfds:") else SIZE  # it may hold smaller images
     if earlier is None:
-        folder = read_source(arguments.folder, SIZE, min_classes=1)
+        folder = read_source(arguments.folder, size, min_classes=1)
     else:
-        folder = read_new(arguments.folder, SIZE)
+        folder = read_new(arguments.folder, size)
     group_of = near_duplicate_groups(folder.records)
     kept_together = group_of
     if arguments.group_by != NEAR_DUPLICATES:
