@@ -10,6 +10,7 @@ import pytest
 
 from jaxgear.data.prepare.prepared import prepare
 from jaxgear.data.synthetic.drawn import write_drawn
+from jaxgear.data.tfds.read import read_tfds
 from scripts import scale
 from scripts.benchmarks import scaling, streaming, tables
 
@@ -60,6 +61,17 @@ def test_stages_find_what_one_process_does(tmp_path, monkeypatch, capsys):
     assert measured["same_groups"]
     assert measured["with_near_duplicates"] == 40
     assert len(measured["sign"]) == len(measured["compare"]) == 2
+
+
+@pytest.mark.slow
+def test_parts_of_made_images_are_joined(tmp_path, monkeypatch, capsys):
+    words = tmp_path, "--count", 120, "--parts", 2
+    measured = run(monkeypatch, capsys, "join", *words)
+    assert measured["images"] == 120
+    assert "3 shards written" in measured["set"]
+    assert read_tfds(f"gear@{tmp_path / 'set'}", size=16).metadata["size"] == 16
+    again = run(monkeypatch, capsys, "join", *words)  # on the images that are there
+    assert again["set"] == measured["set"]
 
 
 @pytest.mark.slow
