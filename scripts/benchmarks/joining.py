@@ -31,10 +31,12 @@ def join(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _joining(images: Path, out: Path) -> Callable[[], str]:
-    lines: list[str] = []
-    return lambda: (
-        prepare(images, out, size=SIDE, workers=1, join=True, say=lines.append) and (lines[-1])
-    )
+    def joining() -> str:
+        lines: list[str] = []
+        prepare(images, out, size=SIDE, workers=1, join=True, say=lines.append)
+        return lines[-1]
+
+    return joining
 
 
 def _draw(folder: Path, count: int) -> None:

@@ -85,9 +85,10 @@ def _digest(descriptors: dict[str, bytes]) -> str:
 
 
 def alone(make: Callable, *given: Any) -> tuple[Any, float, float]:
-    """What the function that `make(*given)` makes returns, in a new process; its seconds of a
-    processor, and the
-    memory (MiB) that it takes beside its input.
+    """Calls the function that `make(*given)` returns, in a new process.
+
+    Returns its result, its seconds of a processor, and the memory (MiB) that it takes beside its
+    input.
     """
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_measured, (make, given))

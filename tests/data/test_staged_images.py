@@ -3,10 +3,13 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from jaxgear.data.folder import sortable
+from jaxgear.data.images.descriptor import BYTES
 from jaxgear.data.prepare.decoding.images import Images
 from jaxgear.data.prepare.decoding.workshop import Staged, Workshop
+from jaxgear.errors import DataError
 
 ONE = "ab" * 31
 # Ending in zeros, which NumPy's strings lose; a beginning of another; all zeros.
@@ -51,3 +54,15 @@ def test_a_process_knows_hashes_that_end_in_zeros(tmp_path: Path):
     with Workshop(tmp_path, tmp_path, None, known) as shop:
         knows = [shop._knows(bytes.fromhex(sha256)) for sha256 in HASHES]
     assert knows == [True, True, True, False, False]
+
+
+def test_a_file_that_was_cut_short_is_named(tmp_path: Path):
+    (tmp_path / "a.staged").write_bytes(bytes(BYTES + 4))
+    images = Images()
+    images.add(Staged(HASHES[0], "11" * 32, 3, 4, tmp_path / "a.staged", BYTES, 5))
+    assert images.descriptor(0) == bytes(BYTES)
+    with pytest.raises(DataError, match=r"a\.staged: damaged; remove"):
+        images.read(0)
+    (tmp_path / "a.staged").write_bytes(bytes(BYTES - 1))
+    with pytest.raises(DataError, match=r"a\.staged: damaged; remove"):
+        images.descriptor(0)

@@ -14,9 +14,9 @@ from typing import Any, overload
 import numpy as np
 from jaxtyping import Int, Integer, Shaped
 
-from jaxgear.data.folder import Column, path_at, rows_of_split
+from jaxgear.data.folder import Column, digests, group_text, path_at, rows_of_split
 from jaxgear.data.folder.names import ALL
-from jaxgear.data.tfds.columns import digests, group_text, read_column
+from jaxgear.data.tfds.columns import read_column
 from jaxgear.errors import CheckpointError
 from jaxgear.files import read_json
 

@@ -125,7 +125,7 @@ class Images:
         data = _part_of(file, at - BYTES, BYTES + length)
         descriptor, data = data[:BYTES], data[BYTES:]
         if hashlib.sha256(data).digest() != stored:
-            raise DataError(f"{file}: damaged; remove {file.parent} and start again")
+            raise _damaged(file)
         return descriptor, data
 
     def descriptor(self, row: int) -> bytes:
@@ -141,6 +141,13 @@ def _part_of(file: Path, offset: int, length: int) -> bytes:
     descriptor = os.open(file, os.O_RDONLY | getattr(os, "O_BINARY", 0))
     try:
         os.lseek(descriptor, offset, os.SEEK_SET)
-        return os.read(descriptor, length)
+        data = os.read(descriptor, length)
     finally:
         os.close(descriptor)
+    if len(data) < length:
+        raise _damaged(file)
+    return data
+
+
+def _damaged(file: Path) -> DataError:
+    return DataError(f"{file}: damaged; remove {file.parent} and start again")
