@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from jaxgear.data.folder import Record
-from jaxgear.data.prepare.gear_builder import serialize, write_info
+from jaxgear.data.prepare.gear_builder import write_info
+from jaxgear.data.prepare.writing import serialize
 from jaxgear.data.splits import near_duplicate_pairs
 from jaxgear.data.synthetic import CLASSES
 from jaxgear.data.tfds.columns import write_columns

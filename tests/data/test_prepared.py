@@ -13,9 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pictures import encoded, scene, write_set
+from tensorflow_datasets.proto import tf_example_pb2
 
 from jaxgear.data.dataset import open_dataset
+from jaxgear.data.folder import Record
 from jaxgear.data.folder.read import pixels, read_folder
 from jaxgear.data.images import decode
 from jaxgear.data.images.letterboxing import letterbox
@@ -152,15 +156,33 @@ def test_processes_write_what_this_one_does(tmp_path: Path, monkeypatch):
     root = write_set(tmp_path / "data", {"axes": 10, "boots": 10})
     quietly(root, tmp_path / "one")
     counts = []
-    monkeypatch.setattr(writing, "_WORTH_PROCESSES", 1000)
+    monkeypatch.setattr(writing, "_WORTH_PROCESS", 1000)
     real = writing.processes
-    monkeypatch.setattr(writing, "processes", lambda n: counts.append(n) or real(n))
+    monkeypatch.setattr(writing, "processes", lambda *own: counts.append(own[0]) or real(*own))
     quietly(root, tmp_path / "two", workers=2)
     assert counts == [2]
     one, two = (sorted(shards(tmp_path / name, "1.0.0").values()) for name in ("one", "two"))
     assert len(one) > 8
     assert one == two
     same_as_folder(tmp_path / "two", root)
+
+
+@settings(deadline=None)
+@given(
+    label=st.integers(0, 2**40),
+    texts=st.tuples(*[st.text(max_size=200)] * 3),
+    size=st.sampled_from([0, 1, 127, 128, 16_383, 16_384, 3_000_000]),
+)
+def test_a_record_is_written_as_protobuf_does(label: int, texts: tuple[str, ...], size: int):
+    path, sha256, group = texts
+    record, data = Record(path, sha256, label, None, 1, 1, b"", group), bytes(size)
+    example = tf_example_pb2.Example()
+    feature = example.features.feature
+    feature["label"].int64_list.value.append(label)
+    feature["image"].bytes_list.value.append(data)
+    for name, text in zip(("path", "sha256", "group"), texts, strict=True):
+        feature[name].bytes_list.value.append(text.encode())
+    assert writing.serialize(record, data) == example.SerializeToString(deterministic=True)
 
 
 def test_a_new_class_before_the_others(tmp_path: Path, decoded: list[str]):

@@ -25,9 +25,8 @@ from jaxgear.errors import GearError
 # Part of every cache key: raise it whenever the pixels of an unchanged file would change.
 VERSION = 4
 
-# Phones take pictures of 50 to 200 million pixels (16,320 x 12,240), as JPEG or HEIC. JPEGs are
-# decoded at reduced size where that is enough: at most 0.8 GB. At full size, 250 million pixels
-# take up to 2.8 GB (11 bytes a pixel).
+# Phones take up to 200 million pixels. JPEGs are decoded at reduced size where that is enough: at
+# most 0.8 GB. At full size, 250 million pixels take up to 2.8 GB (11 bytes a pixel).
 MAX_PIXELS = 250_000_000
 # These decoders hold several copies: WebP takes 16 bytes a pixel, and its file may have 40 bytes.
 _FEWER_PIXELS = {"WEBP": 100_000_000, "AVIF": 100_000_000}
@@ -158,6 +157,8 @@ def _decode(data: bytes, name: str, turn: ExitStack, least: int | None, opacity:
             # A progressive JPEG keeps all coefficients in memory, also at reduced size.
             in_memory = image.size if watched else (width, height)
             turn.enter_context(_decoding.turn(in_memory[0] * in_memory[1]))
+            if watched:
+                watched.watch()
             image.load()
             fault = watched.fault if watched else layout and _fault(data, layout, image, least)
             if fault:
@@ -168,11 +169,9 @@ def _decode(data: bytes, name: str, turn: ExitStack, least: int | None, opacity:
             flat = rgb.upright(image, deep_png=deep_png)
             if opacity:
                 flat.putalpha(rgb.opacity(image))
-            if not reduced:
-                width, height = flat.size
-            elif rgb.orientation(image) in rgb.SIDEWAYS:
+            if reduced and rgb.orientation(image) in rgb.SIDEWAYS:
                 width, height = height, width
-            return Decoding(flat, height, width)
+            return Decoding(flat, *((height, width) if reduced else flat.size[::-1]))
     except ImageError:
         raise
     except MemoryError as error:

@@ -17,6 +17,7 @@ VERSION = 6
 
 _MARGIN = 220  # a channel below this is content; artefacts of strong JPEG compression are above it
 _SPECKS = 0.01  # fraction of content pixels up to which a row or column still counts as margin
+_CHANNELS = np.array([1, 1, 1, 0], np.uint8).view(np.uint32)
 _SMALL = Image.Resampling.BILINEAR  # antialiased, and without overshoot, which would fake edges
 
 
@@ -48,8 +49,9 @@ def describe_image(image: Image.Image) -> bytes:
 def _content(image: Image.Image) -> UInt8[np.ndarray, "H W"]:
     """1 where a channel is below `_MARGIN`, else 0.
 
-    Takes the channels apart: three quarters of the time of comparing them in one array.
+    Compares pixels as Pillow holds them, in four bytes, of which the last is not a channel: half
+    the time of three channels taken apart.
     """
-    red, green, blue = (np.frombuffer(image.tobytes("raw", band), np.uint8) for band in "RGB")
-    darkest = np.minimum(np.minimum(red, green), blue)
-    return (darkest < _MARGIN).view(np.uint8).reshape(image.height, image.width)
+    octets = np.frombuffer(image.tobytes("raw", "RGBX"), np.uint8)
+    below = (octets < _MARGIN).view(np.uint32) & _CHANNELS
+    return (below != 0).view(np.uint8).reshape(image.height, image.width)

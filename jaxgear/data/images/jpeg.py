@@ -71,33 +71,39 @@ def scans(data: bytes) -> Scans | None:
 
 
 class Watched(io.BytesIO):
-    """A file of one scan that records how far its decoder reads.
+    """A file of one scan that records how far its decoder reads, from `watch` on.
 
-    The decoder gets all but the last bytes at once, then single bytes, then filler. It stops
-    reading when it has all pixels; `fault` interprets that position.
+    The decoder gets all but the last bytes, then these and as much filler as it reads ahead, then
+    more filler. It stops reading when it has all pixels; `fault` interprets that position.
     """
 
     def __init__(self, data: bytes, layout: Scans):
         (start,) = layout.starts
         whole = data[: layout.end].rstrip(b"\xff")  # fill bytes may precede a marker
         super().__init__(b"".join((whole, _FILLER, _END)))
-        self._end = len(whole)
-        self._last = max(start, self._end - _AHEAD)
-        self._padded = not any(whole[self._last :])  # cameras pad with zeros
+        last = max(start, len(whole) - _AHEAD)
+        self._stops = last, len(whole) + _AHEAD
+        self._padded = not any(whole[last:])  # cameras pad with zeros
 
-    def read(self, size: int | None = -1) -> bytes:
+    def watch(self) -> None:
+        """Call it when the headers are read, which takes 40 reads."""
+        self.read = self._read_to_a_stop
+
+    def _read_to_a_stop(self, size: int) -> bytes:
         position = self.tell()
-        if position >= self._last:
-            return super().read(1)
-        room = self._last - position
-        return super().read(room if size is None or size < 0 else min(size, room))
+        for stop in self._stops:
+            if position < stop:
+                size = min(size, stop - position)
+                break
+        return super().read(size)
 
     @property
     def fault(self) -> str | None:
         """The fault in the data after decoding, or None."""
-        if self.tell() > self._end + _AHEAD:
+        last, ahead = self._stops
+        if self.tell() > ahead:
             return "truncated JPEG (its data end before the picture is whole)"
-        if self.tell() <= self._last and not self._padded:
+        if self.tell() <= last and not self._padded:
             return "damaged JPEG (data are left over when the picture is whole)"
         return None
 

@@ -5,10 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import tensorflow_datasets as tfds
-from tensorflow_datasets.proto import tf_example_pb2
 
 from jaxgear.data.dataset import open_dataset
-from jaxgear.data.folder import Record
 from jaxgear.data.prepare.decoding.workshop import portable
 from jaxgear.data.tfds.shards import NAME
 
@@ -34,20 +32,6 @@ def features(classes: Sequence[str] | None) -> tfds.features.FeaturesDict:
             "group": tfds.features.Text(),  # near-duplicates share one
         }
     )
-
-
-def serialize(record: Record, data: bytes) -> bytes:
-    """The bytes of a record and its image `data`, in the format of TFDS.
-
-    Built without TFDS, whose checks of every value take four times as long.
-    """
-    example = tf_example_pb2.Example()
-    feature = example.features.feature
-    feature["label"].int64_list.value.append(record.label)
-    feature["image"].bytes_list.value.append(data)
-    for name in ("path", "sha256", "group"):
-        feature[name].bytes_list.value.append(getattr(record, name).encode())
-    return example.SerializeToString(deterministic=True)  # the order of map fields is undefined
 
 
 def write_info(

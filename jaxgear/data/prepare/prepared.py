@@ -4,6 +4,7 @@ Each image is decoded only once, by worker processes (`staging`), before its spl
 from the previous version, or from a killed run, are reused. `versions` then writes the shards.
 """
 
+import contextlib
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,6 +29,7 @@ from jaxgear.data.prepare import parts
 from jaxgear.data.prepare.decoding.images import Images
 from jaxgear.data.prepare.decoding.staging import stage
 from jaxgear.data.prepare.decoding.workshop import Staged, staged
+from jaxgear.data.prepare.writing import writers
 from jaxgear.data.splits import NEAR_DUPLICATES, OnBad, require_clean
 from jaxgear.data.tfds.shards import NAME, UNFINISHED
 from jaxgear.errors import DataError, UsageError
@@ -73,31 +75,34 @@ def prepare(
     """
     base, root, listing = _opened(root, out)
     try:
-        with _locked(base):
+        with _locked(base), contextlib.ExitStack() as stack:
             chosen = {"size": size, "seed": seed, "group_by": group_by}
             before, images, recipe, place = _begun(base, "", chosen, say)
             cores = workers or os.cpu_count()
-            with ThreadPoolExecutor(1) as importer:  # imports TFDS while processes start
-                loading = importer.submit(_versions)
-                if cores == 1:  # this process decodes, and TFDS breaks imports during its own
-                    loading.result()
-                paths = [candidate.path for candidate in listing.candidates]
-                if join:
-                    results = parts.joined(place, paths, images)
-                else:
-                    results = _decode(root, paths, images, place, size, cores, cluster)
-                folder = _checked(root, listing, results, images, tick)
-                del listing, paths  # objects, which take more memory than all columns
-                if join:
-                    folder = parts.grouped(require_clean(folder, on_bad), place)
-                elif cluster is not None:
-                    folder = parts.grouped_on(cluster, require_clean(folder, on_bad), place)
+            importer = stack.enter_context(ThreadPoolExecutor(1))
+            loading = importer.submit(_versions)  # while processes start
+            if cores == 1:  # this process decodes, and TFDS breaks imports during its own
+                loading.result()
+            paths = [candidate.path for candidate in listing.candidates]
+            if join:
+                results = parts.joined(place, paths, images)
+            else:
+                results = _decode(root, paths, images, place, size, cores, cluster)
+            folder = _checked(root, listing, results, images, tick)
+            del listing, paths  # objects, which take more memory than all columns
+            each = map  # sending the images of the version before costs more than it gains
+            if before is None:
+                each = cluster.map if cluster else stack.enter_context(writers(images, cores))
+            if join:
+                folder = parts.grouped(require_clean(folder, on_bad), place)
+            elif cluster is not None:
+                folder = parts.grouped_on(cluster, require_clean(folder, on_bad), place)
             dataset = split_dataset(
                 folder, size=size or 128, seed=seed, on_bad=on_bad, group_by=group_by, say=say
             )
             metadata = {"recipe": recipe, **chosen}
             path, summary = loading.result().write_version(
-                base, before, dataset, images, metadata, cores, cluster
+                base, before, dataset, images, metadata, each
             )
             say(f"{path}: {summary}")
             for finished in (*base.glob(f"{parts.STAGING}*"), *base.glob(f"{UNFINISHED}*")):

@@ -14,13 +14,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, Shaped
 
-from jaxgear.cluster import Cluster
 from jaxgear.data.dataset import Dataset
 from jaxgear.data.folder import Records, octets, sortable
 from jaxgear.data.prepare.changes import Changes
 from jaxgear.data.prepare.decoding.images import Images, blank
 from jaxgear.data.prepare.gear_builder import write_info
-from jaxgear.data.prepare.writing import write_shards
+from jaxgear.data.prepare.writing import Each, write_shards
 from jaxgear.data.splits import NEAR_DUPLICATES, near_duplicate_pairs
 from jaxgear.data.tfds.columns import write_columns
 from jaxgear.data.tfds.read import TfdsFolder, read_tfds
@@ -77,8 +76,7 @@ def write_version(
     dataset: Dataset,
     images: Images,
     metadata: dict[str, Any],
-    workers: int = 1,
-    cluster: Cluster | None = None,
+    each: Each = map,
 ) -> tuple[Path, str]:
     """Writes the version after `before` to `base`; returns its folder and a summary.
 
@@ -87,9 +85,8 @@ def write_version(
     Args:
         dataset: its records are columns.
         images: those of all records.
-        workers: processes that write the first version. A later version is written by this process
-            alone: sending the previous version's data to others costs more than it gains.
-        cluster: whose nodes write the first version, in place of `workers`.
+        each: writes the shards; `map`, or the like over other processes. They cannot read the
+            images of the version before.
     """
     records = dataset.folder.records.with_columns(group=dataset.groups, split=dataset.splits)
     same = before is not None and before.metadata["recipe"] == metadata["recipe"]
@@ -105,9 +102,7 @@ def write_version(
     if folder.exists():  # left by a killed run
         shutil.rmtree(folder)
     folder.mkdir()
-    shards = write_shards(
-        folder, kept, new, images, 1 if before else workers, None if before else cluster
-    )
+    shards = write_shards(folder, kept, new, images, each)
     sizes = defaultdict(list)
     for shard in shards:
         sizes[shard.split].append((len(shard.records), shard.path.stat().st_size))

@@ -2,33 +2,48 @@
 
 import contextlib
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
-from jaxgear.cluster import Cluster
-from jaxgear.data.folder import Records, digests, paths_of, sortable
+from jaxgear.data.folder import Record, Records, digests, paths_of, sortable
 from jaxgear.data.folder.names import ALL
 from jaxgear.data.prepare.decoding.images import Images
 from jaxgear.data.prepare.decoding.staging import in_order, processes
-from jaxgear.data.prepare.gear_builder import serialize
 from jaxgear.data.tfds.shards import Shard, shard_name, write_shard
 from jaxgear.files import second_name
 
 SHARD_BYTES = 128 * 2**20  # of images, about; TFDS recommends 100 to 200 MB
-_WORTH_PROCESSES = 2**28  # bytes per process; writing less takes no longer than importing TFDS
+_WORTH_PROCESS = 2**26  # bytes; writing less takes no longer than starting a process
+_BYTES, _INTEGERS = 1, 3  # fields of a `tf.train.Feature`
+
+Each = Callable[[Callable[..., Any], Iterable[Any]], Iterable[Any]]  # as `map`
+
+
+@contextlib.contextmanager
+def writers(images: Images, cores: int) -> Iterator[Each]:
+    """`map` over processes that write, or over none if there is little to write.
+
+    They start at once, as finding near-duplicates leaves cores idle.
+    """
+    count = min(cores, int(images.columns["length"].sum(dtype=np.int64)) // _WORTH_PROCESS)
+    if count < 2:
+        yield map
+        return
+    with processes(count, import_module, __name__) as pool:
+        for _ in range(count):
+            pool.submit(int)  # starts a process
+        yield partial(in_order, pool, ahead=2 * count)
 
 
 def write_shards(
-    folder: Path,
-    kept: list[Shard],
-    new: Records,
-    images: Images,
-    workers: int,
-    cluster: Cluster | None,
+    folder: Path, kept: list[Shard], new: Records, images: Images, each: Each
 ) -> list[Shard]:
     """Writes and returns all shards of a version; kept shards come first in each split."""
     shards: list[Shard] = []
@@ -51,16 +66,8 @@ def write_shards(
             shards.append(Shard(path, split, new.take(part), stored, sums=()))
             jobs.append((shards[-1], rows[part]))
     alone = (_alone(shard, images.take(own)) for shard, own in jobs)
-    with contextlib.ExitStack() as stack:
-        sums: Iterable[tuple[str, ...]]
-        total = int(size[rows].sum(dtype=np.int64))
-        if cluster is not None:
-            sums = cluster.map(_write, alone)
-        elif (count := min(workers, len(jobs), total // _WORTH_PROCESSES)) > 1:
-            sums = in_order(stack.enter_context(processes(count)), _write, alone, 2 * count)
-        else:
-            sums = map(_write, alone)
-        of_path = {job[0].path: own for job, own in zip(jobs, sums, strict=True)}
+    sums = each(_write, alone)
+    of_path = {job[0].path: own for job, own in zip(jobs, sums, strict=True)}
     return [replace(shard, sums=of_path.get(shard.path, shard.sums)) for shard in shards]
 
 
@@ -114,3 +121,35 @@ def _write(job: tuple[Shard, Images]) -> tuple[str, ...]:
     # The table of the shard is written after its images.
     table = replace(table, describe=descriptors.__getitem__)
     return write_shard(replace(shard, records=Records(table, rows)), examples())
+
+
+def serialize(record: Record, data: bytes) -> bytes:
+    """A record and its image `data` as a `tf.train.Example`, in the wire format of protobuf.
+
+    protobuf writes the same bytes, but its class for them is in TFDS, whose import takes each
+    process that writes a second.
+    """
+    features = {
+        "group": (_BYTES, record.group.encode()),
+        "image": (_BYTES, data),
+        "label": (_INTEGERS, _varint(record.label)),
+        "path": (_BYTES, record.path.encode()),
+        "sha256": (_BYTES, record.sha256.encode()),
+    }
+    entries = (
+        _field(1, _field(1, name.encode()) + _field(2, _field(kind, _field(1, value))))
+        for name, (kind, value) in features.items()
+    )
+    return _field(1, b"".join(entries))
+
+
+def _field(number: int, value: bytes) -> bytes:
+    """A field of bytes or of a message."""
+    return _varint(number << 3 | 2) + _varint(len(value)) + value
+
+
+def _varint(number: int) -> bytes:
+    """An unsigned integer, seven bits a byte, the lowest first."""
+    if number < 128:
+        return bytes((number,))
+    return bytes((number & 127 | 128,)) + _varint(number >> 7)

@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Shaped, UInt, UInt64
+from jaxtyping import Bool, Float, Int, Shaped, UInt64
 
 from jaxgear.data.images.descriptor import BYTES, COLUMNS, ROWS
 from jaxgear.data.splits.hashing import minhash_keys, packed, pairs_of_equal, sample_keys
@@ -122,14 +122,14 @@ class Keys(NamedTuple):
 
 
 class Spread:
-    """Rows of several arrays, one after the other; indexed by an array of rows."""
+    """Rows of several arrays, one after the other; `take` as of an array."""
 
     def __init__(self, arrays: Sequence[Shaped[np.ndarray, "..."]]):
         self._arrays, self._first = arrays, np.cumsum([0, *map(len, arrays)])
 
-    def __getitem__(self, rows: Int[np.ndarray, " n"]) -> Shaped[np.ndarray, "n ..."]:
+    def take(self, rows: Int[np.ndarray, " n"], axis: int) -> Shaped[np.ndarray, "n ..."]:
         if len(self._arrays) == 1:
-            return self._arrays[0][rows]
+            return self._arrays[0].take(rows, axis)
         taken = np.empty((len(rows), *self._arrays[0].shape[1:]), self._arrays[0].dtype)
         part = np.searchsorted(self._first, rows, "right") - 1
         for number in np.unique(part).tolist():
@@ -159,7 +159,7 @@ class Features:
 
     def enough(self) -> tuple[Bool[np.ndarray, " n"], ...]:
         """Of each kind of key, the images that have enough edges to match another."""
-        whole, content = np.bitwise_count(self._edges).sum(axis=(2, 3)).T
+        whole, content = _count(self._edges).sum(axis=2).T
         return (
             whole >= AGREEMENT * EDGES,
             content >= AGREEMENT * EDGES,
@@ -176,7 +176,7 @@ class Features:
         Agreement is the Jaccard index: edges with the same sign in both images over edges in either
         image. Empty background does not count.
         """
-        same = np.abs(self._aspect[i] - self._aspect[j]) <= ASPECT
+        same = np.abs(self._aspect.take(i, 0) - self._aspect.take(j, 0)) <= ASPECT
         near = np.flatnonzero(same)  # about half of the pairs that share a key
         same[near] = self._agree(i[near], j[near])
         return same
@@ -194,16 +194,17 @@ class Features:
         same[near] = self.same(i[near], j[near])
         return same
 
-    def _differ(self, i: Int[np.ndarray, " P"], j: Int[np.ndarray, " P"]) -> UInt[np.ndarray, " P"]:
+    def _differ(self, i: Int[np.ndarray, " P"], j: Int[np.ndarray, " P"]) -> Int[np.ndarray, " P"]:
         """The number of bits in which the hashes differ."""
-        return np.bitwise_count(self._hashes[i] ^ self._hashes[j]).sum(axis=1)
+        return _count(self._hashes.take(i, 0) ^ self._hashes.take(j, 0))
 
     def _agree(self, i: Int[np.ndarray, " P"], j: Int[np.ndarray, " P"]) -> Bool[np.ndarray, " P"]:
         """`same` for pairs with similar aspect ratios."""
-        a, b = self._edges[i], self._edges[j]
-        both = np.bitwise_count(a & b).sum(axis=(2, 3))  # [P, 2 views]
+        a, b = self._edges.take(i, 0), self._edges.take(j, 0)  # a sixth of the time of [i], [j]
+        rises, falls = np.moveaxis(_count(a & b), 2, 0)
+        both = rises + falls  # [P, 2 views]
         a |= b
-        either = np.bitwise_count(a[:, :, 0] | a[:, :, 1]).sum(axis=2)
+        either = _count(a[:, :, 0] | a[:, :, 1])
         agreement = np.where(either >= EDGES, both / np.maximum(either, 1), 0)
         same = agreement.max(axis=1) >= AGREEMENT
         return same | (
@@ -228,6 +229,18 @@ def read(descriptors: Sequence[bytes]) -> tuple[Features, Keys]:
 def blocks(rows: Any) -> Iterator[Any]:
     """Parts of a sequence or an array, small enough to stay in a CPU's cache."""
     return (rows[start : start + _BLOCK] for start in range(0, len(rows), _BLOCK))
+
+
+def _count(words: UInt64[np.ndarray, "*n W"]) -> Int[np.ndarray, "*n"]:
+    """The number of ones in the words of each row, at most 1024 words.
+
+    Adds the columns: `sum` over so short an axis takes ten times as long.
+    """
+    ones = np.bitwise_count(words)
+    total = ones[..., 0].astype(np.uint16)
+    for column in range(1, ones.shape[-1]):
+        total += ones[..., column]
+    return total.astype(np.int64)
 
 
 def _edges(views: Int[np.ndarray, "N 2 16 17"]) -> Bool[np.ndarray, "N 2 2 E"]:

@@ -87,7 +87,7 @@ def compare(
         pairs = pairs_of_equal(keys, next_keys)
         same = signed.features.compare(3 * band // BANDS)
         join_alike(found, pairs, rows, same)
-    return signed.sha256[found.pairs.reshape(-1)].reshape(-1, 2, 32)
+    return signed.sha256.take(found.pairs.reshape(-1), 0).reshape(-1, 2, 32)
 
 
 def components(pairs: UInt8[np.ndarray, "P 2 32"]) -> dict[str, str]:
@@ -140,7 +140,7 @@ class _Signed:
         rows = entries["row"] + np.repeat(self._first[:-1], list(map(len, own)))
         keys, next_keys = entries["key"], entries["next"]
         few = shared(keys)
-        names = _as_strings(self.sha256[rows[few]])
+        names = _as_strings(self.sha256.take(rows[few], 0))
         _, once = np.unique(names, return_index=True)  # sorted by hash, the first row of each
         once = once[~np.isin(names[once], self._without)]
         chosen = few[once]

@@ -26,7 +26,7 @@ from jaxgear.errors import DataError
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
 
-_TASK = 32  # images in one task of a process
+_TASK = 64  # images in one task of a process
 _CLUSTER_TASK = 256  # of a process on another machine
 
 

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from isal import isal_zlib
@@ -40,8 +41,7 @@ _AT_ONCE = 2**22  # bytes of images that are processed together; they about fill
 _SUFFIX = ".staged"
 
 
-@dataclass(frozen=True, slots=True)
-class Staged:
+class Staged(NamedTuple):  # takes half the time of a data class between processes
     """A decoded image, and the position of its bytes to store."""
 
     sha256: str  # of the source file, hex
