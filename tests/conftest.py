@@ -17,10 +17,6 @@ from jaxtyping import install_import_hook
 # time.
 gc.set_threshold(50_000, 20, 100)
 
-# Shapes and dtypes in signatures are checked in tests, and only there.
-install_import_hook("jaxgear", "typecheck.check")
-
-
 # XLA without LLVM's optimisation and with its older way to emit fusions. A training step of a small
 # ResNet-18 compiles in 0.4 s of processor time, not 2.6 s (jax 0.12, which has no older way: 1.3 s,
 # not 2.5 s). The second extra option is that of jaxgear/machine/xla_flags.py, which adds none here.
@@ -47,6 +43,10 @@ LONGEST = (
 
 def pytest_configure(config: pytest.Config) -> None:
     """Compiles fast where slow or numeric tests are left out, and keeps what was compiled."""
+    # Shapes and dtypes in signatures are checked in tests, and only there. CI runs numeric tests
+    # twice; the second time, optimised, nothing is new for this check.
+    if config.option.markexpr != "numeric":
+        install_import_hook("jaxgear", "typecheck.check")
     if config.option.markexpr in ("not slow", "slow and not numeric"):
         flags = os.environ.get("XLA_FLAGS", "")
         if COMPILES_FAST not in flags:
