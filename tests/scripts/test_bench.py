@@ -57,7 +57,7 @@ def test_a_peer_starts_without_what_our_programs_ask_for(monkeypatch):
 
 @pytest.mark.slow
 def test_epoch_times_the_experiment_with_and_without_backgrounds(monkeypatch, capsys):
-    words = ["--data", "drawn:120", "--size", 32, "--seconds", 1]
+    words = ["--data", "drawn:120", "--size", 16, "--seconds", 1]
     found = call(monkeypatch, capsys, "epoch", *words)
     assert found["images"] == 87
     assert found["epochs"] >= 3
