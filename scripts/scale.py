@@ -96,6 +96,8 @@ def prepare(arguments: argparse.Namespace) -> dict[str, Any]:
     out = arguments.keep or Path(tempfile.mkdtemp(prefix="scale-"))
     times: dict[str, list[float]] = {"ours": [], "pillow": [], "pillow_png": []}
     pixels = arguments.size or 128
+    for file in paths:  # so that none of them has to wait for the disk
+        file.read_bytes()
     for _ in range(arguments.rounds):
         shutil.rmtree(out, ignore_errors=True)
         start = time.perf_counter()
