@@ -86,7 +86,7 @@ class Watched(io.BytesIO):
         self._padded = not any(whole[last:])  # cameras pad with zeros
 
     def watch(self) -> None:
-        """Call it when the headers are read, which takes 40 reads."""
+        """Call it after the headers are read: Pillow reads them in 40 small pieces."""
         self.read = self._read_to_a_stop
 
     def _read_to_a_stop(self, size: int) -> bytes:

@@ -126,8 +126,8 @@ def _write(job: tuple[Shard, Images]) -> tuple[str, ...]:
 def serialize(record: Record, data: bytes) -> bytes:
     """A record and its image `data` as a `tf.train.Example`, in the wire format of protobuf.
 
-    protobuf writes the same bytes, but its class for them is in TFDS, whose import takes each
-    process that writes a second.
+    protobuf writes the same bytes, but its class for them is in TFDS, which takes each process most
+    of a second to import.
     """
     features = {
         "group": (_BYTES, record.group.encode()),

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from jaxgear.data.dataset import Split
-from jaxgear.data.folder import Folder, Record, stored_pictures
+from jaxgear.data.folder import Folder, Record, labels_of, stored_pictures
 from jaxgear.data.splits import near_duplicate_groups
 from jaxgear.errors import DataError
 from jaxgear.evaluation.clean import confident, outliers, probabilities, quality
@@ -70,7 +70,7 @@ def find_suspicious(
     if not folder.records:
         raise DataError(f"{folder.root}: no usable picture; `jaxgear check` lists the reasons")
     keep_compiled()
-    labels = np.array([record.label for record in folder.records], np.int32)
+    labels = labels_of(folder.records)
     split = Split(stored_pictures(folder, size), labels, folder.records)
     features = compute_features(
         backbone, split, progress=lambda done, total: tick("features", done, total)
@@ -85,7 +85,7 @@ def find_suspicious(
 
 def judge(folder: Folder, features: Float[np.ndarray, "N D"], names: Sequence[str]) -> Findings:
     """The findings that follow from features and groups: all kinds but `quality`."""
-    labels = np.array([record.label for record in folder.records], np.int64)
+    labels = labels_of(folder.records)
     groups = np.unique(names, return_inverse=True)[1].astype(np.int64)
     folds = probabilities.assign_folds(names)
     probs, judged = probabilities.out_of_sample(features, labels, folds, len(folder.classes))
