@@ -11,6 +11,7 @@ from jaxtyping import Int, UInt8
 
 from jaxgear.data import sources
 from jaxgear.data.folder import (
+    Column,
     Folder,
     LazyPictures,
     Record,
@@ -157,7 +158,7 @@ class Dataset:
         return f"<Dataset, {len(self.splits)} pictures of {len(self.classes)} classes>"
 
     def _repr_html_(self) -> str:
-        names = (self.classes[record.label] for record in self.folder.records)
+        names = Column(labels_of(self.folder.records), self.classes.__getitem__)
         return crossed("Pictures", self.classes, ALL, zip(names, self.splits, strict=True))
 
 

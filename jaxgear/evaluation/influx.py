@@ -3,10 +3,26 @@
 from collections import Counter
 from typing import Any
 
-from jaxgear.data.folder import HEAP, Folder
+import numpy as np
+from jaxtyping import Int, Int32
+
+from jaxgear.data.folder import (
+    HEAP,
+    Folder,
+    hashes_of,
+    labels_of,
+    paths_of,
+    rows_of_hashes,
+    rows_of_split,
+    split_numbers,
+    taken,
+)
 from jaxgear.data.folder.names import ALL
+from jaxgear.data.recorded import unchanged
 from jaxgear.data.splits import LEFT_OUT, NEAR_DUPLICATES, require_clean, split_folder
 from jaxgear.evaluation.finished import FinishedRun
+
+_LEFT_OUT = ALL.index(LEFT_OUT)
 
 
 def since(run: FinishedRun, folder: Folder) -> dict[str, Any]:
@@ -23,57 +39,42 @@ def since(run: FinishedRun, folder: Folder) -> dict[str, Any]:
         DataError: a class that is too small to be split.
     """
     folder = require_clean(folder, "skip")
-    here = {(record.path, record.sha256) for record in folder.records}
-    if here.isdisjoint(zip(run.pictures.paths, run.pictures.sha256, strict=True)):
+    rows, old_rows = unchanged(folder.records, run.pictures)
+    if not len(rows):
         return _beside(run, folder)
     group_by = run.config.get("group_by", NEAR_DUPLICATES)  # older runs have no such flag
     _, splits = split_folder(folder, seed=int(run.config["seed"]), group_by=group_by)
-    old = {(picture.path, picture.sha256): picture.split for picture in run.pictures}
-    now = {(r.path, r.sha256): split for r, split in zip(folder.records, splits, strict=True)}
-    stayed = [key for key in now if key in old and old[key] != LEFT_OUT]
-    names = [folder.classes[record.label] for record in folder.records]
-    before, after = Counter(picture.name for picture in run.pictures), Counter(names)
-    added = Counter(
-        name
-        for record, name in zip(folder.records, names, strict=True)
-        if (record.path, record.sha256) not in old
-    )
+    old, now = split_numbers(run.pictures.splits)[old_rows], split_numbers(splits)[rows]
+    other = (old != _LEFT_OUT) & (now != old)
+    before, sides = _counts(run)
+    labels = labels_of(folder.records)
+    after, added = _by_class(folder, labels), _by_class(folder, np.delete(labels, rows))
     return {
         "run": str(run.path),
         "pictures": {
-            "before": len(old),
-            "now": len(now),
-            "added": len(now.keys() - old.keys()),
-            "removed": len(old.keys() - now.keys()),
+            "before": len(run.pictures),
+            "now": len(labels),
+            "added": len(labels) - len(rows),
+            "removed": len(run.pictures) - len(rows),
         },
         "classes": {
             name: {"before": before[name], "now": after[name], "added": added[name]}
             for name in sorted(before | after)
         },
         "sides": {
-            name: {
-                "before": sum(split == name for split in old.values()),
-                "now": sum(split == name for split in now.values()),
-            }
-            for name in ALL
+            name: {"before": sides[name], "now": len(rows_of_split(splits, name))} for name in ALL
         },
-        "moved": [key[0] for key in stayed if now[key] not in (old[key], LEFT_OUT)],
-        "left_out": [key[0] for key in stayed if now[key] == LEFT_OUT],
+        "moved": _paths(folder, rows[other & (now != _LEFT_OUT)]),
+        "left_out": _paths(folder, rows[other & (now == _LEFT_OUT)]),
         "only_new": False,
     }
 
 
 def _beside(run: FinishedRun, folder: Folder) -> dict[str, Any]:
     """`since` for a folder of new images alone. Copies of old images are not new."""
-    here = {record.sha256 for record in folder.records}
-    known = here.intersection(run.pictures.sha256)
-    before, splits = Counter[str](), Counter[str]()
-    for (name, split), number in run.pictures.counts().items():
-        before[name] += number
-        splits[split] += number
-    added = Counter(
-        folder.classes[record.label] for record in folder.records if record.sha256 not in known
-    )
+    new = rows_of_hashes(run.pictures.sha256, hashes_of(folder.records)) < 0
+    added = _by_class(folder, labels_of(folder.records)[new])
+    before, sides = _counts(run)
     return {
         "run": str(run.path),
         "pictures": {
@@ -87,11 +88,30 @@ def _beside(run: FinishedRun, folder: Folder) -> dict[str, Any]:
             for name in sorted(before | added)
             if HEAP not in folder.classes
         },
-        "sides": {name: {"before": splits[name], "now": None} for name in ALL},
+        "sides": {name: {"before": sides[name], "now": None} for name in ALL},
         "moved": [],
         "left_out": [],
         "only_new": True,
     }
+
+
+def _counts(run: FinishedRun) -> tuple[Counter[str], Counter[str]]:
+    """The number of the run's images of each class, and of each split."""
+    classes, splits = Counter[str](), Counter[str]()
+    for (name, split), number in run.pictures.counts().items():
+        classes[name] += number
+        splits[split] += number
+    return classes, splits
+
+
+def _by_class(folder: Folder, labels: Int32[np.ndarray, " N"]) -> Counter[str]:
+    """How often each class is a label."""
+    counts = np.bincount(labels, minlength=len(folder.classes)).tolist()
+    return Counter(dict(zip(folder.classes, counts, strict=True)))
+
+
+def _paths(folder: Folder, rows: Int[np.ndarray, " n"]) -> list[str]:
+    return list(paths_of(taken(folder.records, rows)))
 
 
 def lines(changes: dict[str, Any]) -> list[str]:

@@ -19,7 +19,7 @@ from jaxtyping import Float, UInt8
 from jaxgear.bundle import Bundle
 from jaxgear.data.crops import read_bytes
 from jaxgear.data.dataset import Split
-from jaxgear.data.folder import LazyPictures, Refused, pixels, shrink
+from jaxgear.data.folder import LazyPictures, Refused, labels_of, pixels, shrink
 from jaxgear.data.images import ImageError, letterbox, load_letterboxed
 from jaxgear.data.labels import corrected, read_labels
 from jaxgear.data.sources import InMemory, find_pictures, read_source, to_rgb
@@ -241,5 +241,5 @@ def open_labelled(source: str, bundle: Bundle, on_bad: OnBad, labels: Path | Non
     if absent := [name for name in bundle.classes if name not in folder.classes]:
         print(f"warning: {source} has no pictures of class {few(absent)}", file=sys.stderr)
     order = np.array([bundle.classes.index(name) for name in folder.classes], np.int32)
-    labels = order[[record.label for record in folder.records]]
+    labels = order[labels_of(folder.records)]
     return Split(pixels(folder, bundle.size), labels, folder.records)

@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise UsageError(f"--{flag}: needs --since RUN")
     import numpy as np
 
-    from jaxgear.data.folder import HEAP, Records, labels_of
+    from jaxgear.data.folder import HEAP, Records, labels_of, sizes_of
     from jaxgear.data.sources import read_new, read_source
     from jaxgear.data.splits import (
         NEAR_DUPLICATES,
@@ -86,8 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
     numbers = np.bincount(labels_of(folder.records), minlength=len(folder.classes)).tolist()
     counts = dict(zip(folder.classes, numbers, strict=True))
     counts.pop(HEAP, None)
-    lengths = (length for r in folder.records for length in (r.height, r.width))
-    sides = np.fromiter(lengths, np.int32)
+    sides = sizes_of(folder.records)
     findings = {
         "folder": arguments.folder,
         "pictures": len(folder.records),

@@ -44,6 +44,14 @@ def hashes_of(records: Sequence[Record]) -> Sequence[str]:
     return [record.sha256 for record in records]
 
 
+def sizes_of(records: Sequence[Record]) -> Int32[np.ndarray, "N 2"]:
+    """Height and width of each record, in pixels."""
+    if isinstance(records, Records):
+        table, rows = records.table, records.rows
+        return np.stack([table.height[rows], table.width[rows]], axis=1)
+    return np.array([(record.height, record.width) for record in records], np.int32).reshape(-1, 2)
+
+
 def descriptors_of(records: Sequence[Record]) -> Sequence[bytes]:
     """The descriptor of each record; of a table each is read when it is asked for."""
     if isinstance(records, Records):

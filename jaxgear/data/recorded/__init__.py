@@ -7,6 +7,7 @@ write.py is where to start: all images as JSON, or as columns beside it. read.py
 from jaxgear.data.recorded.changes import (
     changed_pictures,
     known_pictures,
+    unchanged,
     with_recorded_labels,
     without_trained,
 )
@@ -21,6 +22,7 @@ __all__ = [
     "describe",
     "describe_unlabelled",
     "known_pictures",
+    "unchanged",
     "with_recorded_labels",
     "without_trained",
     "write_splits",

@@ -5,11 +5,12 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 
 from jaxgear.data.dataset import Dataset, PseudoLabel
-from jaxgear.data.folder import Column, hashes_of, labels_of, paths_of, split_numbers
+from jaxgear.data.folder import Column, Record, hashes_of, labels_of, paths_of, split_numbers
 from jaxgear.data.folder.names import ALL, LEFT_OUT
-from jaxgear.data.recorded.read import Recorded
+from jaxgear.data.recorded.read import Pictures, Recorded
 from jaxgear.data.splits import KnownPictures
 from jaxgear.data.unlabelled import named
 from jaxgear.text import stable_key
@@ -67,6 +68,17 @@ def changed_pictures(recorded: Recorded, dataset: Dataset) -> list[str]:
     unlabelled = dataset.unlabelled.records if dataset.unlabelled else ()
     now = _by_path(paths_of(unlabelled), hashes_of(unlabelled))
     return changes + _differences(_by_path(*zip(*before)), now, "unlabelled, ")  # noqa: B905
+
+
+def unchanged(
+    records: Sequence[Record], pictures: Pictures
+) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
+    """Rows of records, and of the recorded images that have their paths and bytes, by path."""
+    now = _by_path(paths_of(records), hashes_of(records), range(len(records)))
+    before = _by_path(pictures.paths, pictures.sha256, range(len(pictures)))
+    same = ((own[2], old[2]) for old, own in _pairs(before, now) if old[:2] == own[:2])
+    rows = np.fromiter(same, np.dtype((np.int64, 2)))
+    return rows[:, 0], rows[:, 1]
 
 
 def with_recorded_labels(rows: Sequence[Mapping[str, Any]], dataset: Dataset) -> Dataset:

@@ -93,19 +93,19 @@ def _compiled(pattern: str) -> re.Pattern[str]:
         ) from None
 
 
-def near_duplicate_groups(records: Sequence[Record]) -> Column:
+def near_duplicate_groups(records: Sequence[Record], own: bool = True) -> Column:
     """A group id for each record: equal for equal bytes and for near-duplicates.
 
     Near-duplicates (`near_duplicates.groups`) are the same photograph re-encoded, resized or
     re-framed on white, and the same photograph or cut recoloured, because its shape would leak
     too. The relation is transitive. The id is the smallest hash in the group, cut to 12 digits.
-    Records of a prepared set keep their group, unless others that were added connect it with
-    another one.
+    Records of a prepared set keep their own group, unless others that were added connect it with
+    another one. With `own=False` groups are found anew: own ones say nothing of a part of a set.
     """
-    if isinstance(records, Records):
+    if own and isinstance(records, Records):
         if records.table.group is not None:
             return _with_added(records) if records.table.before else records.groups
-    elif all(record.group is not None for record in records):
+    elif own and all(record.group is not None for record in records):
         return grouped([record.group for record in records])
     sha256 = hashes_of(records)
     _, rows, place = np.unique(sortable(sha256), return_index=True, return_inverse=True)

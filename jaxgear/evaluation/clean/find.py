@@ -12,7 +12,16 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from jaxgear.data.dataset import Split
-from jaxgear.data.folder import Folder, Record, labels_of, stored_pictures
+from jaxgear.data.folder import (
+    Column,
+    Folder,
+    Record,
+    distinct_groups,
+    grouped,
+    labels_of,
+    mixed,
+    stored_pictures,
+)
 from jaxgear.data.splits import near_duplicate_groups
 from jaxgear.errors import DataError
 from jaxgear.evaluation.clean import confident, outliers, probabilities, quality
@@ -75,29 +84,26 @@ def find_suspicious(
     features = compute_features(
         backbone, split, progress=lambda done, total: tick("features", done, total)
     )[:, 0]
-    measured = quality.measure(folder, lambda done, total: tick("quality", done, total))
-    names = near_duplicate_groups(folder.records)
-    found = judge(folder, features, names)
-    poor = _poor(folder, measured)
-    ranked = sorted((*found.suspicions, *poor), key=_worst_first)
+    poor = quality.find_poor(folder, lambda done, total: tick("quality", done, total))
+    found = judge(folder, features, near_duplicate_groups(folder.records))
+    ranked = sorted((*found.suspicions, *_poor(folder, poor)), key=_worst_first)
     return dataclasses.replace(found, suspicions=tuple(ranked))
 
 
-def judge(folder: Folder, features: Float[np.ndarray, "N D"], names: Sequence[str]) -> Findings:
+def judge(folder: Folder, features: Float[np.ndarray, "N D"], groups: Sequence[str]) -> Findings:
     """The findings that follow from features and groups: all kinds but `quality`."""
-    labels = labels_of(folder.records)
-    groups = np.unique(names, return_inverse=True)[1].astype(np.int64)
-    folds = probabilities.assign_folds(names)
+    labels, groups = labels_of(folder.records), grouped(groups)
+    folds = probabilities.assign_folds(groups)
     probs, judged = probabilities.out_of_sample(features, labels, folds, len(folder.classes))
     joint = confident.confident_joint(probs[judged], labels[judged])
     found = (
         *_wrong_labels(folder, labels, probs, judged),
         *_duplicates(folder, labels, probs, groups),
-        *_outliers(folder, outliers.distances(features, groups)),
+        *_outliers(folder, outliers.distances(features, groups.values)),
     )
     return Findings(
         folder=folder,
-        groups=len(set(names)),
+        groups=distinct_groups(folder.records, groups),
         suspicions=tuple(sorted(found, key=_worst_first)),
         estimated=confident.estimated_errors(joint, labels[judged]),
         unjudged=tuple(folder.classes[label] for label in np.unique(labels[~judged])),
@@ -146,20 +152,18 @@ def _duplicates(
     folder: Folder,
     labels: Int[np.ndarray, " N"],
     probs: Float[np.ndarray, "N K"],
-    groups: Int[np.ndarray, " N"],
+    groups: Column,
 ) -> list[Suspicion]:
     """All pictures of each group of near-duplicates with several labels.
 
     The suggestion is the label of the group with the highest mean probability.
     """
-    members = defaultdict(list)
-    for row, group in enumerate(groups):
-        members[int(group)].append(row)
+    own, members = labels[groups.runs.rows], defaultdict(list)
+    for row in mixed(groups.runs, own, own).tolist():  # of several labels: a few
+        members[groups.values.item(row)].append(row)
     found = []
     for rows in members.values():
         given = np.unique(labels[rows])
-        if len(given) == 1:
-            continue
         mean = probs[rows].mean(axis=0)
         best = max(given, key=lambda label: mean[label])
         for row in rows:
@@ -198,12 +202,15 @@ def _outliers(folder: Folder, found: Float[np.ndarray, " N"]) -> list[Suspicion]
     ]
 
 
-def _poor(folder: Folder, measured: list[quality.Quality]) -> list[Suspicion]:
-    found = []
-    for record, one in zip(folder.records, measured, strict=True):
-        if faults := quality.faults(record, one):
-            label = folder.classes[record.label]
-            beyond = MOST * max(faults)[0]
-            reason = ", ".join(words for _, words in sorted(faults, reverse=True))
-            found.append(Suspicion(record, label, "quality", beyond, "", reason))
-    return found
+def _poor(folder: Folder, found: Sequence[tuple[Record, quality.Faults]]) -> list[Suspicion]:
+    return [
+        Suspicion(
+            record=record,
+            label=folder.classes[record.label],
+            kind="quality",
+            score=MOST * max(faults)[0],
+            suggested="",
+            reason=", ".join(words for _, words in sorted(faults, reverse=True)),
+        )
+        for record, faults in found
+    ]

@@ -6,7 +6,7 @@ left out. The limit is the upper fence of J. Tukey ("Exploratory Data Analysis",
 """
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 
 from jaxgear.evaluation.clean.probabilities import unit_length
 
@@ -17,7 +17,7 @@ _BLOCK = 512
 
 
 def distances(
-    features: Float[np.ndarray, "N D"], groups: Int[np.ndarray, " N"], k: int = NEIGHBOURS
+    features: Float[np.ndarray, "N D"], groups: Integer[np.ndarray, " N"], k: int = NEIGHBOURS
 ) -> Float[np.ndarray, " N"]:
     """Distance from each picture to its k-th nearest one of another group, from 0 to 2.
 

@@ -25,6 +25,9 @@ BLANK = 2.0  # grey levels of standard deviation
 TINY = 64  # pixels of the longer side
 ODD = 0.25  # shorter side / longer side
 _WINDOW = 9  # pixels, as in the paper
+_BLOCK = 1024  # records at a time
+
+Faults = list[tuple[float, str]]  # how far a picture is beyond each limit (0 to 1), and in words
 
 
 @dataclass(frozen=True)
@@ -36,14 +39,20 @@ class Quality:
     blur: float  # 0 (sharp) to 1
 
 
-def measure(folder: Folder, tick: Callable[[int, int], None] | None = None) -> list[Quality]:
-    """The quality of each record; `DataError` if a file changed since it was checked."""
-    found = []
+def find_poor(folder: Folder, tick: Callable[[int, int], None]) -> list[tuple[Record, Faults]]:
+    """The records that break a limit; `DataError` if a file changed since it was checked.
+
+    `tick` is called with the number of records that are measured, and of all.
+    """
+    found, total = [], len(folder.records)
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow releases the GIL while it decodes
-        for quality in pool.map(lambda record: _measured(folder, record), folder.records):
-            found.append(quality)
-            if tick:
-                tick(len(found), len(folder.records))
+        for start in range(0, total, _BLOCK):
+            records = tuple(folder.records[start : start + _BLOCK])
+            measured = pool.map(lambda record: _measured(folder, record), records)
+            for row, (record, quality) in enumerate(zip(records, measured, strict=True), start):
+                if broken := faults(record, quality):
+                    found.append((record, broken))
+                tick(row + 1, total)
     return found
 
 
@@ -76,8 +85,8 @@ def _blur(grey: Float[np.ndarray, "H W"], axis: int) -> float:
     return (total - lost) / total if total > 0 else 0.0
 
 
-def faults(record: Record, quality: Quality) -> list[tuple[float, str]]:
-    """How far a picture is beyond each limit that it breaks (0 to 1), with the reason in words."""
+def faults(record: Record, quality: Quality) -> Faults:
+    """The limits that a picture breaks."""
     short, long = sorted((record.height, record.width))
     found = []
     if quality.spread < BLANK:

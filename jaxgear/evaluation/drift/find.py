@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxgear.data.folder import Folder, Record
+from jaxgear.data.folder import Column, Folder, Record, labels_of
 from jaxgear.errors import CheckpointError, DataError
 from jaxgear.evaluation.drift.pictures import choose_new, choose_reference, known_pictures
 from jaxgear.evaluation.drift.two_sample import Comparison, compare, holm
@@ -123,7 +123,7 @@ def _compared(
     classes = network.bundle.classes
     a, a_logits = network(result.folder, fresh)
     b, b_logits = network(known, reference)
-    given = [result.folder.classes[record.label] for record in fresh]
+    given = Column(labels_of(fresh), result.folder.classes.__getitem__)
     labelled = set(given) <= set(classes)
     if labelled:
         a_classes, b_classes = (

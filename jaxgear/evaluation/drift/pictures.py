@@ -54,8 +54,7 @@ def choose_new(run: FinishedRun, folder: Folder, known: Folder) -> tuple[Sequenc
     """Pictures of `folder` that are new to the run, one of each group; and how many are new."""
     new = taken(folder.records, np.flatnonzero(_rows(run, folder.records) < 0))
     new = taken(new, np.flatnonzero(~near_duplicates_of(new, known.records)))
-    # Groups of a prepared set say nothing of pictures outside it.
-    groups = near_duplicate_groups([dataclasses.replace(record, group=None) for record in new])
+    groups = near_duplicate_groups(new, own=False)
     return taken(new, _one_of_each(new, _numbers(groups), np.arange(len(new)))), len(new)
 
 

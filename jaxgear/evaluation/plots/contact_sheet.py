@@ -5,7 +5,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from jaxgear.data.folder import Folder, Record
+import numpy as np
+
+from jaxgear.data.folder import Folder, Record, grouped, taken
 from jaxgear.data.images import letterbox
 from jaxgear.evaluation.plots import figures as plots
 from jaxgear.text import printable
@@ -20,7 +22,10 @@ def pairs(folder: Folder, groups: Sequence[str]) -> list[tuple[Record, Record]]:
     Pairs of different classes come first, then pairs of different splits, then the rest.
     """
     members = defaultdict(list)
-    for record, group in zip(folder.records, groups, strict=True):
+    groups = grouped(groups)
+    rows = np.sort(groups.runs.rows)  # of groups of several, and maybe a few more
+    records = taken(folder.records, rows)
+    for record, group in zip(records, groups.values[rows].tolist(), strict=True):
         members[group].append(record)
     chosen = []
     for first, *others in members.values():
