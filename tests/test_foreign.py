@@ -199,6 +199,14 @@ def test_what_cannot_go_all_the_way_is_said_before_the_first_step(network, words
     ("field", "words"),
     [
         ({"loss": lambda logits, targets: logits.nothing}, "loss.*nothing"),
+        (
+            {"loss": lambda logits, targets: optax.softmax_cross_entropy(logits, targets).mean()},
+            r"loss in training: ValueError: the loss gives \[\], not \[8\], one an image$",
+        ),
+        (
+            {"loss": lambda logits, targets: logits * targets},
+            r"the loss gives \[8, 12\], not \[8\]",
+        ),
         ({"augment": lambda keys, images: images @ keys}, "augmentation"),
         ({"mix": lambda keys, images: images}, "mix"),
         ({"resize": [(0.5, 0.5), (0.5, 0.75)]}, r"resize=.*: .* the sum of shares below 1"),
@@ -219,6 +227,25 @@ def test_a_part_that_fails_is_named(field, words, tmp_path):
         experiment.start(config, recipe) as run,
     ):
         list(run.epochs())
+
+
+def test_a_network_or_an_optimizer_of_another_kind_is_named():
+    """In another process, as types are checked in this one."""
+    code = """
+import optax
+from flax import nnx
+from jaxgear import ConvNet, Recipe
+from jaxgear.errors import UsageError
+for fields in ({"model": nnx.Linear(3, 12, rngs=nnx.Rngs(0))}, {"optimizer": optax.adam(0.1)}):
+    try:
+        Recipe(**{"model": ConvNet([], 12), "optimizer": optax.adam, **fields}, rate=1, epochs=1)
+    except UsageError as error:
+        print(error)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    network, optimizer = run.stdout.splitlines()
+    assert network.startswith("model=Linear: not a Flax Linen module")
+    assert optimizer.startswith("optimizer: not a function of the rate")
 
 
 def test_what_is_handed_on_needs_no_values_of_the_weights():

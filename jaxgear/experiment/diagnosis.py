@@ -92,7 +92,9 @@ def _parts(
             rngs=streams(key),
         )
         _check_logits(logits, classes)
-        return recipe.loss(logits, targets).mean()
+        losses = recipe.loss(logits, targets)
+        _check_losses(losses, len(targets))
+        return losses.mean()
 
     def trained() -> None:
         rest = [shapes[name] for name in ("params", "state", "images", "targets")]
@@ -128,6 +130,11 @@ def _check_logits(logits: Any, classes: int) -> None:
     if getattr(logits, "ndim", None) != 2 or logits.shape[1] != classes:
         shape = list(getattr(logits, "shape", []))
         raise ValueError(f"gives {shape}, not [batch, {classes}], one logit per class")
+
+
+def _check_losses(losses: Any, batch: int) -> None:
+    if jnp.size(losses) != batch:
+        raise ValueError(f"the loss gives {list(jnp.shape(losses))}, not [{batch}], one an image")
 
 
 def _named(name: str, fault: Exception) -> str:

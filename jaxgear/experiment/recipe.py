@@ -99,6 +99,7 @@ class Recipe:
     """Learning rate at each update."""
     epochs: int
     loss: Loss = CROSS_ENTROPY
+    """Gives a loss for each image, from logits [B, K] and targets [B, K], which add up to 1."""
     augment: Augment | None = None
     mix: Mix | None = None
     """Blends images and targets of a batch, as mixup does."""
@@ -131,6 +132,18 @@ class Recipe:
     """The frozen backbone below `model`."""
     first: "Recipe | None" = None
     """A recipe with `features` to train first; this one starts from its network."""
+
+    def __post_init__(self) -> None:
+        """Raises: UsageError: the network or the optimizer is of another kind."""
+        if not isinstance(self.model, nn.Module):
+            raise UsageError(
+                f"model={type(self.model).__name__}: not a Flax Linen module (wrap an NNX module "
+                "with flax.nnx.bridge.to_linen)"
+            )
+        if not callable(self.optimizer):
+            raise UsageError(
+                "optimizer: not a function of the rate, such as `lambda rate: optax.adam(rate)`"
+            )
 
     @property
     def schedule(self) -> optax.Schedule:

@@ -167,7 +167,7 @@ def _objective(
         mutable=list(model_state),
         rngs={**streams(jax.random.fold_in(dropout, 1)), "dropout": dropout},
     )
-    losses = loss(logits, targets)
+    losses = loss(logits, targets).reshape(len(weight))  # a mean of them fails here
     mean = (losses * weight).sum() / total
     metrics = Metrics.of(losses, logits, label, counted)
     return mean, _Pass(mean, metrics, {**model_state, **nn.unbox(changed)})
