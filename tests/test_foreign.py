@@ -208,6 +208,9 @@ def test_what_cannot_go_all_the_way_is_said_before_the_first_step(network, words
             r"the loss gives \[8, 12\], not \[8\]",
         ),
         ({"augment": lambda keys, images: images @ keys}, "augmentation"),
+        ({"augment": lambda keys, images: images[..., :1]}, "network Plain or loss in training"),
+        ({"class_weights": np.ones(2, np.float32)}, r"class_weights: \[2\], not \[12\]"),
+        ({"epochs": 0}, "epochs=0: must be at least 1"),
         ({"mix": lambda keys, images: images}, "mix"),
         ({"resize": [(0.5, 0.5), (0.5, 0.75)]}, r"resize=.*: .* the sum of shares below 1"),
         ({"resize": [(0.5, 2)]}, "resize=.*factors at most 1"),
@@ -227,6 +230,15 @@ def test_a_part_that_fails_is_named(field, words, tmp_path):
         experiment.start(config, recipe) as run,
     ):
         list(run.epochs())
+
+
+def test_a_recipe_that_is_not_returned_is_said(tmp_path):
+    def recipe(config, data):
+        recipe_of(foreign.Plain)(config, data)
+
+    config = dataclasses.replace(CONFIG, out=str(tmp_path))
+    with pytest.raises(UsageError, match="recipe: returns NoneType, not a Recipe"):
+        experiment.start(config, recipe)
 
 
 def test_a_network_or_an_optimizer_of_another_kind_is_named():

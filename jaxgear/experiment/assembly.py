@@ -27,7 +27,7 @@ from jaxgear.evaluation.no_gear import refusal
 from jaxgear.experiment.config import Config
 from jaxgear.experiment.diagnosis import diagnosed
 from jaxgear.experiment.inputs import Inputs
-from jaxgear.experiment.recipe import Make, Recipe
+from jaxgear.experiment.recipe import Make, Recipe, recipe_from
 from jaxgear.machine import devices
 from jaxgear.program import Program, flat, structured
 from jaxgear.text import few
@@ -86,7 +86,7 @@ def prepare(config: Config, make: Make, mesh: Mesh | None = None) -> Training:
     inputs = Inputs.open(config, mesh)
     if inputs.dataset.unlabelled is not None:
         inputs = _with_pseudo_labels(inputs, make)
-    training = _ready(inputs, make(config, inputs.facts))
+    training = _ready(inputs, recipe_from(make, config, inputs.facts))
     return dataclasses.replace(training, state=warm_start(training.state, config.init_from))
 
 
@@ -102,7 +102,7 @@ def _with_pseudo_labels(inputs: Inputs, make: Make) -> Inputs:
         return dataclasses.replace(inputs, dataset=with_recorded_labels(recorded, dataset))
     print("first round: trains on the labels alone, to name the pictures without labels")
     alone = dataclasses.replace(inputs, dataset=dataclasses.replace(dataset, unlabelled=None))
-    recipe = make(config, alone.facts)
+    recipe = recipe_from(make, config, alone.facts)
     training = _ready(alone, recipe.first or recipe)
     if recipe.first is None:
         training = dataclasses.replace(training, state=warm_start(training.state, config.init_from))

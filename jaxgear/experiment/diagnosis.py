@@ -53,8 +53,10 @@ def _parts(
 ) -> Iterator[tuple[str, Callable[[], None]]]:
     """Name and shape check of each part of a step, in order; a part uses the shapes before it."""
     shape = (train.batch_size, *train.images.shape[1:])
+    plain = (*shape[:-1], 3) if recipe.features is None else (shape[0], shape[-1])
     shapes: dict[str, Any] = {
-        "images": jax.ShapeDtypeStruct(shape, jnp.float32),
+        "images": jax.ShapeDtypeStruct(shape if recipe.features is None else plain, jnp.float32),
+        "plain": jax.ShapeDtypeStruct(plain, jnp.float32),  # without augmentation, or masks
         "targets": jax.ShapeDtypeStruct((shape[0], classes), jnp.float32),
     }
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), shape[0]))
@@ -62,9 +64,7 @@ def _parts(
     apply, network = forward(recipe.model), f"network {type(recipe.model).__name__}"
 
     def augment() -> None:
-        if recipe.features is not None:
-            shapes["images"] = jax.ShapeDtypeStruct((shape[0], shape[-1]), jnp.float32)
-        elif recipe.augment is not None:
+        if recipe.features is None and recipe.augment is not None:
             shapes["images"] = jax.eval_shape(recipe.augment, keys, shapes["images"])
 
     def mix() -> None:
@@ -74,13 +74,13 @@ def _parts(
 
     def initialised() -> None:
         make = lambda key, images: init(recipe.model, key, images)  # noqa: E731
-        variables = jax.eval_shape(make, key, shapes["images"])
+        variables = jax.eval_shape(make, key, shapes["plain"])
         shapes["params"] = variables.pop("params", {})
         shapes["state"] = variables
 
     def evaluated() -> None:
         run = lambda p, s, x: apply({"params": p, **s}, x, train=False)  # noqa: E731
-        logits = jax.eval_shape(run, shapes["params"], shapes["state"], shapes["images"])
+        logits = jax.eval_shape(run, shapes["params"], shapes["state"], shapes["plain"])
         _check_logits(logits, classes)
 
     def objective(params: Any, state: Any, images: Any, targets: Any, key: Any) -> Any:

@@ -134,7 +134,7 @@ class Recipe:
     """A recipe with `features` to train first; this one starts from its network."""
 
     def __post_init__(self) -> None:
-        """Raises: UsageError: the network or the optimizer is of another kind."""
+        """Raises: UsageError: the network or the optimizer is of another kind, or no epoch."""
         if not isinstance(self.model, nn.Module):
             raise UsageError(
                 f"model={type(self.model).__name__}: not a Flax Linen module (wrap an NNX module "
@@ -144,6 +144,8 @@ class Recipe:
             raise UsageError(
                 "optimizer: not a function of the rate, such as `lambda rate: optax.adam(rate)`"
             )
+        if self.epochs < 1:
+            raise UsageError(f"epochs={self.epochs}: must be at least 1")
 
     @property
     def schedule(self) -> optax.Schedule:
@@ -197,6 +199,22 @@ class Recipe:
 
 
 Make = Callable[[Any, Data], Recipe]
+
+
+def recipe_from(make: Make, config: Any, data: Data) -> Recipe:
+    """What `make` gives.
+
+    Raises:
+        UsageError: no recipe, or class weights of other classes.
+    """
+    recipe = make(config, data)
+    if not isinstance(recipe, Recipe):
+        name = getattr(make, "__name__", "recipe")
+        raise UsageError(f"{name}: returns {type(recipe).__name__}, not a Recipe")
+    if recipe.class_weights is not None and np.shape(recipe.class_weights) != (data.classes,):
+        shape = list(np.shape(recipe.class_weights))
+        raise UsageError(f"class_weights: {shape}, not [{data.classes}], one for each class")
+    return recipe
 
 
 def source_of(make: Make) -> str:

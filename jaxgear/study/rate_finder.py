@@ -19,7 +19,7 @@ from jaxgear.errors import UsageError
 from jaxgear.experiment.assembly import prepare
 from jaxgear.experiment.config import Config
 from jaxgear.experiment.flags import parse
-from jaxgear.experiment.recipe import Data, Make, Recipe
+from jaxgear.experiment.recipe import Data, Make, Recipe, recipe_from
 from jaxgear.files import write_bytes, write_text
 from jaxgear.study.variants import Space, Variant, as_flags, describe, grid, is_search
 from jaxgear.training import loop
@@ -77,7 +77,7 @@ def find_rate(config: Config, make: Make, steps: int = STEPS) -> Sweep:
 
     def swept(config: Config, data: Data) -> Recipe:
         rate = lambda update: rate_at(update, steps)  # noqa: E731
-        return dataclasses.replace(make(config, data), rate=rate)
+        return dataclasses.replace(recipe_from(make, config, data), rate=rate)
 
     training = prepare(config, swept)
     losses = loop.losses(
