@@ -6,6 +6,8 @@ field (`Positive`, `Share`, ...) gives its valid range, also for fields that an 
 
 import dataclasses
 import math
+import numbers
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -29,7 +31,7 @@ LAST_SEED = 2**32 - 1  # the largest seed of both JAX's keys and numpy's generat
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """The valid range of a field, part of its type; `Config.check` enforces it."""
+    """The valid range of a field, part of its type; `Config.check` and `Recipe` enforce it."""
 
     low: float
     high: float = math.inf
@@ -151,11 +153,8 @@ class Config:
 
     def check(self) -> None:
         """Raises UsageError for values that cannot work, before anything is written."""
-        for name, type_ in get_type_hints(type(self), include_extras=True).items():
-            value = getattr(self, name)
-            for range_ in _ranges(type_):
-                if value is not None and (reason := range_.reason(value)):
-                    raise UsageError(f"{_flag(name)} {value}: {reason}")
+        for name, value, reason in out_of_range(self):
+            raise UsageError(f"{_flag(name)} {value}: {reason}")
         if (self.from_epoch or self.allow_data_change) and not self.resume:
             raise UsageError("--from-epoch and --allow-data-change go with --resume RUN")
         if self.microbatch < 0 or (self.microbatch and self.batch_size % self.microbatch):
@@ -207,6 +206,15 @@ def check_resumed(config: C, stored: C) -> C:
             "config, so start a new run (--init-from starts it from these weights)"
         )
     return config
+
+
+def out_of_range(item: Any) -> Iterator[tuple[str, Any, str]]:
+    """Name and value of each number in a dataclass that is outside its range, and why."""
+    for name, type_ in get_type_hints(type(item), include_extras=True).items():
+        value = getattr(item, name)
+        for range_ in _ranges(type_):
+            if isinstance(value, numbers.Real) and (reason := range_.reason(value)):
+                yield name, value, reason
 
 
 def _ranges(type_: Any) -> list[Range]:

@@ -26,6 +26,7 @@ from jaxgear.data.augment import Augment, Bank, Mix, backgrounds
 from jaxgear.data.batches import epoch_steps
 from jaxgear.data.dataset import Split
 from jaxgear.errors import UsageError
+from jaxgear.experiment.config import Count, Fraction, Share, out_of_range
 from jaxgear.machine import devices
 from jaxgear.models.features import Frozen
 from jaxgear.training.steps import Loss, smoothed_cross_entropy
@@ -97,27 +98,27 @@ class Recipe:
     """Makes an optax optimizer from the rate."""
     rate: optax.Schedule | float
     """Learning rate at each update."""
-    epochs: int
+    epochs: Count
     loss: Loss = CROSS_ENTROPY
     """Gives a loss for each image, from logits [B, K] and targets [B, K], which add up to 1."""
     augment: Augment | None = None
     mix: Mix | None = None
     """Blends images and targets of a batch, as mixup does."""
-    outliers: float = 0.0
+    outliers: Share = 0.0
     """Outlier exposure (Hendrycks et al. 2019): the share of examples to replace by a background
     without an object, with a uniform target. Without backgrounds it does nothing."""
     class_weights: Float[np.ndarray, " K"] | None = None
-    added: float = 0.0
+    added: Share = 0.0
     """The share of an epoch's examples to draw from images that corrections added (`--labels`), at
     least."""
-    pseudo_labels: float = 0.5
+    pseudo_labels: Share = 0.5
     """The share of images without labels (`--unlabelled`) to train on, in each class that a first
     network gives them (data/unlabelled.py)."""
     resize: Sequence[tuple[float, float]] = ()
     """Progressive resizing (Howard 2018; Tan and Le 2021): shares of the epochs, in order, and the
     factor on the side of their images. The epochs after them have whole images, as the test has.
     `[(0.6, 0.5)]`: half the side, so about a quarter of the work, in the first 60 % of epochs."""
-    average: float = 0.0
+    average: Fraction = 0.0
     """Decay of a moving average of the variables, which is evaluated in their place; 0: none."""
     per_example: bool = False
     """The logits of an image do not depend on the other images of a batch. CPUs then work on parts
@@ -134,7 +135,9 @@ class Recipe:
     """A recipe with `features` to train first; this one starts from its network."""
 
     def __post_init__(self) -> None:
-        """Raises: UsageError: the network or the optimizer is of another kind, or no epoch."""
+        """Raises: UsageError: the network or the optimizer is of another kind, or a number is
+        outside its range.
+        """
         if not isinstance(self.model, nn.Module):
             raise UsageError(
                 f"model={type(self.model).__name__}: not a Flax Linen module (wrap an NNX module "
@@ -144,8 +147,8 @@ class Recipe:
             raise UsageError(
                 "optimizer: not a function of the rate, such as `lambda rate: optax.adam(rate)`"
             )
-        if self.epochs < 1:
-            raise UsageError(f"epochs={self.epochs}: must be at least 1")
+        for name, value, reason in out_of_range(self):
+            raise UsageError(f"{name}={value}: {reason}")
 
     @property
     def schedule(self) -> optax.Schedule:
