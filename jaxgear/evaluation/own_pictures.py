@@ -2,13 +2,20 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from jaxgear.bundle import Bundle
-from jaxgear.data.folder import Folder, hashes_of, kept_descriptors, rows_of_hashes, taken
+from jaxgear.data.folder import (
+    Folder,
+    descriptors_of,
+    hashes_of,
+    kept_descriptors,
+    rows_of_hashes,
+    taken,
+)
 from jaxgear.data.labels import corrected, read_labels
 from jaxgear.data.recorded import Pictures
 from jaxgear.data.sources import default_source, read_source
@@ -38,7 +45,7 @@ def open_source(run: FinishedRun, source: str | None, size: int) -> Folder:
         ) from error
 
 
-def known_descriptors(model: Path, bundle: Bundle, source: str | None) -> list[bytes] | None:
+def known_descriptors(model: Path, bundle: Bundle, source: str | None) -> Sequence[bytes] | None:
     """Descriptors of the pictures of a model's data, to find near-duplicates of them.
 
     They come from the cache if all are there, which needs no data folder.
@@ -67,13 +74,14 @@ def known_descriptors(model: Path, bundle: Bundle, source: str | None) -> list[b
         if source:
             raise
         return None
-    found = [r.descriptor for r in folder.records if bundle.split_of(r.sha256) is not None]
-    if source and not found:
+    of_run = [bundle.split_of(sha256) is not None for sha256 in hashes_of(folder.records)]
+    found = descriptors_of(taken(folder.records, np.flatnonzero(of_run)))
+    if source and not len(found):
         raise DataError(
             f"--data {source}: holds none of the pictures of {model} (they are found by their "
             "bytes)"
         )
-    return found or None
+    return found if len(found) else None
 
 
 def _quiet(line: str) -> None:

@@ -209,7 +209,7 @@ def check_resumed(config: C, stored: C) -> C:
 
 
 def out_of_range(item: Any) -> Iterator[tuple[str, Any, str]]:
-    """Name and value of each number in a dataclass that is outside its range, and why."""
+    """Name and value of each number of a dataclass that is outside its range, and why."""
     for name, type_ in get_type_hints(type(item), include_extras=True).items():
         value = getattr(item, name)
         for range_ in _ranges(type_):

@@ -73,7 +73,7 @@ def changed_pictures(recorded: Recorded, dataset: Dataset) -> list[str]:
 def unchanged(
     records: Sequence[Record], pictures: Pictures
 ) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
-    """Rows of records, and of the recorded images that have their paths and bytes, by path."""
+    """Rows of records and of recorded images with the same path and bytes, sorted by path."""
     now = _by_path(paths_of(records), hashes_of(records), range(len(records)))
     before = _by_path(pictures.paths, pictures.sha256, range(len(pictures)))
     same = ((own[2], old[2]) for old, own in _pairs(before, now) if old[:2] == own[:2])

@@ -9,6 +9,7 @@ from jaxgear.data.splits.assign import LEFT_OUT, missing_classes, split_folder
 from jaxgear.data.splits.clean import OnBad, require_clean
 from jaxgear.data.splits.groups import (
     NEAR_DUPLICATES,
+    are_alike,
     near_duplicate_groups,
     near_duplicate_pairs,
     near_duplicates_across,
@@ -22,6 +23,7 @@ __all__ = [
     "NEAR_DUPLICATES",
     "KnownPictures",
     "OnBad",
+    "are_alike",
     "missing_classes",
     "near_duplicate_groups",
     "near_duplicate_pairs",

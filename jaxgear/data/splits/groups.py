@@ -118,24 +118,29 @@ def near_duplicate_groups(records: Sequence[Record], own: bool = True) -> Column
 def near_duplicates_of(new: Sequence[Record], known: Sequence[Record]) -> Bool[np.ndarray, " N"]:
     """Which of the new records are near-duplicates of known ones, also through other new ones."""
     # An image of few edges is a near-duplicate of no other, but equals itself.
-    near = rows_of_hashes(hashes_of(known), hashes_of(new)) >= 0
+    equal = rows_of_hashes(hashes_of(known), hashes_of(new)) >= 0
+    return equal | are_alike(descriptors_of(new), descriptors_of(known))
+
+
+def are_alike(new: Sequence[bytes], known: Sequence[bytes]) -> Bool[np.ndarray, " N"]:
+    """Which new images are near-duplicates of known ones, by the descriptors of all."""
+    near = np.zeros(len(new), bool)
     for _, own, others in _compared(new, known):
         near |= np.isin(own, others)
     return near
 
 
 def _compared(
-    new: Sequence[Record], known: Sequence[Record]
+    new: Sequence[bytes], known: Sequence[bytes]
 ) -> Iterator[tuple[int, Int[np.ndarray, " N"], Int[np.ndarray, " M"]]]:
-    """Compares new records with known ones, `_KNOWN` at a time, whose memory it takes.
+    """Compares new images with known ones, `_KNOWN` at a time, whose memory it takes.
 
     Yields the row of the first known one, then a number for each new and each of these known ones:
     equal for near-duplicates.
     """
-    descriptors = list(descriptors_of(new))
-    for start in range(0, len(known) if len(new) else 0, _KNOWN):
-        part = list(descriptors_of(known[start : start + _KNOWN]))
-        group = near_duplicates.groups(descriptors + part)
+    new = list(new)
+    for start in range(0, len(known) if new else 0, _KNOWN):
+        group = near_duplicates.groups([*new, *known[start : start + _KNOWN]])
         yield start, group[: len(new)], group[len(new) :]
 
 
@@ -150,7 +155,7 @@ def _with_added(records: Records) -> Column:
     new, known = (records.take(np.flatnonzero(rows)) for rows in (added, ~added))
     own, groups = new.groups.values, known.groups.values
     pairs = [np.stack([own, own])]  # of groups that are one
-    for start, number, numbers in _compared(new, known):
+    for start, number, numbers in _compared(descriptors_of(new), descriptors_of(known)):
         several, first = np.unique(number, return_index=True)
         near = np.flatnonzero(np.isin(numbers, several))
         for values, which in ((own, number), (groups[start + near], numbers[near])):

@@ -9,7 +9,7 @@ from pathlib import Path
 from jaxgear.bundle import Bundle
 from jaxgear.data.folder import HEAP, Folder, PictureCache, Record, Refused, checker
 from jaxgear.data.labels import Correction, added_file
-from jaxgear.data.splits import near_duplicates
+from jaxgear.data.splits import are_alike, near_duplicates
 from jaxgear.text import stable_key
 
 Progress = Callable[[int, int], None]  # how much is done, of how much
@@ -51,10 +51,11 @@ def find_candidates(
     for record in folder.records:
         first.setdefault(record.sha256, record)
     records = [first[sha256] for sha256 in sorted(first)]
-    groups = near_duplicates.groups([*descriptors, *(r.descriptor for r in records)]).tolist()
-    of_run, of_new = groups[: len(descriptors)], groups[len(descriptors) :]
-    group_of = dict(zip((record.sha256 for record in records), of_new, strict=True))
-    ours = {*of_run, *(group_of[sha256] for sha256 in group_of if bundle.split_of(sha256))}
+    new = [record.descriptor for record in records]
+    groups = near_duplicates.groups(new)
+    group_of = dict(zip((record.sha256 for record in records), groups.tolist(), strict=True))
+    ours = {group_of[sha256] for sha256 in group_of if bundle.split_of(sha256)}
+    ours.update(groups[are_alike(new, descriptors)].tolist())
     done = {group_of[sha256] for sha256 in _labelled(folder, labels, place)} - ours
     chosen: dict[int, Record] = {}  # by group
     for record in records:
