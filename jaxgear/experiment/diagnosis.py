@@ -134,7 +134,8 @@ def _check_logits(logits: Any, classes: int) -> None:
 
 def _check_losses(losses: Any, batch: int) -> None:
     if jnp.size(losses) != batch:
-        raise ValueError(f"the loss gives {list(jnp.shape(losses))}, not [{batch}], one an image")
+        shape = list(jnp.shape(losses))
+        raise ValueError(f"the loss gives {shape}, not [{batch}], one value for each image")
 
 
 def _named(name: str, fault: Exception) -> str:

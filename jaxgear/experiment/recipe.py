@@ -205,7 +205,7 @@ Make = Callable[[Any, Data], Recipe]
 
 
 def recipe_from(make: Make, config: Any, data: Data) -> Recipe:
-    """What `make` gives.
+    """The recipe that `make` returns.
 
     Raises:
         UsageError: no recipe, or class weights of other classes.
