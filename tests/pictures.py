@@ -1,5 +1,6 @@
 """Makes small images and data folders from a seed."""
 
+import hashlib
 import io
 from pathlib import Path
 
@@ -32,6 +33,17 @@ def write_set(root: Path, counts: dict[str, int], *, start: int = 0) -> Path:
             (root / name / f"{seed:05d}.png").write_bytes(encoded(scene(seed)))
             seed += 1
     return root
+
+
+def digests(root: str | Path) -> dict[str, str]:
+    """Path relative to `root` -> sha256 of each file; not its bytes, of which a failed comparison
+    would print a difference for minutes.
+    """
+    return {
+        path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(Path(root).rglob("*"))
+        if path.is_file()
+    }
 
 
 def placed(out: str | Path = "out") -> dict[str, bytes]:

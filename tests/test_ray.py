@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from pictures import digests
 from PIL import Image
 from small_bundle import make_bundle
 
@@ -79,10 +80,6 @@ def cluster(nodes):
         yield cluster
 
 
-def files(version: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(version)): p.read_bytes() for p in version.rglob("*") if p.is_file()}
-
-
 def test_a_prepared_set_is_that_of_one_machine_though_a_node_dies(
     nodes, cluster, folder, tmp_path, monkeypatch
 ):
@@ -98,7 +95,7 @@ def test_a_prepared_set_is_that_of_one_machine_though_a_node_dies(
     expected = prepare(folder, tmp_path / "alone", size=32, workers=2)
     spread = prepare(folder, tmp_path / "spread", size=32, cluster=cluster, tick=tick)
     assert killed
-    assert files(spread) == files(expected)
+    assert digests(spread) == digests(expected)
     groups = read_tfds(f"gear@{tmp_path / 'spread'}", size=32).records.groups
     assert len(set(groups)) < len(groups) - 10
 
@@ -124,8 +121,8 @@ def test_an_error_of_a_task_is_raised_as_it_is(cluster, tmp_path):
 
 
 def test_a_function_that_nodes_do_not_know_is_one_line(cluster):
-    with pytest.raises(DataError, match=r"^Ray gave up \(.*No module named 'test_ray'\)"):
-        list(cluster.map(files, [Path()]))
+    with pytest.raises(DataError, match=r"^Ray gave up \(.*No module named 'pictures'\)"):
+        list(cluster.map(digests, [Path()]))
 
 
 def test_no_cluster_is_said_in_one_line():

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-from pictures import encoded, scene, write_set
+from pictures import digests, encoded, scene, write_set
 
 from jaxgear import cli
 from jaxgear.data.labels.corrections import read_corrections
@@ -25,10 +25,6 @@ def call(*arguments):
     return stop.value.code
 
 
-def files_of(root):
-    return {path: path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
-
-
 @pytest.fixture
 def root(tmp_path):
     """Two classes, a copy in the other class, a tiny picture, and two unusable files."""
@@ -41,7 +37,7 @@ def root(tmp_path):
 
 
 def test_the_table_and_the_summary(root, tmp_path, capsys):
-    before = files_of(root)
+    before = digests(root)
     flags = [*FLAGS, "--csv", tmp_path / "a.csv", "--page", tmp_path / "a.html"]
     assert call("clean", root, *flags) == 0
     printed = capsys.readouterr()
@@ -73,7 +69,7 @@ def test_the_table_and_the_summary(root, tmp_path, capsys):
     assert "unusable: axes/page\\x1b[2J.jpg: " in printed.err
     assert "\x1b" not in printed.out + printed.err
     assert (tmp_path / "a.html").read_text().startswith("<!DOCTYPE html>")
-    assert files_of(root) == before
+    assert digests(root) == before
     assert call("clean", root, *FLAGS, "--csv", tmp_path / "b.csv") == 0
     assert (tmp_path / "b.csv").read_text() == text
 

@@ -23,7 +23,7 @@ from jaxgear.data.folder import Record
 from jaxgear.data.folder.read import pixels, read_folder
 from jaxgear.data.images import decode
 from jaxgear.data.images.letterboxing import letterbox
-from jaxgear.data.prepare import versions, writing
+from jaxgear.data.prepare import prepared, versions, writing
 from jaxgear.data.prepare.decoding.workshop import staged
 from jaxgear.data.prepare.prepared import prepare
 from jaxgear.data.tfds.read import read_tfds
@@ -281,6 +281,24 @@ def test_stopped_while_it_writes(tmp_path: Path, decoded: list[str]):
     quietly(root, out)
     assert decoded == []
     same_as_folder(out, root)
+
+
+def test_an_image_whose_entry_is_lost_is_never_left_out(tmp_path: Path, monkeypatch):
+    """Of a result only the hash came back: nothing is written without that image."""
+    root = write_set(tmp_path / "data", {"axes": 10, "boots": 10})
+    stage = prepared.stage
+
+    def losing(*given, **options):
+        for number, result in enumerate(stage(*given, **options)):
+            yield result.sha256 if number == 3 else result
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prepared, "stage", losing)
+        with pytest.raises(DataError, match=r"^axes/00003.png: what was decoded of it is lost; "):
+            quietly(root, tmp_path / "out")
+    assert not list((tmp_path / "out").glob("gear/[0-9]*"))
+    quietly(root, tmp_path / "out")
+    same_as_folder(tmp_path / "out", root)
 
 
 def test_pictures_of_another_decoder_are_decoded_anew(tmp_path: Path, decoded, monkeypatch):

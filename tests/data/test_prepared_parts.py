@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pictures import write_set
+from pictures import digests, write_set
 from PIL import Image
 
 from jaxgear.data.images import decode, encode_png
@@ -33,12 +33,8 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def whole(folder, tmp_path_factory) -> dict[str, bytes]:
-    return files(prepare(folder, tmp_path_factory.mktemp("whole"), on_bad="skip", **OPTIONS))
-
-
-def files(version: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(version)): p.read_bytes() for p in version.rglob("*") if p.is_file()}
+def whole(folder, tmp_path_factory) -> dict[str, str]:
+    return digests(prepare(folder, tmp_path_factory.mktemp("whole"), on_bad="skip", **OPTIONS))
 
 
 def decode_all(folder, out, parts):
@@ -52,7 +48,7 @@ def test_joined_parts_are_the_set_of_one_machine_to_the_byte(
     decode_all(folder, tmp_path, parts)
     monkeypatch.setattr(decode, "_decode", None)  # joining decodes nothing
     version = prepare(folder, tmp_path, on_bad="skip", join=True, **OPTIONS)
-    assert files(version) == whole
+    assert digests(version) == whole
     assert {path.name for path in version.parent.iterdir()} == {version.name}
 
 
@@ -63,7 +59,7 @@ def test_near_duplicates_may_be_found_before_the_join(folder, tmp_path, compared
     for path in sorted((root / "boots").glob("*.png"))[:9]:
         again = np.asarray(Image.open(path).convert("RGB"))
         Image.fromarray(again).save(path.with_suffix(".jpg"), quality=85)
-    expected = files(prepare(root, tmp_path / "whole", on_bad="skip", **OPTIONS))
+    expected = digests(prepare(root, tmp_path / "whole", on_bad="skip", **OPTIONS))
     decode_all(root, tmp_path / "out", 3)
     for part in compared:
         compare_part(tmp_path / "out", part, 3, size=24, say=lambda line: None)
@@ -74,7 +70,7 @@ def test_near_duplicates_may_be_found_before_the_join(folder, tmp_path, compared
         lambda places, part, *rest: done.append(part) or compare(places, part, *rest),
     )
     monkeypatch.setattr(near_duplicates, "groups", None)  # in memory
-    assert files(prepare(root, tmp_path / "out", on_bad="skip", join=True, **OPTIONS)) == expected
+    assert digests(prepare(root, tmp_path / "out", on_bad="skip", join=True, **OPTIONS)) == expected
     assert done == [part for part in (1, 2, 3) if part not in compared]
 
 
@@ -87,7 +83,7 @@ def test_pairs_of_other_images_are_found_again(tmp_path):
     first = sorted((root / "axes").iterdir())[0]
     first.unlink()
     joined = prepare(root, tmp_path / "out", join=True, **OPTIONS)
-    assert files(joined) == files(prepare(root, tmp_path / "alone", **OPTIONS))
+    assert digests(joined) == digests(prepare(root, tmp_path / "alone", **OPTIONS))
 
 
 def test_comparing_waits_for_all_parts(folder, tmp_path):
@@ -100,7 +96,7 @@ def test_unusable_images_stop_the_join_and_what_was_decoded_stays(folder, whole,
     decode_all(folder, tmp_path, 2)
     with pytest.raises(DataError, match=r"boots/broken\.jpg"):
         prepare(folder, tmp_path, join=True, **OPTIONS)
-    assert files(prepare(folder, tmp_path, on_bad="skip", join=True, **OPTIONS)) == whole
+    assert digests(prepare(folder, tmp_path, on_bad="skip", join=True, **OPTIONS)) == whole
 
 
 def test_an_unfinished_part_is_named(folder, tmp_path):
@@ -138,7 +134,7 @@ def test_a_killed_part_continues(folder, whole, tmp_path, monkeypatch):
     assert said[0].startswith("continuing an earlier run: ")
     prepare_part(folder, tmp_path, 2, 2, **OPTIONS)
     assert 0 < len(names) < 31 - 8  # the files of 30 images and the broken one
-    assert files(prepare(folder, tmp_path, on_bad="skip", join=True, **OPTIONS)) == whole
+    assert digests(prepare(folder, tmp_path, on_bad="skip", join=True, **OPTIONS)) == whole
 
 
 def test_images_that_came_since_are_named_and_decoding_again_adds_them(tmp_path):
@@ -149,7 +145,7 @@ def test_images_that_came_since_are_named_and_decoding_again_adds_them(tmp_path)
         prepare(root, tmp_path / "out", join=True, **OPTIONS)
     decode_all(root, tmp_path / "out", 3)
     joined = prepare(root, tmp_path / "out", join=True, **OPTIONS)
-    assert files(joined) == files(prepare(root, tmp_path / "alone", **OPTIONS))
+    assert digests(joined) == digests(prepare(root, tmp_path / "alone", **OPTIONS))
 
 
 def test_a_damaged_part_is_named(folder, tmp_path):

@@ -1,12 +1,13 @@
 """A set at an address is the set of a folder, grows there, and is whole or not seen."""
 
+import hashlib
 import shutil
 from pathlib import Path
 
 import fsspec
 import numpy as np
 import pytest
-from pictures import write_set
+from pictures import digests, write_set
 
 from jaxgear import cli
 from jaxgear.data.images import decode
@@ -37,13 +38,13 @@ def system(bucket):
     return fsspec.core.url_to_fs(bucket)[0]
 
 
-def at(system, bucket: str) -> dict[str, bytes]:
+def at(system, bucket: str) -> dict[str, str]:
+    """As `digests`."""
     base = system._strip_protocol(bucket)
-    return {path.removeprefix(f"{base}/"): system.cat(path) for path in system.find(base)}
-
-
-def files(out: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(out)): p.read_bytes() for p in out.rglob("*") if p.is_file()}
+    return {
+        path.removeprefix(f"{base}/"): hashlib.sha256(system.cat(path)).hexdigest()
+        for path in system.find(base)
+    }
 
 
 def test_a_set_at_an_address_is_that_of_a_folder_and_grows(
@@ -52,7 +53,7 @@ def test_a_set_at_an_address_is_that_of_a_folder_and_grows(
     expected = tmp_path / "here"
     prepare(root, expected, **OPTIONS)
     assert prepare_at(root, bucket, **OPTIONS) == f"{bucket}/gear/1.0.0"
-    assert at(system, bucket) == files(expected)
+    assert at(system, bucket) == digests(expected)
     assert prepare_at(root, bucket, **OPTIONS) == f"{bucket}/gear/1.0.0"  # nothing has changed
     shutil.rmtree(tmp_path / "cache")  # as on another machine
     write_set(tmp_path / "more", {"new": 20})
@@ -62,7 +63,7 @@ def test_a_set_at_an_address_is_that_of_a_folder_and_grows(
     monkeypatch.setattr(decode, "_decode", lambda *given: read.append(given) or real(*given))
     assert prepare_at(root, bucket, **OPTIONS) == f"{bucket}/gear/2.0.0"
     assert len(read) == 1  # the others were decoded for the first version
-    assert at(system, bucket) == files(expected)
+    assert at(system, bucket) == digests(expected)
     here, there = (read_tfds(f"gear@{place}", size=16) for place in (expected, bucket))
     assert list(here.records) == list(there.records)
     record = next(iter(there.records))

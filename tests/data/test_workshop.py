@@ -53,3 +53,12 @@ def test_pictures_in_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, siz
                 assert images.read(row)[1] == portable(contents[path])
             else:
                 assert np.array_equal(load_rgb(images.read(row)[1]), letterbox(pixels, size))
+
+
+def test_a_task_that_is_started_again_gives_its_entries_again(tmp_path: Path):
+    """By the same process: the first time its answer may have been lost."""
+    (tmp_path / "a.png").write_bytes(encoded(scene(1)))
+    with Workshop(tmp_path, tmp_path, 24, sortable([])) as shop:
+        (first,), (second,) = shop.stage(["a.png"]), shop.stage(["a.png"])
+    assert isinstance(second, Staged)
+    assert second == first._replace(offset=second.offset)

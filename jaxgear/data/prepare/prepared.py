@@ -34,6 +34,7 @@ from jaxgear.data.splits import NEAR_DUPLICATES, OnBad, require_clean
 from jaxgear.data.tfds.shards import NAME, UNFINISHED
 from jaxgear.errors import DataError, UsageError
 from jaxgear.files import Lock
+from jaxgear.text import printable
 
 _NONE = "00" * 32  # in place of a hash
 Tick = Callable[[int, int], None]  # called with the numbers of finished and of all images
@@ -212,7 +213,11 @@ def _checked(
     images: Images,
     tick: Tick,
 ) -> Folder:
-    """The checked folder, of the result for each candidate."""
+    """The checked folder, of the result for each candidate.
+
+    Raises:
+        DataError: a result is the hash of an image that is nowhere.
+    """
     octets, refused = bytearray(), []
     for number, result in enumerate(results, 1):
         if isinstance(result, Refused):
@@ -220,7 +225,11 @@ def _checked(
             result = _NONE
         octets += bytes.fromhex(result)
         tick(number, len(listing.candidates))
-    rows = images.find(np.frombuffer(octets, "S32"))  # -1: refused
+    digests = np.frombuffer(octets, "S32")
+    rows = images.find(digests)  # -1: refused
+    if len(lost := np.flatnonzero((rows < 0) & (digests != b""))):
+        first = printable(listing.candidates[lost[0]].path)
+        raise DataError(f"{first}: what was decoded of it is lost; start again to continue")
     classes = class_names(root, listing)
     records = images.records(listing.candidates, classes, rows)
     return folder_of(root, listing, classes, records, refused)

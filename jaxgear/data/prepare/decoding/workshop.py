@@ -71,7 +71,7 @@ class Workshop:
         `known`: sha256 of files that need no decoding, ascending (`folder.sortable`).
         """
         self._root, self._size, self._known = root, size, known
-        self._decoded: set[bytes] = set()
+        self._decoded: set[bytes] = set()  # sha256, in this call of `stage`
         self._path = place / f"{uuid.uuid4().hex}{_SUFFIX}"
         self._file = self._path.open("ab", buffering=0)
 
@@ -82,7 +82,11 @@ class Workshop:
         self._file.close()
 
     def stage(self, paths: Sequence[str]) -> list[str | Staged | Refused]:
-        """For each path: the sha256 if it is known, else the new entry, or the refusal."""
+        """For each path: the sha256 if it is known, else the new entry, or the refusal.
+
+        A call gives the entries of all that it decodes, so a task may be started again.
+        """
+        self._decoded.clear()
         done: list[str | Staged | Refused] = []
         group: list[str | _Decoded | Refused] = []
         size = 0
