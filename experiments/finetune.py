@@ -1,6 +1,7 @@
 """Fine-tunes a pretrained ResNet: the second stage of experiments/transfer.py.
 
     python -m experiments.transfer --data FOLDER --finetune 4
+    python -m experiments.transfer --data FOLDER --finetune 4 --finetune-views 4
 
 An epoch takes one to two minutes on two CPU cores at 224 px.
 """
@@ -22,12 +23,18 @@ def recipe(head: Recipe, config: Any, data: Data) -> Recipe:
     """
     network = head.features.network(head.model, train_from=config.finetune)
     resnet = network.backbone.clone(dtype=devices.fast_dtype())
+    model, features = network.clone(backbone=resnet, mirror=False), None
+    if config.finetune_views:  # the frozen stages run once for each view
+        model = model.clone(first=config.finetune)
+        features = dataclasses.replace(
+            head.features, views=config.finetune_views, below=config.finetune
+        )
     steps = data.steps(config.finetune_epochs)
     return dataclasses.replace(
         head,
         first=head,
-        features=None,
-        model=network.clone(backbone=resnet, mirror=False),
+        features=features,
+        model=model,
         handed_on=network,  # tested in float32
         epochs=config.finetune_epochs,
         rate=optax.warmup_cosine_decay_schedule(0.0, config.finetune_lr, steps // 6, steps),

@@ -408,9 +408,10 @@ WEIGHTS = ROOT / "tests/models/golden/resnet18_width2.pth"
 TRANSFER = ["--weights", WEIGHTS, *TINY, "--epochs", "2", "--views", "2"]
 
 
-@pytest.mark.parametrize("finetune", [0, 4])
-def test_transfer_is_a_run_like_any_other(finetune, tmp_path):
+@pytest.mark.parametrize(("finetune", "views"), [(0, 0), (4, 0), (3, 2)])
+def test_transfer_is_a_run_like_any_other(finetune, views, tmp_path):
     arguments = [*TRANSFER, "--finetune", finetune, "--finetune-epochs", "2", "--out", tmp_path]
+    arguments += ["--finetune-views", views]
     assert within(*arguments, module="experiments.transfer") == 0
     (folder,) = tmp_path.iterdir()
     assert Bundle.load(folder).accept_from is None
@@ -430,10 +431,14 @@ def test_transfer_is_a_run_like_any_other(finetune, tmp_path):
     assert bundle.temperature == pytest.approx(temperature, rel=1e-3)
     known = [bundle.split_of(record.sha256) for record in dataset.folder.records]
     assert known == list(dataset.splits)
-    stem = bundle.weights["params/backbone/conv1/kernel"]
-    np.testing.assert_array_equal(
-        stem, load_backbone(WEIGHTS).variables["params"]["conv1"]["kernel"]
-    )
+    stages = {"conv1": True, "layer2_1": True, "layer4_0": finetune == 0}
+    stages["layer3_0"] = finetune in (0, 4)
+    before = load_backbone(WEIGHTS).variables["params"]
+    for name, frozen in stages.items():
+        kernel = before[name]["kernel"] if name == "conv1" else before[name]["conv1"]["kernel"]
+        path = "conv1/kernel" if name == "conv1" else f"{name}/conv1/kernel"
+        after = bundle.weights[f"params/backbone/{path}"]
+        assert np.array_equal(after, kernel) == frozen, name
 
 
 @pytest.mark.parametrize(
@@ -443,7 +448,7 @@ def test_transfer_is_a_run_like_any_other(finetune, tmp_path):
         pytest.param("experiments.scratch", [*SMALL, "--epochs", 2], marks=pytest.mark.slow),
         pytest.param(
             "experiments.transfer",
-            [*TRANSFER, "--finetune", 4, "--finetune-epochs", 1],
+            [*TRANSFER, "--finetune", 4, "--finetune-epochs", 1, "--finetune-views", 2],
             marks=pytest.mark.slow,
         ),
         pytest.param("experiments.reference", [*TINY, "--epochs", 1], marks=pytest.mark.slow),

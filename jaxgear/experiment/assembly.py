@@ -155,7 +155,8 @@ def _ready(inputs: Inputs, recipe: Recipe) -> Training:
     variables, scales = None, recipe.scales
     if recipe.first is not None:
         state = _trained(_ready(inputs, recipe.first), Progress(quiet=True))
-        variables = recipe.first.network_variables(devices.local(state.variables))
+        whole = recipe.first.network_variables(devices.local(state.variables))
+        variables = recipe.model_variables(whole)
     train, val = inputs.batches(recipe)
     rate = optim.Rate(recipe.schedule)
     with diagnosed(recipe, train, classes):

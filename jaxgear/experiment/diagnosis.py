@@ -53,7 +53,7 @@ def _parts(
 ) -> Iterator[tuple[str, Callable[[], None]]]:
     """Name and shape check of each part of a step, in order; a part uses the shapes before it."""
     shape = (train.batch_size, *train.images.shape[1:])
-    plain = (*shape[:-1], 3) if recipe.features is None else (shape[0], shape[-1])
+    plain = (*shape[:-1], 3) if recipe.features is None else (shape[0], *shape[2:])
     shapes: dict[str, Any] = {
         "images": jax.ShapeDtypeStruct(shape if recipe.features is None else plain, jnp.float32),
         "plain": jax.ShapeDtypeStruct(plain, jnp.float32),  # without augmentation, or masks

@@ -29,6 +29,7 @@ from jaxgear.errors import UsageError
 from jaxgear.experiment.config import Count, Fraction, Share, out_of_range
 from jaxgear.machine import devices
 from jaxgear.models.features import Frozen
+from jaxgear.models.finetune import FROZEN
 from jaxgear.training.steps import Loss, smoothed_cross_entropy
 
 CROSS_ENTROPY = smoothed_cross_entropy(0.0)
@@ -93,7 +94,7 @@ class Recipe:
 
     model: nn.Module
     """Any Flax network from images (float32 [B, S, S, 3], RGB, 0 to 255) to logits [B, K]. With
-    `features`, its input is the features [B, D]."""
+    `features`, its input is the features [B, D], or maps [B, h, w, C]."""
     optimizer: Callable[[optax.Schedule], optax.GradientTransformation]
     """Makes an optax optimizer from the rate."""
     rate: optax.Schedule | float
@@ -195,10 +196,15 @@ class Recipe:
         """The variables of `network`, from those of `model`."""
         return variables if self.features is None else self.features.variables(variables)
 
+    def model_variables(self, variables: PyTree) -> PyTree:
+        """The variables of `model`, from those of `network`."""
+        return variables if self.features is None else self.features.trained(variables)
+
     @property
     def features_of(self) -> Callable[[Split], Float[np.ndarray, "N D"]] | None:
         """Computes the inputs of the last layer from the cached features; None: there are none."""
-        return None if self.features is None else self.features.tested
+        pooled = self.features is not None and self.features.below == FROZEN
+        return self.features.tested if pooled else None
 
 
 Make = Callable[[Any, Data], Recipe]

@@ -1,4 +1,4 @@
-"""Features of a frozen backbone, computed once per image and view, and cached.
+"""What a frozen backbone, or its frozen stages, compute: once per image and view, and cached.
 
 View 0 is the image itself. The other views are augmented with keys made from the image's content,
 so a view does not depend on the data set. Cache entries are keyed by weights, preprocessing, image
@@ -15,13 +15,22 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key, PyTree
+from jaxtyping import Array, Float, Key, Num, PyTree
 
 from jaxgear.cache import Entries
 from jaxgear.data.composites import program_sha256
 from jaxgear.data.dataset import Split
-from jaxgear.data.folder import LazyPictures, LazyRecords, Record
-from jaxgear.models.finetune import FineTuned, Head, unit_scale, whole_variables
+from jaxgear.data.folder import LazyPictures, LazyRecords, Record, empty_shared
+from jaxgear.errors import DataError
+from jaxgear.machine.memory import free_memory
+from jaxgear.models.finetune import (
+    FROZEN,
+    FineTuned,
+    Head,
+    unit_scale,
+    upper_variables,
+    whole_variables,
+)
 from jaxgear.models.pretrained import Backbone
 
 BATCH = 32  # one compiled shape for any number of images
@@ -31,20 +40,25 @@ Progress = Callable[[int, int], None]
 
 @dataclasses.dataclass(frozen=True)
 class Frozen:
-    """A frozen backbone whose features are computed once per image and view, and cached."""
+    """A frozen backbone whose features are computed once per image and view, and cached.
+
+    With `below`, stages from `below` up are trained: the maps that this stage reads take the place
+    of pooled features, and `Recipe.model` is a `FineTuned(first=below)`.
+    """
 
     backbone: Backbone
     views: int = 1  # per training image: the image itself and augmented copies
     augment: Augment | None = None  # makes the augmented views from key and image alone
     mirror: bool = False  # predict from each image and its mirror image
+    below: int = FROZEN  # the first stage that is trained
 
-    def train(self, split: Split) -> Float[np.ndarray, "N V D"]:
+    def train(self, split: Split) -> Float[np.ndarray, "N V ..."]:
         """Features to train on; the split has masks if `augment` needs them."""
-        return compute_features(self.backbone, split, self.views, self.augment)
+        return compute_features(self.backbone, split, self.views, self.augment, self.below)
 
-    def plain(self, split: Split) -> Float[np.ndarray, "N D"]:
+    def plain(self, split: Split) -> Float[np.ndarray, "N ..."]:
         """Features of the images without augmentation."""
-        return compute_features(self.backbone, split)[:, 0]
+        return compute_features(self.backbone, split, below=self.below)[:, 0]
 
     def tested(self, split: Split) -> Float[np.ndarray, "N D"]:
         """Inputs of the dense layer of `network`: scaled; with `mirror`, the mean of both views."""
@@ -55,9 +69,21 @@ class Frozen:
         """The whole network with this head, from images to logits; see `FineTuned`."""
         return FineTuned.over(self.backbone, head, mirror=self.mirror, **fields)
 
-    def variables(self, head: PyTree) -> PyTree:
-        """The variables of `network`, from the variables of its head."""
-        return whole_variables(self.backbone, head)
+    def variables(self, trained: PyTree) -> PyTree:
+        """The variables of `network`, from those of the layers that are trained."""
+        if self.below == FROZEN:
+            return whole_variables(self.backbone, trained)
+        whole = whole_variables(self.backbone, {"params": trained["params"]["head"]})
+        return {
+            name: {part: tree | trained[name].get(part, {}) for part, tree in parts.items()}
+            for name, parts in whole.items()
+        }
+
+    def trained(self, variables: PyTree) -> PyTree:
+        """The variables of the layers that are trained, from those of `network`."""
+        if self.below == FROZEN:
+            return {"params": variables["params"]["head"]}
+        return upper_variables(variables, self.below)
 
 
 def compute_features(
@@ -65,9 +91,11 @@ def compute_features(
     split: Split,
     views: int = 1,
     augment: Augment | None = None,
+    below: int = FROZEN,
     progress: Progress = lambda done, total: None,
-) -> Float[np.ndarray, "N V D"]:
-    """Features of `views` views of each image.
+) -> Float[np.ndarray, "N V ..."]:
+    """Pooled features (float32), or the maps that stage `below` reads (float16), of `views` views
+    of each image.
 
     Args:
         backbone: runs in evaluation mode, its normalisation folded into the convolutions.
@@ -75,19 +103,24 @@ def compute_features(
             sha256 is the key of the image's cache entries and the seed of its views.
         augment: makes views 1 and up.
         progress: called with the number of finished views and the number of all views.
+
+    Raises:
+        DataError: the features do not fit in memory.
     """
     images, sha256 = split.images, split.sha256
-    plain = _Store(backbone, images.shape[1], "")
+    one = jax.ShapeDtypeStruct((1, *images.shape[1:3], 3), jnp.uint8)
+    features = _room(len(images), views, jax.eval_shape(_run(backbone, below), one))
     # Trace the augmentation only if there are augmented views.
     program = _sha256_of(augment, images.shape) if views > 1 else ""
-    stores = [plain, *[_Store(backbone, images.shape[1], program)] * (views - 1)]
-    entries = {
-        (row, view): stores[view].get(sha256[row], view)
+    plain = _Store(backbone, images.shape[1], "", below)
+    stores = [plain, *[_Store(backbone, images.shape[1], program, below)] * (views - 1)]
+    missing = [
+        (row, view)
         for row in range(len(images))
         for view in range(views)
-    }
-    missing = [place for place, entry in entries.items() if entry is None]
-    folded = backbone.fold() if missing else backbone
+        if not stores[view].get(sha256[row], view, features[row, view])
+    ]
+    run = _run(backbone.fold() if missing else backbone, below)
     for start in range(0, len(missing), BATCH):
         places = missing[start : start + BATCH]
         # Pad the last batch with its first image.
@@ -96,12 +129,30 @@ def compute_features(
         view = np.array([view for _, view in places] + [0] * (BATCH - len(places)), np.int32)
         seeds = np.array([int(sha256[row][:8], 16) for row in rows], np.uint32)
         batch = _views(augment if view.any() else None, images[unique][again], seeds, view)
-        for place, entry in zip(places, np.asarray(folded.features(batch)), strict=False):
-            stores[place[1]].put(sha256[place[0]], place[1], entry)
-            entries[place] = entry
-        progress(len(entries) - len(missing) + start + len(places), len(entries))
-    flat = [entries[row, view] for row in range(len(images)) for view in range(views)]
-    return np.stack(flat).reshape(len(images), views, -1)
+        for place, computed in zip(places, np.asarray(run(batch)), strict=False):
+            stores[place[1]].put(sha256[place[0]], place[1], computed)
+            features[place] = computed
+        total = len(images) * views
+        progress(total - len(missing) + start + len(places), total)
+    return features
+
+
+def _run(backbone: Backbone, below: int) -> Callable[[Array], Array]:
+    """The function of images that `compute_features` caches."""
+    if below == FROZEN:
+        return backbone.features
+    return functools.partial(backbone.maps, below=below)
+
+
+def _room(count: int, views: int, entry: jax.ShapeDtypeStruct) -> Num[np.ndarray, "N V ..."]:
+    """An array for the features of all views, each like `entry`, [1, ...]."""
+    needed, free = count * views * entry.size * entry.dtype.itemsize, free_memory()
+    if free is not None and needed > free:
+        raise DataError(
+            f"features of {views} views of {count} pictures take {needed / 2**30:.1f} GiB of "
+            f"memory, {free / 2**30:.1f} GiB are free; take fewer views"
+        )
+    return empty_shared((count, views, *entry.shape[1:]), entry.dtype)
 
 
 def mirrored(split: Split) -> Split:
@@ -139,23 +190,24 @@ def _sha256_of(augment: Augment | None, shape: tuple[int, ...]) -> str:
 class _Store:
     """Features of one backbone, image size and augmentation, in the user's cache folder."""
 
-    def __init__(self, backbone: Backbone, size: int, program: str):
+    def __init__(self, backbone: Backbone, size: int, program: str, below: int):
         """`program`: the hash of the augmentation; "": none."""
-        self._magic = json.dumps(
-            [backbone.sha256, backbone.preprocess.to_json(), size, program, backbone.module.depth]
-        ).encode()
+        pre, depth = backbone.preprocess.to_json(), backbone.module.depth
+        kind = [] if below == FROZEN else [below]
+        self._magic = json.dumps([backbone.sha256, pre, size, program, depth, *kind]).encode()
         name = hashlib.sha256(self._magic).hexdigest()[:16]
         self._entries = Entries("user", f"features/{name}", None)
 
-    def get(self, sha256: str, view: int) -> Float[np.ndarray, " D"] | None:
+    def get(self, sha256: str, view: int, out: Num[np.ndarray, "..."]) -> bool:
+        """Reads an entry into `out`; whether there is one."""
         body, head = self._entries.read(f"{sha256}.{view}"), self._head(sha256, view)
-        if body is None or not body.startswith(head):
-            return None
-        return np.frombuffer(body, np.float32, offset=len(head))
+        if body is None or not body.startswith(head) or len(body) != len(head) + out.nbytes:
+            return False
+        out[...] = np.frombuffer(body, out.dtype, offset=len(head)).reshape(out.shape)
+        return True
 
-    def put(self, sha256: str, view: int, entry: Float[np.ndarray, " D"]) -> None:
-        head = self._head(sha256, view)
-        self._entries.write(f"{sha256}.{view}", head + entry.astype(np.float32).tobytes())
+    def put(self, sha256: str, view: int, entry: Num[np.ndarray, "..."]) -> None:
+        self._entries.write(f"{sha256}.{view}", self._head(sha256, view) + entry.tobytes())
 
     def _head(self, sha256: str, view: int) -> bytes:
         return hashlib.sha256(self._magic + f"{sha256}/{view}".encode()).digest()

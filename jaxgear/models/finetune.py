@@ -44,6 +44,7 @@ def unit_scale(features: Num[ArrayLike, "*B D"]) -> Float[Array, "*B D"]:
 class FineTuned(nn.Module):
     """Images (RGB, 0 to 255) through a ResNet's features to logits: [B, H, W, 3] -> [B, K].
 
+    With `first`, its input is the map that this stage reads, [B, h, w, C], in place of images.
     `order`, `scale`, `mean` and `std` are the preprocessing of the weights (`Preprocess`). Stages
     from `train_from` on are trained (0: the stem; `FROZEN`: none). They use the weights' running
     statistics, or with `batch_statistics` the batch's own. With `mirror`, features are the mean
@@ -59,6 +60,7 @@ class FineTuned(nn.Module):
     train_from: int = FROZEN
     batch_statistics: bool = False
     mirror: bool = False
+    first: int = 0
 
     @classmethod
     def over(cls, backbone: Backbone, head: Head, **fields: Any) -> "FineTuned":
@@ -66,7 +68,7 @@ class FineTuned(nn.Module):
         pre = backbone.preprocess
         return cls(backbone.module, head, pre.order, pre.scale, pre.mean, pre.std, **fields)
 
-    def __call__(self, images: Num[ArrayLike, "B H W 3"], train: bool) -> Float[Array, "B K"]:
+    def __call__(self, images: Num[ArrayLike, "B H W C"], train: bool) -> Float[Array, "B K"]:
         if train or not self.mirror:
             return self.head(self.features(images, train), train)
         images = jnp.asarray(images)
@@ -74,11 +76,12 @@ class FineTuned(nn.Module):
         features = self.features(both, train)
         return self.head(features.reshape(images.shape[0], 2, -1), train)
 
-    def features(self, images: Num[ArrayLike, "B H W 3"], train: bool) -> Float[Array, "B D"]:
+    def features(self, images: Num[ArrayLike, "B H W C"], train: bool) -> Float[Array, "B D"]:
         """The pooled features of the last stage."""
-        preprocess = Preprocess(self.order, self.scale, tuple(self.mean), tuple(self.std))
-        x = preprocess(jnp.asarray(images))
-        return self.backbone(x, train, self.train_from, self.batch_statistics)
+        x = jnp.asarray(images)
+        if self.first == 0:
+            x = Preprocess(self.order, self.scale, tuple(self.mean), tuple(self.std))(x)
+        return self.backbone(x, train, self.train_from, self.batch_statistics, self.first)
 
 
 def unmirrored(model: nn.Module) -> nn.Module:
@@ -92,6 +95,17 @@ def whole_variables(backbone: Backbone, head: PyTree) -> PyTree:
     return {
         "params": {"backbone": below["params"], "head": head["params"]},
         "batch_stats": {"backbone": below.get("batch_stats", {})},
+    }
+
+
+def upper_variables(variables: PyTree, first: int) -> PyTree:
+    """The variables of `FineTuned(first=first)`, from those of the whole network."""
+    return {
+        name: {
+            part: {own: leaf for own, leaf in tree.items() if stage_of((part, own)) >= first}
+            for part, tree in parts.items()
+        }
+        for name, parts in variables.items()
     }
 
 

@@ -17,6 +17,7 @@ from jaxgear.data.augment.transforms import affine, flip
 from jaxgear.data.batches import Batches
 from jaxgear.data.dataset import Split
 from jaxgear.data.folder.read import Record
+from jaxgear.errors import DataError
 from jaxgear.models import features
 from jaxgear.models.finetune import FROZEN, FineTuned, Head, groups, stage_of, whole_variables
 from jaxgear.models.pretrained.backbone import load_backbone
@@ -142,9 +143,13 @@ def count_batches(monkeypatch):
     """How many batches went through a backbone."""
     calls = []
     real = features.Backbone.features
-    monkeypatch.setattr(
-        features.Backbone, "features", lambda self, x: (calls.append(len(x)), real(self, x))[1]
-    )
+
+    def counting(self, images):
+        if not isinstance(images, jax.core.Tracer):  # only asks for the shape
+            calls.append(len(images))
+        return real(self, images)
+
+    monkeypatch.setattr(features.Backbone, "features", counting)
     return calls
 
 
@@ -225,12 +230,12 @@ def test_works_without_a_cache(backbone, monkeypatch, tmp_path):
     assert features.compute_features(backbone, side()).shape == (5, 1, 16)
 
 
-def gradient(model, variables):
+def gradient(model, variables, images=IMAGES):
     """Of the parameters, in a training step of all five pictures."""
 
     def loss(params):
         logits, _ = model.apply(
-            {**variables, "params": params}, IMAGES, train=True, mutable=["batch_stats"]
+            {**variables, "params": params}, images, train=True, mutable=["batch_stats"]
         )
         return optax.softmax_cross_entropy_with_integer_labels(logits, LABELS).mean()
 
@@ -248,6 +253,44 @@ def test_no_gradient_goes_below_what_is_trained(backbone):
     assert not any(leaf.any() for path, leaf in found.items() if stage_of(path) < 3)
     assert all(leaf.any() for path, leaf in found.items() if stage_of(path) >= 3)
     assert tuned.cost_analysis()["flops"] < 0.7 * full.cost_analysis()["flops"]
+
+
+@pytest.mark.parametrize("below", [1, 3, 4])
+def test_trained_on_kept_maps_is_trained_on_the_images(backbone, below):
+    """The same views: logits, gradients and the whole network are those of images, but for float16;
+    the frozen stages get no gradient and stay as they were.
+    """
+    _, _, whole, variables = network(backbone, below)
+    frozen = features.Frozen(backbone, views=3, augment=flip(), below=below)
+    maps = frozen.train(side())
+    assert maps.dtype == np.float16
+    np.testing.assert_array_equal(frozen.plain(side()), maps[:, 0])
+    upper, own = whole.clone(first=below), frozen.trained(variables)
+    assert {stage_of(path) for path in traverse_util.flatten_dict(own["params"])} == {
+        *range(below, FROZEN + 1)
+    }
+    same = functools.partial(np.testing.assert_allclose, rtol=2e-2, atol=2e-3)
+    same(
+        upper.apply(own, maps[:, 0], train=False),
+        whole.apply(variables, IMAGES, train=False),
+    )
+    found, expected = gradient(upper, own, maps[:, 0]), gradient(whole, variables)
+    assert found.keys() == {path for path in expected if stage_of(path) >= below}
+    for path, leaf in found.items():
+        scale = np.abs(expected[path]).max()
+        np.testing.assert_allclose(leaf, expected[path], atol=2e-2 * scale, err_msg=str(path))
+    moved = jax.tree.map(lambda leaf: leaf + 1, own)
+    after = traverse_util.flatten_dict(frozen.variables(moved))
+    for path, leaf in traverse_util.flatten_dict(variables).items():
+        kept = stage_of(path[1:]) < below
+        np.testing.assert_array_equal(after.pop(path), leaf if kept else leaf + 1)
+    assert not after
+
+
+def test_views_that_do_not_fit_in_memory_are_one_line(backbone, monkeypatch):
+    monkeypatch.setattr(features, "free_memory", lambda: 5 * 3 * (8 * 8 * 2) * 2 - 1)
+    with pytest.raises(DataError, match=r"^features of 3 views of 5 pictures take .*fewer views$"):
+        features.Frozen(backbone, views=3, augment=flip(), below=2).train(side())
 
 
 @pytest.mark.slow

@@ -29,7 +29,12 @@ from jaxgear.data.folder.columns import (
     splits_and_labels,
     taken,
 )
-from jaxgear.data.folder.lazy import LazyPictures, LazyRecords, one_after_the_other
+from jaxgear.data.folder.lazy import (
+    LazyPictures,
+    LazyRecords,
+    empty_shared,
+    one_after_the_other,
+)
 from jaxgear.data.folder.picture_cache import MaskCache, PictureCache, kept_descriptors, shrink
 from jaxgear.data.folder.read import (
     HEAP,
@@ -105,6 +110,7 @@ __all__ = [
     "descriptors_of",
     "digests",
     "distinct_groups",
+    "empty_shared",
     "facts_about",
     "facts_of",
     "fingerprint",

@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, overload, runtime_checkable
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Int, Num, UInt8
+from numpy.typing import DTypeLike
 
 from jaxgear.data.folder.records import Record, Records
 
@@ -41,7 +42,7 @@ class LazyPictures:
         if isinstance(rows, int | np.integer):
             return self._make(range(len(self))[rows])
         indices = np.arange(len(self))[rows].tolist()
-        out = empty_pictures((len(indices), *self.shape[1:]))
+        out = empty_shared((len(indices), *self.shape[1:]))
 
         def fill(position: int) -> None:
             out[position] = self._make(indices[position])
@@ -112,12 +113,12 @@ def one_after_the_other(first: Rows, second: Rows) -> Callable[[int], Any]:
 _ALIGNMENT = 64  # bytes; JAX shares only such memory, as seen (tests/data/test_batches.py checks)
 
 
-def empty_pictures(shape: tuple[int, ...]) -> UInt8[np.ndarray, "..."]:
-    """An uninitialised u8 array that `jax.device_put` can share without a copy.
+def empty_shared(shape: tuple[int, ...], dtype: DTypeLike = np.uint8) -> Num[np.ndarray, "..."]:
+    """An uninitialised array that `jax.device_put` can share without a copy.
 
     Do not write to it after passing it to JAX.
     """
-    size = math.prod(shape)
+    size = math.prod(shape) * np.dtype(dtype).itemsize
     memory = np.empty(size + _ALIGNMENT, np.uint8)
     start = -memory.ctypes.data % _ALIGNMENT
-    return memory[start : start + size].reshape(shape)
+    return memory[start : start + size].view(dtype).reshape(shape)

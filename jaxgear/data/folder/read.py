@@ -17,7 +17,7 @@ from jaxtyping import UInt8
 from jaxgear.cache import CacheChoice
 from jaxgear.data.crops import read_bytes
 from jaxgear.data.folder.columns import fingerprint
-from jaxgear.data.folder.lazy import LazyPictures, empty_pictures
+from jaxgear.data.folder.lazy import LazyPictures, empty_shared
 from jaxgear.data.folder.picture_cache import PictureCache, shrink
 from jaxgear.data.folder.records import Record
 from jaxgear.data.folder.walk import Candidate, Listing, Refused, list_files, list_pictures
@@ -207,7 +207,7 @@ def pixels(
     Takes them from the cache, else decodes them (`DataError` if a file changed meanwhile).
     """
     store = PictureCache(cache, size, outside=folder.root)
-    out = empty_pictures((len(folder.records), size, size, 3))
+    out = empty_shared((len(folder.records), size, size, 3))
 
     def fill(index: int, record: Record) -> None:
         key = folder.cache_key(record)

@@ -53,6 +53,10 @@ class Backbone:
         """u8 RGB images -> pooled features. Compiled once per shape of `images`."""
         return _features(self.module, self.preprocess, self.variables, images)
 
+    def maps(self, images: Images, below: int) -> Float[Array, "N h w F"]:
+        """u8 RGB images -> the maps that stage `below` reads, float16."""
+        return _maps(self.module, self.preprocess, below, self.variables, images)
+
     def probs(self, images: Images) -> Float[Array, "N K"]:
         """u8 RGB images -> probabilities of the classes that the weights were trained on."""
         if self.head is None:
@@ -72,6 +76,14 @@ class Backbone:
 @partial(jax.jit, static_argnames=("module", "preprocess"))
 def _features(module: ResNet, preprocess: Preprocess, variables: Any, images: Any) -> Any:
     return module.apply(variables, preprocess(jnp.asarray(images)))
+
+
+@partial(jax.jit, static_argnames=("module", "preprocess", "below"))
+def _maps(module: ResNet, preprocess: Preprocess, below: int, variables: Any, images: Any) -> Any:
+    x = preprocess(jnp.asarray(images))
+    maps = module.apply(variables, x, last=below - 1, method=ResNet.stages)
+    largest = jnp.finfo(jnp.float16).max
+    return maps.clip(-largest, largest).astype(jnp.float16)
 
 
 @partial(jax.jit, static_argnames=("module", "preprocess"))

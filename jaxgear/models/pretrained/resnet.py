@@ -46,18 +46,19 @@ class ResNet(nn.Module):
 
     def __call__(
         self,
-        x: Float[Array, "B H W 3"],
+        x: Float[Array, "B H W C"],
         train: bool = False,
         train_from: int = 0,
         batch_statistics: bool = True,
+        first: int = 0,
     ) -> Float[Array, "B D"]:
-        """The mean of the last stage's map.
+        """The mean of the last stage's map; `x` and `first` are those of `stages`.
 
         With `train`, stages from `train_from` on are trained (0: the stem). Lower stages are
         frozen and get no gradient. Trained stages use the batch's statistics and update the running
         ones; without `batch_statistics` they use the running ones.
         """
-        x = self.stages(x, train, train_from, batch_statistics=batch_statistics)
+        x = self.stages(x, train, train_from, first, batch_statistics=batch_statistics)
         if train and train_from > STAGES:
             x = jax.lax.stop_gradient(x)
         return x.astype(jnp.float32).mean(axis=(1, 2))
