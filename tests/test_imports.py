@@ -42,6 +42,7 @@ LAYERS = {
         "models.pretrained",
         "models.cpu",
         "program",
+        "machine",
         "data",
         "data.composites",
         "data.folder",

@@ -149,8 +149,8 @@ def _room(count: int, views: int, entry: jax.ShapeDtypeStruct) -> Num[np.ndarray
     needed, free = count * views * entry.size * entry.dtype.itemsize, free_memory()
     if free is not None and needed > free:
         raise DataError(
-            f"features of {views} views of {count} pictures take {needed / 2**30:.1f} GiB of "
-            f"memory, {free / 2**30:.1f} GiB are free; take fewer views"
+            f"features of {views} views of {count} pictures take {needed / 1e9:.1f} GB of memory, "
+            f"{free / 1e9:.1f} GB are free; take fewer views"
         )
     return empty_shared((count, views, *entry.shape[1:]), entry.dtype)
 

@@ -17,13 +17,7 @@ import numpy as np
 
 from jaxgear.cluster import Cluster
 from jaxgear.data.dataset import split_dataset
-from jaxgear.data.folder import (
-    Folder,
-    Listing,
-    Refused,
-    class_names,
-    folder_of,
-)
+from jaxgear.data.folder import Folder, Listing, Refused, class_names, folder_of
 from jaxgear.data.labels import list_source
 from jaxgear.data.prepare import parts
 from jaxgear.data.prepare.decoding.images import Images
