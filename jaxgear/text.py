@@ -1,8 +1,11 @@
-"""File names that can be printed, encoded and sorted."""
+"""File names that can be printed, encoded and sorted; rows as CSV."""
 
+import csv
+import io
 import re
 import unicodedata
 from collections.abc import Iterable
+from typing import Any
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
@@ -30,3 +33,10 @@ def few(names: Iterable[str], most: int = 3, total: int | None = None) -> str:
     names = list(map(printable, names))
     more = (len(names) if total is None else total) - most
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def to_csv(rows: Iterable[Iterable[Any]]) -> str:
+    """CSV of rows, the header first."""
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()

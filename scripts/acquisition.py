@@ -19,10 +19,8 @@ Set OPENBLAS_NUM_THREADS=1: many threads make small products slower.
 """
 
 import argparse
-import csv
 import dataclasses
 import hashlib
-import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,6 +39,7 @@ from jaxgear.models.features import compute_features
 from jaxgear.models.pretrained import Backbone, backbone_of
 from jaxgear.outputs import outputs
 from jaxgear.paths import path_argument
+from jaxgear.text import to_csv
 from scripts.benchmarks.acquisition import Point, draw, lines
 from scripts.outdoor_test import composite
 from scripts.strategies import STRATEGIES, Pool, Strategy
@@ -221,10 +220,7 @@ def main(arguments: argparse.Namespace) -> None:
                         points.append(Point(domain, name, seed, *row))
             print("\n".join(lines([p for p in points if p.domain == domain])), flush=True)
         if "--csv" in files:
-            text = io.StringIO()
-            writer = csv.writer(text, lineterminator="\n")
-            writer.writerows([Point._fields, *points])
-            files["--csv"].write(text.getvalue())
+            files["--csv"].write(to_csv([Point._fields, *points]))
         if "--plot" in files:
             files["--plot"].write(draw(points))
 

@@ -8,8 +8,6 @@ pictures by class. `python -m jaxgear report RUN --robustness` shows each severi
 """
 
 import argparse
-import csv
-import io
 import sys
 from pathlib import Path
 
@@ -24,6 +22,7 @@ from jaxgear.evaluation.robustness.corruptions import SEVERITIES
 from jaxgear.evaluation.robustness.measure import CLEAN, Measure
 from jaxgear.outputs import outputs
 from jaxgear.paths import path_argument
+from jaxgear.text import to_csv
 
 
 def column(run: Path, data: str, sets: dict[str, Path], severities: list[int]) -> dict[str, float]:
@@ -62,11 +61,8 @@ def main() -> None:
             for row in columns[0]:
                 print(f"| {row} |", " | ".join(f"{column[row]:.3f}" for column in columns), "|")
             if "--csv" in files:
-                text = io.StringIO()
-                writer = csv.writer(text, lineterminator="\n")
-                writer.writerow(["test", *names])
-                writer.writerows([row, *(f"{c[row]:.4f}" for c in columns)] for row in columns[0])
-                files["--csv"].write(text.getvalue())
+                rows = ([row, *(f"{c[row]:.4f}" for c in columns)] for row in columns[0])
+                files["--csv"].write(to_csv([["test", *names], *rows]))
 
     exit_with(run)
 

@@ -59,6 +59,8 @@ def test_paths_of_a_config_made_in_python_are_expanded(monkeypatch, tmp_path):
     config = Config(data="drawn:60", out="~/runs", backgrounds="$HOME/photos").expanded()
     assert (config.data, config.out) == ("drawn:60", f"{tmp_path}/runs")
     assert config.backgrounds == f"{tmp_path}/photos"
+    config = Config(data="s3://set/a", unlabelled="https://new/b.zip").expanded()
+    assert (config.data, config.unlabelled) == ("s3://set/a", "https://new/b.zip")
 
 
 def test_the_latest_run_is_the_newest_of_this_experiment_that_is_whole(tmp_path):

@@ -409,7 +409,7 @@ TRANSFER = ["--weights", WEIGHTS, *TINY, "--epochs", "2", "--views", "2"]
 
 
 @pytest.mark.parametrize(("finetune", "views"), [(0, 0), (4, 0), (3, 2)])
-def test_transfer_is_a_run_like_any_other(finetune, views, tmp_path):
+def test_transfer_is_a_run_like_any_other(finetune, views, tmp_path, capfd):
     arguments = [*TRANSFER, "--finetune", finetune, "--finetune-epochs", "2", "--out", tmp_path]
     arguments += ["--finetune-views", views]
     assert within(*arguments, module="experiments.transfer") == 0
@@ -439,6 +439,11 @@ def test_transfer_is_a_run_like_any_other(finetune, views, tmp_path):
         path = "conv1/kernel" if name == "conv1" else f"{name}/conv1/kernel"
         after = bundle.weights[f"params/backbone/{path}"]
         assert np.array_equal(after, kernel) == frozen, name
+    if views:  # the stages that would be frozen are others there
+        flags = ["--finetune", 4, "--finetune-views", 2, "--init-from", folder]
+        assert within(*TRANSFER, *flags, module="experiments.transfer") == 2
+        line = capfd.readouterr().err.splitlines()[-1]
+        assert line == f"error: --init-from {folder}: its frozen layers are not those of --weights"
 
 
 @pytest.mark.parametrize(

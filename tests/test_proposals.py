@@ -1,6 +1,7 @@
 """Proposals of crops: overlap by counting pixels, boxes inside the photograph, objects found."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import PIL.Image
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from small_bundle import make_bundle
 
+from jaxgear.data import crops
 from jaxgear.models.finetune import FineTuned, Head
 from jaxgear.models.pretrained import ResNet
 from jaxgear.prediction import Predictor
@@ -179,3 +181,21 @@ def test_a_photograph_pasted_with_an_object_is_cropped(tmp_path):
     assert cropped.photograph.refused
     assert cropped.gear[0].path.startswith(f"{tmp_path / 'a.png'}#0.")
     assert cropped.gear[0].name(("red", "green", "blue")) == "red"
+
+
+def test_a_crop_is_not_cropped_again(tmp_path):
+    from jaxgear.prediction.proposals.cropping import predict_crops
+
+    PIL.Image.fromarray(pasted((0.1, 0.2, 0.25, 0.4))).save(tmp_path / "a.png")
+    crop = crops.address(str(tmp_path / "a.png"), (0.0, 0.0, 0.5, 0.5))
+    (cropped,) = predict_crops(red_bundle(), [Path(crop)], 10)
+    assert cropped.photograph.error == "a crop; name its photograph"
+    assert not cropped.gear
+
+
+def test_a_network_whose_head_is_an_array_classifies_windows():
+    predictor = Predictor(red_bundle())
+    predictor.bundle = dataclasses.replace(
+        predictor.bundle, weights={"params/head": np.zeros(3, np.float32)}
+    )
+    assert evidence_module._dense(predictor) is None

@@ -253,6 +253,28 @@ def test_a_row_that_a_kill_cut_off_is_sorted_again(here):
     assert len(placed()) == COUNT
 
 
+def test_names_that_are_not_utf8_are_listed_and_the_others_sorted(here, capsys):
+    """A pattern finds them, where a folder leaves them out."""
+    name = os.fsdecode(b"new/a/\xff.png")
+    Path(name).write_bytes(encoded(scene(700)))
+    assert call("predict", "run", "new/a/*.png", "--sort", "out") == 4
+    assert len(rows_of()) == COUNT - 10
+    (line,) = (Path("out") / "unreadable.csv").read_text().splitlines()[1:]
+    assert line.endswith("name that is not UTF-8")
+
+
+def test_a_picture_that_became_unreadable_before_it_was_copied_stops_nothing(here):
+    files = [f"new/a/{number:05d}.png" for number in range(3)]
+    folder = sorted_folder.SortedFolder(Path("out"), copy=True)
+    rows = [folder.row(file, "0" * 64, "boots", "boots", (0.9, 0.5)) for file in files]
+    Path(files[1]).unlink()
+    Path(files[1]).mkdir()  # is there, and cannot be read
+    folder.place(rows)
+    folder.release()
+    sorted_folder.SortedFolder(Path("out"), copy=True).release()  # opens, with all rows placed
+    assert sorted(placed()) == ["boots/00000.png", "boots/00002.png"]
+
+
 def test_copies_are_files_of_their_own(here):
     call("predict", "run", "new", "--sort", "out", "--copy")
     row = rows_of()[0]

@@ -87,7 +87,7 @@ def prepare(config: Config, make: Make, mesh: Mesh | None = None) -> Training:
     if inputs.dataset.unlabelled is not None:
         inputs = _with_pseudo_labels(inputs, make)
     training = _ready(inputs, recipe_from(make, config, inputs.facts))
-    return dataclasses.replace(training, state=warm_start(training.state, config.init_from))
+    return warm_started(training)
 
 
 def _with_pseudo_labels(inputs: Inputs, make: Make) -> Inputs:
@@ -105,7 +105,7 @@ def _with_pseudo_labels(inputs: Inputs, make: Make) -> Inputs:
     recipe = recipe_from(make, config, alone.facts)
     training = _ready(alone, recipe.first or recipe)
     if recipe.first is None:
-        training = dataclasses.replace(training, state=warm_start(training.state, config.init_from))
+        training = warm_started(training)
     state = _trained(training, Progress(training.recipe.epochs))
     split, variables = all_unlabelled(dataset), devices.local(state.variables)
     probs = _probabilities(training.recipe, state, variables, split)
@@ -125,7 +125,7 @@ def _with_pseudo_labels(inputs: Inputs, make: Make) -> Inputs:
 def _probabilities(
     recipe: Recipe, state: TrainState, variables: PyTree, split: Split
 ) -> Float[np.ndarray, "N K"]:
-    images = split.images if recipe.features is None else recipe.features.tested(split)
+    images = split.images if recipe.features is None else recipe.features.inputs(split)
     apply = jax.jit(functools.partial(state.apply, train=False))
     logits = in_batches(lambda rows: apply(variables, rows), (images,), NAMED)
     return np.asarray(jax.nn.softmax(logits))
@@ -185,18 +185,23 @@ def _ready(inputs: Inputs, recipe: Recipe) -> Training:
     )
 
 
-def warm_start(state: TrainState, source: str) -> TrainState:
-    """`state` with the weights of the run or bundle `source` wherever name and shape match.
-
-    With "" as the source, `state` itself.
+def warm_started(training: Training) -> Training:
+    """`training` with the weights of `--init-from` wherever name and shape match.
 
     Raises:
-        UsageError: no leaf fits.
+        UsageError: no leaf fits, or frozen layers of the recipe have other weights there.
     """
+    source, state, recipe = training.inputs.config.init_from, training.state, training.recipe
     if not source:
-        return state
+        return training
     theirs = Bundle.load(source).weights
     ours = flat({"params": state.params, **state.model_state})
+    if recipe.features is not None:
+        whole = flat(recipe.network_variables(devices.local(state.variables)))
+        shared = whole.keys() & theirs.keys() - ours.keys()
+        frozen = [name for name in shared if name.split("/")[1] == "backbone"]
+        if not all(np.array_equal(whole[name], theirs[name]) for name in frozen):
+            raise UsageError(f"--init-from {source}: its frozen layers are not those of --weights")
     fits = {k for k, leaf in ours.items() if k in theirs and theirs[k].shape == leaf.shape}
     if not fits:
         raise UsageError(f"--init-from {source}: none of its weights fit this network")
@@ -215,6 +220,6 @@ def warm_start(state: TrainState, source: str) -> TrainState:
     params = taken.pop("params")
     averaged = {"params": params, **taken}
     averaged = None if state.averaged is None else jax.tree.map(jnp.copy, averaged)
-    return state.replace(
-        params=params, model_state=taken, averaged=averaged, opt_state=state.tx.init(params)
-    )
+    opt_state = state.tx.init(params)
+    state = state.replace(params=params, model_state=taken, averaged=averaged, opt_state=opt_state)
+    return dataclasses.replace(training, state=state)

@@ -145,11 +145,11 @@ class Config:
 
     def expanded(self) -> "Config":
         """The config with `~` and variables in its paths replaced."""
-        names = [name for name in PATHS if hasattr(self, name)]
-        values = {name: getattr(self, name) for name in names}
-        if is_address(self.data):
-            del values["data"]
-        return dataclasses.replace(self, **{n: expanded(path) for n, path in values.items()})
+        paths = {name: getattr(self, name) for name in PATHS if hasattr(self, name)}
+        sources = {name for name in ("data", "unlabelled") if is_address(paths[name])}
+        return dataclasses.replace(
+            self, **{n: expanded(path) for n, path in paths.items() if n not in sources}
+        )
 
     def check(self) -> None:
         """Raises UsageError for values that cannot work, before anything is written."""

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from jaxgear.data.augment import Bank, Mix, one_of, outlier_exposure, scenes, stream
 from jaxgear.data.batches import Batches
 from jaxgear.data.composites import background_bank, scene_split, with_masks, with_pasted
-from jaxgear.data.dataset import Dataset, Split, open_dataset
+from jaxgear.data.dataset import Dataset, Split, open_dataset, subsample
 from jaxgear.data.recorded import Recorded, without_trained
 from jaxgear.data.sampling import BY_INDEX, LANES, ONCE, Sampling, Shards, shards_of
 from jaxgear.data.unlabelled import with_pseudo_labels, with_unlabelled
@@ -21,8 +21,10 @@ from jaxgear.experiment.config import Config
 from jaxgear.experiment.recipe import Data, Recipe
 from jaxgear.files import read_json
 from jaxgear.machine.compile_cache import keep_compiled
+from jaxgear.models.finetune import FROZEN
 
-SCENES = 400  # backgrounds without gear whose features are cached
+SCENES = 400  # backgrounds without gear whose features are cached; fewer if they take more than
+SCENE_BYTES = 2**26  # as they become part of the compiled program
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -68,6 +70,11 @@ class Inputs:
         val = with_pasted(dataset.split("val"), dataset.folder, bank)
         images = train.images, val.images
         if recipe.features is not None:
+            kind = "features" if recipe.features.below == FROZEN else "maps of the frozen stages"
+            print(
+                f"{kind}: {recipe.features.views} views of {len(train.labels)} training pictures, "
+                "computed once and cached"
+            )
             images = recipe.features.train(train), recipe.features.plain(val)
         elif dataset.stored:
             from jaxgear.data.stream import Stream
@@ -100,7 +107,10 @@ class Inputs:
             return recipe.mix
         alone = scenes(bank)
         if recipe.features is not None:
-            alone = one_of(recipe.features.plain(scene_split(bank, self.dataset.size, SCENES)))
+            split = scene_split(bank, self.dataset.size, SCENES)
+            bytes_of_one = recipe.features.plain(subsample(split, 1)).nbytes
+            split = subsample(split, max(1, SCENE_BYTES // bytes_of_one))
+            alone = one_of(recipe.features.plain(split))
         outliers = outlier_exposure(alone, recipe.outliers)
         if recipe.mix is None:
             return outliers

@@ -1,4 +1,4 @@
-"""What a frozen backbone, or its frozen stages, compute: once per image and view, and cached.
+"""Features, or maps of frozen stages: computed once per image and view, and cached.
 
 View 0 is the image itself. The other views are augmented with keys made from the image's content,
 so a view does not depend on the data set. Cache entries are keyed by weights, preprocessing, image
@@ -21,7 +21,7 @@ from jaxgear.cache import Entries
 from jaxgear.data.composites import program_sha256
 from jaxgear.data.dataset import Split
 from jaxgear.data.folder import LazyPictures, LazyRecords, Record, empty_shared
-from jaxgear.errors import DataError
+from jaxgear.errors import GearError, UsageError
 from jaxgear.machine.memory import free_memory
 from jaxgear.models.finetune import (
     FROZEN,
@@ -31,7 +31,7 @@ from jaxgear.models.finetune import (
     upper_variables,
     whole_variables,
 )
-from jaxgear.models.pretrained import Backbone
+from jaxgear.models.pretrained import MODULE_FIELDS, Backbone
 
 BATCH = 32  # one compiled shape for any number of images
 Augment = Callable[[Key[Array, " B"], Float[Array, "B S S C"]], Float[Array, "B S S 3"]]
@@ -42,15 +42,19 @@ Progress = Callable[[int, int], None]
 class Frozen:
     """A frozen backbone whose features are computed once per image and view, and cached.
 
-    With `below`, stages from `below` up are trained: the maps that this stage reads take the place
-    of pooled features, and `Recipe.model` is a `FineTuned(first=below)`.
+    `below` is the first stage that is trained. The maps that it reads are cached in place of pooled
+    features, and `Recipe.model` must be a `FineTuned(first=below)`.
     """
 
     backbone: Backbone
     views: int = 1  # per training image: the image itself and augmented copies
     augment: Augment | None = None  # makes the augmented views from key and image alone
     mirror: bool = False  # predict from each image and its mirror image
-    below: int = FROZEN  # the first stage that is trained
+    below: int = FROZEN  # 1 to 4; `FROZEN`: only the head is trained
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.below <= FROZEN:
+            raise UsageError(f"below={self.below}: must be a stage from 1 to {FROZEN}")
 
     def train(self, split: Split) -> Float[np.ndarray, "N V ..."]:
         """Features to train on; the split has masks if `augment` needs them."""
@@ -60,10 +64,16 @@ class Frozen:
         """Features of the images without augmentation."""
         return compute_features(self.backbone, split, below=self.below)[:, 0]
 
+    def inputs(self, split: Split) -> Num[np.ndarray, "N ..."]:
+        """What `Recipe.model` classifies: features [N, V, D], of mirror images too, or maps."""
+        if self.below != FROZEN:
+            return self.plain(split)
+        splits = [split, mirrored(split)] if self.mirror else [split]
+        return np.stack([self.plain(split) for split in splits], axis=1)
+
     def tested(self, split: Split) -> Float[np.ndarray, "N D"]:
         """Inputs of the dense layer of `network`: scaled; with `mirror`, the mean of both views."""
-        splits = [split, mirrored(split)] if self.mirror else [split]
-        return np.mean([unit_scale(self.plain(split)) for split in splits], axis=0)
+        return np.asarray(unit_scale(self.inputs(split))).mean(axis=1)
 
     def network(self, head: Head, **fields: Any) -> FineTuned:
         """The whole network with this head, from images to logits; see `FineTuned`."""
@@ -105,7 +115,7 @@ def compute_features(
         progress: called with the number of finished views and the number of all views.
 
     Raises:
-        DataError: the features do not fit in memory.
+        GearError: the features do not fit in memory.
     """
     images, sha256 = split.images, split.sha256
     one = jax.ShapeDtypeStruct((1, *images.shape[1:3], 3), jnp.uint8)
@@ -148,9 +158,10 @@ def _room(count: int, views: int, entry: jax.ShapeDtypeStruct) -> Num[np.ndarray
     """An array for the features of all views, each like `entry`, [1, ...]."""
     needed, free = count * views * entry.size * entry.dtype.itemsize, free_memory()
     if free is not None and needed > free:
-        raise DataError(
-            f"features of {views} views of {count} pictures take {needed / 1e9:.1f} GB of memory, "
-            f"{free / 1e9:.1f} GB are free; take fewer views"
+        ways = "--image-size" if views == 1 else "--image-size, --views or --finetune-views"
+        raise GearError(
+            f"features of {count * views} views of pictures take {needed / 1e9:.1f} GB of memory, "
+            f"{free / 1e9:.1f} GB are free; try a smaller {ways}"
         )
     return empty_shared((count, views, *entry.shape[1:]), entry.dtype)
 
@@ -192,9 +203,9 @@ class _Store:
 
     def __init__(self, backbone: Backbone, size: int, program: str, below: int):
         """`program`: the hash of the augmentation; "": none."""
-        pre, depth = backbone.preprocess.to_json(), backbone.module.depth
-        kind = [] if below == FROZEN else [below]
-        self._magic = json.dumps([backbone.sha256, pre, size, program, depth, *kind]).encode()
+        network = [getattr(backbone.module, name) for name in MODULE_FIELDS]
+        pre, kind = backbone.preprocess.to_json(), [] if below == FROZEN else [below]
+        self._magic = json.dumps([backbone.sha256, pre, size, program, *network, *kind]).encode()
         name = hashlib.sha256(self._magic).hexdigest()[:16]
         self._entries = Entries("user", f"features/{name}", None)
 

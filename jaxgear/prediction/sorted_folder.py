@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jaxgear.data import crops
-from jaxgear.data.images import descriptor
+from jaxgear.data.images import ImageError, descriptor
 from jaxgear.data.labels.rows import append_rows, whole_rows
 from jaxgear.errors import UsageError
-from jaxgear.files import Lock, replacing, write_text
-from jaxgear.text import text_of
+from jaxgear.files import Lock, write_bytes, write_text
+from jaxgear.text import text_of, to_csv
 
 TABLE, UNREADABLE = "sorted.csv", "unreadable.csv"
 HIDDEN = ".sorted"  # folder of what the next run needs
@@ -86,6 +86,10 @@ class SortedFolder:
         """Whether a file was placed or noted, and has not changed since."""
         path = _absolute(file)
         return path in self._known and self._known[path] == _state_of(path)
+
+    def can_note(self, file: str) -> bool:
+        """Whether tables can name a file: its path is UTF-8."""
+        return text_of(path := _absolute(file)) == path
 
     def _is_left(self, row: Placed) -> bool:
         """Whether the file of a noted row is not placed, and as it was."""
@@ -156,23 +160,24 @@ class SortedFolder:
                 if file not in sorted_now and os.path.lexists(file):
                     now.setdefault(file, reason)
             if now or path.exists():
-                text = io.StringIO(newline="")
                 rows = [("path", "reason"), *((text_of(p), now[p]) for p in sorted(now))]
-                csv.writer(text, lineterminator="\n").writerows(rows)
-                write_text(path, text.getvalue())
+                write_text(path, to_csv(rows))
 
     def _place(self, row: Placed) -> None:
-        """Links or copies one picture, unless it is there, or gone where it came from; writes a
-        crop.
+        """Links or copies a picture, or writes a crop. Does nothing if it is there already, or
+        cannot be read any more.
         """
         target = f"{self.out}/{row.file}"
         photograph, box = crops.parted(row.path)
         if self._copy or box:
             if os.path.lexists(target) or not os.path.lexists(photograph):
                 return
+            try:
+                data = crops.read_bytes(row.path, row.path)
+            except ImageError:
+                return
             os.makedirs(os.path.dirname(target), exist_ok=True)  # noqa: PTH103, PTH120
-            with replacing(Path(target)) as file:
-                file.write(crops.read_bytes(row.path, row.path))
+            write_bytes(Path(target), data)
             shutil.copystat(photograph, target)
             return
         with suppress(FileExistsError):

@@ -77,6 +77,8 @@ class Sorter:
     def left(self, files: Iterable[Path | Refused | InMemory]) -> list[Path | Refused | InMemory]:
         """The files that are not sorted yet, or have changed since.
 
+        Those that a table cannot name are refused.
+
         Raises:
             UsageError: they cannot be placed in `out` by hard links.
         """
@@ -84,7 +86,12 @@ class Sorter:
         first = next((file for file in left if isinstance(file, Path) and file.is_file()), None)
         if first is not None:
             self._folder.check(first)
-        return left
+        return [
+            Refused(str(file), "name that is not UTF-8")
+            if isinstance(file, Path) and not self._folder.can_note(str(file))
+            else file
+            for file in left
+        ]
 
     def add(self, prediction: Prediction) -> None:
         """Takes a prediction of a file, with its descriptor; places it with the next ones."""

@@ -1,7 +1,5 @@
 """Tables of predictions as CSV and JSON, written row by row."""
 
-import csv
-import io
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +7,7 @@ from typing import Any
 from jaxgear.data.crops import SIDES, WHOLE, parted
 from jaxgear.outputs import Output
 from jaxgear.prediction.predictor import Prediction
-from jaxgear.text import text_of
+from jaxgear.text import text_of, to_csv
 
 BEFORE, AFTER = ("path", "class", "probability"), ("score", "refused")
 PREFIX = "class:"  # before the name of a class that is also the name of another column
@@ -39,9 +37,7 @@ class CsvTable:
         """Does nothing: a CSV needs no end."""
 
     def _write(self, cells: Sequence[str]) -> None:
-        line = io.StringIO()
-        csv.writer(line, lineterminator="\n").writerow(cells)
-        self._output.write(line.getvalue())
+        self._output.write(to_csv([cells]))
 
 
 class CropsTable(CsvTable):

@@ -1,8 +1,6 @@
 """Which variant is best, and is that more than luck? From the finished trials of a study."""
 
-import csv
 import dataclasses
-import io
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxgear import text
 from jaxgear.evaluation.comparison import Difference, Spread, difference, probability_best, spread
 from jaxgear.files import read_json
 from jaxgear.study.executors import rows_of, run_of
@@ -145,14 +144,12 @@ def to_dict(answer: Answer) -> dict[str, Any]:
 def to_csv(trials: Sequence[Trial], folder_of: RunsOf) -> str:
     """A line a trial: `trial,seed,<a column each varied field>,val_accuracy,val_loss,state,run`."""
     fields = list(dict.fromkeys(name for trial in trials for name in trial.variant))
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["trial", "seed", *fields, "val_accuracy", "val_loss", "state", "run"])
+    rows: list[list[Any]] = [["trial", "seed", *fields, "val_accuracy", "val_loss", "state", "run"]]
     for t in trials:
         values = [t.variant.get(name, "") for name in fields]
         run = run_of(folder_of(t.number)) or ""
-        writer.writerow([t.number, t.seed, *values, t.val_accuracy, t.val_loss, t.state, run])
-    return text.getvalue()
+        rows.append([t.number, t.seed, *values, t.val_accuracy, t.val_loss, t.state, run])
+    return text.to_csv(rows)
 
 
 def _plain(spread: Spread | None) -> dict[str, Any] | None:

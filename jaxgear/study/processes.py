@@ -141,7 +141,7 @@ def _state(code: int, log: Path) -> str:
         return "complete"
     if code == DivergedError.exit_code:
         return "diverged"
-    if code in (-9, 137) or "memory" in lines[-1]:
+    if code in (-9, 137) or (code == 1 and "memory" in lines[-1]):
         return "out of memory"
     if code in (130, 143, -2, -15):
         raise Interrupted(code if code > 0 else 128 - code)

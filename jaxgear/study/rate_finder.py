@@ -1,8 +1,6 @@
 """Suggests a learning rate from a short run whose rate grows exponentially (Smith 2017)."""
 
-import csv
 import dataclasses
-import io
 import itertools
 import math
 from collections.abc import Iterator, Sequence
@@ -22,6 +20,7 @@ from jaxgear.experiment.flags import parse
 from jaxgear.experiment.recipe import Data, Make, Recipe, recipe_from
 from jaxgear.files import write_bytes, write_text
 from jaxgear.study.variants import Space, Variant, as_flags, describe, grid, is_search
+from jaxgear.text import to_csv
 from jaxgear.training import loop
 from jaxgear.training.progress import Progress
 
@@ -126,7 +125,10 @@ def find_and_draw(module: ModuleType, flags: Sequence[str], space: Space, out: P
         (variant, parse(module.Config, [*flags, *as_flags(variant)])) for variant in grid(space)
     ]
     out = out or Path("results/runs") / f"{module.__name__.rpartition('.')[2]}-rate"
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--out {out}: cannot be written ({error.strerror})") from error
     found: list[tuple[Variant, Sweep]] = []
     for variant, config in configs:
         try:
@@ -150,13 +152,11 @@ def _write(out: Path, found: Sequence[tuple[Variant, Sweep]]) -> None:
     from jaxgear.evaluation.plots import figures as plots
     from jaxgear.evaluation.plots import studies
 
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*found[0][0], "learning_rate", "loss", "smoothed"])
+    rows = [[*found[0][0], "learning_rate", "loss", "smoothed"]]
     for variant, sweep in found:
         columns = (a.tolist() for a in (sweep.rates, sweep.losses, sweep.smooth))
-        writer.writerows([*variant.values(), *row] for row in zip(*columns, strict=True))
-    write_text(out / "rate.csv", text.getvalue())
+        rows += ([*variant.values(), *row] for row in zip(*columns, strict=True))
+    write_text(out / "rate.csv", to_csv(rows))
     title = found[0][1].reason if len(found) == 1 else ""
     curves = [
         studies.Curve(

@@ -64,7 +64,10 @@ class Trials:
         other = folder.is_dir() and any(folder.iterdir()) and not (folder / "trials").is_dir()
         if other or (folder.exists() and not folder.is_dir()):
             raise UsageError(f"--out {folder}: holds other files; name a new folder")
-        (folder / "trials").mkdir(parents=True, exist_ok=True)
+        try:
+            (folder / "trials").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"--out {folder}: cannot be written ({error.strerror})") from error
         with self.alone():
             self._storage = self._open(storage)
             self._study = optuna.load_study(
@@ -83,13 +86,13 @@ class Trials:
     def _open(self, storage: str) -> optuna.storages.BaseStorage:
         options = {"study_name": NAME, "direction": "maximize", "load_if_exists": True}
         file = self.folder / STORE
-        if not storage and not file.exists():
-            # Made under another name: a kill must not leave a database without its tables.
-            new = self.folder / f".new-{STORE}"
-            new.unlink(missing_ok=True)
-            optuna.create_study(storage=f"sqlite:///{new}", **options)
-            new.rename(file)
         try:
+            if not storage and not file.exists():
+                # Made under another name: a kill must not leave a database without its tables.
+                new = self.folder / f".new-{STORE}"
+                new.unlink(missing_ok=True)
+                optuna.create_study(storage=f"sqlite:///{new}", **options)
+                new.rename(file)
             if storage.endswith(".log"):
                 opened = JournalStorage(JournalFileBackend(storage))
             else:

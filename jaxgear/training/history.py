@@ -8,6 +8,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from jaxgear import text
+from jaxgear.errors import DivergedError
+
 FIELDS = (
     "epoch",
     "step",
@@ -54,22 +57,18 @@ class Row:
 
 def to_csv(rows: Sequence[Row]) -> str:
     """CSV with a header. Floats are written as `repr`, so reading gives the same bits."""
-    text = io.StringIO()
     fields = FIELDS + PSEUDO * any(row.pseudo_used is not None for row in rows)
     fields += SIZE * any(row.size is not None for row in rows)
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(fields)
-    writer.writerows([getattr(row, field) for field in fields] for row in rows)
-    return text.getvalue()
+    return text.to_csv([fields, *([getattr(row, field) for field in fields] for row in rows)])
 
 
-def from_csv(text: str) -> list[Row]:
+def from_csv(table: str) -> list[Row]:
     """The inverse of `to_csv`."""
     types = {field.name: field.type for field in dataclasses.fields(Row)}
     types |= dict.fromkeys(PSEUDO, float) | dict.fromkeys(SIZE, int)
     return [
         Row(**{name: types[name](value) for name, value in line.items()})
-        for line in csv.DictReader(io.StringIO(text))
+        for line in csv.DictReader(io.StringIO(table))
     ]
 
 
@@ -77,8 +76,13 @@ def best(rows: Sequence[Row]) -> Row:
     """The row of lowest finite validation loss; of equal rows, the earliest.
 
     With progressive resizing, among the epochs of the largest images.
+
+    Raises:
+        DivergedError: no validation loss is finite.
     """
     finite = [row for row in rows if math.isfinite(row.val_loss)]
+    if not finite:
+        raise DivergedError("diverged: no validation loss is finite; try a lower --peak-lr")
     return min(finite, key=lambda row: row.rank)
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxgear import text
 from jaxgear.bundle import Bundle
 from jaxgear.evaluation.metrics import Tested, per_class
 from jaxgear.evaluation.plots import figures as plots
@@ -56,15 +57,13 @@ class Point(NamedTuple):
 
 def to_csv(points: Iterable[Point]) -> str:
     """CSV with a header."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([Point._fields, *points])
-    return text.getvalue()
+    return text.to_csv([Point._fields, *points])
 
 
-def from_csv(text: str) -> list[Point]:
+def from_csv(table: str) -> list[Point]:
     """The inverse of `to_csv`."""
     types = Point.__annotations__.values()
-    _, *rows = csv.reader(io.StringIO(text))
+    _, *rows = csv.reader(io.StringIO(table))
     return [Point(*(kind(value) for kind, value in zip(types, row, strict=True))) for row in rows]
 
 

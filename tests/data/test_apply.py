@@ -122,6 +122,27 @@ def test_an_edited_picture_is_not_relabelled_but_reported(folder, tmp_path):
     assert after == folder
     gone = Correction("x.png", "0" * 64, "remove", "", "ana", WHEN)
     assert with_corrections(folder, [gone], tmp_path, size=16) == (folder, [])
+    changed = replace(edited, action="remove", label="blurred")  # would be trained on again
+    assert with_corrections(folder, [changed], tmp_path, size=16) == (folder, [changed])
+
+
+@pytest.mark.parametrize(
+    ("rows", "label"),
+    [
+        ([("hash", "ana", "axes"), ("path", "ben", "rope")], "rope"),
+        ([("path", "ana", "axes"), ("hash", "ben", "rope")], "rope"),
+        ([("hash", "jaxgear clean", "axes"), ("path", "ben", "rope")], "rope"),
+        ([("path", "ana", "axes"), ("hash", "jaxgear clean", "rope")], "axes"),
+        ([("path", "jaxgear clean", "axes"), ("hash", "jaxgear clean", "rope")], "rope"),
+    ],
+)
+def test_of_rows_by_hash_and_by_path_the_last_person_s_holds(folder, tmp_path, rows, label):
+    record = folder.records[4]
+    about = {"hash": record, "path": record.path}
+    corrections = [row(about[by], "relabel", name, person) for by, person, name in rows]
+    after, unknown = with_corrections(folder, corrections, tmp_path, size=16)
+    assert unknown == []
+    assert labels_of(after)[record.path] == label
 
 
 def test_a_relabel_by_hash_settles_copies_in_two_classes(root, tmp_path):

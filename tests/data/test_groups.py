@@ -46,6 +46,12 @@ def test_what_a_pattern_finds_in_names():
     assert together(r"^(.*?)_|$", *paths[:3], "a/b.jpg", "a/c.jpg")[-1] == ["a/b.jpg", "a/c.jpg"]
 
 
+def test_of_alternatives_in_a_pattern_the_one_that_matched_counts():
+    paths = ["a/img12_1.jpg", "a/12_2.jpg", "a/img77_1.jpg", "a/78_1.jpg"]
+    by = r"/img(\d+)_|/(\d+)_"
+    assert together(by, *paths) == [paths[:2], paths[2:3], paths[3:]]
+
+
 def test_copies_join_the_groups_that_they_are_in():
     paths = ["a/x/1", "a/x/2", "a/y/1", "a/y/2", "a/z/1", "a/z/2", "a/w/1"]
     same = {"a/y/1": "a/x/2", "a/z/2": "a/y/2"}

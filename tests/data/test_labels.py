@@ -301,6 +301,52 @@ def test_links_and_devices_of_an_archive_are_left_packed(folder, tmp_path, cache
     assert not any(path.is_symlink() for path in root.rglob("*"))
 
 
+def test_an_archive_behind_a_query_is_known_by_its_name(folder, tmp_path, cache):
+    import fsspec
+
+    local = zipped(folder, tmp_path)
+    fsspec.filesystem("memory").put_file(local, f"/{tmp_path.name}/set.zip?download=1&to=a/b")
+    found = read_source(f"memory://{tmp_path.name}/set.zip?download=1&to=a/b", 16)
+    assert len(found.records) == sum(COUNTS.values())
+
+
+def test_what_a_killed_copy_left_is_no_part_of_the_set(folder, tmp_path, cache, monkeypatch):
+    """What is gone since is not trained on, and what is there is not copied again."""
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    source, calls, real = in_memory(folder, tmp_path), [], MemoryFileSystem.get_file
+
+    def get_file(self, path, target, **options):
+        calls.append(path)
+        if path.endswith("00003.png"):
+            raise OSError("the network is gone")
+        return real(self, path, target, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryFileSystem, "get_file", get_file)
+        with pytest.raises(DataError, match="the network is gone"):
+            read_source(source, 16)
+        copied = len(list((cache / "addresses").rglob("*.png")))
+        assert 0 < copied < sum(COUNTS.values())
+        for state in (cache / "addresses").glob("*.json"):
+            state.unlink()  # as if the process had been killed
+        MemoryFileSystem().rm(f"/{tmp_path.name}/set/boots/00000.png")
+        MemoryFileSystem().rm(next(path for path in calls if path.endswith("00003.png")))
+        assert len(read_source(source, 16).records) == sum(COUNTS.values()) - 2
+        del calls[:]
+        MemoryFileSystem().touch(f"/{tmp_path.name}/set/later.txt")
+        read_source(source, 16)
+        assert [path.rpartition("/")[2] for path in calls] == ["later.txt"]
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+def test_an_error_about_a_folder_names_it_as_it_was_given(tmp_path, monkeypatch, slash):
+    write_set(tmp_path / "a", {"boots": 3})
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=rf"^a{slash}?: 1 class folders"):
+        open_dataset(f"a{slash}", size=16, seed=0, say=lambda line: None)
+
+
 def test_an_archive_that_does_not_fit_on_the_disk_is_refused(folder, tmp_path, cache, monkeypatch):
     source = zipped(folder, tmp_path)
     usage = shutil._ntuple_diskusage(10, 10, 2**29 + 1000)

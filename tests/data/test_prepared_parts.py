@@ -18,6 +18,7 @@ from jaxgear.data.prepare.parts import compare_part
 from jaxgear.data.prepare.prepared import prepare, prepare_part
 from jaxgear.data.splits import near_duplicates, stages
 from jaxgear.errors import DataError, UsageError
+from jaxgear.files import Lock
 
 OPTIONS = {"size": 24, "workers": 1, "seed": 3, "say": lambda line: None}
 
@@ -106,6 +107,16 @@ def test_an_unfinished_part_is_named(folder, tmp_path):
         prepare_part(folder, tmp_path, part, 4, **OPTIONS)
     with pytest.raises(UsageError, match=r"not complete yet: --part 2/4$"):
         prepare(folder, tmp_path, join=True, **OPTIONS)
+
+
+def test_a_part_that_is_being_decoded_is_not_removed(folder, tmp_path):
+    """By `prepare` of the whole folder meanwhile."""
+    place = prepare_part(folder, tmp_path, 1, 2, **OPTIONS)
+    with Lock(place / ".lock"):
+        prepare(folder, tmp_path, on_bad="skip", **OPTIONS)
+        assert place.is_dir()
+    prepare(folder, tmp_path, on_bad="skip", **OPTIONS)
+    assert not place.parent.exists()
 
 
 def _killed_after(folder: Path, out: Path, images: int) -> None:

@@ -1,6 +1,7 @@
 """The staged entry of an image does not depend on images staged with it."""
 
 import hashlib
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from jaxgear.data.folder.walk import Refused
 from jaxgear.data.images.decode import load_rgb
 from jaxgear.data.images.descriptor import describe
 from jaxgear.data.images.letterboxing import letterbox
-from jaxgear.data.prepare.decoding import workshop
+from jaxgear.data.prepare.decoding import staging, workshop
 from jaxgear.data.prepare.decoding.images import Images
 from jaxgear.data.prepare.decoding.workshop import Staged, Workshop, portable, staged
 
@@ -62,3 +63,15 @@ def test_a_task_that_is_started_again_gives_its_entries_again(tmp_path: Path):
         (first,), (second,) = shop.stage(["a.png"]), shop.stage(["a.png"])
     assert isinstance(second, Staged)
     assert second == first._replace(offset=second.offset)
+
+
+def test_a_process_of_a_node_serves_one_set_after_another(tmp_path: Path):
+    """The second set is staged at the same place, after the files of the first are gone."""
+    (tmp_path / "a.png").write_bytes(encoded(scene(1)))
+    place = tmp_path / "staged"
+    for _ in range(2):
+        place.mkdir()
+        (entry,) = staging._work_on_node(["a.png"], tmp_path, place, 24, sortable([]))
+        assert list(staged(place)) == [entry]
+        shutil.rmtree(place)
+    staging._workshops.popitem()[1].close()

@@ -46,6 +46,23 @@ def test_seeds_of_one_method_are_a_group_and_another_source_is_not(optimizers):
     assert found.warnings == ()
 
 
+def test_runs_of_a_set_with_its_own_test_split_are_paired_by_seed(tmp_path):
+    """Each seed has the same test images: none of the runs is left out."""
+    runs = [
+        write_run(
+            tmp_path / f"{lr}-{seed}", accuracy=0.5 + lr / 10 + seed / 100, seed=seed, lr=lr,
+            test_pictures="own",
+        )
+        for lr in (1, 2)
+        for seed in range(5)
+    ]  # fmt: skip
+    found = compared(*runs)
+    pair = found.pairs["B"]["test_accuracy"]
+    assert pair.n == 5
+    assert pair.mean == pytest.approx(0.1)
+    assert set(found.probability_best) == {"A", "B"}
+
+
 def test_pairing_takes_the_seed_out_of_the_difference(optimizers):
     """Each group spreads by 0.1, their difference not at all."""
     pair = compared(*optimizers).pairs["B"]["test_accuracy"]

@@ -17,7 +17,7 @@ from jaxgear.data.augment.transforms import affine, flip
 from jaxgear.data.batches import Batches
 from jaxgear.data.dataset import Split
 from jaxgear.data.folder.read import Record
-from jaxgear.errors import DataError
+from jaxgear.errors import GearError, UsageError
 from jaxgear.models import features
 from jaxgear.models.finetune import FROZEN, FineTuned, Head, groups, stage_of, whole_variables
 from jaxgear.models.pretrained.backbone import load_backbone
@@ -289,8 +289,39 @@ def test_trained_on_kept_maps_is_trained_on_the_images(backbone, below):
 
 def test_views_that_do_not_fit_in_memory_are_one_line(backbone, monkeypatch):
     monkeypatch.setattr(features, "free_memory", lambda: 5 * 3 * (8 * 8 * 2) * 2 - 1)
-    with pytest.raises(DataError, match=r"^features of 3 views of 5 pictures take .*fewer views$"):
-        features.Frozen(backbone, views=3, augment=flip(), below=2).train(side())
+    frozen = features.Frozen(backbone, views=3, augment=flip(), below=2)
+    with pytest.raises(GearError, match=r"^features of 15 views of pictures take .* --views or "):
+        frozen.train(side())
+    assert frozen.plain(side()).shape == (5, 8, 8, 2)
+
+
+def test_a_stage_that_is_none_is_refused(backbone):
+    for below in (0, FROZEN + 1):
+        with pytest.raises(UsageError, match=f"^below={below}: must be a stage from 1 to 5$"):
+            features.Frozen(backbone, below=below)
+
+
+def test_a_network_of_the_same_weights_that_strides_elsewhere_has_other_entries(
+    backbone, monkeypatch
+):
+    """Only a folder's config.json tells where a ResNet of Hugging Face strides."""
+    features.compute_features(backbone, side())
+    calls = count_batches(monkeypatch)
+    other = replace(backbone, module=backbone.module.clone(stride_in_1x1=True))
+    features.compute_features(other, side())
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_a_head_names_images_as_the_whole_network_does(backbone, mirror):
+    """Before it is part of it: pseudo-labels are those of the network."""
+    head, variables, model, whole = network(backbone, mirror=mirror)
+    frozen = features.Frozen(backbone, mirror=mirror)
+    np.testing.assert_allclose(
+        head.apply(variables, frozen.inputs(side()), train=False),
+        model.apply(whole, IMAGES, train=False),
+        atol=1e-4,
+    )
 
 
 @pytest.mark.slow

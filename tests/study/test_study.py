@@ -244,6 +244,16 @@ def test_experiments_that_are_none_are_named(tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_folder_that_cannot_be_made_is_one_line(made, tmp_path, capsys):
+    path, _ = made
+    (tmp_path / "file").touch()
+    out = tmp_path / "file/out"
+    assert call("study", path, "--seeds", 1, "--out", out) == 2
+    assert f"--out {out}: " in capsys.readouterr().err
+    assert call("study", ROOT / "experiments/scratch.py", "--find-rate", "--out", out) == 2
+    assert f"--out {out}: cannot be written (" in capsys.readouterr().err
+
+
 def test_a_folder_of_other_things_or_of_another_study_is_refused(made, tmp_path):
     path, _ = made
     (tmp_path / "other").mkdir()

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from jaxgear.errors import DivergedError
 from jaxgear.training import history
 from jaxgear.training.history import Row
 
@@ -28,6 +29,11 @@ def test_csv_round_trip_is_exact():
 
 def test_best_is_the_earliest_lowest_and_never_nan():
     assert history.best(rows([math.nan, 2.0, 1.0, 1.0, math.inf])).epoch == 3
+
+
+def test_a_history_without_a_finite_loss_diverged():
+    with pytest.raises(DivergedError, match=r"^diverged: no validation loss is finite; "):
+        history.best(rows([math.nan, math.inf]))
 
 
 def sized(val, sizes):

@@ -1,8 +1,6 @@
 """Choose the new pictures whose labels would help most."""
 
 import argparse
-import csv
-import io
 import sys
 from pathlib import Path
 from typing import Any
@@ -106,13 +104,9 @@ def _choose(arguments: argparse.Namespace, output: Output | None) -> int:
 
 def table(chosen: Any) -> str:
     """The rows as CSV, with the columns `COLUMNS`."""
-    from jaxgear.text import text_of
+    from jaxgear.text import text_of, to_csv
 
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows((text_of(one.record.path), f"{one.score:.6f}") for one in chosen)
-    return file.getvalue()
+    return to_csv([COLUMNS, *((text_of(o.record.path), f"{o.score:.6f}") for o in chosen)])
 
 
 def _say(line: str) -> None:

@@ -142,16 +142,9 @@ def _description(compared, group) -> str:
 
 
 def _csv(values) -> str:
-    import csv
-    import io
-
     from jaxgear.evaluation.comparison import MEASURES
+    from jaxgear.text import to_csv
 
-    text = io.StringIO()
     columns = ["group", "run", "seed", *MEASURES]
-    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    for group in values["groups"]:
-        for run in group["runs"]:
-            writer.writerow({"group": group["group"], **run})
-    return text.getvalue()
+    runs = [{"group": group["group"], **run} for group in values["groups"] for run in group["runs"]]
+    return to_csv([columns, *([run.get(name) for name in columns] for run in runs)])

@@ -1,8 +1,6 @@
 """List suspicious labels and pictures of a folder, the worst first."""
 
 import argparse
-import csv
-import io
 import sys
 from pathlib import Path
 from typing import Any
@@ -119,15 +117,13 @@ def _add_corrections(findings: Any, path: Path) -> None:
 
 def table(findings: Any) -> str:
     """The rows as CSV, with the columns `COLUMNS`."""
-    from jaxgear.text import text_of
+    from jaxgear.text import text_of, to_csv
 
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for found in findings.suspicions:
-        cells = (text_of(found.record.path), found.label, found.suggested)
-        writer.writerow([*cells, f"{found.score:.6f}", found.kind])
-    return file.getvalue()
+    rows = (
+        (text_of(s.record.path), s.label, s.suggested, f"{s.score:.6f}", s.kind)
+        for s in findings.suspicions
+    )
+    return to_csv([COLUMNS, *rows])
 
 
 def _print(findings: Any) -> None:

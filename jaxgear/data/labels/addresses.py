@@ -30,7 +30,7 @@ def fetched_file(address: str) -> Path:
         UsageError: no such kind of address, or a package for it is missing.
         DataError: it cannot be read.
     """
-    parent, name = posixpath.split(address)
+    parent, name = posixpath.split(address.partition("?")[0])  # an archive is known by its suffix
     return fetched(parent, {name: address}) / name
 
 
@@ -102,15 +102,19 @@ def _copied(
         with tempfile.TemporaryDirectory(prefix=".new-", dir=place.parent) as new:
             system.get_file(files[name][0], os.path.join(new, "file"))  # noqa: PTH118
             os.replace(os.path.join(new, "file"), path)  # noqa: PTH105, PTH118
+        copied[name] = now[name]
 
+    copied: dict[str, list[Any]] = {}
     try:
-        with ThreadPoolExecutor(8) as pool:  # mostly waiting
-            for _ in pool.map(copy, files):
-                pass  # reading a result raises the error of its thread
-        if whole:
-            for name in before.keys() - now.keys():
-                (place / name).unlink(missing_ok=True)
-        write_json(state_file, now if whole else before | now)
+        try:
+            with ThreadPoolExecutor(8) as pool:  # mostly waiting
+                list(pool.map(copy, files))  # raises the error of a thread
+        finally:  # what is here need not be copied again
+            write_json(state_file, before | copied)
+        if whole:  # also what a copy that was killed has left
+            for path in place.rglob("*"):
+                if path.is_file() and path.relative_to(place).as_posix() not in now:
+                    path.unlink()
     except Exception as error:
         raise address_failure(address, error) from error
     return place

@@ -1,6 +1,7 @@
 """Lays corrections over a folder: other labels, pictures kept out, pictures added."""
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -95,6 +96,7 @@ def with_corrections(
     present = {record.sha256 for record in named.values()}
     paths = {record.path for record in named.values()}
     rows = standing_with_places(corrections, present)
+    number_of = {(row.sha256, row.path): number for number, row in enumerate(rows)}
     by_sha256 = {row.sha256: row for row in rows if row.sha256}
     by_path = {row.path: row for row in rows if not row.sha256}
     new = [row for row in rows if row.action == "add" and row.sha256 not in present]
@@ -103,14 +105,14 @@ def with_corrections(
     kept, names, changes = np.ones(len(before), bool), {}, []
     for number, record in named.items():
         name = folder.classes[record.label]
-        if row := by_sha256.get(record.sha256) or by_path.get(record.path):
+        if about := [r for r in (by_sha256.get(record.sha256), by_path.get(record.path)) if r]:
+            row = max(about, key=lambda row: (not row.by_program, number_of[row.sha256, row.path]))
             if row.action == "remove" or row.label != name:
                 changes.append(_change(record.path, name, row))
             names[number], kept[number] = row.label, row.action != "remove"
     store = PictureCache(cache, size, outside=folder.root)
     added, files, refused = _read_new(folder, new, place, store)
     changes += [_change(record.path, "", row) for record, row in added]
-
     classes, labels = _relabelled(folder, kept, names, {row.label for _, row in added})
     check_names(place, Listing(classes=set(classes)))
     records = _labelled(before, labels, kept)
@@ -118,10 +120,11 @@ def with_corrections(
         own_split = "train" if any(split for split, _ in splits_and_labels(before)) else None
         more = [replace(r, label=classes.index(row.label), split=own_split) for r, row in added]
         records = _with_others(records, more)
-    relabels = (row for row in rows if row.action == "relabel")
     unknown = [
         row
-        for row in relabels
+        for row in rows
+        # A removed picture may be gone, but not changed: it would be trained on again.
+        if row.action == "relabel" or (row.action == "remove" and row.sha256 and row.path in paths)
         if (row.sha256 not in present if row.sha256 else row.path not in paths)
     ]
     return (
@@ -141,7 +144,7 @@ def with_corrections(
 def _named(records: Sequence[Record], corrections: Sequence[Correction]) -> list[int]:
     """The numbers, ascending, of the records that corrections name, and maybe of a few more."""
     hashes = {row.sha256 for row in corrections if row.sha256}
-    paths = {row.path for row in corrections if not row.sha256}
+    paths = {row.path for row in corrections if not row.sha256 or row.action == "remove"}
     near = np.isin(first_eight(hashes_of(records)), first_eight(hashes))
     return np.union1d(np.flatnonzero(near), rows_of_paths(records, paths)).tolist()
 
@@ -240,11 +243,8 @@ def _read_new(
 
 def summary(folder: Folder) -> str:
     """What corrections changed, in one line; with how many of it a program decided."""
-    counts = {
-        action: sum(change["action"] == action for change in folder.changes)
-        for action in ("relabel", "remove", "add")
-    }
+    counts = Counter(change["action"] for change in folder.changes)
     words = {"relabel": "relabelled", "remove": "removed", "add": "added"}
-    text = ", ".join(f"{count} {words[action]}" for action, count in counts.items())
+    text = ", ".join(f"{counts[action]} {word}" for action, word in words.items())
     programs = sum(change["by"].split(" ")[0] == "jaxgear" for change in folder.changes)
     return text + (f" ({programs} by jaxgear itself)" if programs else "")

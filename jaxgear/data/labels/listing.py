@@ -84,6 +84,6 @@ def as_named(source: str, root: Path) -> Iterator[None]:
     try:
         yield
     except DataError as error:
-        if str(root) not in str(error) or str(root) == source:
+        if str(root) not in str(error) or root == Path(source):
             raise
         raise DataError(str(error).replace(str(root), source)) from error

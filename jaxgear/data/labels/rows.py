@@ -4,11 +4,12 @@ import codecs
 import contextlib
 import csv
 import errno
-import io
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
+
+from jaxgear.text import to_csv
 
 try:
     import fcntl
@@ -36,9 +37,7 @@ def append_rows(
     Raises:
         OSError: the file cannot be written, or has another header.
     """
-    text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    first = ",".join(header).encode()
+    first, content = ",".join(header).encode(), to_csv(rows).encode()
     with path.open("a+b") as file:
         if fcntl is not None:
             fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed
@@ -57,7 +56,7 @@ def append_rows(
             file.truncate(size - torn)
         elif not tail.endswith(b"\n"):
             file.write(b"\n")
-        file.write(text.getvalue().encode())
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
         return os.fstat(file.fileno())

@@ -102,7 +102,9 @@ def base_of(places: Iterable[str], folder: str) -> str:
     kinds = {place[: place.find("://") + 3] if "://" in place else "" for place in places}
     if len(kinds) > 1:
         kinds = ", ".join(sorted(kind or "files" for kind in kinds))
-        raise DataError(f"a table may name pictures of one kind of place; this one names {kinds}")
+        raise DataError(
+            f"{folder}: a table may name pictures of one kind of place; this one names {kinds}"
+        )
     kind = kinds.pop()
     folders = {posixpath.dirname(place.removeprefix(kind)) for place in places}
     return kind + posixpath.commonpath(folders)

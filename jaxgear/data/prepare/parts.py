@@ -7,10 +7,12 @@ writes `pairs.npz` for a range of keys, and `grouped` makes groups of the pairs.
 cluster do all of it.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +28,7 @@ from jaxgear.data.prepare.decoding.images import Images
 from jaxgear.data.splits import stages
 from jaxgear.data.tfds.shards import NAME
 from jaxgear.errors import UsageError
-from jaxgear.files import replacing, write_json
+from jaxgear.files import Lock, replacing, write_json
 from jaxgear.text import few, printable, stable_key
 
 STAGING = ".staging-"
@@ -42,6 +44,14 @@ def recipe() -> str:
 def staging(base: Path, size: int | None) -> Path:
     """Where images of a size are staged for the set in the folder `base`."""
     return base / f"{STAGING}{size or 'whole'}-{re.sub('[ ,]+', '-', recipe())}"
+
+
+def remove(staged: Path) -> None:
+    """Removes a folder of staged images, unless another machine decodes a part of it now."""
+    with contextlib.suppress(UsageError), contextlib.ExitStack() as locks:
+        for part in staged.glob("part-*"):
+            locks.enter_context(Lock(part / ".lock"))
+        shutil.rmtree(staged)
 
 
 def paths_of(paths: Sequence[str], part: int, parts: int) -> list[str]:

@@ -100,8 +100,10 @@ def prepare(
                 base, before, dataset, images, metadata, each
             )
             say(f"{path}: {summary}")
-            for finished in (*base.glob(f"{parts.STAGING}*"), *base.glob(f"{UNFINISHED}*")):
-                shutil.rmtree(finished)
+            for finished in base.glob(f"{parts.STAGING}*"):
+                parts.remove(finished)
+            for unfinished in base.glob(f"{UNFINISHED}*"):
+                shutil.rmtree(unfinished)
             return path
     except OSError as error:
         raise _not_written(out, error) from None

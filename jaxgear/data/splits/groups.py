@@ -37,7 +37,7 @@ def groups_of(records: Sequence[Record], by: str = NEAR_DUPLICATES) -> Column:
     Args:
         by: `near-duplicates` (see `near_duplicate_groups`); `file`: each file alone; `folder`: one
             group per folder. Else a regular expression that is searched in each path: images with
-            the same first group of the match, or the same match if it has no groups, share a
+            the same first group that took part, or the same match if none did, share a
             group. An image without a match is alone.
 
     Raises:
@@ -53,7 +53,9 @@ def groups_of(records: Sequence[Record], by: str = NEAR_DUPLICATES) -> Column:
         nonlocal found
         match = pattern.search(path)
         found = found or match is not None
-        return (match[(match.lastindex and 1) or 0] or "") if match else sha256[:12]
+        if match is None:
+            return sha256[:12]
+        return next((part for part in match.groups() if part is not None), match[0])
 
     groups = grouped(map(name, paths_of(records), hashes_of(records)))
     if not found:

@@ -171,12 +171,12 @@ def _tested_on(run: FinishedRun) -> tuple[str, ...]:
 
 
 def _by_test(group: Group) -> Figures:
-    """The figures of a group's runs by the pictures that they were tested on."""
-    return {_tested_on(run): figures(run) for run in group.runs}
+    """The figures of a group's runs by seed and test images, which may be those of all seeds."""
+    return {(str(run.config.get("seed")), *_tested_on(run)): figures(run) for run in group.runs}
 
 
 def _pairs(baseline: Figures, own: Figures, comparisons: int) -> dict[str, Difference]:
-    """Differences to `baseline` between runs with the same test images.
+    """Differences to `baseline` between runs with the same seed and test images.
 
     Pairing takes the split, which is most of the spread, out of the comparison.
     """

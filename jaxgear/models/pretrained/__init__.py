@@ -4,12 +4,13 @@ backbone.py is where to start. resnet.py is the network; convert.py and tables.p
 weights_files.py and torch_zip.py read files; download.py fetches them.
 """
 
-from jaxgear.models.pretrained.backbone import Backbone, load_backbone
+from jaxgear.models.pretrained.backbone import MODULE_FIELDS, Backbone, load_backbone
 from jaxgear.models.pretrained.download import backbone_of, cached_weights
 from jaxgear.models.pretrained.preprocess import Preprocess, imagenet
 from jaxgear.models.pretrained.resnet import STAGES, ResNet
 
 __all__ = [
+    "MODULE_FIELDS",
     "STAGES",
     "Backbone",
     "Preprocess",

@@ -27,7 +27,7 @@ from jaxgear.text import printable
 
 FORMAT = 1  # of our own .safetensors
 METADATA = "jaxgear"
-MODULE_FIELDS = {  # fields of ResNet that our own files store
+MODULE_FIELDS = {  # of ResNet: our own files store them, and the cache of features asks for them
     "depth": int,
     "width": int,
     "stride_in_1x1": bool,

@@ -52,6 +52,8 @@ def predict_crops(
         try:
             if isinstance(file, Refused):
                 raise ImageError(path, file.reason)
+            if crops.parted(path)[1]:
+                raise ImageError(path, "a crop; name its photograph")
             data = crops.read_bytes(path, path)
             photograph = load_rgb(data, path)
         except ImageError as error:

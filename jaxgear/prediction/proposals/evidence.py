@@ -77,7 +77,8 @@ def _dense(predictor: Predictor) -> Callable[[Photograph], Cells] | None:
     bundle = predictor.bundle
     stored = unflatten_dict({tuple(name.split("/")): x for name, x in bundle.weights.items()})
     params, stats = stored.get("params", {}), stored.get("batch_stats", {})
-    head = params.get("head", {}).get("dense")
+    head = params.get("head")
+    head = head.get("dense") if isinstance(head, dict) else None
     described = _described(bundle.network)
     if head is None or "backbone" not in params or described is None:
         return None

@@ -35,8 +35,9 @@ def with_box(
     Raises:
         ImageError: the photograph cannot be read.
     """
-    if decision.action == "undo" and rows[decision.row - 1].label == CORRECTED:
-        added = rows[decision.row - 2]
+    undone = rows[decision.row - 2 : decision.row] if decision.action == "undo" else ()
+    if _correct_a_box(undone):
+        added = undone[0]
         return replace(added, action="remove", label=UNDONE, by=row.by, when=row.when), row
     if decision.box is None:
         return (row,)
@@ -49,6 +50,13 @@ def with_box(
         replace(row, path=crops.address(crops.parted(row.path)[0], decision.box), sha256=sha256),
         replace(row, action="remove", label=CORRECTED),
     )
+
+
+def _correct_a_box(rows: Sequence[Correction]) -> bool:
+    """Whether these are the two rows of one decision with another box."""
+    if len(rows) != 2 or rows[0].when != rows[1].when:
+        return False
+    return (rows[0].action, rows[1].action, rows[1].label) == ("add", "remove", CORRECTED)
 
 
 class BoxFields:

@@ -36,7 +36,7 @@ class Predictions:
         self.fault: str | None = None
         self._files = files
         self._probs: OrderedDict[int, Float[np.ndarray, " K"]] = OrderedDict()
-        self._waiting: deque[int] = deque(maxlen=WAITING)
+        self._waiting: deque[int] = deque()  # at most `WAITING`
         self._changed = threading.Condition()
         self._stopped = False
         self._thread: threading.Thread | None = None
@@ -46,7 +46,8 @@ class Predictions:
         """Asks for the predictions of pictures, before all that wait; does not wait for them."""
         with self._changed:
             wanted = [i for i in indices if i not in self._probs and i not in self._files.errors]
-            self._waiting.extendleft(reversed([i for i in wanted if i not in self._waiting]))
+            rest = (i for i in self._waiting if i not in wanted)
+            self._waiting = deque([*dict.fromkeys(wanted), *rest][:WAITING])
             if wanted and self._thread is None and not self._stopped:
                 self._thread = threading.Thread(target=self._work, name="predictions", daemon=True)
                 self._thread.start()

@@ -147,7 +147,7 @@ class Review:
     def _undo(self) -> None:
         if not self._undoable:
             return self._say("Nothing to undo.")
-        index, row = self._undoable.pop()
+        index, row = self._undoable[-1]
         self._show(index)
         return self._decide("undo", row=row)
 
@@ -167,6 +167,7 @@ class Review:
             )
         self._say(f"{found['name']}: {label or action}")
         if action == "undo":
+            self._undoable.pop()
             return self._show(index)
         self._undoable.append((index, found["version"]))
         return self._go(index + 1)
@@ -231,14 +232,13 @@ def _button(widgets: Any, text: str, act: Callable[[], None]) -> Any:
 
 def _facts(found: dict[str, Any], classes: Sequence[str], probs: Any) -> str:
     """HTML of what is known of a picture; all text is escaped."""
-    reason = found["reason"]
     present = "removed" if found["removed"] else found["current"] or "no label"
     rows = [
         ("picture", found["name"]),
         ("label", present + (f" (was {found['label']})" if found["label"] != present else "")),
         ("decided by", found["by"]),
         ("reason", found["note"]),
-        ("queue", ", ".join(text for text in reason.values() if text)),
+        ("queue", ", ".join(text for text in found["reason"].values() if text)),
         ("unreadable", found["error"]),
     ]
     if probs is None:

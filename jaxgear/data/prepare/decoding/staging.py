@@ -64,9 +64,13 @@ def stage(
 def _work_on_node(paths: Sequence[str], *arguments: Any) -> list[str | Staged | Refused]:
     """`Workshop.stage` in a process that has one workshop for all of its tasks."""
     place = arguments[:3]
-    if _workshops.get(place) is None:
-        _workshops[place] = Workshop(*arguments)
-    return _workshops[place].stage(paths)
+    workshop = _workshops.get(place)
+    if workshop is not None and not workshop.path.exists():  # its set is finished
+        workshop.close()
+        workshop = None
+    if workshop is None:
+        workshop = _workshops[place] = Workshop(*arguments)
+    return workshop.stage(paths)
 
 
 _workshop: Workshop

@@ -72,13 +72,16 @@ class Workshop:
         """
         self._root, self._size, self._known = root, size, known
         self._decoded: set[bytes] = set()  # sha256, in this call of `stage`
-        self._path = place / f"{uuid.uuid4().hex}{_SUFFIX}"
-        self._file = self._path.open("ab", buffering=0)
+        self.path = place / f"{uuid.uuid4().hex}{_SUFFIX}"
+        self._file = self.path.open("ab", buffering=0)
 
     def __enter__(self) -> "Workshop":
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._file.close()
 
     def stage(self, paths: Sequence[str]) -> list[str | Staged | Refused]:
@@ -153,7 +156,7 @@ class Workshop:
             bodies += body, isal_zlib.crc32(body).to_bytes(4, "little")
             names = image.sha256.hex(), digest.hex()
             offset = start + len(head) + len(descriptor)
-            entries.append(Staged(*names, *size, self._path, offset, len(data)))
+            entries.append(Staged(*names, *size, self.path, offset, len(data)))
             start += len(body) + len(bodies[-1])
         whole = b"".join(bodies)
         if self._file.write(whole) != len(whole):
