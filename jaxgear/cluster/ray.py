@@ -16,7 +16,7 @@ from jaxgear.errors import DataError, UsageError, first_line
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
 
-AHEAD = 2  # tasks for each one that can run, so that no node waits for this process
+AHEAD = 2  # tasks submitted for each that runs, so that nodes never idle
 
 
 class Cluster:

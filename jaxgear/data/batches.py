@@ -2,7 +2,7 @@
 
 The images (or their features) move to the device once, as uint8; a batch is a gather there. The
 order of a pass over all images is a pure function of (seed, pass), so a resumed run needs no saved
-generator. An epoch is a pass, or a share of one: then epochs take up the passes one after another.
+generator. An epoch is one pass, or a share of it: then the next epoch goes on where it ended.
 """
 
 import functools

@@ -93,7 +93,7 @@ class Windowed:
     def __init__(
         self, shards: Shards, window: int, batch_size: int, lanes: int, seed: int, epoch: int
     ):
-        """`window` is the sum over at most `lanes` lanes; a batch divides among them."""
+        """`window` counts images over all lanes; at most `lanes` of them divide the batch."""
         self._shards, self._batch, self._seed = shards, batch_size, (seed, epoch)
         lanes = math.gcd(batch_size, lanes)
         self._window, self._each = max(1, window // lanes), batch_size // lanes
@@ -128,8 +128,9 @@ Order = Int[np.ndarray, " N"] | InOrder | ByIndex | Stored | Windowed
 
 @dataclass(frozen=True)
 class Sampling:
-    """The choices. A further copy of image i in an epoch has the index i + k * (number of images),
-    so each copy has its own random view.
+    """Which images an epoch draws, and in which order.
+
+    Copy k of image i has the index i + k * (number of images), so each has its own random view.
     """
 
     new: Bool[np.ndarray, " N"] = field(default_factory=lambda: np.zeros(0, bool))

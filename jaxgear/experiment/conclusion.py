@@ -84,7 +84,7 @@ def conclude(
 
     With a `bank` of backgrounds the model gets evidence of gear (evaluation/no_gear/evidence.py),
     weighed by `share`. The temperature is then fitted on plain and pasted validation images, and
-    the least score of gear on the pasted ones.
+    the threshold of gear on the pasted ones.
 
     Args:
         features_of: computes the inputs of the model's last layer faster than its program; or None.
@@ -191,7 +191,7 @@ def _bundle(
 
 
 def shared(rows_of: Callable[[Split], np.ndarray]) -> Callable[[Split], np.ndarray]:
-    """`rows_of`, which makes a row for each image of a split, with a part made on each host.
+    """`rows_of`, a row for each image of a split, with the images divided among the hosts.
 
     A part is whole blocks of `BLOCK` images, so its batches, and the rows to the bit, are those of
     one host. Collective: every host must call it.

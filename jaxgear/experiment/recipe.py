@@ -202,7 +202,7 @@ class Recipe:
 
     @property
     def features_of(self) -> Callable[[Split], Float[np.ndarray, "N D"]] | None:
-        """Computes the inputs of the last layer from the cached features; None: there are none."""
+        """Computes the inputs of the last layer from cached features; None: none are pooled."""
         pooled = self.features is not None and self.features.below == FROZEN
         return self.features.tested if pooled else None
 

@@ -18,8 +18,8 @@ from jaxgear.machine import devices
 def keep_compiled() -> None:
     """Caches compiled programs in the user's cache folder, so a second start of a run is fast.
 
-    Each host keeps its own. A folder set by `JAX_COMPILATION_CACHE_DIR` takes precedence; there JAX
-    keeps those of the first host alone.
+    Each host keeps its own. If `JAX_COMPILATION_CACHE_DIR` names a folder, JAX uses it, and keeps
+    only the first host's programs there.
     """
     cache = user_cache()
     if cache is None or jax.config.jax_compilation_cache_dir:

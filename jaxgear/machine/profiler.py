@@ -15,9 +15,8 @@ LONGEST = 5
 class Profiler:
     """Writes a trace of `steps` training steps below `folder`; 0: of none. A context manager.
 
-    The trace begins after the first program, which may still allocate, and ends with the first
-    program after which `steps` are traced, or with training. `say` gets the file and the longest
-    operations.
+    The trace skips the first program, which may still allocate. It ends once `steps` steps are
+    traced, or when training ends. `say` gets the file and the longest operations.
     """
 
     def __init__(self, folder: Path, steps: int, say: Callable[[str], None]):

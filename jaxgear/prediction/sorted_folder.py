@@ -92,7 +92,7 @@ class SortedFolder:
         return text_of(path := _absolute(file)) == path
 
     def _is_left(self, row: Placed) -> bool:
-        """Whether the file of a noted row is not placed, and as it was."""
+        """Whether a noted file is still unplaced, and unchanged on disk."""
         state = row.bytes, row.modified
         return self._known.get(row.path) != state == _state_of(row.path)
 

@@ -29,7 +29,7 @@ class Scored:
     accuracy: Spread
     loss: Spread
     seconds: Spread
-    # Until the validation accuracy reached the target; None: not all did, or a run has no figure.
+    # Until validation accuracy reached the target; None: a run never did, or has no figure.
     seconds_to_target: Spread | None
     flops_to_target: Spread | None
     ended: dict[str, int]  # trials that ended otherwise: state -> count

@@ -15,8 +15,8 @@ from jaxgear.study.variants import as_flags
 
 POLL = 0.2  # seconds between looks at a process and its history
 LOG = "log.txt"
-# Starts Python anew. SIGTERM tells the process when its parent ends, so that it saves its state
-# (PR_SET_PDEATHSIG). A function for the fork would deadlock with JAX's threads.
+# Starts Python anew. PR_SET_PDEATHSIG sends SIGTERM when the parent ends, so the process saves its
+# state. (`preexec_fn` could deadlock with JAX's threads.)
 WITH_PARENT = (
     "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 15); "
     "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"

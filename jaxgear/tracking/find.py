@@ -6,8 +6,8 @@ A tracker is a function of a run folder, its history so far and its test:
         "Shows the epochs of `rows` that are not shown yet, and drops those that are no more."
 
 The first host calls it when training starts or goes on, after each epoch, and after the test. Then
-`test` has the fields of test.json, and `run` holds curves.png, confusion.png and predictions.png;
-histograms.json (histograms.py) it holds always. A resumed run may have lost the epochs after its
+`test` has the fields of test.json, and `run` holds curves.png, confusion.png and predictions.png.
+`run` always holds histograms.json (histograms.py). A resumed run may have lost the epochs after its
 newest checkpoint, so a tracker compares what it has with `rows`. The history is complete each time:
 what one call could not send, the next one sends.
 

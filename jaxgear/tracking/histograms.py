@@ -33,10 +33,9 @@ class Histograms:
         self._before: Weights = {}  # parameters after the last epoch, if the next is due
 
     def add(self, run: Path, rows: Sequence[Row], state: TrainState) -> None:
-        """Adds those of the last epoch if they are due, and drops epochs that are no more.
+        """Adds the last epoch's histograms if due, and drops epochs that the history lacks.
 
-        An epoch that was interrupted has parameters, and no updates. Collective: every host must
-        call it.
+        An interrupted epoch gets parameters but no updates. Collective: every host must call it.
         """
         epoch, step = (rows[-1].epoch, rows[-1].step) if rows else (0, 0)
         before, self._before = self._before, {}

@@ -52,9 +52,9 @@ def epochs(
         layout: how devices hold the state: `devices.replicated` or `devices.fsdp`.
         scales: of the training and validation images in each epoch (`data.batches.resized`); empty:
             whole images.
-        watch: called after each program that was sent, with the state that it gives and its steps.
-        counted: called with the FLOPs of a step (`program.flops`), or those of a step of each epoch
-            if there are `scales`, when it is compiled.
+        watch: called after each program is sent, with the resulting state and number of steps.
+        counted: called once, after compilation, with the FLOPs of a step (`program.flops`); with
+            `scales`, a list: of a step of each epoch.
         step_options: keyword arguments of `steps.train_step`.
 
     Raises:

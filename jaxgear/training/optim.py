@@ -37,7 +37,7 @@ def update(
     SAM).
     """
 
-    # Line searches pass on the extra arguments that they do not know, if value_fn's names match.
+    # Line searches pass `value_fn` any extra argument that it names; it ignores these two.
     def value_fn(params: PyTree, obj_fn: Any = None, grad_fn: Any = None) -> Float[Array, ""]:
         return loss_of(params)
 

@@ -53,8 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--accept",
         type=float,
         metavar="SHARE",
-        help="accept this share of gear on backgrounds, 0 to 1; 1 refuses least (for models "
-        "trained with --backgrounds; their default is 0.95)",
+        help="accept this share of pasted validation pictures as gear, 0 to 1 (default 0.95; 1 "
+        "accepts all of them); for models trained with --backgrounds",
     )
     parser.add_argument(
         "--label-studio",

@@ -29,9 +29,9 @@ def address(path: str, box: Box) -> str:
 
 
 def address_in(row: Mapping[str, str]) -> str | None:
-    """The address of the crop in a row of a table; the path alone if its box is around all.
+    """The address of the crop in a row of a table; the path alone if its box covers all of it.
 
-    None: the sides are no box.
+    None: not a valid box.
     """
     try:
         box = tuple(float(row[side]) for side in SIDES)

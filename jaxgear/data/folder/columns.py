@@ -141,9 +141,9 @@ def _counts(records: Records, classes: int = 0) -> Int[np.ndarray, "S K"]:
 def mixed(
     runs: Runs, low: Integer[np.ndarray, " n"], high: Integer[np.ndarray, " n"]
 ) -> Int[np.ndarray, " k"]:
-    """The rows, ascending, of the runs whose smallest `low` is below their largest `high`.
+    """The rows, ascending, of the runs with min(`low`) < max(`high`).
 
-    Both are of `runs.rows`.
+    `low` and `high` have a value for each entry of `runs.rows`.
     """
     if not len(runs.rows):
         return runs.rows
@@ -178,9 +178,7 @@ def facts_about(
     groups: Sequence[str] | None = None,
     splits: Sequence[str] | None = None,
 ) -> Facts | None:
-    """The facts that were written with a set, if all of its records and its own groups and splits
-    are meant.
-    """
+    """The facts stored with a set, if records, groups and splits are exactly its own; else None."""
     if not isinstance(records, Records) or records.facts is None:
         return None
     own = groups is None or groups is records.groups

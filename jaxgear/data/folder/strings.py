@@ -23,7 +23,7 @@ class Runs(NamedTuple):
 
 
 def runs_of(values: UInt64[np.ndarray, " N"]) -> Runs:
-    """The runs of all values that occur more than once, and of a few others."""
+    """Rows of the repeated values, equal ones side by side, and of a few unique ones."""
     ordered = np.sort(values)
     twice = ordered[1:][ordered[1:] == ordered[:-1]]
     del ordered

@@ -142,7 +142,7 @@ def with_corrections(
 
 
 def _named(records: Sequence[Record], corrections: Sequence[Correction]) -> list[int]:
-    """The numbers, ascending, of the records that corrections name, and maybe of a few more."""
+    """Rows, ascending, that corrections may name: only 8 bytes of a hash are compared."""
     hashes = {row.sha256 for row in corrections if row.sha256}
     paths = {row.path for row in corrections if not row.sha256 or row.action == "remove"}
     near = np.isin(first_eight(hashes_of(records)), first_eight(hashes))

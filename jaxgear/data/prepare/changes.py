@@ -34,13 +34,13 @@ class Changes:
             self._same &= equal(getattr(new, name), getattr(old, name))
 
     def kept(self) -> list[Shard]:
-        """The shards of the version all of whose records are the same."""
+        """The shards of the version before in which no record has changed."""
         same = np.zeros(len(self.place), bool)
         same[self._rows[self._both[self._same]]] = True
         return [shard for shard in self._before.shards if same[shard.records.rows].all()]
 
     def places_outside(self, shards: Sequence[Shard]) -> Int[np.ndarray, " n"]:
-        """The places of the records that are in none of some shards of the version."""
+        """Places of the records that none of `shards` holds."""
         inside = np.zeros(len(self.place) + 1, bool)  # the last for records that are in none
         for shard in shards:
             inside[shard.records.rows] = True

@@ -110,7 +110,7 @@ def _key(row: _Row) -> tuple[str, str]:
 
 
 def _pairs(before: Iterator[_Row], now: Iterator[_Row]) -> Iterator[tuple[_Row, _Row]]:
-    """Rows of two sorted sequences with equal paths beside each other; () where there is none."""
+    """Merges two sequences sorted by path. Yields (before, now) for each path; (): not there."""
     old, own = next(before, ()), next(now, ())
     while old or own:
         if old and own and old[0] == own[0]:

@@ -111,7 +111,7 @@ def _shard(dataset: Dataset, split: str) -> Shard:
 
 
 def _beside(root: Path, new: Path, dataset: Dataset, records: Records) -> dict[str, str]:
-    """`_write_columns` for a prepared set: second names of its own columns, where they fit."""
+    """`_write_columns` for a prepared set: hard links to its columns that still match."""
     table, own = records.table, {}
     if len(records) < len(table.label):
         own["order"] = records.rows

@@ -58,8 +58,8 @@ def assign_splits(
 
     Members of a group may have different own splits. Members in the commonest one (of equals, the
     first of test, val, train) keep it; the others are left out, so that no near-duplicate of a test
-    image is trained on. This is the price of a split without memory: nearly half of the pairs of
-    near-duplicates lose one image. A new near-duplicate may leave an old image out, but never moves
+    image is trained on. The split stores nothing, so nearly half of all near-duplicate pairs lose
+    one image. A new near-duplicate may leave an old image out, but never moves
     it to another split.
 
     Each image is drawn by itself, so classes are stratified only in expectation. If a class has an
@@ -122,7 +122,7 @@ def _in_one_split(
     own: Int[np.ndarray, " n"],
     count: int,
 ) -> Int[np.ndarray, " n"]:
-    """The split of each row, 0 to `count` - 1; -1: left out. `own` is that of its position."""
+    """The split of each row, 0 to `count` - 1; -1: left out. `own`: what its position gives."""
     _, group = np.unique(groups, return_inverse=True)
     votes = np.bincount(group * count + own, minlength=count * (1 + group.max(initial=-1)))
     natural = votes.reshape(-1, count).argmax(axis=1)  # of each group; of equals the first

@@ -101,8 +101,8 @@ def near_duplicate_groups(records: Sequence[Record], own: bool = True) -> Column
     Near-duplicates (`near_duplicates.groups`) are the same photograph re-encoded, resized or
     re-framed on white, and the same photograph or cut recoloured, because its shape would leak
     too. The relation is transitive. The id is the smallest hash in the group, cut to 12 digits.
-    Records of a prepared set keep their own group, unless others that were added connect it with
-    another one. With `own=False` groups are found anew: own ones say nothing of a part of a set.
+    Records of a prepared set keep their own group; added images may merge some. With `own=False`
+    groups are found anew, as for a part of a set.
     """
     if own and isinstance(records, Records):
         if records.table.group is not None:
@@ -135,10 +135,10 @@ def are_alike(new: Sequence[bytes], known: Sequence[bytes]) -> Bool[np.ndarray, 
 def _compared(
     new: Sequence[bytes], known: Sequence[bytes]
 ) -> Iterator[tuple[int, Int[np.ndarray, " N"], Int[np.ndarray, " M"]]]:
-    """Compares new images with known ones, `_KNOWN` at a time, whose memory it takes.
+    """Compares new images with `_KNOWN` known ones at a time, to bound memory.
 
-    Yields the row of the first known one, then a number for each new and each of these known ones:
-    equal for near-duplicates.
+    Yields the row of the first of these known images, the group numbers of the new images, and
+    those of the known ones. Near-duplicates have equal numbers.
     """
     new = list(new)
     for start in range(0, len(known) if new else 0, _KNOWN):
@@ -149,7 +149,7 @@ def _compared(
 def _with_added(records: Records) -> Column:
     """The groups of a prepared set to which records were added.
 
-    Groups that added records connect become one. It keeps a name that the set has.
+    An added image may merge groups. The merged group keeps the name of one that the set had.
     """
     from scipy.sparse import coo_array, csgraph
 

@@ -103,7 +103,7 @@ class Keys(NamedTuple):
     """The LSH keys of n images: of each view's edges, and of hashes."""
 
     keys: tuple[UInt64[np.ndarray, "n B"], ...]
-    enough: tuple[Bool[np.ndarray, " n"], ...]  # not so few edges that they match no other image
+    enough: tuple[Bool[np.ndarray, " n"], ...]  # has enough edges to match another image
 
     @classmethod
     def joined(cls, parts: Sequence["Keys"]) -> "Keys":

@@ -111,7 +111,7 @@ def hashes(folder: Path) -> Shaped[np.ndarray, " n"]:
 
 
 def digest(folders: Sequence[Path], without: Iterable[str] = ()) -> str:
-    """A hash of what `compare` reads: its result is that of the same images."""
+    """A hash of the images that `compare` reads. Equal hashes mean equal pairs."""
     of = hashlib.sha256(repr(sorted(without)).encode())
     for folder in folders:
         with (folder / "sha256").open("rb") as file:

@@ -146,7 +146,7 @@ def column_file(folder: Path, name: str) -> Path:
 
 
 def part_of(count: int, share: tuple[int, int]) -> slice:
-    """The K-th of N equal parts of so many things, for a share (K, N)."""
+    """The rows of `count` that host K of N checks, for a share (K, N)."""
     number, shares = share
     return slice(count * number // shares, count * (number + 1) // shares)
 

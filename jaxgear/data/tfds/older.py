@@ -1,4 +1,4 @@
-"""Sets of older versions, without columns: each table has those of its rows, and descriptors."""
+"""Sets of older versions: the table of each shard holds the columns and descriptors of its rows."""
 
 import itertools
 import re

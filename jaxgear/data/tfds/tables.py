@@ -154,11 +154,11 @@ def write_index(
     fingerprint: str,
     alike: Callable[[Records], tuple[Alike, Alike]],
 ) -> None:
-    """Writes `index.npz` of a version: what opening it would otherwise find in its columns.
+    """Writes `index.npz` of a version, so that opening it need not walk its columns.
 
-    That is its fingerprint with the classes that it is of, which takes a minute for ten million
-    images; the facts about its records; and the sums of the blocks of its columns, so that each of
-    several hosts can check its own.
+    It holds the fingerprint and the classes that it is of (made anew, it takes a minute for ten
+    million images), the facts about the records, and a hash of each block of each column, so that
+    each of several hosts can check its own.
 
     Args:
         alike: finds near-duplicates in two splits, and those in two classes.

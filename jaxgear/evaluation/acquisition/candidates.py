@@ -21,7 +21,7 @@ class Candidates:
 
     folder: Folder  # its records: the candidates, by hash; its refused files: the unreadable ones
     readable: int
-    known: int  # of these in the data of the run, or near-duplicates of such pictures
+    known: int  # readable images that are in the run's data, or near-duplicates of it
     labelled: int  # of the others, those with a label and near-duplicates of them
     alike: int  # of the others, those that are near-duplicates or copies of a candidate
 

@@ -1,7 +1,6 @@
 """Finds suspicious labels and pictures of a folder: `find_suspicious(folder, backbone, size)`.
 
-Every picture is scored by a classifier that was trained on other pictures, and that on none of its
-near-duplicates.
+A classifier scores each image. It was trained on other images, and on no near-duplicate of it.
 """
 
 import dataclasses

@@ -24,8 +24,8 @@ ITERATIONS = 100
 def assign_folds(groups: Sequence[str], folds: int = FOLDS) -> Int[np.ndarray, " N"]:
     """The fold of each picture, 0 to folds - 1; a group is never split.
 
-    Groups are dealt out in the order of their hashes. Labels have no part in it: a picture with
-    another label stays in its fold.
+    Groups are dealt out in the order of their hashes. Labels do not matter: a relabelled image
+    keeps its fold.
     """
     groups = grouped(groups)
     _, first, number = np.unique(groups.values, return_index=True, return_inverse=True)

@@ -16,8 +16,8 @@ from scipy.ndimage import uniform_filter1d
 from jaxgear.data.folder import Folder, Record
 from jaxgear.data.images import decoded, letterbox_image
 
-# Chosen on 1,697 catalogue photographs, 97 crops and 113 outdoor photographs: none of them reaches
-# a limit but for single small crops. Blurred by a Gaussian of 1 % of their side, 99 in 100 do.
+# Chosen on 1,697 catalogue photographs, 97 crops and 113 outdoor photographs: only a few small
+# crops exceed a limit. After a Gaussian blur of 1 % of the side, 99 % do.
 SIZE = 256  # pixels of the longer side on which light and blur are measured, never enlarged
 DARK = 80  # grey level, of 255, that 95 % of the pixels stay below
 BLURRED = 0.6

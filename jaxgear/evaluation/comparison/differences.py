@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 LEVEL = 0.95  # of intervals; a difference counts if its p-value is below 1 - LEVEL
-MOST_SEEDS = 1000  # beyond these, more seeds are no answer
+MOST_SEEDS = 1000  # more seeds than this are not suggested
 RESAMPLES = 10_000
 
 

@@ -1,8 +1,8 @@
 """Which pictures are compared: new ones, and those of a run that it did not learn.
 
-Both have to be exchangeable if nothing changed. So near-duplicates of the run's pictures are left
-out of the new ones, and pictures with near-duplicates out of the reference; of near-duplicates
-among the new ones, one stays.
+The test assumes that both sets are samples of the same kind. So the new images leave out
+near-duplicates of the run's images, and the reference leaves out images that have near-duplicates.
+Of new near-duplicates, one stays.
 """
 
 import dataclasses
@@ -61,7 +61,7 @@ def choose_new(run: FinishedRun, folder: Folder, known: Folder) -> tuple[Sequenc
 def choose_reference(run: FinishedRun, known: Folder) -> tuple[Sequence[Record], list[str]]:
     """Held-out pictures without near-duplicates among the known ones, and their classes.
 
-    If those are few, because most pictures have some, one of each group.
+    If fewer than half remain, it takes one image of each group.
     """
     records, of_run = known.records, _rows(run, known.records)
     number = _numbers(near_duplicate_groups(records))

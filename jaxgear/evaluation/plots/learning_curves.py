@@ -84,9 +84,9 @@ def loss_axis(
     runs: Sequence[Sequence[history.Row]],
     drawn: Sequence[str] = ("train_loss", "val_loss"),
 ) -> None:
-    """Starts a loss axis at 0, or makes it logarithmic if a loss would squeeze the others flat.
+    """Starts a loss axis at 0, or makes it logarithmic if a high loss would flatten the others.
 
-    That is one above four times the training loss of the first epoch, in the median run.
+    That is a loss above four times the median of the runs' first training losses.
 
     Args:
         drawn: the losses of a row that the axis shows.

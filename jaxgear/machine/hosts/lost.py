@@ -96,7 +96,7 @@ class SignsOfLife:
         self._count = 0
         self._counts = [""] * hosts
         self._ages = [0] * hosts
-        # Host 0 ends last: with it ends the store, from which the others know.
+        # Host 0 waits longest: it holds the store that tells the others who is lost.
         self._oldest = BEATS + (2 if host == 0 else 0)
 
     def exchange(self) -> None:

@@ -1,4 +1,4 @@
-"""Boxes of a photograph that may hold gear: places that look more like a class than around them."""
+"""Boxes of a photograph that may hold gear: more evidence of a class than in their surroundings."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ from jaxgear.prediction.proposals.evidence import Evidence
 SIZES = np.geomspace(0.04, 0.7, 12)  # square root of a box's area, of the longer side
 SHAPES = (0.6, 0.85, 1.2, 1.7)  # width / height
 STEP = 0.25  # between boxes, of their side
-AROUND = 1.6  # side of what is around a box, of its side
+AROUND = 1.6  # side of the surroundings, in sides of the box
 GROWTH = 0.1  # power of a box's area in its score
 OVERLAP = 0.4  # IoU above which two boxes are one
 _RANKED = 10000  # boxes that are compared with each other

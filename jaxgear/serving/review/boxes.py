@@ -1,4 +1,4 @@
-"""The corrected box of a crop: its new crop is added, and the old one removed."""
+"""Corrects the box of a crop: adds the new crop and removes the old one."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -25,11 +25,12 @@ def box_of(pictures: Pictures, index: int) -> crops.Box | None:
 def with_box(
     row: Correction, decision: Decision, pictures: Pictures, rows: Sequence[Correction]
 ) -> tuple[Correction, ...]:
-    """The rows of a decision, the last one about its picture; `row` is that without another box.
+    """The rows to write for a decision; the last one is about its picture.
 
-    Undoing such a decision also undoes the addition, which is the row before the removal.
+    Undoing a corrected box also undoes the addition, which is the row before the removal.
 
     Args:
+        row: the decision without a corrected box.
         rows: of the corrections file so far.
 
     Raises:

@@ -1,11 +1,11 @@
 """Checkpoints of a run: the newest, and the best few by validation loss. The only Orbax import.
 
 A folder per epoch holds the items `model` (parameters and other variables), `average` (if the state
-keeps one) and `train` (optimizer state, step, key, sums of an interrupted epoch). Of several hosts
-each writes a part of them, whether devices share the state or each has all of it. It also holds a
-manifest. The manifest has the sha256 of every file, because Orbax restores damaged bytes silently,
-and the shape of every leaf, because Orbax does not name leaves that do not fit. `save` returns when
-everything is on disk. It writes the manifest last, so a folder without one is unfinished.
+keeps one) and `train` (optimizer state, step, key, sums of an interrupted epoch). With several
+hosts each writes a part, even of a replicated state. The folder also holds a manifest. It has the
+sha256 of every file, because Orbax restores damaged bytes silently, and the shape of every leaf,
+because Orbax does not name leaves that do not fit. `save` returns when everything is on disk. It
+writes the manifest last, so a folder without one is unfinished.
 
 Orbax is imported inside functions: it takes 0.1 s, and `--help` and flag errors need not wait.
 """

@@ -177,7 +177,7 @@ def _run_equation(equations: Sequence[JaxprEqn], read: Read, inputs: list[Any]) 
 
 
 def _scan(step: Callable[..., list[Any]], equation: JaxprEqn, inputs: list[Any]) -> list:
-    # What is scanned has an axis more outside of the step, and constants and the carry have not.
+    # Scanned values have one more axis outside the step; constants and the carry do not.
     parameters, inner = equation.params, _open(equation.params["jaxpr"])
     pairs = [
         zip(equation.outvars, inner.outvars, strict=True),

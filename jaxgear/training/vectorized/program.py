@@ -25,7 +25,7 @@ Leaves = list[Array]
 class Program:
     """The states of L lanes, and the programs that train and evaluate all of them.
 
-    Several devices have as many lanes each.
+    Devices share the lanes equally.
     """
 
     def __init__(self, lanes: Sequence[Lane], progress: Progress):
@@ -152,7 +152,7 @@ def _idle(examples: Batch | Chunk) -> Batch | Chunk:
 
 
 def _padded(trains: Sequence[Batches]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The images and labels of all lanes, as many rows each, and how many of them count."""
+    """Images and labels of all lanes, padded to as many rows, and the real rows of each."""
     examples = np.array([train.examples for train in trains], np.int32)
 
     def rows(array: Array) -> np.ndarray:

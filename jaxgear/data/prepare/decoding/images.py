@@ -35,7 +35,7 @@ _BEFORE = -1
 
 
 def blank(count: int) -> Shaped[np.ndarray, " n"]:
-    """The fields of images of a version, the first to the last row of its table; yet to be set."""
+    """Rows for the images of a version, in table order. Only `file` and `at` are set."""
     rows = np.zeros(count, _ROW)
     rows["file"], rows["at"] = _BEFORE, np.arange(count)
     return rows
@@ -84,7 +84,7 @@ class Images:
         classes: Sequence[str],
         rows: Int[np.ndarray, " N"],
     ) -> Records:
-        """The records of candidates, sorted by path, whose images are in `rows`; -1: of none."""
+        """Records of the candidates, sorted by path; `rows` has the image of each (-1: refused)."""
         kept = np.flatnonzero(rows >= 0)
         rows, text, starts = rows[kept], bytearray(), array("Q")
         labels, splits = array("i"), bytearray()
