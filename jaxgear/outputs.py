@@ -69,10 +69,9 @@ class Output:
             ) from error
 
 
-def write_output(flag: str, path: Path, content: str | bytes) -> None:
-    """Writes a file that a user names with `flag`; `UsageError` if it cannot be written."""
-    with Output(flag, path) as output:
-        output.write(content)
+def to_stderr(line: str) -> None:
+    """Prints a line on stderr at once."""
+    print(line, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

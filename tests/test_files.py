@@ -68,13 +68,18 @@ def test_a_file_of_another_group_stays_its(tmp_path):
     assert (path.read_text(), path.stat().st_gid) == ("new", 12345)
 
 
+def write_output(flag, path, content):
+    with outputs.Output(flag, path) as output:
+        output.write(content)
+
+
 def test_a_pipe_stays_and_its_reader_gets_the_bytes(tmp_path):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     got = []
     reader = threading.Thread(target=lambda: got.append(pipe.read_bytes()))
     reader.start()
-    outputs.write_output("--csv", pipe, "a" * 100_000)  # more than a pipe holds
+    write_output("--csv", pipe, "a" * 100_000)  # more than a pipe holds
     reader.join(10)
     assert got == [b"a" * 100_000]
     assert stat.S_ISFIFO(pipe.stat().st_mode)
@@ -85,14 +90,14 @@ def test_a_pipe_that_nobody_reads_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "PATIENCE", 0.1)
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(UsageError, match=r"--csv .*pipe: cannot be written \(nobody reads this"):
-        outputs.write_output("--csv", tmp_path / "pipe", "a")
+        write_output("--csv", tmp_path / "pipe", "a")
 
 
 def test_devices_are_written_to(tmp_path):
     """A terminal gets the bytes, /dev/null takes any number of outputs, a full device is named."""
     controller, terminal = os.openpty()
     device = Path(os.ttyname(terminal))
-    outputs.write_output("--json", device, "shown\n")
+    write_output("--json", device, "shown\n")
     assert os.read(controller, 100) == b"shown\r\n"
     assert stat.S_ISCHR(device.stat().st_mode)
     null = Path("/dev/null")
@@ -100,7 +105,7 @@ def test_devices_are_written_to(tmp_path):
         opened["--csv"].write("a")
     assert stat.S_ISCHR(null.stat().st_mode)
     with pytest.raises(UsageError, match=r"--csv /dev/full: cannot be written \(No space left"):
-        outputs.write_output("--csv", Path("/dev/full"), "a")
+        write_output("--csv", Path("/dev/full"), "a")
     os.close(controller)
     os.close(terminal)
 
@@ -111,7 +116,7 @@ def test_what_is_no_place_for_a_file_is_named(tmp_path):
     for name, why in (("loop", "symbolic"), ("file/a", "Not a dir"), ("no/a", "no folder"), (".",
                       "it is a folder")):  # fmt: skip
         with pytest.raises(UsageError, match=f"--csv .*: cannot be written .*{why}"):
-            outputs.write_output("--csv", tmp_path / name, "a")
+            write_output("--csv", tmp_path / name, "a")
 
 
 def test_an_output_to_which_nothing_is_written_stays_as_it_was(tmp_path):

@@ -1,6 +1,7 @@
 """Two processes on one machine train as one: they agree with one, are killed, and go on as one."""
 
 import csv
+import re
 import signal
 import socket
 import subprocess
@@ -150,8 +151,10 @@ def test_a_host_that_freezes_ends_the_other_but_a_slow_one_does_not(victim, paus
         processes[victim].kill()
         processes[victim].communicate()
     assert processes[1 - victim].returncode == 1, complaint
-    silent = "host 0 has not answered" if victim == 0 else "host 1 was silent"
-    assert f"cannot be reached; {saved(run)} ({silent} for 3 s)" in complaint
+    # On a busy machine, host 0 may answer for a moment after its last sign of life is 3 s old.
+    silent = {0: "host 0 (has not answered|was silent)", 1: "host 1 was silent"}[victim]
+    said = f"cannot be reached; {re.escape(saved(run))} \\({silent} for 3 s\\)"
+    assert re.search(said, complaint), complaint
     assert "Traceback" not in complaint
     assert "stack trace" not in complaint
 

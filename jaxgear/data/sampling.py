@@ -72,16 +72,6 @@ def shards_of(records: Sequence[Record], folder: Folder) -> Shards | None:
     return Shards(image_of[here], lengths[lengths > 0])
 
 
-class Stored:
-    """The order in which images are stored."""
-
-    def __init__(self, shards: Shards):
-        self._images = shards.images
-
-    def __getitem__(self, positions: Int[np.ndarray, " B"]) -> Int[np.ndarray, " B"]:
-        return self._images[positions]
-
-
 class Windowed:
     """A random order that reads shards in sequence.
 
@@ -122,7 +112,7 @@ class Windowed:
         return first + np.random.default_rng((*self._seed, lane, window)).permutation(count)
 
 
-Order = Int[np.ndarray, " N"] | InOrder | ByIndex | Stored | Windowed
+Order = Integer[np.ndarray, " N"] | InOrder | ByIndex | Windowed
 """What gives the index of the image at each position of an epoch."""
 
 
@@ -149,7 +139,7 @@ class Sampling:
 
     def in_order(self) -> Order:
         """The order of a pass that is not shuffled."""
-        return InOrder() if self.shards is None else Stored(self.shards)
+        return InOrder() if self.shards is None else self.shards.images
 
     def order(self, images: int, seed: int, epoch: int, batch_size: int = 1) -> Order:
         """The indices of an epoch, for a split of `images` images."""

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, UInt8
+from PIL import Image
 
 from jaxgear.bundle import Bundle
 from jaxgear.data.batches import in_batches
@@ -65,9 +66,11 @@ def method(bundle: Bundle) -> str:
 
 
 def overlay(
-    image: UInt8[np.ndarray, "S S 3"], heat: Float[np.ndarray, "S S"]
-) -> UInt8[np.ndarray, "S S 3"]:
-    """The image with the map over it: clear at 0, green, yellow, red at 1."""
+    image: UInt8[np.ndarray, "H W 3"], heat: Float[np.ndarray, "S S"]
+) -> UInt8[np.ndarray, "H W 3"]:
+    """The image with the map, resized to it, over it: clear at 0, green, yellow, red at 1."""
+    size = image.shape[1], image.shape[0]
+    heat = np.asarray(Image.fromarray(heat).resize(size, Image.Resampling.BILINEAR))
     tint = np.stack([np.interp(heat, _DEGREES, _TINTS[:, c]) for c in range(3)], axis=-1)
     opacity = _OPACITY * np.minimum(1.5 * heat, 1.0)[..., None]
     return np.round(image * (1 - opacity) + tint * opacity).astype(np.uint8)

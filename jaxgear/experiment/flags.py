@@ -67,22 +67,15 @@ def _typed() -> str:
     return f"python {sys.argv[0]}" if spec is None else f"python -m {spec.name}"
 
 
-# Flags that people try for decisions of an experiment file -> start of the line to edit there.
-DECISIONS = {
-    "optimizer": r"\s*optimizer=",
-    "optim": r"\s*optimizer=",
-    "model": r"\s*model = |\s*model=",
-    "network": r"\s*model = |\s*model=",
-    "arch": r"\s*model = |\s*model=",
-    "layers": r"\s*model = |\s*model=",
-    "loss": r"\s*loss=",
-    "lr": r"\s*rate=",
-    "learning-rate": r"\s*rate=",
-    "schedule": r"\s*rate=",
-    "scheduler": r"\s*rate=",
-    "augment": r"\s*augment=",
-    "augmentation": r"\s*augment=",
+# Start of a line of an experiment file -> flags that people try to change it.
+_LINES = {
+    r"\s*optimizer=": ("optimizer", "optim"),
+    r"\s*model = |\s*model=": ("model", "network", "arch", "layers"),
+    r"\s*loss=": ("loss",),
+    r"\s*rate=": ("lr", "learning-rate", "schedule", "scheduler"),
+    r"\s*augment=": ("augment", "augmentation"),
 }
+DECISIONS = {flag: line for line, flags in _LINES.items() for flag in flags}
 
 
 def _to_edit(config: type, argv: Sequence[str]) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float, Key, Num, PyTree
 
 from jaxgear.cache import Entries
@@ -84,10 +85,7 @@ class Frozen:
         if self.below == FROZEN:
             return whole_variables(self.backbone, trained)
         whole = whole_variables(self.backbone, {"params": trained["params"]["head"]})
-        return {
-            name: {part: tree | trained[name].get(part, {}) for part, tree in parts.items()}
-            for name, parts in whole.items()
-        }
+        return unflatten_dict(flatten_dict(whole) | flatten_dict(trained))
 
     def trained(self, variables: PyTree) -> PyTree:
         """The variables of the layers that are trained, from those of `network`."""

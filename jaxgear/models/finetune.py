@@ -80,13 +80,8 @@ class FineTuned(nn.Module):
         """The pooled features of the last stage."""
         x = jnp.asarray(images)
         if self.first == 0:
-            x = Preprocess(self.order, self.scale, tuple(self.mean), tuple(self.std))(x)
+            x = Preprocess(self.order, self.scale, self.mean, self.std)(x)
         return self.backbone(x, train, self.train_from, self.batch_statistics, self.first)
-
-
-def unmirrored(model: nn.Module) -> nn.Module:
-    """`model` without mirror images: it sees each image only as it is."""
-    return model.clone(mirror=False) if isinstance(model, FineTuned) else model
 
 
 def whole_variables(backbone: Backbone, head: PyTree) -> PyTree:
@@ -100,13 +95,9 @@ def whole_variables(backbone: Backbone, head: PyTree) -> PyTree:
 
 def upper_variables(variables: PyTree, first: int) -> PyTree:
     """The variables of `FineTuned(first=first)`, from those of the whole network."""
-    return {
-        name: {
-            part: {own: leaf for own, leaf in tree.items() if stage_of((part, own)) >= first}
-            for part, tree in parts.items()
-        }
-        for name, parts in variables.items()
-    }
+    flat = traverse_util.flatten_dict(variables)
+    kept = {path: leaf for path, leaf in flat.items() if stage_of(path[1:]) >= first}
+    return traverse_util.unflatten_dict(kept)
 
 
 def stage_of(path: tuple[str, ...]) -> int:

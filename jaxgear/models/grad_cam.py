@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int, PyTree, UInt8
 
 from jaxgear.errors import UsageError
-from jaxgear.models.finetune import unmirrored
+from jaxgear.models.finetune import FineTuned
 from jaxgear.program import export, flat, structured
 from jaxgear.program.apply import forward
 
@@ -26,7 +26,8 @@ def map_program(model: nn.Module, variables: PyTree, size: int) -> bytes | None:
 
     (weights, u8 [B, S, S, 3], class i32 [B]; -1: the predicted class) -> float32 [B, S, S].
     """
-    model = unmirrored(model)
+    if isinstance(model, FineTuned):  # it sees each image only as it is
+        model = model.clone(mirror=False)
     shapes = jax.eval_shape(lambda: variables)
     if (place := _last_convolution(model, shapes, size)) is None:
         return None

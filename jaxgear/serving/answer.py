@@ -76,8 +76,7 @@ def overlay(
         (heat,) = explain.heat_maps(bundle, small[None], np.array([label], np.int32), 1)
     except CheckpointError:
         return None
-    large = Image.fromarray(heat).resize((shown, shown), Image.Resampling.BILINEAR)
-    return explain.overlay(letterbox(image, shown), np.asarray(large))
+    return explain.overlay(letterbox(image, shown), heat)
 
 
 def to_jpeg(image: Image.Image) -> bytes:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,7 @@ def answer(
     scored, failed = [], {}
     for own in by_variant.values():
         done = sorted((t for t in own if t.state == "complete"), key=lambda trial: trial.seed)
-        ended = _counts([trial.state for trial in own if trial.state != "complete"])
+        ended = dict(Counter(trial.state for trial in own if trial.state != "complete"))
         if done:
             scored.append(_scored(done, ended, [folder_of(t.number) for t in done], target))
         else:
@@ -224,10 +225,6 @@ def _flops_per_step(folder: Path) -> int | list[int] | None:
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" + "s" * (number != 1)
-
-
-def _counts(states: Sequence[str]) -> dict[str, int]:
-    return {state: states.count(state) for state in dict.fromkeys(states)}
 
 
 def _difference(one: Scored, chosen: Scored | None) -> str:

@@ -100,7 +100,7 @@ def test_never_two_near_duplicates_nor_any_of_the_run_s_pictures(trained, tmp_pa
     new = write_set(tmp_path, {"new": 12}, start=800) / "new"
     for seed in range(800, 812):
         (new / f"{seed}-paler.png").write_bytes(encoded(scene(seed) // 2 + 60))
-    held_out = FinishedRun.read(run).split("test") + FinishedRun.read(run).split("train")[:5]
+    held_out = *FinishedRun.read(run).split("test"), *FinishedRun.read(run).split("train")[:5]
     for picture in held_out:
         shutil.copy(data / picture.path, new / f"copy-{picture.sha256[:8]}.png")
         pale = encoded(scene(int(Path(picture.path).stem)) // 2 + 60)

@@ -1,12 +1,11 @@
 """Choose the new pictures whose labels would help most."""
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
 from jaxgear.errors import UsageError
-from jaxgear.outputs import Output, outputs
+from jaxgear.outputs import Output, outputs, to_stderr
 
 COLUMNS = ("path", "score")
 
@@ -72,7 +71,7 @@ def _choose(arguments: argparse.Namespace, output: Output | None) -> int:
     known = known_descriptors(arguments.model, network.bundle, arguments.data)
     ours = len(network.bundle.pictures)
     if (missing := ours - len(known or ())) > 0:
-        _say(
+        to_stderr(
             f"note: {missing} of the {ours} pictures that the model was trained and tested on are "
             f"not found ({arguments.data or arguments.model}): only exact copies of those are left "
             "out; name their folder with --data"
@@ -81,7 +80,7 @@ def _choose(arguments: argparse.Namespace, output: Output | None) -> int:
     with bar("reading") as tick:
         found = find_candidates(files, network.bundle, known or (), labels, place, tick)
     for file in found.folder.refused:
-        _say(f"error: {printable(file.path)}: {file.reason}")
+        to_stderr(f"error: {printable(file.path)}: {file.reason}")
     with bar("features") as tick:
         chosen = choose(network, found.folder, arguments.count, tick)
     if output is None:
@@ -96,9 +95,9 @@ def _choose(arguments: argparse.Namespace, output: Output | None) -> int:
         "are like another one": found.alike,
     }
     if reasons := ", ".join(f"{count} {why}" for why, count in others.items() if count):
-        _say(f"note: {left} of {found.readable} pictures to choose from; {reasons}")
+        to_stderr(f"note: {left} of {found.readable} pictures to choose from; {reasons}")
     if left < arguments.count:
-        _say(f"note: {left} pictures are left, fewer than --count {arguments.count}")
+        to_stderr(f"note: {left} pictures are left, fewer than --count {arguments.count}")
     return 4 if found.folder.refused else 0
 
 
@@ -107,7 +106,3 @@ def table(chosen: Any) -> str:
     from jaxgear.text import text_of, to_csv
 
     return to_csv([COLUMNS, *((text_of(o.record.path), f"{o.score:.6f}") for o in chosen)])
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

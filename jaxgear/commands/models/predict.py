@@ -3,14 +3,13 @@
 import argparse
 import contextlib
 import os
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from jaxgear.errors import UsageError
-from jaxgear.outputs import STDOUT, Output, outputs
+from jaxgear.outputs import STDOUT, Output, outputs, to_stderr
 from jaxgear.paths import is_address, place_argument
 
 MOST_CROPS, LIMIT_CROPS = 20, 500  # of a photograph: unless told otherwise, and at most
@@ -146,20 +145,22 @@ def _predict(
         sorter = stack.enter_context(_sorter(arguments, bundle))
         left = sorter.left(files)
         if count := len(files) - len(left):
-            _say(f"note: {count} of {len(files)} are sorted already ({arguments.sort}/sorted.csv)")
+            to_stderr(
+                f"note: {count} of {len(files)} are sorted already ({arguments.sort}/sorted.csv)"
+            )
         files = files if outputs else left
         takers.append(sorter)
     if arguments.crops is not None and bundle.accept_from is None:
         from jaxgear.evaluation.no_gear.refusal import ACCEPTS_ALL
 
-        _say(f"note: {arguments.model} {ACCEPTS_ALL}")
+        to_stderr(f"note: {arguments.model} {ACCEPTS_ALL}")
     shown, splits, unreadable, refused = {}, Counter(), 0, 0
     found = _predictions(arguments, bundle, files, describe=sorter is not None)
     for prediction in with_addresses(found, addresses):
         path = printable(prediction.path)
         if prediction.probs is None:
             unreadable += 1
-            _say(f"error: {path}: {prediction.error}")
+            to_stderr(f"error: {path}: {prediction.error}")
         else:
             sure = prediction.score if prediction.refused else prediction.probs.max()
             print(f"{path}\t{prediction.name(bundle.classes)}\t{sure:.4f}", flush=True)
@@ -174,20 +175,22 @@ def _predict(
         taker.end()
     if sorter is not None:
         places = ", ".join(f"{count} {folder}" for folder, count in sorted(sorter.counts().items()))
-        _say(f"sorted into {arguments.sort}: {places or 'nothing'}")
+        to_stderr(f"sorted into {arguments.sort}: {places or 'nothing'}")
     if "--label-studio" in outputs:
-        _say(f"note: labelling interface for Label Studio: {interface(bundle.classes)}")
+        to_stderr(f"note: labelling interface for Label Studio: {interface(bundle.classes)}")
     if refused:
         from jaxgear.evaluation.no_gear.refusal import promise
 
-        _say(
+        to_stderr(
             f"note: {refused} of {len(files)} are taken for no gear: {promise(bundle)}; "
             "--accept SHARE changes it"
         )
     del splits[None]
     if splits:
         counts = ", ".join(f"{count} {split}" for split, count in splits.items())
-        _say(f"note: {splits.total()} of {len(files)} are in the data of this model ({counts})")
+        to_stderr(
+            f"note: {splits.total()} of {len(files)} are in the data of this model ({counts})"
+        )
     if "--grid" in outputs:
         if arguments.crops is None:
             grid = tiles.prediction_grid(bundle, [one for one, *_ in shown.values()], len(files))
@@ -196,7 +199,7 @@ def _predict(
         outputs["--grid"].write(plots.png(grid, dpi=160))
         if (readable := len(files) - unreadable) < ASKED:
             count = f"{readable} new picture{'s' * (readable != 1)}"
-            _say(f"note: --grid shows {count}; {ASKED} or more say more of a model")
+            to_stderr(f"note: --grid shows {count}; {ASKED} or more say more of a model")
     return 4 if unreadable else 0
 
 
@@ -239,12 +242,8 @@ def _descriptors(arguments: argparse.Namespace, bundle: Any) -> list[bytes]:
 
     known = known_descriptors(arguments.model, bundle, arguments.data)
     if known is None:
-        _say(
+        to_stderr(
             f"note: the pictures of {arguments.model} are not found, only exact copies of them are "
             "recognised; name their folder with --data"
         )
     return known or []
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

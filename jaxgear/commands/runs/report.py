@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jaxgear.errors import UsageError
-from jaxgear.outputs import outputs
+from jaxgear.outputs import outputs, to_stderr
 
 REPORT = "report.html"
 
@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> None:
             folders,
             arguments.robustness,
             arguments.limit,
-            lambda line: print(line, file=sys.stderr, flush=True),
+            to_stderr,
         )
         if beside and measured is None:
             raise UsageError(f"--beside: nothing is measured of {finished.path}; add --robustness")

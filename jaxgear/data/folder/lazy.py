@@ -48,8 +48,7 @@ class LazyPictures:
             out[position] = self._make(indices[position])
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow releases the GIL
-            for _ in pool.map(fill, range(len(indices))):
-                pass  # reading a result raises the error of its thread
+            list(pool.map(fill, range(len(indices))))  # raises the error of a thread
         return out
 
 

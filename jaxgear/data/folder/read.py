@@ -218,8 +218,7 @@ def pixels(
         out[index] = entry.pixels
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for _ in pool.map(fill, range(len(out)), folder.records):
-            pass  # reading a result raises the error of its thread
+        list(pool.map(fill, range(len(out)), folder.records))  # raises the error of a thread
     return out
 
 

@@ -187,8 +187,7 @@ def grouped_on(cluster: Cluster, folder: Folder, place: Path) -> Folder:
     )
     for own in folders:
         own.mkdir(exist_ok=True)
-    for _ in cluster.map(_sign, signed, count):
-        pass
+    list(cluster.map(_sign, signed, count))  # waits for all
     return _with_groups(folder, list(cluster.map(_compare, range(1, count + 1), folders)))
 
 

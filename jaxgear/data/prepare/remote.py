@@ -89,6 +89,5 @@ def _send(system: Any, version: Path, there: str) -> None:
         system.put_file(str(version / name), f"{there}/{name}")
 
     with ThreadPoolExecutor(8) as pool:  # mostly waiting
-        for _ in pool.map(send, sorted(set(names) - {INFO})):
-            pass  # reading a result raises the error of its thread
+        list(pool.map(send, sorted(set(names) - {INFO})))  # raises the error of a thread
     send(INFO)

@@ -1,6 +1,5 @@
 """Reads `splits.json`, which lists images or names the columns of them, as one thing."""
 
-import operator
 import re
 import struct
 import sys
@@ -14,7 +13,14 @@ from typing import Any, overload
 import numpy as np
 from jaxtyping import Int, Integer, Shaped
 
-from jaxgear.data.folder import Column, digests, group_text, path_at, rows_of_split
+from jaxgear.data.folder import (
+    Column,
+    digests,
+    equal_rows,
+    group_text,
+    path_at,
+    rows_of_split,
+)
 from jaxgear.data.folder.names import ALL
 from jaxgear.data.tfds.columns import read_column
 from jaxgear.errors import CheckpointError
@@ -79,12 +85,7 @@ class Pictures(Sequence[SplitRow]):
         return self._rows[row]
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Pictures | tuple | list) or len(self) != len(other):
-            return False
-        return all(map(operator.eq, self, other))
-
-    def __add__(self, other: Sequence[SplitRow]) -> tuple[SplitRow, ...]:
-        return (*self, *other)
+        return equal_rows(self, other, Pictures)
 
     def take(self, rows: Int[np.ndarray, " n"]) -> "Pictures":
         """Some of the images."""

@@ -151,8 +151,6 @@ def _with_added(records: Records) -> Column:
 
     An added image may merge groups. The merged group keeps the name of one that the set had.
     """
-    from scipy.sparse import coo_array, csgraph
-
     added = records.rows >= len(records.table.before.label)
     new, known = (records.take(np.flatnonzero(rows)) for rows in (added, ~added))
     own, groups = new.groups.values, known.groups.values
@@ -163,8 +161,7 @@ def _with_added(records: Records) -> Column:
         for values, which in ((own, number), (groups[start + near], numbers[near])):
             pairs.append(np.stack([values, own[first[np.searchsorted(several, which)]]]))
     names, ends = np.unique(np.concatenate(pairs, axis=1), return_inverse=True)
-    links = coo_array((np.ones(ends.shape[1], bool), tuple(ends)), shape=(len(names),) * 2)
-    _, component = csgraph.connected_components(links, directed=False)
+    component = near_duplicates.connected(ends.T, len(names))
     order = np.lexsort([names, np.isin(names, own)])  # those of the set first
     _, first = np.unique(component[order], return_index=True)
     kept = names[order[first]][component]

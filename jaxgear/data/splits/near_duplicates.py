@@ -56,8 +56,7 @@ def groups(descriptors: Sequence[bytes]) -> Int[np.ndarray, " N"]:
             kind, rows, *keys = band
             join_alike(joined, pairs_of_equal(*keys), rows, features.compare(kind))
 
-        for _ in pool.map(join, Keys.joined(keys).bands()):
-            pass  # reading a result raises the error of its thread
+        list(pool.map(join, Keys.joined(keys).bands()))  # raises the error of a thread
     return joined.of
 
 
@@ -75,16 +74,17 @@ class _Joined:
 
     def join(self, pairs: Int[np.ndarray, "P 2"]) -> None:
         """Merges the groups of each pair."""
-        # Imported when needed: processes that only decode do without it.
-        from scipy.sparse import coo_array, csgraph
+        if len(pairs):
+            with self._lock:
+                self.of = connected(self.of[pairs], len(self.of))[self.of]
 
-        if not len(pairs):
-            return
-        with self._lock:
-            i, j = self.of[pairs].T
-            links = coo_array((np.ones(len(i), bool), (i, j)), shape=(len(self.of),) * 2)
-            _, number = csgraph.connected_components(links, directed=False)
-            self.of = number[self.of]
+
+def connected(pairs: Int[np.ndarray, "P 2"], count: int) -> Int[np.ndarray, " N"]:
+    """The number of the component of each of `count` nodes that pairs connect."""
+    from scipy.sparse import coo_array, csgraph  # processes that only decode do without it
+
+    links = coo_array((np.ones(len(pairs), bool), tuple(pairs.T)), shape=(count, count))
+    return csgraph.connected_components(links, directed=False)[1]
 
 
 def join_alike(

@@ -11,7 +11,7 @@ the order of their hashes, so they are compared as there.
 
 import contextlib
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,14 @@ from jaxtyping import Int, Shaped, UInt8, UInt64
 
 from jaxgear.data.splits import near_duplicates
 from jaxgear.data.splits.hashing import pairs_of_equal, shared
-from jaxgear.data.splits.near_duplicates import Features, Keys, Spread, blocks, join_alike
+from jaxgear.data.splits.near_duplicates import (
+    Features,
+    Keys,
+    Spread,
+    blocks,
+    connected,
+    join_alike,
+)
 from jaxgear.files import replacing
 
 BANDS = 96  # of `Keys`
@@ -92,16 +99,12 @@ def compare(
 
 def components(pairs: UInt8[np.ndarray, "P 2 32"]) -> dict[str, str]:
     """The smallest sha256 (hex) of the group of each image that has near-duplicates."""
-    from scipy.sparse import coo_array, csgraph
-
     if not len(pairs):
         return {}
     nodes, place = np.unique(_as_strings(pairs.reshape(-1, 32)), return_inverse=True)
-    i, j = place.reshape(-1, 2).T
-    links = coo_array((np.ones(len(i), bool), (i, j)), shape=(len(nodes),) * 2)
-    _, number = csgraph.connected_components(links, directed=False)
+    number = connected(place.reshape(-1, 2), len(nodes))
     _, first = np.unique(number, return_index=True)  # nodes are sorted, so the smallest
-    names = [node.hex() for node in _bytes_of(nodes)]
+    names = [node[:32].hex() for node in nodes.tolist()]
     return {name: names[first[own]] for name, own in zip(names, number.tolist(), strict=True)}
 
 
@@ -200,7 +203,3 @@ def _as_strings(octets: UInt8[np.ndarray, "n 32"]) -> Shaped[np.ndarray, " n"]:
     """Hashes as NumPy's strings, which drop zeros at their ends: so each ends with a dot."""
     dots = np.full((len(octets), 1), ord("."), np.uint8)
     return np.ascontiguousarray(np.hstack([octets, dots])).view("S33")[:, 0]
-
-
-def _bytes_of(strings: Shaped[np.ndarray, " n"]) -> Iterator[bytes]:
-    return (string[:32] for string in strings.tolist())

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.optimize import minimize
+from scipy.special import softmax
 
 from jaxgear.data.folder import grouped
 
@@ -56,7 +57,7 @@ def out_of_sample(
         held_out, rest = folds == fold, folds != fold
         if rest.any():
             kernel, bias = fit(x[rest], labels[rest], classes)
-            probs[held_out] = _softmax(x[held_out] @ kernel + bias)
+            probs[held_out] = softmax(x[held_out] @ kernel + bias, axis=1)
             judged[held_out] = np.isin(labels[held_out], labels[rest])
     return probs, judged
 
@@ -78,7 +79,7 @@ def fit(
     def loss(flat: Float[np.ndarray, " P"]) -> tuple[float, Float[np.ndarray, " P"]]:
         weights = flat.reshape(width + 1, classes).astype(np.float32)
         kernel = weights[:-1]
-        probs = _softmax(x @ kernel + weights[-1])
+        probs = softmax(x @ kernel + weights[-1], axis=1)
         error = (probs - true) / count
         gradient = np.concatenate([x.T @ error + decay * kernel, error.sum(axis=0)[None]])
         entropy = -np.log(np.maximum((probs * true).sum(axis=1), 1e-30)).mean()
@@ -95,8 +96,3 @@ def unit_length(features: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
     """Features scaled to length 1, float32."""
     length = np.linalg.norm(features, axis=1, keepdims=True)
     return (features / np.maximum(length, 1e-12)).astype(np.float32)
-
-
-def _softmax(logits: Float[np.ndarray, "N K"]) -> Float[np.ndarray, "N K"]:
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image
 
 from jaxgear.bundle import Bundle
 from jaxgear.data.dataset import Dataset, Split
@@ -82,12 +81,10 @@ def heat_map_grid(bundle: Bundle, predictions: Prediction | Iterable[Prediction]
     tiles = []
     for prediction, heat in zip(shown, maps, strict=True):
         image = _image(prediction)
-        side = image.shape[:2]
-        heat = np.asarray(Image.fromarray(heat).resize(side, Image.Resampling.BILINEAR))
         best = prediction.probs.argmax()
         title = f"{_words(bundle.classes[best])} {prediction.probs[best]:.2f}"
         name = printable(Path(prediction.path).name)
-        tiles.append(plots.Tile(explain.overlay(image, heat.clip(0, 1)), title, name=name))
+        tiles.append(plots.Tile(explain.overlay(image, heat), title, name=name))
     return plots.grid(tiles, f"What speaks for the class ({explain.method(bundle)})")
 
 

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
-from PIL import Image
 
 from jaxgear.bundle import Bundle
 from jaxgear.data.folder import Folder, LazyPictures, stored_pictures
@@ -158,12 +157,8 @@ class _Show:
             float(self.scores[i]),
             self.bundle.refuses(self.scores[i]),
             thumbnail,
-            None if heat is None else explain.overlay(thumbnail, _resize(heat, THUMBNAIL)),
+            None if heat is None else explain.overlay(thumbnail, heat),
         )
-
-
-def _resize(heat: Float[np.ndarray, "S S"], size: int) -> Float[np.ndarray, "T T"]:
-    return np.asarray(Image.fromarray(heat).resize((size, size), Image.Resampling.BILINEAR))
 
 
 def _refusals(bundle: Bundle, show: _Show, first: int) -> Refusals | None:

