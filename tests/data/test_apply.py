@@ -126,6 +126,16 @@ def test_an_edited_picture_is_not_relabelled_but_reported(folder, tmp_path):
     assert with_corrections(folder, [changed], tmp_path, size=16) == (folder, [changed])
 
 
+def test_an_image_of_the_set_added_by_another_path_is_a_relabel(folder, root, tmp_path):
+    """Without a hash only its bytes tell; every copy of them has the label."""
+    record = folder.records[4]
+    path = str((root / record.path).absolute())
+    after, unknown = with_corrections(folder, [row(path, "add", "rope")], tmp_path, size=16)
+    assert unknown == []
+    assert labels_of(after) == labels_of(folder) | {record.path: "rope"}
+    assert [change["action"] for change in after.changes] == ["relabel"]
+
+
 @pytest.mark.parametrize(
     ("rows", "label"),
     [

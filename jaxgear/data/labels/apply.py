@@ -1,7 +1,6 @@
 """Lays corrections over a folder: other labels, pictures kept out, pictures added."""
 
 import os
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -29,7 +28,12 @@ from jaxgear.data.folder import (
     rows_of_paths,
     splits_and_labels,
 )
-from jaxgear.data.labels.corrections import Correction, read_corrections, standing_with_places
+from jaxgear.data.labels.corrections import (
+    Correction,
+    read_corrections,
+    standing_with_places,
+    summary,
+)
 from jaxgear.data.labels.label_studio import read_export
 from jaxgear.text import few, stable_key
 
@@ -61,7 +65,7 @@ def corrected(
         say: gets a line on what changed, and one on rows that name no picture.
     """
     folder, unknown = with_corrections(folder, rows, labels.parent, size=size)
-    say(f"{labels}: {summary(folder)}")
+    say(f"{labels}: {summary(folder.changes)}")
     if unknown:
         names = few(row.path or row.sha256 for row in unknown)
         say(f"warning: {labels}: {len(unknown)} rows are about no picture of the set: {names}")
@@ -108,11 +112,13 @@ def with_corrections(
         if about := [r for r in (by_sha256.get(record.sha256), by_path.get(record.path)) if r]:
             row = max(about, key=lambda row: (not row.by_program, number_of[row.sha256, row.path]))
             if row.action == "remove" or row.label != name:
-                changes.append(_change(record.path, name, row))
+                changes.append(row.change(record.path, name))
             names[number], kept[number] = row.label, row.action != "remove"
     store = PictureCache(cache, size, outside=folder.root)
-    added, files, refused = _read_new(folder, new, place, store)
-    changes += [_change(record.path, "", row) for record, row in added]
+    added, files, refused, known = _read_new(folder, new, place, store)
+    if (again := tuple(known.get(row, row) for row in corrections)) != corrections:
+        return with_corrections(folder, again, place, size=size, cache=cache)
+    changes += [row.change(record.path, "") for record, row in added]
     classes, labels = _relabelled(folder, kept, names, {row.label for _, row in added})
     check_names(place, Listing(classes=set(classes)))
     records = _labelled(before, labels, kept)
@@ -200,18 +206,14 @@ def added_file(path: str, place: Path, root: Path) -> Path:
     return next((file for file in files if os.path.lexists(parted(str(file))[0])), files[0])
 
 
-def _change(path: str, before: str, row: Correction) -> dict[str, str]:
-    """An entry of `Folder.changes`."""
-    return {
-        **{"path": path, "action": "relabel" if before and row.action == "add" else row.action},
-        **{"before": before, "label": row.label, "by": row.by, "when": row.when},
-    }
-
-
 def _read_new(
     folder: Folder, rows: Sequence[Correction], place: Path, store: PictureCache
-) -> tuple[list[tuple[Record, Correction]], dict[str, Path], list[Refused]]:
-    """Records of added pictures with their rows, their files, and those that cannot be used."""
+) -> tuple[
+    list[tuple[Record, Correction]], dict[str, Path], list[Refused], dict[Correction, Correction]
+]:
+    """Records of added pictures with their rows, their files, those that cannot be used, and rows
+    that name an image of the set by another path, with its hash.
+    """
     check = checker(store)
 
     def read(row: Correction) -> tuple[Record, Path] | Refused:
@@ -227,24 +229,18 @@ def _read_new(
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = list(pool.map(read, rows))
-    records, files, refused = [], {}, []
+    records, files, refused, known = [], {}, [], {}
     found = [result[0].sha256 for result in results if not isinstance(result, Refused)]
     places = rows_of_hashes(hashes_of(folder.records), found).tolist()
-    present = {sha256 for sha256, place in zip(found, places, strict=True) if place >= 0}
+    own = {sha256 for sha256, place in zip(found, places, strict=True) if place >= 0}
+    present = set()
     for result, row in zip(results, rows, strict=True):
         if isinstance(result, Refused):
             refused.append(result)
+        elif result[0].sha256 in own:
+            known[row] = replace(row, sha256=result[0].sha256)
         elif result[0].sha256 not in present:  # a row without a hash may name a copy
             present.add(result[0].sha256)
             records.append((result[0], row))
             files[result[0].path] = result[1]
-    return records, files, refused
-
-
-def summary(folder: Folder) -> str:
-    """What corrections changed, in one line; with how many of it a program decided."""
-    counts = Counter(change["action"] for change in folder.changes)
-    words = {"relabel": "relabelled", "remove": "removed", "add": "added"}
-    text = ", ".join(f"{counts[action]} {word}" for action, word in words.items())
-    programs = sum(change["by"].split(" ")[0] == "jaxgear" for change in folder.changes)
-    return text + (f" ({programs} by jaxgear itself)" if programs else "")
+    return records, files, refused, known

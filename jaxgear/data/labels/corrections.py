@@ -18,7 +18,8 @@ import io
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -47,7 +48,13 @@ class Correction:
     @property
     def by_program(self) -> bool:
         """Whether jaxgear itself made it, so that a person's decision stands above it."""
-        return self.by.split(" ")[0] == "jaxgear"
+        return _is_program(self.by)
+
+    def change(self, path: str, before: str) -> dict[str, str]:
+        """Its entry in `Folder.changes`: `before` is the class of the image at `path`; "": none."""
+        action = "relabel" if before and self.action == "add" else self.action
+        change = {"path": path, "action": action, "before": before, "label": self.label}
+        return change | {"by": self.by, "when": self.when}
 
     def fault(self) -> str | None:
         """Why the row cannot be used, or None."""
@@ -152,3 +159,17 @@ def standing_with_places(corrections: Sequence[Correction], present: set[str]) -
         else row
         for row in standing(corrections)
     ]
+
+
+def summary(changes: Iterable[Mapping[str, str]]) -> str:
+    """What corrections changed (`Folder.changes`), in one line; with what a program decided."""
+    changes = list(changes)
+    counts = Counter(change["action"] for change in changes)
+    words = {"relabel": "relabelled", "remove": "removed", "add": "added"}
+    text = ", ".join(f"{counts[action]} {word}" for action, word in words.items())
+    programs = sum(_is_program(change["by"]) for change in changes)
+    return text + (f" ({programs} by jaxgear itself)" if programs else "")
+
+
+def _is_program(by: str) -> bool:
+    return by.split(" ")[0] == "jaxgear"
