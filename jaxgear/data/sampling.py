@@ -83,7 +83,7 @@ class Windowed:
     def __init__(
         self, shards: Shards, window: int, batch_size: int, lanes: int, seed: int, epoch: int
     ):
-        """`window` counts images over all lanes; at most `lanes` of them divide the batch."""
+        """`window` counts images over all lanes, whose number, at most `lanes`, divides a batch."""
         self._shards, self._batch, self._seed = shards, batch_size, (seed, epoch)
         lanes = math.gcd(batch_size, lanes)
         self._window, self._each = max(1, window // lanes), batch_size // lanes

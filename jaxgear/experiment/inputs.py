@@ -23,8 +23,8 @@ from jaxgear.files import read_json
 from jaxgear.machine.compile_cache import keep_compiled
 from jaxgear.models.finetune import FROZEN
 
-SCENES = 400  # backgrounds without gear whose features are cached; fewer if they take more than
-SCENE_BYTES = 2**26  # as they become part of the compiled program
+SCENES = 400  # backgrounds without gear whose features are cached
+SCENE_BYTES = 2**26  # of all of them, at most: they are part of the compiled program
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -71,10 +71,8 @@ class Inputs:
         images = train.images, val.images
         if recipe.features is not None:
             kind = "features" if recipe.features.below == FROZEN else "maps of the frozen stages"
-            print(
-                f"{kind}: {recipe.features.views} views of {len(train.labels)} training pictures, "
-                "computed once and cached"
-            )
+            views = f"{recipe.features.views} view{'s' * (recipe.features.views != 1)}"
+            print(f"{kind}: {views} of {len(train.labels)} training pictures, computed once")
             images = recipe.features.train(train), recipe.features.plain(val)
         elif dataset.stored:
             from jaxgear.data.stream import Stream

@@ -18,7 +18,7 @@ from pictures import write_set
 
 from jaxgear.data.batches import Batches
 from jaxgear.data.dataset import open_dataset
-from jaxgear.data.labels import list_source
+from jaxgear.data.labels import addresses, fetched_any, list_source
 from jaxgear.data.recorded import describe
 from jaxgear.data.sources import read_source
 from jaxgear.errors import DataError, UsageError
@@ -308,6 +308,28 @@ def test_an_archive_behind_a_query_is_known_by_its_name(folder, tmp_path, cache)
     fsspec.filesystem("memory").put_file(local, f"/{tmp_path.name}/set.zip?download=1&to=a/b")
     found = read_source(f"memory://{tmp_path.name}/set.zip?download=1&to=a/b", 16)
     assert len(found.records) == sum(COUNTS.values())
+
+
+def test_addresses_that_differ_in_their_query_have_copies_of_their_own(tmp_path, cache):
+    import fsspec
+
+    memory, places = fsspec.filesystem("memory"), []
+    for number in (1, 2):
+        address = f"memory://{tmp_path.name}/download?id={number}"
+        memory.pipe_file(f"/{tmp_path.name}/download?id={number}", bytes([number]))
+        places.append(fetched_any(address))
+    assert [place.read_bytes() for place in places] == [b"\1", b"\2"]
+
+
+def test_a_copy_stays_whose_name_an_object_store_spells_oddly(tmp_path, cache):
+    """Two slashes are one on the disk."""
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    memory.pipe_file(f"/{tmp_path.name}/a", b"1")
+    files = {"x//a": (f"/{tmp_path.name}/a", memory.info(f"/{tmp_path.name}/a"))}
+    for _ in range(2):
+        assert (addresses._copied("memory://x", memory, files) / "x/a").read_bytes() == b"1"
 
 
 def test_what_a_killed_copy_left_is_no_part_of_the_set(folder, tmp_path, cache, monkeypatch):

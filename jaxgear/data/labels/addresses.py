@@ -17,7 +17,7 @@ from jaxgear.cache import user_cache
 from jaxgear.errors import DataError
 from jaxgear.files import write_json
 from jaxgear.paths import address_failure, opened_address
-from jaxgear.text import printable
+from jaxgear.text import printable, stable_key
 
 _STAMPS = ("ETag", "etag", "md5Hash", "sha256", "LastModified", "mtime", "updated", "last_commit",
            "created")  # fmt: skip
@@ -30,8 +30,9 @@ def fetched_file(address: str) -> Path:
         UsageError: no such kind of address, or a package for it is missing.
         DataError: it cannot be read.
     """
-    parent, name = posixpath.split(address.partition("?")[0])  # an archive is known by its suffix
-    return fetched(parent, {name: address}) / name
+    path, _, query = address.partition("?")
+    parent, name = posixpath.split(path)  # an archive is known by its suffix
+    return fetched(address if query else parent, {name: address}) / name
 
 
 def fetched_any(address: str) -> Path:
@@ -112,9 +113,10 @@ def _copied(
         finally:  # what is here need not be copied again
             write_json(state_file, before | copied)
         if whole:  # also what a copy that was killed has left
+            kept = {stable_key(str(place / name))[0] for name in now}
             for path in place.rglob("*"):
-                if path.is_file() and path.relative_to(place).as_posix() not in now:
-                    path.unlink()
+                if path.is_file() and stable_key(str(path))[0] not in kept:
+                    path.unlink(missing_ok=True)
     except Exception as error:
         raise address_failure(address, error) from error
     return place

@@ -33,7 +33,7 @@ def list_source(source: str) -> tuple[Path, Listing]:
         root = archives.unpacked(addresses.fetched_file(source))
     elif path.lower().endswith(tables.SUFFIXES):
         rows = tables.read_table(addresses.fetched_file(source))
-        return _list_addresses(rows, posixpath.dirname(source))
+        return _list_addresses(rows, posixpath.dirname(path))
     else:
         root = addresses.fetched_folder(source)
     with as_named(source, root):

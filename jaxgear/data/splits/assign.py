@@ -59,8 +59,7 @@ def assign_splits(
     Members of a group may have different own splits. Members in the commonest one (of equals, the
     first of test, val, train) keep it; the others are left out, so that no near-duplicate of a test
     image is trained on. The split stores nothing, so nearly half of all near-duplicate pairs lose
-    one image. A new near-duplicate may leave an old image out, but never moves
-    it to another split.
+    one image. A new near-duplicate may leave an old image out, but never moves it to another split.
 
     Each image is drawn by itself, so classes are stratified only in expectation. If a class has an
     empty split, the groups whose hash is nearest to the threshold fill it. Only in such a tiny
