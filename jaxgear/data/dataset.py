@@ -219,6 +219,8 @@ def split_dataset(
 ) -> Dataset:
     """`folder` with groups and splits; the second half of `open_dataset`."""
     folder = require_clean(folder, on_bad)
+    if folder.tables:
+        say(f"pictures and labels are those of {few(folder.tables)}, not of class folders")
     refused = [file.path for file in folder.refused]
     for paths, noun in ((folder.ignored, "hidden or system files"), (refused, "unusable pictures")):
         if paths:

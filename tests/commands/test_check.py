@@ -41,6 +41,10 @@ def test_a_table_is_checked_like_the_folder(tmp_path, capsys):
         (root / "labels.csv").write_text("path,label\n" + "".join(rows))
     found = [json.loads((tmp_path / f"{n}.json").read_text()) for n in ("set", "labels.csv")]
     assert {key for key in found[0] if found[0][key] != found[1][key]} == {"folder"}
+    capsys.readouterr()
+    assert call("check", root) == 0
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first == "pictures and labels are those of labels.csv, not of class folders"
 
 
 def test_a_prepared_set_is_checked_like_its_folder(tmp_path):

@@ -222,6 +222,20 @@ def test_a_table_in_each_split_s_folder(folder, tmp_path, cache):
     read = read_source(str(tmp_path / "hf"), 16)
     assert {r.split for r in read.records} == {"train", "test"}
     assert read.classes == tuple(sorted(COUNTS))
+    assert read.tables == ("test/metadata.csv", "train/metadata.csv")
+
+
+def test_two_tables_that_disagree_are_both_named(folder, tmp_path, cache):
+    for split in ("train", "test"):
+        (tmp_path / "set" / split).mkdir(parents=True)
+        rows = [("../a.png", "boots")]
+        write_csv(tmp_path / "set" / split / "metadata.csv", ["file_name", "label"], rows)
+    test, train = (tmp_path / f"set/{split}/metadata.csv, line 2" for split in ("test", "train"))
+    with pytest.raises(DataError) as error:
+        read_source(str(tmp_path / "set"), 16)
+    assert str(error.value) == (
+        f"{train}: ../a.png is boots (train) here and boots (test) in {test}"
+    )
 
 
 def test_a_table_of_captions_names_nothing(folder, tmp_path, cache):
@@ -230,6 +244,20 @@ def test_a_table_of_captions_names_nothing(folder, tmp_path, cache):
     read = read_source(str(tmp_path / "set"), 16)
     assert read.fingerprint == read_source(str(folder), 16).fingerprint
     assert read.ignored == ("metadata.csv",)
+    assert read.tables == ()
+
+
+def test_pictures_that_a_table_decides_on_are_said_to_be_so(folder, tmp_path, cache):
+    lines = {}
+    for source in (str(folder), inside(folder, tmp_path), str(tmp_path / "hf/metadata.csv")):
+        lines[source] = []
+        open_dataset(source, size=16, seed=0, say=lines[source].append)
+    plain, decided, named = lines.values()
+    assert decided == [
+        "pictures and labels are those of metadata.csv, not of class folders",
+        *plain,
+    ]
+    assert named == plain
 
 
 def test_pictures_that_are_missing_or_have_no_label_are_refused(folder, tmp_path, cache):

@@ -96,6 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
         "refused": [{"path": r.path, "reason": r.reason} for r in folder.refused],
         "conflicts": [{"path": r.path, "reason": r.reason} for r in clashing],
         "ignored": list(folder.ignored),
+        "tables": list(folder.tables),
         "missing": missing,
         "cannot_be_split": _hindrance(folder, kept_together),
         "duplicate_groups": _duplicates(folder.records, group_of),
@@ -193,6 +194,9 @@ def _print(findings: dict[str, Any]) -> None:
     """Prints the findings. Control characters in names are escaped."""
     from jaxgear.text import printable
 
+    if findings["tables"]:
+        tables = ", ".join(map(printable, findings["tables"]))
+        print(f"pictures and labels are those of {tables}, not of class folders")
     print(f"{findings['pictures']} pictures in {len(findings['classes'])} classes")
     for name, count in findings["classes"].items():
         print(f"  {name:24} {count}")

@@ -43,6 +43,7 @@ class Folder:
     fingerprint: str  # sha256 over class, NFC path and sha256 of every record
     # Pictures that corrections added: path of the record -> file outside `root`.
     added: Mapping[str, Path] = field(default_factory=dict, kw_only=True)
+    tables: tuple[str, ...] = field(default=(), kw_only=True)  # `Listing.tables`
     # What corrections changed (data/labels/apply.py), for `splits.json`.
     changes: tuple[Mapping[str, str], ...] = field(default=(), kw_only=True)
 
@@ -185,7 +186,8 @@ def folder_of(
     """The `Folder` of a listing, the records of its usable files, and those refused since."""
     refused = sorted((*listing.refused, *refused), key=lambda file: stable_key(file.path))
     digest = fingerprint(classes, records)
-    return Folder(root, classes, records, tuple(refused), tuple(listing.ignored), digest)
+    ignored, tables = tuple(listing.ignored), tuple(listing.tables)
+    return Folder(root, classes, records, tuple(refused), ignored, digest, tables=tables)
 
 
 def class_names(root: Path, listing: Listing, min_classes: int = 2) -> tuple[str, ...]:

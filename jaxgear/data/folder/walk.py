@@ -31,12 +31,16 @@ class Candidate:
 
 @dataclass
 class Listing:
-    """The files of a data folder. `ignored`: hidden, system files, and files beside classes."""
+    """The files of a data folder. `ignored`: hidden, system files, and files beside classes.
+
+    `tables`: those in the folder that name its pictures, in place of class folders.
+    """
 
     classes: set[str] = field(default_factory=set)  # NFC; also classes with only refused files
     candidates: list[Candidate] = field(default_factory=list)
     refused: list[Refused] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
+    tables: list[str] = field(default_factory=list)
 
 
 def list_pictures(root: Path) -> Listing:

@@ -59,9 +59,12 @@ def _list_local(path: Path) -> tuple[Path, Listing]:
     folder = path if path.is_dir() else path.parent
     base = tables.base_of(placed, folder.absolute().as_posix())
     start = base.rstrip("/") + "/"
-    return Path(base), tables.listing_of(
+    listing = tables.listing_of(
         Path(base), {place.removeprefix(start): row for place, row in placed.items()}
     )
+    if path.is_dir():
+        listing.tables = [table.relative_to(path).as_posix() for table in found]
+    return Path(base), listing
 
 
 def _list_addresses(rows: list[tables.Row], parent: str) -> tuple[Path, Listing]:

@@ -139,10 +139,14 @@ def by_place(rows: Iterable[tuple[str, Row]]) -> dict[str, Row]:
         before = places.setdefault(place, row)
         if (before.label, before.split) != (row.label, row.split):
             raise DataError(
-                f"{row.where}: {printable(row.picture)} is {row.label or 'without a label'} here "
-                f"and {before.label or 'without a label'} in {before.where.rpartition(', ')[2]}"
+                f"{row.where}: {printable(row.picture)} is {_described(row)} here and "
+                f"{_described(before)} in {before.where}"
             )
     return places
+
+
+def _described(row: Row) -> str:
+    return (row.label or "without a label") + (f" ({row.split})" if row.split else "")
 
 
 def local_place(table: Path, picture: str) -> str:
