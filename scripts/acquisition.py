@@ -110,13 +110,8 @@ def pasted(split: Split, load, grounds: list[tuple[Path, np.ndarray]], seed: int
 
 def labelled(backbone: Backbone, split: Split) -> Labelled:
     """Features and labels of a split."""
-    features = compute_features(backbone, split, progress=_progress)[:, 0]
+    features = compute_features(backbone, split)[:, 0]
     return Labelled(unit_length(features), np.asarray(split.labels))
-
-
-def _progress(done: int, total: int) -> None:
-    if done % 320 == 0:
-        print(f"features {done} of {total}", flush=True)
 
 
 class Study:

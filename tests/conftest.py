@@ -99,6 +99,21 @@ def shared() -> Path:
     return folder
 
 
+@pytest.fixture
+def ticks(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[tuple[int, int]]]:
+    """What bars of progress show, by their text: (done, total) each time."""
+    from jaxgear.notebook import progress
+
+    shown: dict[str, list[tuple[int, int]]] = {}
+    monkeypatch.setattr(progress, "in_notebook", lambda: True)
+    monkeypatch.setattr(
+        progress.Bar,
+        "move",
+        lambda self, done, total, text: shown.setdefault(text, []).append((done, total)),
+    )
+    return shown
+
+
 @pytest.fixture(autouse=True, scope="session")
 def drawn_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Draws each drawn set once for all tests and workers, and copies it into their caches."""

@@ -43,6 +43,7 @@ LAYERS = {
         "models.cpu",
         "program",
         "machine",
+        "notebook",
         "data",
         "data.composites",
         "data.folder",
@@ -82,14 +83,14 @@ LAYERS = {
     ),
     "evaluation.clean": (
         *("evaluation.report", "models", "models.pretrained", "machine"),
-        *("data", "data.splits", "data.folder", "data.images"),
+        *("data", "data.splits", "data.folder", "data.images", "notebook"),
     ),
     "evaluation.drift": (
         *("evaluation", "evaluation.plots"),
         *("data.splits", "data.folder", "data.images"),
     ),
     "evaluation.acquisition": (
-        *("evaluation", "bundle", "data.folder", "data.labels", "data.splits"),
+        *("evaluation", "bundle", "data.folder", "data.labels", "data.splits", "notebook"),
     ),
     "serving": ("evaluation", "prediction", "bundle", "data.images"),
     "serving.review": (
@@ -107,9 +108,9 @@ LAYERS = {
         *("experiment", "training", "training.runs", "training.vectorized", "machine"),
         *("program", "evaluation.comparison", "evaluation.plots"),
     ),
-    "commands": ("notebook",),
+    "commands": (),
     "commands.sets": (
-        *("commands", "data", "data.prepare", "data.splits", "data.folder", "data.labels"),
+        *("notebook", "data", "data.prepare", "data.splits", "data.folder", "data.labels"),
         "cluster",
         *(
             "models.pretrained",

@@ -48,7 +48,7 @@ def test_training_is_one_bar_below_its_notes_and_a_command_s_bar_is_the_same():
     from training.test_progress import SCRIPT
 
     said, training, command = outputs(
-        SCRIPT + "from jaxgear.commands.progress import bar\n"
+        SCRIPT + "from jaxgear.notebook.progress import bar\n"
         "with bar('judging') as tick:\n"
         "    for done in range(5):\n"
         "        tick(done, 4)"

@@ -33,10 +33,10 @@ from jaxgear.models.finetune import (
     whole_variables,
 )
 from jaxgear.models.pretrained import MODULE_FIELDS, Backbone
+from jaxgear.notebook.progress import bar
 
 BATCH = 32  # one compiled shape for any number of images
 Augment = Callable[[Key[Array, " B"], Float[Array, "B S S C"]], Float[Array, "B S S 3"]]
-Progress = Callable[[int, int], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,17 +100,15 @@ def compute_features(
     views: int = 1,
     augment: Augment | None = None,
     below: int = FROZEN,
-    progress: Progress = lambda done, total: None,
 ) -> Float[np.ndarray, "N V ..."]:
     """Pooled features (float32), or the maps that stage `below` reads (float16), of `views` views
-    of each image.
+    of each image. A bar shows how many views are finished.
 
     Args:
         backbone: runs in evaluation mode, its normalisation folded into the convolutions.
         split: letterboxed images, with masks if `augment` needs them, and their records. A record's
             sha256 is the key of the image's cache entries and the seed of its views.
         augment: makes views 1 and up.
-        progress: called with the number of finished views and the number of all views.
 
     Raises:
         GearError: the features do not fit in memory.
@@ -129,19 +127,20 @@ def compute_features(
         if not stores[view].get(sha256[row], view, features[row, view])
     ]
     run = _run(backbone.fold() if missing else backbone, below)
-    for start in range(0, len(missing), BATCH):
-        places = missing[start : start + BATCH]
-        # Pad the last batch with its first image.
-        rows = [row for row, _ in places] + [places[0][0]] * (BATCH - len(places))
-        unique, again = np.unique(rows, return_inverse=True)  # read each image once
-        view = np.array([view for _, view in places] + [0] * (BATCH - len(places)), np.int32)
-        seeds = np.array([int(sha256[row][:8], 16) for row in rows], np.uint32)
-        batch = _views(augment if view.any() else None, images[unique][again], seeds, view)
-        for place, computed in zip(places, np.asarray(run(batch)), strict=False):
-            stores[place[1]].put(sha256[place[0]], place[1], computed)
-            features[place] = computed
-        total = len(images) * views
-        progress(total - len(missing) + start + len(places), total)
+    with bar("features") as tick:
+        for start in range(0, len(missing), BATCH):
+            places = missing[start : start + BATCH]
+            # Pad the last batch with its first image.
+            rows = [row for row, _ in places] + [places[0][0]] * (BATCH - len(places))
+            unique, again = np.unique(rows, return_inverse=True)  # read each image once
+            view = np.array([view for _, view in places] + [0] * (BATCH - len(places)), np.int32)
+            seeds = np.array([int(sha256[row][:8], 16) for row in rows], np.uint32)
+            batch = _views(augment if view.any() else None, images[unique][again], seeds, view)
+            for place, computed in zip(places, np.asarray(run(batch)), strict=False):
+                stores[place[1]].put(sha256[place[0]], place[1], computed)
+                features[place] = computed
+            total = len(images) * views
+            tick(total - len(missing) + start + len(places), total)
     return features
 
 

@@ -236,17 +236,16 @@ def test_no_more_than_twice_as_many_rows_are_held_as_are_kept(monkeypatch):
     assert max(held) == 2 * 50 + 10
 
 
-def test_choices_are_those_of_the_network(here):
+def test_choices_are_those_of_the_network(here, ticks):
     """Scores come from calibrated probabilities and features of the network itself."""
     make_bundle().save(here / "model")
     network = Network.load(here / "model")
     folder = found().folder
-    ticks = []
-    chosen = choose(network, folder, 4, lambda *done: ticks.append(done))
+    chosen = choose(network, folder, 4)
     features, logits = network(folder, folder.records)
     rows, scores = rank(features, network.bundle.probs(logits), 4)
     assert [one.record for one in chosen] == [folder.records[row] for row in rows]
     np.testing.assert_allclose([one.score for one in chosen], scores)
-    assert ticks[-1] == (10, 10)
+    assert ticks["features"][-1] == (10, 10)
     assert len(choose(network, folder, 99)) == 10
     assert choose(network, found(["gone.png"]).folder, 5) == []

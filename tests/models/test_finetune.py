@@ -179,6 +179,16 @@ def test_views_are_a_function_of_content(backbone, monkeypatch, tmp_path):
     assert not np.allclose(first[:, 1:], first[:, :1], atol=1e-3)  # some were mirrored
 
 
+def test_a_bar_shows_what_is_computed_and_nothing_that_was_kept(backbone, monkeypatch, ticks):
+    monkeypatch.setattr(features, "BATCH", 4)
+    features.compute_features(backbone, side(0))
+    assert ticks.pop("features") == [(1, 1)]
+    features.compute_features(backbone, side(), 2, flip())
+    assert ticks.pop("features") == [(5, 10), (9, 10), (10, 10)]
+    features.compute_features(backbone, side(), 2, flip())
+    assert not ticks
+
+
 @pytest.mark.parametrize("damage", ["flip", "truncate", "swap"])
 def test_a_damaged_entry_is_computed_again(backbone, monkeypatch, own_cache, damage):
     first = features.compute_features(backbone, side())

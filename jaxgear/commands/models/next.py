@@ -57,7 +57,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _choose(arguments: argparse.Namespace, output: Output | None) -> int:
-    from jaxgear.commands.progress import bar
     from jaxgear.data.labels import read_labels
     from jaxgear.data.sources import find_pictures
     from jaxgear.evaluation.acquisition import choose, find_candidates
@@ -77,12 +76,10 @@ def _choose(arguments: argparse.Namespace, output: Output | None) -> int:
             "out; name their folder with --data"
         )
     place = Path() if arguments.labels is None else arguments.labels.parent
-    with bar("reading") as tick:
-        found = find_candidates(files, network.bundle, known or (), labels, place, tick)
+    found = find_candidates(files, network.bundle, known or (), labels, place)
     for file in found.folder.refused:
         to_stderr(f"error: {printable(file.path)}: {file.reason}")
-    with bar("features") as tick:
-        chosen = choose(network, found.folder, arguments.count, tick)
+    chosen = choose(network, found.folder, arguments.count)
     if output is None:
         for one in chosen:
             print(printable(one.record.path))

@@ -79,7 +79,6 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _find(arguments: argparse.Namespace) -> Any:
-    from jaxgear.commands.progress import bar
     from jaxgear.data.sources import read_source
     from jaxgear.evaluation.clean import find_suspicious
     from jaxgear.models.pretrained import backbone_of
@@ -90,14 +89,7 @@ def _find(arguments: argparse.Namespace) -> Any:
     backbone = backbone_of(expanded(arguments.weights))
     for file in folder.refused:
         print(f"unusable: {printable(file.path)}: {file.reason}", file=sys.stderr)
-    with bar("features") as features, bar("quality") as quality:
-        bars = {"features": features, "quality": quality}
-        return find_suspicious(
-            folder,
-            backbone,
-            arguments.image_size,
-            lambda what, done, total: bars[what](done, total),
-        )
+    return find_suspicious(folder, backbone, arguments.image_size)
 
 
 def _add_corrections(findings: Any, path: Path) -> None:

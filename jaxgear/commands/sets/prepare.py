@@ -72,10 +72,10 @@ def run(arguments: argparse.Namespace) -> None:
     if is_address(arguments.out) and (part or compared or arguments.join):
         raise UsageError(f"{arguments.out}: parts meet in a folder that all machines share")
     from jaxgear.cluster import Cluster
-    from jaxgear.commands.progress import bar
     from jaxgear.data.prepare.parts import compare_part
     from jaxgear.data.prepare.prepared import prepare, prepare_part
     from jaxgear.data.prepare.remote import prepare_at
+    from jaxgear.notebook.progress import bar
 
     options = {name: getattr(arguments, name) for name in ("size", "workers", "seed", "group_by")}
     if compared:

@@ -1,7 +1,7 @@
 """Which new pictures may be labelled: readable, unlike those of the run, and unlike each other."""
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,9 +10,8 @@ from jaxgear.bundle import Bundle
 from jaxgear.data.folder import HEAP, Folder, PictureCache, Record, Refused, checker
 from jaxgear.data.labels import Correction, added_file
 from jaxgear.data.splits import are_alike, near_duplicates
+from jaxgear.notebook.progress import bar
 from jaxgear.text import stable_key
-
-Progress = Callable[[int, int], None]  # how much is done, of how much
 
 
 @dataclass(frozen=True)
@@ -32,9 +31,8 @@ def find_candidates(
     descriptors: Sequence[bytes] = (),
     labels: Iterable[Correction] = (),
     place: Path = Path(),
-    tick: Progress = lambda done, total: None,
 ) -> Candidates:
-    """Reads all files, and leaves out what is no candidate.
+    """Reads all files, and leaves out what is no candidate. A bar shows how many were read.
 
     Of near-duplicates the one with the smallest hash stays, whatever the order of `files`. A record
     has the path that its file has in `files`.
@@ -44,9 +42,8 @@ def find_candidates(
         descriptors: of these pictures, to find near-duplicates of them.
         labels: rows of a corrections file, whatever they say.
         place: the folder of that file.
-        tick: is called with the number of files that were read, and of all files.
     """
-    folder = _read(files, bundle.size, tick)
+    folder = _read(files, bundle.size)
     first: dict[str, Record] = {}  # of the copies of a file
     for record in folder.records:
         first.setdefault(record.sha256, record)
@@ -71,7 +68,7 @@ def find_candidates(
     )
 
 
-def _read(files: Sequence[Path | Refused], size: int, tick: Progress) -> Folder:
+def _read(files: Sequence[Path | Refused], size: int) -> Folder:
     """The files as a folder without classes, each read and decoded once."""
     paths = sorted(
         (file for file in files if isinstance(file, Path)), key=lambda file: stable_key(str(file))
@@ -80,7 +77,8 @@ def _read(files: Sequence[Path | Refused], size: int, tick: Progress) -> Folder:
     root = Path(os.path.commonpath(above)) if above else Path()
     check = checker(PictureCache("user", size, outside=root))
     records, refused = [], [file for file in files if isinstance(file, Refused)]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow releases the GIL while it decodes
+    # Pillow releases the GIL while it decodes.
+    with ThreadPoolExecutor(os.cpu_count()) as pool, bar("reading") as tick:
         results = pool.map(lambda path: check(path, str(path)), paths)
         for number, (path, result) in enumerate(zip(paths, results, strict=True), 1):
             if isinstance(result, Refused):

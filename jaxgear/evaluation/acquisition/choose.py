@@ -1,6 +1,6 @@
 """Chooses the pictures whose labels would help most: `choose(network, folder, count)`."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +8,7 @@ import numpy as np
 from jaxgear.data.folder import Folder, Record
 from jaxgear.evaluation.acquisition.ranking import rank, uncertainty
 from jaxgear.evaluation.network_features import Network
+from jaxgear.notebook.progress import bar
 
 # Of many pictures only the most uncertain ones are compared with each other: this many, or so many
 # for each picture to choose. It bounds the memory: 160 MB of features of a ResNet-50.
@@ -23,17 +24,11 @@ class Choice:
     score: float  # of `rank`
 
 
-def choose(
-    network: Network,
-    folder: Folder,
-    count: int,
-    tick: Callable[[int, int], None] = lambda done, total: None,
-) -> list[Choice]:
-    """At most `count` records of a folder, the best first.
+def choose(network: Network, folder: Folder, count: int) -> list[Choice]:
+    """At most `count` records of a folder, the best first. A bar shows those that have features.
 
     Args:
         folder: of `find_candidates`.
-        tick: is called with the number of pictures that have features, and of all pictures.
 
     Raises:
         DataError: a file changed since it was read.
@@ -42,22 +37,22 @@ def choose(
     records = folder.records
     if not records:
         return []
-    rows, features, probs = most_uncertain(
-        _blocks(network, folder, tick), max(COMPARED, FOR_EACH * count)
-    )
+    most = max(COMPARED, FOR_EACH * count)
+    rows, features, probs = most_uncertain(_blocks(network, folder), most)
     best, scores = rank(features, probs, count)
     return [
         Choice(records[rows[row]], float(score)) for row, score in zip(best, scores, strict=True)
     ]
 
 
-def _blocks(network: Network, folder: Folder, tick: Callable[[int, int], None]) -> Iterator[Block]:
+def _blocks(network: Network, folder: Folder) -> Iterator[Block]:
     """Rows of the folder's records, their features and their probabilities."""
     done, total = 0, len(folder.records)
-    for features, logits in network.blocks(folder, folder.records):
-        yield np.arange(done, done + len(features)), features, network.bundle.probs(logits)
-        done += len(features)
-        tick(done, total)
+    with bar("features") as tick:
+        for features, logits in network.blocks(folder, folder.records):
+            yield np.arange(done, done + len(features)), features, network.bundle.probs(logits)
+            done += len(features)
+            tick(done, total)
 
 
 def most_uncertain(blocks: Iterator[Block], most: int) -> Block:

@@ -5,7 +5,7 @@ A classifier scores each image. It was trained on other images, and on no near-d
 
 import dataclasses
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -32,7 +32,6 @@ from jaxgear.text import stable_key
 KINDS = ("label", "duplicate", "outlier", "quality")
 # Scores of outliers and of poor pictures end here, where those of probably wrong labels begin.
 MOST = 0.5
-Progress = Callable[[str, int, int], None]  # what is done, how much of it, of how much
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,9 +64,7 @@ class Findings:
         return {kind: counts[kind] for kind in KINDS}
 
 
-def find_suspicious(
-    folder: Folder, backbone: Backbone, size: int, tick: Progress = lambda *_: None
-) -> Findings:
+def find_suspicious(folder: Folder, backbone: Backbone, size: int) -> Findings:
     """Looks at all records of a folder, by features of `backbone` at `size` pixels.
 
     Copies of a picture in two classes are wanted here: do not call `require_clean` before.
@@ -80,10 +77,8 @@ def find_suspicious(
     keep_compiled()
     labels = labels_of(folder.records)
     split = Split(stored_pictures(folder, size), labels, folder.records)
-    features = compute_features(
-        backbone, split, progress=lambda done, total: tick("features", done, total)
-    )[:, 0]
-    poor = quality.find_poor(folder, lambda done, total: tick("quality", done, total))
+    features = compute_features(backbone, split)[:, 0]
+    poor = quality.find_poor(folder)
     found = judge(folder, features, near_duplicate_groups(folder.records))
     ranked = sorted((*found.suspicions, *_poor(folder, poor)), key=_worst_first)
     return dataclasses.replace(found, suspicions=tuple(ranked))

@@ -5,7 +5,6 @@ Dolmiere, P. Ladret, M. Nicolas, "The blur effect", Human Vision and Electronic 
 """
 
 import os
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -15,6 +14,7 @@ from scipy.ndimage import uniform_filter1d
 
 from jaxgear.data.folder import Folder, Record
 from jaxgear.data.images import decoded, letterbox_image
+from jaxgear.notebook.progress import bar
 
 # Chosen on 1,697 catalogue photographs, 97 crops and 113 outdoor photographs: only a few small
 # crops exceed a limit. After a Gaussian blur of 1 % of the side, 99 % do.
@@ -39,13 +39,14 @@ class Quality:
     blur: float  # 0 (sharp) to 1
 
 
-def find_poor(folder: Folder, tick: Callable[[int, int], None]) -> list[tuple[Record, Faults]]:
+def find_poor(folder: Folder) -> list[tuple[Record, Faults]]:
     """The records that break a limit; `DataError` if a file changed since it was checked.
 
-    `tick` is called with the number of records that are measured, and of all.
+    A bar shows how many are measured.
     """
     found, total = [], len(folder.records)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow releases the GIL while it decodes
+    # Pillow releases the GIL while it decodes.
+    with ThreadPoolExecutor(os.cpu_count()) as pool, bar("quality") as tick:
         for start in range(0, total, _BLOCK):
             records = tuple(folder.records[start : start + _BLOCK])
             measured = pool.map(lambda record: _measured(folder, record), records)

@@ -1,11 +1,11 @@
-"""A progress bar on stderr if that is a terminal, or in a notebook."""
+"""A progress bar in a notebook, or on stderr if that is a terminal."""
 
 import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator
 
-from jaxgear.notebook import Bar, in_notebook
+from jaxgear.notebook.live import Bar, in_notebook
 
 
 @contextlib.contextmanager
