@@ -27,6 +27,7 @@ from jaxgear.prediction.predictor import Predictor
 from jaxgear.program.apply import forward
 
 CONFIG = experiment.Config(data="drawn:60", image_size=16, batch_size=8, epochs=2)
+SMALLEST = {"model": foreign.Plain(12), "optimizer": optax.adam, "rate": 0.1, "epochs": 1}
 pytestmark = pytest.mark.one_cache
 
 # In a process that has the bundles and cannot import the networks or Flax.
@@ -210,6 +211,10 @@ def test_what_cannot_go_all_the_way_is_said_before_the_first_step(network, words
         ({"augment": lambda keys, images: images @ keys}, "augmentation"),
         ({"augment": lambda keys, images: images[..., :1]}, "network Plain or loss in training"),
         ({"class_weights": np.ones(2, np.float32)}, r"class_weights: \[2\], not \[12\]"),
+        (
+            {"first": Recipe(**SMALLEST, class_weights=np.ones(3, np.float32))},
+            r"class_weights: \[3\], not \[12\]",
+        ),
         ({"epochs": 0}, "epochs=0: must be at least 1"),
         ({"rate": -0.1}, "rate=-0.1: must be at least 0"),
         ({"outliers": 6.0}, "outliers=6.0: must be at least 0 and at most 1"),

@@ -220,9 +220,12 @@ def recipe_from(make: Make, config: Any, data: Data) -> Recipe:
     if not isinstance(recipe, Recipe):
         name = getattr(make, "__name__", "recipe")
         raise UsageError(f"{name}: returns {type(recipe).__name__}, not a Recipe")
-    if recipe.class_weights is not None and np.shape(recipe.class_weights) != (data.classes,):
-        shape = list(np.shape(recipe.class_weights))
-        raise UsageError(f"class_weights: {shape}, not [{data.classes}], one for each class")
+    for stage in filter(None, (recipe.first, recipe)):
+        shape = np.shape(stage.class_weights)
+        if stage.class_weights is not None and shape != (data.classes,):
+            raise UsageError(
+                f"class_weights: {list(shape)}, not [{data.classes}], one for each class"
+            )
     return recipe
 
 
