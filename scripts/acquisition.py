@@ -40,9 +40,9 @@ from jaxgear.models.pretrained import Backbone, backbone_of
 from jaxgear.outputs import outputs
 from jaxgear.paths import path_argument
 from jaxgear.text import to_csv
-from scripts.benchmarks.acquisition import Point, draw, lines
 from scripts.outdoor_test import composite
-from scripts.strategies import STRATEGIES, Pool, Strategy
+from scripts.studies.acquisition import Point, draw, lines
+from scripts.studies.strategies import STRATEGIES, Pool, Strategy
 
 SIZE = 224  # pixels
 

@@ -44,7 +44,7 @@ from jaxgear.prediction.proposals.cropping import predict_crops
 from jaxgear.prediction.tables import CropsTable
 from scripts import outdoor_test
 from scripts.acquisition import halves_by_photograph, photograph_of
-from scripts.benchmarks.influx import (
+from scripts.studies.influx import (
     DOMAINS,
     NAN,
     NONE,

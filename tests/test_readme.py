@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import re
 from pathlib import Path
 
 import flax.linen as nn
@@ -48,3 +49,10 @@ def test_a_layer_and_an_optimizer_of_ones_own_train():
     assert np.isfinite(metrics.loss)
     layer = after.params["layers_3"]["Dense_0"]["kernel"]
     assert not np.array_equal(layer, state.params["layers_3"]["Dense_0"]["kernel"])
+
+
+def test_the_table_of_scripts_names_each_of_them():
+    folder = README.parent / "scripts"
+    rows = [line for line in (folder / "README.md").read_text().splitlines() if line[:1] == "|"]
+    named = set(re.findall(r"`(\w+)`", "".join(rows))) - {"clean"}  # a command of jaxgear
+    assert named == {file.stem for file in folder.glob("*.py")}

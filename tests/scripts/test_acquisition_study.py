@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from jaxgear.evaluation.acquisition.ranking import rank
-from scripts import acquisition, strategies
+from scripts import acquisition
 from scripts.acquisition import Labelled, Trial
-from scripts.benchmarks import acquisition as table
-from scripts.benchmarks.acquisition import Point
-from scripts.strategies import STRATEGIES, Pool
+from scripts.studies import acquisition as table
+from scripts.studies import strategies
+from scripts.studies.acquisition import Point
+from scripts.studies.strategies import STRATEGIES, Pool
 
 NAMES = [f"{'ab'[n % 2]}/img_{n // 3}_{n}.jpg" for n in range(40)] + ["a/img_1_x_5.jpg"]
 

@@ -11,7 +11,7 @@ import pytest
 from jaxgear.data.sources import drawn_set
 from scripts import influx_study
 from scripts.acquisition import photograph_of
-from scripts.benchmarks.influx import (
+from scripts.studies.influx import (
     DOMAINS,
     NAN,
     Point,
