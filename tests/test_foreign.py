@@ -238,6 +238,19 @@ def test_a_part_that_fails_is_named(field, words, tmp_path):
         experiment.start(config, recipe) as run,
     ):
         list(run.epochs())
+    assert not list(tmp_path.iterdir())  # no empty run
+
+
+def test_a_file_of_ones_own_is_kept_when_a_part_fails(tmp_path):
+    def recipe(config, data):
+        return dataclasses.replace(recipe_of(foreign.Plain)(config, data), loss=lambda *_: 1 / 0)
+
+    config = dataclasses.replace(CONFIG, out=str(tmp_path))
+    run = experiment.start(config, recipe)
+    (run.path / "notes.txt").write_text("a wild idea")
+    with pytest.raises(UsageError, match="division"), run:
+        list(run.epochs())
+    assert (run.path / "notes.txt").read_text() == "a wild idea"
 
 
 def test_a_recipe_that_is_not_returned_is_said(tmp_path):

@@ -18,7 +18,7 @@ from jaxtyping import PyTree
 
 from jaxgear.data.dataset import Dataset
 from jaxgear.data.recorded import Recorded, changed_pictures, write_splits
-from jaxgear.errors import CheckpointError
+from jaxgear.errors import CheckpointError, UsageError
 from jaxgear.files import Lock, read_json, write_json, write_text
 from jaxgear.machine import devices, hosts
 from jaxgear.text import few
@@ -49,6 +49,8 @@ class Run:
         self.checkpoints = Checkpoints(path / "checkpoints")
         self._paused = path / "interrupted"
         self._from_epoch = from_epoch
+        # What the folder holds before anything was trained; empty: another process made it.
+        self._blank: frozenset[str] = frozenset()
 
     @classmethod
     def create(
@@ -72,7 +74,11 @@ class Run:
         made = ""
         if devices.first_host():
             made = str(new_folder(Path(out), name, config, dataset, source, backgrounds))
-        return cls(Path(devices.from_first(made)), [])
+        run = cls(Path(devices.from_first(made)), [])
+        if run._first:
+            own = (path.name for path in run.path.iterdir())
+            run._blank = frozenset((*own, "checkpoints", "lock"))
+        return run
 
     @classmethod
     def reopen(
@@ -148,7 +154,10 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, *trace: object
     ) -> None:
+        blank = self._is_blank()
         self._close()
+        if blank and isinstance(error, UsageError):  # of a network that fails when it is compiled
+            shutil.rmtree(self.path, ignore_errors=True)
         if self._first and isinstance(error, KeyboardInterrupt | SystemExit):
             print(f"interrupted; continue with --resume {self.path}", file=sys.stderr)
         if lost := hosts.lost_host(error):
@@ -158,6 +167,12 @@ class Run:
                 f"{error.filename or self.path}: cannot be written ({error.strerror}); "
                 f"earlier saves are whole, continue with --resume {self.path}"
             ) from error
+
+    def _is_blank(self) -> bool:
+        """Whether this process made the folder, and nothing was added to it."""
+        if self.checkpoints.epochs or not self.path.is_dir():
+            return False
+        return {path.name for path in self.path.iterdir()} <= self._blank
 
     def _close(self) -> None:
         self.checkpoints.close()
