@@ -18,6 +18,7 @@ import PIL.Image
 import pytest
 from events import as_shown, of_history, scalars, shown_histograms
 from in_process import exit_code
+from safetensors.numpy import save_file
 
 from jaxgear import cli
 from jaxgear.bundle.bundle import Bundle
@@ -31,6 +32,7 @@ from jaxgear.experiment.flags import parse
 from jaxgear.experiment.recipe import Data
 from jaxgear.machine import devices
 from jaxgear.models.pretrained.backbone import load_backbone
+from jaxgear.models.pretrained.weights_files import read_weights
 from jaxgear.prediction import predictor as prediction
 from jaxgear.program.apply import forward, init
 from jaxgear.training.runs.run import Run
@@ -439,6 +441,12 @@ def test_transfer_is_a_run_like_any_other(finetune, views, tmp_path, capfd):
         path = "conv1/kernel" if name == "conv1" else f"{name}/conv1/kernel"
         after = bundle.weights[f"params/backbone/{path}"]
         assert np.array_equal(after, kernel) == frozen, name
+    others = tmp_path / "others.safetensors"
+    save_file({n: np.asarray(2 * a) for n, a in read_weights(WEIGHTS).tensors.items()}, others)
+    resumed = ["--resume", folder, "--weights", others, "--epochs", 3]
+    assert within(*resumed, module="experiments.transfer") == 5
+    line = capfd.readouterr().err.splitlines()[-1]
+    assert line.endswith("trained with other weights; name them with --weights")
     if views:  # the stages that would be frozen are others there
         flags = ["--finetune", 4, "--finetune-views", 2, "--init-from", folder]
         assert within(*TRANSFER, *flags, module="experiments.transfer") == 2

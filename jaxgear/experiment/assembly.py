@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import json
 from collections.abc import Callable, Generator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -33,6 +34,7 @@ from jaxgear.program import Program, flat, structured
 from jaxgear.text import few
 from jaxgear.training import history, loop, optim, steps
 from jaxgear.training.progress import Progress
+from jaxgear.training.runs.folder import check_made_of
 from jaxgear.training.state import TrainState
 
 NAMED = 64  # images without labels in a batch
@@ -79,6 +81,7 @@ def prepare(config: Config, make: Make, mesh: Mesh | None = None) -> Training:
     Raises:
         UsageError: a network or an optimizer cannot be trained; the message names it.
         DataError: as `open_dataset`.
+        CheckpointError: as `check_made_of`.
     """
     config = config.expanded()
     config.check()
@@ -86,8 +89,11 @@ def prepare(config: Config, make: Make, mesh: Mesh | None = None) -> Training:
     inputs = Inputs.open(config, mesh)
     if inputs.dataset.unlabelled is not None:
         inputs = _with_pseudo_labels(inputs, make)
-    training = _ready(inputs, recipe_from(make, config, inputs.facts))
-    return warm_started(training)
+    recipe = recipe_from(make, config, inputs.facts)
+    if config.resume:
+        made_of = inputs.made_of(recipe)
+        check_made_of(Path(config.resume), made_of, config.allow_data_change)
+    return warm_started(_ready(inputs, recipe))
 
 
 def _with_pseudo_labels(inputs: Inputs, make: Make) -> Inputs:

@@ -1,6 +1,7 @@
 """What training reads, as its recipe asks for: the data, backgrounds, batches and outliers."""
 
 import dataclasses
+import hashlib
 import sys
 from pathlib import Path
 
@@ -52,6 +53,18 @@ class Inputs:
         """The facts about the data that a recipe may use."""
         counts, config = self.dataset.training_counts(), self.config
         return Data(counts, config.batch_size, self.bank, config.epoch_share)
+
+    def made_of(self, recipe: Recipe) -> dict[str, str | None]:
+        """Hashes of the backgrounds and of the recipe's pretrained weights; None: there are none.
+
+        Those of weights do not depend on the format of their file.
+        """
+        features = recipe.features or (recipe.first and recipe.first.features)
+        bank = self.bank
+        return {
+            "backgrounds": None if bank is None else hashlib.sha256(np.asarray(bank)).hexdigest(),
+            "weights": features.backbone.sha256 if features else None,
+        }
 
     def batches(self, recipe: Recipe) -> tuple[Batches, Batches]:
         """Training and validation batches of images or features, on the devices or streamed there.

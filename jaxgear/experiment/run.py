@@ -16,7 +16,6 @@ unless `--allow-data-change` records them. The test split is opened once, after 
 
 import contextlib
 import dataclasses
-import hashlib
 import math
 import sys
 import time
@@ -24,7 +23,6 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from jax.sharding import Mesh
 
 from jaxgear.data.unlabelled import how_used
@@ -85,21 +83,18 @@ def start(config: Config, make: Make, mesh: Mesh | None = None) -> "Experiment":
         # Export before step 0: a network that cannot be exported fails now, not after training.
         handed_on = HandedOn(recipe.network(), variables, dataset.size, len(dataset.classes))
     fields, source = dataclasses.asdict(config), source_of(make)
-    bank = inputs.bank
-    backgrounds = None if bank is None else hashlib.sha256(np.asarray(bank)).hexdigest()
     if config.resume:
         run = Run.reopen(
             config.resume,
             dataset,
             config=fields | {"resume": ""},
             source=source,
-            backgrounds=backgrounds,
             from_epoch=config.from_epoch,
             allow_data_change=config.allow_data_change,
         )
     else:
         name = _name(config, make)
-        run = Run.create(config.out, name, fields, dataset, source, backgrounds)
+        run = Run.create(config.out, name, fields, dataset, source, inputs.made_of(recipe))
     return Experiment(training, handed_on, run, trackers)
 
 

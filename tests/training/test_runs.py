@@ -1,5 +1,6 @@
 """Run folders: named by time, complete, and opened again only on the same pictures."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -19,6 +20,7 @@ from jaxgear.data.recorded import Recorded, describe, without_trained
 from jaxgear.errors import CheckpointError, UsageError
 from jaxgear.training import history
 from jaxgear.training.runs import checkpoints
+from jaxgear.training.runs.folder import check_made_of
 from jaxgear.training.runs.run import Run
 
 Space = namedtuple("Space", "free")
@@ -264,13 +266,20 @@ def test_a_history_that_lacks_epochs_of_checkpoints_is_refused(tmp_path, dataset
         assert len(again.rows) == 2
 
 
-def test_other_backgrounds_are_refused_by_their_hash(tmp_path, dataset):
-    with Run.create(tmp_path, "scratch", CONFIG, dataset, SOURCE, backgrounds="a" * 64) as run:
+@pytest.mark.parametrize("flag", ["backgrounds", "weights"])
+def test_other_backgrounds_and_weights_are_refused_by_their_hash(tmp_path, dataset, flag):
+    with Run.create(tmp_path, "scratch", CONFIG, dataset, SOURCE, {flag: "a" * 64}) as run:
         pass
-    with reopen(run, dataset, backgrounds="a" * 64):
-        pass
+    check_made_of(run.path, {flag: "a" * 64}, allow_data_change=False)
     for other in ("b" * 64, None):
-        with pytest.raises(CheckpointError, match="other backgrounds"):
-            reopen(run, dataset, backgrounds=other)
-    with reopen(run, dataset, backgrounds="b" * 64, allow_data_change=True):
+        with pytest.raises(CheckpointError, match=f"other {flag}; name them with --{flag}"):
+            check_made_of(run.path, {flag: other}, allow_data_change=False)
+    allowed = pytest.raises(CheckpointError) if flag == "weights" else contextlib.nullcontext()
+    with allowed:  # a head on another backbone is of no use
+        check_made_of(run.path, {flag: "b" * 64}, allow_data_change=True)
+
+
+def test_a_run_from_before_hashes_were_recorded_is_resumed(tmp_path, dataset):
+    with Run.create(tmp_path, "scratch", CONFIG, dataset, SOURCE) as run:
         pass
+    check_made_of(run.path, {"weights": "a" * 64}, allow_data_change=False)

@@ -4,12 +4,13 @@ import datetime
 import errno
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from jaxgear.data.dataset import Dataset
 from jaxgear.data.recorded import write_splits
-from jaxgear.errors import UsageError
+from jaxgear.errors import CheckpointError, UsageError
 from jaxgear.files import read_json, write_json, write_text
 from jaxgear.training.runs.environment import environment
 
@@ -20,7 +21,7 @@ def new_folder(
     config: dict[str, Any],
     dataset: Dataset,
     source: str,
-    backgrounds: str | None,
+    made_of: Mapping[str, str | None],
 ) -> Path:
     """Makes OUT/<name>-<time>[-n] with the files that describe the run; returns it.
 
@@ -34,12 +35,33 @@ def new_folder(
             folder = Path(new) / name
             folder.mkdir()
             write_json(folder / "config.json", config)
-            write_json(folder / "environment.json", environment() | {"backgrounds": backgrounds})
+            write_json(folder / "environment.json", {**environment(), **made_of})
             write_splits(folder, dataset)
             write_text(folder / "experiment.py", source)
             return _move_in(folder, out, name)
     except OSError as error:
         raise UsageError(f"--out {out}: cannot be written ({error.strerror})") from error
+
+
+def check_made_of(path: Path, made_of: Mapping[str, str | None], allow_data_change: bool) -> None:
+    """Checks that a run goes on with what it was started with.
+
+    Args:
+        made_of: hashes of what a run is trained on beside its set, by flag: the backgrounds that it
+            pastes on, the pretrained weights; None: nothing.
+
+    Raises:
+        CheckpointError: a hash is another one; of backgrounds, unless `allow_data_change`.
+    """
+    recorded = read_json(path / "environment.json")
+    for flag, sha256 in made_of.items():
+        may_change = flag == "backgrounds"
+        if recorded.get(flag, sha256) == sha256 or (may_change and allow_data_change):
+            continue
+        otherwise = ", or continue with --allow-data-change" if may_change else ""
+        raise CheckpointError(
+            f"{path}: this run was trained with other {flag}; name them with --{flag}{otherwise}"
+        )
 
 
 def _move_in(folder: Path, out: Path, name: str) -> Path:

@@ -11,7 +11,9 @@
 
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from jaxtyping import PyTree
@@ -60,20 +62,20 @@ class Run:
         config: dict[str, Any],
         dataset: Dataset,
         source: str,
-        backgrounds: str | None = None,
+        made_of: Mapping[str, str | None] = MappingProxyType({}),
     ) -> "Run":
         """Starts a run in a new folder OUT/<name>-<time>[-n].
 
         Args:
             source: the text of the experiment file.
-            backgrounds: hash of the backgrounds that it pastes on, or None.
+            made_of: as of `check_made_of`.
 
         Raises:
             UsageError: OUT cannot be written.
         """
         made = ""
         if devices.first_host():
-            made = str(new_folder(Path(out), name, config, dataset, source, backgrounds))
+            made = str(new_folder(Path(out), name, config, dataset, source, made_of))
         run = cls(Path(devices.from_first(made)), [])
         if run._first:
             own = (path.name for path in run.path.iterdir())
@@ -88,7 +90,6 @@ class Run:
         *,
         config: dict[str, Any],
         source: str,
-        backgrounds: str | None = None,
         from_epoch: int = 0,
         allow_data_change: bool = False,
     ) -> "Run":
@@ -108,12 +109,6 @@ class Run:
             raise CheckpointError(
                 f"{path}: {len(changes)} pictures have changed since this run started: "
                 f"{few(changes, 5)}; start a new run, or continue with --allow-data-change"
-            )
-        pasted_on = read_json(path / "environment.json").get("backgrounds", backgrounds)
-        if pasted_on != backgrounds and not allow_data_change:
-            raise CheckpointError(
-                f"{path}: this run was trained with other backgrounds; name them with "
-                "--backgrounds, or continue with --allow-data-change"
             )
         history_file = path / "history.csv"
         try:
