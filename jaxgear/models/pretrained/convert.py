@@ -16,8 +16,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from jaxgear.errors import CheckpointError
-from jaxgear.models.pretrained.preprocess import Preprocess, imagenet
-from jaxgear.models.pretrained.resnet import DEPTHS, STAGES, ResNet
+from jaxgear.models.pretrained.resnet import DEPTHS, STAGES, Preprocess, ResNet, imagenet
 from jaxgear.models.pretrained.tables import LAYOUTS, TABLES, Table
 from jaxgear.models.pretrained.weights_files import Source
 

