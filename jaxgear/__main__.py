@@ -1,8 +1,8 @@
 """`python -m jaxgear`."""
 
 from jaxgear.cli import main
-from jaxgear.machine.xla_flags import set_xla_flags
+from jaxgear.machine.process import set_up_process
 
 if __name__ == "__main__":  # worker processes that decode images import this file too
-    set_xla_flags()
+    set_up_process()
     main()

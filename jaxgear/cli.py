@@ -23,7 +23,7 @@ from jaxgear.commands.sets import check, clean, get, prepare
 from jaxgear.errors import GearError
 from jaxgear.machine.huge_pages import restart_with_huge_pages
 from jaxgear.machine.lacking import lacking
-from jaxgear.machine.xla_flags import set_xla_flags
+from jaxgear.machine.process import set_up_process
 from jaxgear.paths import expanded
 
 EPILOG = """\
@@ -125,7 +125,7 @@ def _on_hosts(experiment: Callable[[C], Path], config: C) -> Path:
     """Runs an experiment on the hosts of `config`; only the first host prints."""
     if type(config).__module__ == "__main__" and hasattr(sys.modules["__main__"], "__file__"):
         # The file of a user was run. experiments/__init__.py does this for ours, before imports.
-        set_xla_flags()
+        set_up_process()
         restart_with_huge_pages()
     if config.hosts == 1:
         return _within_memory(experiment, config)

@@ -43,7 +43,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jaxgear.machine.huge_pages import restart_with_huge_pages
-from jaxgear.machine.xla_flags import set_xla_flags
+from jaxgear.machine.process import set_up_process
 from scripts.benchmarks.commands import predict, reach, sort, start
 from scripts.benchmarks.epochs import epoch
 from scripts.benchmarks.networks import features_resnet50, train_reference, train_resnet50
@@ -124,6 +124,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    set_xla_flags()  # as experiments/__init__.py does
+    set_up_process()  # as experiments/__init__.py does
     restart_with_huge_pages()
     main()

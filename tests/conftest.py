@@ -19,7 +19,7 @@ gc.set_threshold(50_000, 20, 100)
 
 # XLA without LLVM's optimisation and with its older way to emit fusions. A training step of a small
 # ResNet-18 compiles in 0.4 s of processor time, not 2.6 s (jax 0.12, which has no older way: 1.3 s,
-# not 2.5 s). The second extra option is that of jaxgear/machine/xla_flags.py, which adds none here.
+# not 2.5 s). The second extra option is that of jaxgear/machine/process.py, which adds none here.
 # AVX lacks fused multiply-add, which some kernels would use and others not: all round alike.
 COMPILES_FAST = (
     "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1 "

@@ -1,5 +1,5 @@
 """The machine: devices and hosts, huge pages, XLA's flags, cached programs, free memory, traces.
 
-devices.py is where to start. huge_pages.py and xla_flags.py act before JAX is imported; lacking.py
+devices.py is where to start. process.py and huge_pages.py act before JAX is imported; lacking.py
 names what is missing when something fails; profiler.py traces training steps.
 """

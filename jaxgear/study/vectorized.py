@@ -19,8 +19,8 @@ from jaxgear.experiment.recipe import Make
 from jaxgear.experiment.run import Experiment
 from jaxgear.machine import devices
 from jaxgear.machine.huge_pages import restart_with_huge_pages
+from jaxgear.machine.process import set_up_process
 from jaxgear.machine.signals import deferred_signals
-from jaxgear.machine.xla_flags import set_xla_flags
 from jaxgear.program import flops
 from jaxgear.study.executors import load
 from jaxgear.training.loop import Stopped
@@ -34,7 +34,7 @@ def main() -> None:
     Raises:
         GearError: the runs cannot be trained together, or one cannot be trained at all.
     """
-    set_xla_flags()
+    set_up_process()
     restart_with_huge_pages()
     name, flags = sys.argv[1:]
     module, _ = load(name)
