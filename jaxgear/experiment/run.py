@@ -175,12 +175,12 @@ class Experiment:
             self._epochs.close()
 
     def _train(self) -> Generator[history.Row]:
-        # Imported here: matplotlib takes 0.2 s, and `--help` should not wait for it.
-        from jaxgear.evaluation.plots import figures, learning_curves
-
         live = Live()
 
         def draw() -> None:
+            # Imported here: matplotlib takes 0.2 s, for which the first step should not wait.
+            from jaxgear.evaluation.plots import figures, learning_curves
+
             if devices.first_host():
                 picture = figures.png(learning_curves.curves(self.rows, self.path.name))
                 write_bytes(self.path / "curves.png", picture)
