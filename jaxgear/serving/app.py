@@ -11,10 +11,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from jaxgear.data.images import ImageError
-from jaxgear.errors import GearError
 from jaxgear.serving.answer import Classifier
-from jaxgear.serving.guard import Guard, Refusal, body_of, page_routes, refuse
+from jaxgear.serving.guard import body_of, page
 
 MAX_BYTES = 20 * 2**20  # of one upload; data/images/decode.py limits the pixels
 AT_ONCE = 2  # images that are decoded and classified at a time
@@ -29,24 +27,9 @@ def build(classifier: Classifier, title: str, host: str) -> Starlette:
         return JSONResponse({"title": title, "classes": classes, "max_bytes": MAX_BYTES})
 
     async def predict(request: Request) -> Response:
-        try:
-            data = await body_of(request, MAX_BYTES)
-            async with turn:
-                return JSONResponse(await run_in_threadpool(classifier.answer, data))
-        except Refusal as refusal:
-            return refuse(refusal.status, str(refusal))
-        except ImageError as error:
-            return refuse(422, error.reason)
-        except MemoryError:
-            return refuse(503, "the server has too little memory for this picture")
-        except GearError as error:
-            return refuse(500, str(error))
+        data = await body_of(request, MAX_BYTES)
+        async with turn:
+            return JSONResponse(await run_in_threadpool(classifier.answer, data))
 
-    routes = [
-        *page_routes("jaxgear.serving"),
-        Route("/model", model),
-        Route("/predict", predict, methods=["POST"]),
-    ]
-    app = Starlette(routes=routes)
-    app.add_middleware(Guard, host=host)
-    return app
+    routes = [Route("/model", model), Route("/predict", predict, methods=["POST"])]
+    return page("jaxgear.serving", routes, host)

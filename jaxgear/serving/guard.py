@@ -8,16 +8,19 @@ that other pages may not send (against cross-site requests).
 import asyncio
 import ipaddress
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib import resources
 from pathlib import PurePath
 
+from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from jaxgear.data.images import ImageError
+from jaxgear.errors import DataError, GearError
 from jaxgear.text import printable
 
 UPLOAD_SECONDS = 60
@@ -33,6 +36,33 @@ _HEADERS = {
     "x-content-type-options": "nosniff",
     "cache-control": "no-store",
 }
+
+
+def page(package: str, routes: Iterable[Route], host: str) -> Starlette:
+    """The application of a page: the files of a package and routes, behind `Guard`.
+
+    A route may raise: the client gets a refusal. `host` is the name that the server is bound to.
+    """
+    errors = (Refusal, GearError, MemoryError)
+    app = Starlette(
+        routes=[*_files(package), *routes], exception_handlers=dict.fromkeys(errors, _refused)
+    )
+    app.add_middleware(Guard, host=host)
+    return app
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    """The refusal that an error of a route means."""
+    match error:
+        case Refusal():
+            return refuse(error.status, str(error))
+        case ImageError():
+            return refuse(422, error.reason)
+        case DataError():
+            return refuse(422, str(error))
+        case MemoryError():
+            return refuse(503, "the server has too little memory for this picture")
+    return refuse(500, str(error))
 
 
 class Guard:
@@ -123,8 +153,8 @@ def refuse(status: int, reason: str) -> JSONResponse:
     return JSONResponse({"error": printable(reason)}, status)
 
 
-def page_routes(package: str) -> Iterator[Route]:
-    """The routes of a page: `/` is page.html of a package; its .css and .js files have theirs."""
+def _files(package: str) -> Iterator[Route]:
+    """The routes of files: `/` is page.html of a package; its .css and .js files have theirs."""
     for path in resources.files(package).iterdir():
         suffix = PurePath(path.name).suffix
         if suffix in _KINDS:

@@ -16,9 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from jaxgear.data.images import ImageError
-from jaxgear.errors import DataError, GearError
-from jaxgear.serving.guard import Guard, Refusal, body_of, page_routes, refuse
+from jaxgear.serving.guard import Refusal, body_of, page
 from jaxgear.serving.review.page.requests import MOST, decisions_of, picture_index, whole_number
 from jaxgear.serving.review.predictions import REFUSED, UNKNOWN
 from jaxgear.serving.review.session import Session
@@ -39,39 +37,33 @@ def build(session: Session, title: str, host: str) -> Starlette:
     async def whole(request: Request) -> Response:
         return JSONResponse(about)
 
-    async def page(request: Request) -> Response:
-        return await _answer(lambda: JSONResponse(_page(session, request.query_params)))
+    def listed(request: Request) -> Response:  # Starlette runs plain functions in threads
+        return JSONResponse(_page(session, request.query_params))
 
-    async def states(request: Request) -> Response:
-        return await _answer(lambda: JSONResponse(_states(session, request.query_params)))
+    def states(request: Request) -> Response:
+        return JSONResponse(_states(session, request.query_params))
 
-    async def details(request: Request) -> Response:
-        return await _answer(lambda: JSONResponse(_details(session, _path_index(session, request))))
+    def details(request: Request) -> Response:
+        return JSONResponse(_details(session, _path_index(session, request)))
 
     def image(content: Callable[[Request, int], bytes]) -> Callable[[Request], Any]:
         """A route that answers with a JPEG of the picture with an index."""
 
         async def route(request: Request) -> Response:
+            index = _path_index(session, request)
             async with turn:
-                return await _answer(
-                    lambda: Response(
-                        content(request, _path_index(session, request)), media_type="image/jpeg"
-                    )
-                )
+                jpeg = await run_in_threadpool(content, request, index)
+            return Response(jpeg, media_type="image/jpeg")
 
         return route
 
     async def decide(request: Request) -> Response:
-        try:
-            body = await body_of(request, MAX_BYTES)
-        except Refusal as refusal:
-            return refuse(refusal.status, str(refusal))
-        return await _answer(lambda: _decide(session, about["set"], body))
+        body = await body_of(request, MAX_BYTES)
+        return await run_in_threadpool(_decide, session, about["set"], body)
 
     routes = [
-        *page_routes("jaxgear.serving.review.page"),
         Route("/set", whole),
-        Route("/list", page),
+        Route("/list", listed),
         Route("/states", states),
         Route("/picture/{index}", details),
         Route("/thumbnail/{index}", image(lambda request, index: session.files.thumbnail(index))),
@@ -80,25 +72,7 @@ def build(session: Session, title: str, host: str) -> Starlette:
         Route("/map/{index}", image(lambda request, index: _heat_map(session, request, index))),
         Route("/decide", decide, methods=["POST"]),
     ]
-    app = Starlette(routes=routes)
-    app.add_middleware(Guard, host=host)
-    return app
-
-
-async def _answer(work: Callable[[], Response]) -> Response:
-    """The response that `work` gives in a thread, or the refusal that its error means."""
-    try:
-        return await run_in_threadpool(work)
-    except Refusal as refusal:
-        return refuse(refusal.status, str(refusal))
-    except ImageError as error:
-        return refuse(422, error.reason)
-    except DataError as error:
-        return refuse(422, str(error))
-    except MemoryError:
-        return refuse(503, "the server has too little memory for this picture")
-    except GearError as error:
-        return refuse(500, str(error))
+    return page("jaxgear.serving.review.page", routes, host)
 
 
 def _about(session: Session, title: str) -> dict[str, Any]:
