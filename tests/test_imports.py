@@ -50,7 +50,7 @@ LAYERS = {
     ),
     "training": ("program", "data", "machine", "notebook"),
     "training.runs": ("training", "data", "data.recorded", "machine", "machine.hosts"),
-    "training.vectorized": ("training", "data", "machine"),
+    "training.vectorized": ("training", "program", "data", "machine"),
     "tracking": ("training", "training.runs", "machine", "program"),
     "bundle": ("models", "program", "data.splits", "notebook"),
     "prediction": (

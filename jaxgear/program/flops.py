@@ -1,7 +1,7 @@
 """Counts the floating-point operations of a traced program, the same on every machine."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -53,15 +53,14 @@ def _of(equation: JaxprEqn, used: Sequence[bool]) -> int:
             return parameters["length"] * flops(parameters["jaxpr"])
         case "while":
             return flops(parameters["body_jaxpr"]) + flops(parameters["cond_jaxpr"])
-    return sum(_needed(one, used) for one in _inner(parameters) if len(one.outvars) == len(used))
+    inner = [one for value in parameters.values() for one in bodies(value)]
+    return sum(_needed(one, used) for one in inner if len(one.outvars) == len(used))
 
 
-def _inner(parameters: dict[str, Any]) -> Iterator[ClosedJaxpr | Jaxpr]:
-    """The programs that an operation calls."""
-    for value in parameters.values():
-        for one in value if isinstance(value, tuple | list) else (value,):
-            if isinstance(one, ClosedJaxpr | Jaxpr):
-                yield one
+def bodies(value: Any) -> list[ClosedJaxpr | Jaxpr]:
+    """The jaxprs in a parameter of an equation."""
+    values = value if isinstance(value, tuple | list) else [value]
+    return [v for v in values if isinstance(v, ClosedJaxpr | Jaxpr)]
 
 
 def _product(equation: JaxprEqn) -> int:

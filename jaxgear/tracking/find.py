@@ -88,7 +88,7 @@ def _tracker(name: str) -> Track:
             raise UsageError(
                 f"--track {name} needs {PACKAGES[name]}: pip install 'jaxgear[{name}]'"
             )
-        return importlib.import_module(f"jaxgear.tracking.{name}").tracker()
+        return importlib.import_module(f"jaxgear.tracking.{name}").Tracker()
     module, colon, function = name.partition(":")
     if not colon:
         known = ", ".join(PACKAGES)

@@ -24,12 +24,7 @@ from jaxgear.training.history import Row
 FILE = "mlflow.json"  # in the run folder: the id of its run in MLflow
 
 
-def tracker() -> "MLflow":
-    """A tracker (find.py)."""
-    return MLflow()
-
-
-class MLflow:
+class Tracker:
     """Logs what MLflow's run lacks.
 
     MLflow only adds to a metric. If its run has an epoch that the history has no more (training was

@@ -24,12 +24,7 @@ from jaxgear.tracking.figures import figures, plots
 from jaxgear.training.history import Row
 
 
-def tracker() -> "TensorBoard":
-    """A tracker (find.py)."""
-    return TensorBoard()
-
-
-class TensorBoard:
+class Tracker:
     """Appends epochs to one event file. The first call writes the whole history to a new file.
 
     So no step is there twice: the files of earlier processes are removed, and a TensorBoard that

@@ -11,16 +11,6 @@ import numpy as np
 from jaxgear import text
 from jaxgear.errors import DivergedError
 
-FIELDS = (
-    "epoch",
-    "step",
-    "train_loss",
-    "val_loss",
-    "train_accuracy",
-    "val_accuracy",
-    "learning_rate",
-    "seconds",
-)
 SIZE = ("size",)  # of runs with progressive resizing
 PSEUDO = ("pseudo_used", "pseudo_right")  # columns of runs that learn from images without labels
 
@@ -53,6 +43,10 @@ class Row:
             f"accuracy {self.train_accuracy:.4f} train {self.val_accuracy:.4f} val  "
             f"{self.seconds:.1f} s"
         )
+
+
+# Columns of every run.
+FIELDS = tuple(f.name for f in dataclasses.fields(Row) if f.default is dataclasses.MISSING)
 
 
 def to_csv(rows: Sequence[Row]) -> str:

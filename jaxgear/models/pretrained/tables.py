@@ -36,31 +36,24 @@ class Table:
 
 STAGE, UNIT, CONV = r"(?P<stage>\d{1,2})", r"(?P<unit>\d{1,3})", r"(?P<conv>\d)"
 
-NORM_IN_TORCH = {
-    "weight": "params/{}/scale",
-    "bias": "params/{}/bias",
-    "running_mean": "batch_stats/{}/mean",
-    "running_var": "batch_stats/{}/var",
+# Word after a pattern -> our path, for the numbers of a normalisation.
+TORCH_NORM = {
+    r"\.weight": "params/{}/scale",
+    r"\.bias": "params/{}/bias",
+    r"\.running_mean": "batch_stats/{}/mean",
+    r"\.running_var": "batch_stats/{}/var",
 }
-NORM_IN_KERAS = {
-    "gamma": "params/{}/scale",
-    "beta": "params/{}/bias",
-    "moving_mean": "batch_stats/{}/mean",
-    "moving_variance": "batch_stats/{}/var",
+KERAS_NORM = {
+    "/gamma": "params/{}/scale",
+    "/beta": "params/{}/bias",
+    "/moving_mean": "batch_stats/{}/mean",
+    "/moving_variance": "batch_stats/{}/var",
 }
 
 
-def _torch_norm(pattern: str, path: str) -> tuple[Rule, ...]:
+def _norm(words: dict[str, str], pattern: str, path: str) -> tuple[Rule, ...]:
     return tuple(
-        (rf"{pattern}\.{word}", ours.replace("{}", path), "as is")
-        for word, ours in NORM_IN_TORCH.items()
-    )
-
-
-def _keras_norm(pattern: str, path: str) -> tuple[Rule, ...]:
-    return tuple(
-        (rf"{pattern}/{word}", ours.replace("{}", path), "as is")
-        for word, ours in NORM_IN_KERAS.items()
+        (pattern + word, ours.replace("{}", path), "as is") for word, ours in words.items()
     )
 
 
@@ -72,15 +65,15 @@ TORCHVISION = Table(
     name="torchvision or timm",
     rules=(
         (r"conv1\.weight", "params/conv1/kernel", "OIHW"),
-        *_torch_norm("bn1", "norm1"),
+        *_norm(TORCH_NORM, "bn1", "norm1"),
         (rf"layer{STAGE}\.{UNIT}\.conv{CONV}\.weight", "params/{layer}/conv{conv}/kernel", "OIHW"),
-        *_torch_norm(rf"layer{STAGE}\.{UNIT}\.bn{CONV}", "{layer}/norm{conv}"),
+        *_norm(TORCH_NORM, rf"layer{STAGE}\.{UNIT}\.bn{CONV}", "{layer}/norm{conv}"),
         (
             rf"layer{STAGE}\.{UNIT}\.downsample\.0\.weight",
             "params/{layer}/conv_skip/kernel",
             "OIHW",
         ),
-        *_torch_norm(rf"layer{STAGE}\.{UNIT}\.downsample\.1", "{layer}/norm_skip"),
+        *_norm(TORCH_NORM, rf"layer{STAGE}\.{UNIT}\.downsample\.1", "{layer}/norm_skip"),
         (r"fc\.weight", "head/kernel", "OI"),
         (r"fc\.bias", "head/bias", "as is"),
     ),
@@ -100,15 +93,15 @@ HUGGING_FACE = Table(
     name="Hugging Face transformers",
     rules=(
         (rf"{_STEM}\.convolution\.weight", "params/conv1/kernel", "OIHW"),
-        *_torch_norm(rf"{_STEM}\.normalization", "norm1"),
+        *_norm(TORCH_NORM, rf"{_STEM}\.normalization", "norm1"),
         (
             rf"{_UNIT}\.layer\.{CONV}\.convolution\.weight",
             "params/{layer}/conv{conv}/kernel",
             "OIHW",
         ),
-        *_torch_norm(rf"{_UNIT}\.layer\.{CONV}\.normalization", "{layer}/norm{conv}"),
+        *_norm(TORCH_NORM, rf"{_UNIT}\.layer\.{CONV}\.normalization", "{layer}/norm{conv}"),
         (rf"{_UNIT}\.shortcut\.convolution\.weight", "params/{layer}/conv_skip/kernel", "OIHW"),
-        *_torch_norm(rf"{_UNIT}\.shortcut\.normalization", "{layer}/norm_skip"),
+        *_norm(TORCH_NORM, rf"{_UNIT}\.shortcut\.normalization", "{layer}/norm_skip"),
         (r"classifier\.1\.weight", "head/kernel", "OI"),
         (r"classifier\.1\.bias", "head/bias", "as is"),
     ),
@@ -128,11 +121,11 @@ KERAS_OLD = Table(
     name="Keras (res2a_branch2a ...)",
     rules=(
         *_keras_layer("conv1", "params/conv1"),
-        *_keras_norm("bn_conv1", "norm1"),
+        *_norm(KERAS_NORM, "bn_conv1", "norm1"),
         *_keras_layer(rf"res{STAGE}{_LETTERED}", "params/{layer}/conv{conv}"),
-        *_keras_norm(rf"bn{STAGE}{_LETTERED}", "{layer}/norm{conv}"),
+        *_norm(KERAS_NORM, rf"bn{STAGE}{_LETTERED}", "{layer}/norm{conv}"),
         *_keras_layer(rf"res{STAGE}(?P<unit>a)_branch1", "params/{layer}/conv_skip"),
-        *_keras_norm(rf"bn{STAGE}(?P<unit>a)_branch1", "{layer}/norm_skip"),
+        *_norm(KERAS_NORM, rf"bn{STAGE}(?P<unit>a)_branch1", "{layer}/norm_skip"),
         *_keras_layer(r"fc\d+", "head"),
     ),
     ignored=(),
@@ -150,11 +143,11 @@ KERAS_NEW = Table(
     name="Keras (conv2_block1_1_conv ...)",
     rules=(
         *_keras_layer("conv1_conv", "params/conv1"),
-        *_keras_norm("conv1_bn", "norm1"),
+        *_norm(KERAS_NORM, "conv1_bn", "norm1"),
         *_keras_layer(rf"{_BLOCK}_(?P<conv>[123])_conv", "params/{layer}/conv{conv}"),
-        *_keras_norm(rf"{_BLOCK}_(?P<conv>[123])_bn", "{layer}/norm{conv}"),
+        *_norm(KERAS_NORM, rf"{_BLOCK}_(?P<conv>[123])_bn", "{layer}/norm{conv}"),
         *_keras_layer(rf"{_BLOCK}_0_conv", "params/{layer}/conv_skip"),
-        *_keras_norm(rf"{_BLOCK}_0_bn", "{layer}/norm_skip"),
+        *_norm(KERAS_NORM, rf"{_BLOCK}_0_bn", "{layer}/norm_skip"),
         *_keras_layer(r"(?:predictions|probs)", "head"),
     ),
     ignored=(),

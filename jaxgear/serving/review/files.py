@@ -75,15 +75,6 @@ class PictureFiles:
                     self._bytes -= len(self._thumbnails.popitem(last=False)[1][1])
         return data
 
-    def cropped(self, index: int, box: Box, longest: int) -> bytes:
-        """A JPEG of a box of the photograph, at most `longest` pixels a side.
-
-        Raises:
-            ImageError: it cannot be read or decoded.
-        """
-        path, name = parted(self.pictures.file(index))[0], self.pictures.shown(index)
-        return _jpeg(read_bytes(address(path, box), name), name, longest)
-
     def jpeg(self, index: int, longest: int = LARGE) -> bytes:
         """A JPEG of at most `longest` pixels a side.
 
@@ -99,14 +90,16 @@ class PictureFiles:
         self.errors.pop(index, None)  # it was replaced by a sound file
         return content
 
-    def photograph(self, index: int) -> bytes:
-        """A JPEG of the photograph that a crop is of, at most `LARGE` pixels a side.
+    def photograph(self, index: int, box: Box | None = None, longest: int = LARGE) -> bytes:
+        """A JPEG of the photograph that a crop is of, or of a box of it, at most `longest` pixels a
+        side.
 
         Raises:
             ImageError: it cannot be read or decoded.
         """
         path, name = parted(self.pictures.file(index))[0], self.pictures.shown(index)
-        return _jpeg(read_bytes(path, name), name, LARGE)
+        path = path if box is None else address(path, box)
+        return _jpeg(read_bytes(path, name), name, longest)
 
     def _status(self, index: int) -> tuple[int, int] | None:
         try:

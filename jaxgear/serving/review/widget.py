@@ -200,7 +200,7 @@ class Review:
         try:
             content = session.files.jpeg(index, SHOWN)
             if (box := self.sides.corrected) is not None:
-                content = session.files.cropped(index, box, SHOWN)
+                content = session.files.photograph(index, box, SHOWN)
             elif self.map.value and probs is not None:
                 content = session.predictions.heat_map(index, int(probs.argmax())) or content
             self.picture.value = content

@@ -15,6 +15,8 @@ from jax import lax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 from jaxtyping import Array, Int
 
+from jaxgear.program.flops import bodies
+
 Read = Callable[[Sequence[Any]], Any]  # one value from those of each program
 # Primitives that only call a jaxpr, under this name.
 CALLS = ("jaxpr", "call_jaxpr", "fun_jaxpr")
@@ -87,9 +89,9 @@ def _compare_equations(ours: JaxprEqn, theirs: JaxprEqn, names: dict[Var, Var]) 
     custom = name.startswith("custom_")  # other parameters are derivatives, already taken
     for key, value in ours.params.items():
         other = theirs.params[key]
-        bodies = list(zip(_bodies(value), _bodies(other), strict=True))
-        if bodies:
-            matches = [compare(body) for body in bodies]
+        inner = list(zip(bodies(value), bodies(other), strict=True))
+        if inner:
+            matches = [compare(both) for both in inner]
             same &= all(matches)
         elif not custom and not _equal_parameters(value, other):
             raise DifferError(f"parameter {key} of {name}")
@@ -112,12 +114,6 @@ def _equal_parameters(ours: Any, theirs: Any) -> bool:
     if isinstance(ours, float) and isinstance(theirs, float):
         return _equal([ours, theirs])  # NaN equals NaN
     return bool(np.all(ours == theirs))
-
-
-def _bodies(value: Any) -> list[ClosedJaxpr | Jaxpr]:
-    """The jaxprs in a parameter of an equation."""
-    values = value if isinstance(value, tuple | list) else [value]
-    return [v for v in values if isinstance(v, ClosedJaxpr | Jaxpr)]
 
 
 def _open(program: ClosedJaxpr | Jaxpr) -> Jaxpr:
@@ -154,9 +150,9 @@ def _run_equation(equations: Sequence[JaxprEqn], read: Read, inputs: list[Any]) 
     """The outputs of one equation; its inner programs may differ in numbers."""
     first = equations[0]
     primitive, parameters = first.primitive, first.params
-    inner = {key: list(zip(*(_bodies(e.params[key]) for e in equations), strict=True))
+    inner = {key: list(zip(*(bodies(e.params[key]) for e in equations), strict=True))
              for key in parameters}  # fmt: skip
-    if all(compare(bodies) for every in inner.values() for bodies in every):
+    if all(compare(body) for every in inner.values() for body in every):
         outputs = primitive.bind(*inputs, **primitive.get_bind_params(parameters))
         return outputs if primitive.multiple_results else [outputs]
 
