@@ -8,11 +8,8 @@ import os
 import threading
 import zlib
 from pathlib import Path
-from typing import Literal
 
 from jaxgear.paths import expanded
-
-CacheChoice = Path | Literal["user"] | None  # a folder, `user_cache()`, or no cache
 
 
 def user_cache() -> Path | None:
@@ -31,9 +28,11 @@ def user_cache() -> Path | None:
 class Entries:
     """Entries with checksums, by key: a hash (hex). Safe for many threads and processes."""
 
-    def __init__(self, choice: CacheChoice, place: str, outside: Path | None):
-        """A cache inside the data folder `outside` is not used: nothing may be written there."""
-        base = user_cache() if choice == "user" else choice
+    def __init__(self, place: str, outside: Path | None = None):
+        """Those in the folder `place` of the user's cache.
+
+        A cache inside the data folder `outside` is not used: nothing may be written there."""
+        base = user_cache()
         if base is not None and outside is not None:
             inside = base.resolve().is_relative_to(outside.resolve())
             base = None if inside else base

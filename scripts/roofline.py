@@ -219,7 +219,7 @@ def main() -> None:
     arguments = parser.parse_args()
     folder = read_source(arguments.data, SIDE)
     start = time.perf_counter()
-    images = pixels(folder, SIDE, cache=None)
+    images = pixels(folder, SIDE)
     decode = (time.perf_counter() - start) / len(images)
     labels = np.array([record.label for record in folder.records], np.int32)
     rows, best = [], {"product": float("inf"), "stream": float("inf")}

@@ -1,8 +1,13 @@
 """Makes small images and data folders from a seed."""
 
+import contextlib
 import hashlib
 import io
+import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 from PIL import Image
@@ -19,6 +24,13 @@ def encoded(pixels: np.ndarray, kind: str = "PNG", **options) -> bytes:
     file = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(file, kind, **options)
     return file.getvalue()
+
+
+@contextlib.contextmanager
+def empty_cache() -> Iterator[None]:
+    """A cache of its own for what is done inside: images are decoded once more."""
+    with tempfile.TemporaryDirectory() as cache, mock.patch.dict(os.environ, JAXGEAR_CACHE=cache):
+        yield
 
 
 def write_set(root: Path, counts: dict[str, int], *, start: int = 0) -> Path:

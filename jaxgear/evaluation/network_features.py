@@ -64,7 +64,7 @@ class Network:
 
     def _rows(self, folder: Folder, records: Sequence[Record]) -> Float[np.ndarray, "n C"]:
         """The outputs of `_compute`, kept or computed."""
-        kept = Entries("user", f"outputs/{self.name}", None)
+        kept = Entries(f"outputs/{self.name}")
         rows: dict[str, np.ndarray] = {}
         for record in records:
             if (body := kept.read(record.sha256)) is not None and len(body) % 4 == 0:

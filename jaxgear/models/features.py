@@ -204,7 +204,7 @@ class _Store:
         pre, kind = backbone.preprocess.to_json(), [] if below == FROZEN else [below]
         self._magic = json.dumps([backbone.sha256, pre, size, program, *network, *kind]).encode()
         name = hashlib.sha256(self._magic).hexdigest()[:16]
-        self._entries = Entries("user", f"features/{name}", None)
+        self._entries = Entries(f"features/{name}")
 
     def get(self, sha256: str, view: int, out: Num[np.ndarray, "..."]) -> bool:
         """Reads an entry into `out`; whether there is one."""

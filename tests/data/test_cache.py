@@ -13,6 +13,7 @@ from jaxgear.data.folder import picture_cache as cache
 from jaxgear.data.folder.picture_cache import Decoded, PictureCache, shrink
 from jaxgear.data.folder.read import pixels, read_folder
 from jaxgear.data.images import decode as images
+from jaxgear.data.images import load_letterboxed
 
 KEY = "ab" * 32
 
@@ -33,26 +34,26 @@ def files(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
-def test_round_trip(tmp_path: Path):
-    store = PictureCache(tmp_path, 16)
+def test_round_trip(own_cache: Path):
+    store = PictureCache(16)
     assert store.get(KEY) is None
     store.put(KEY, entry())
     assert same(store.get(KEY), entry())
-    assert same(PictureCache(tmp_path, 16).get(KEY), entry())
-    assert len(files(tmp_path)) == 1, "no temporary file is left"
+    assert same(PictureCache(16).get(KEY), entry())
+    assert len(files(own_cache)) == 1, "no temporary file is left"
 
 
-def test_other_sizes_and_versions_do_not_mix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    PictureCache(tmp_path, 16).put(KEY, entry())
-    assert PictureCache(tmp_path, 17).get(KEY) is None
+def test_other_sizes_and_versions_do_not_mix(monkeypatch: pytest.MonkeyPatch):
+    PictureCache(16).put(KEY, entry())
+    assert PictureCache(17).get(KEY) is None
     monkeypatch.setattr(images, "VERSION", images.VERSION + 1)
-    assert PictureCache(tmp_path, 16).get(KEY) is None
+    assert PictureCache(16).get(KEY) is None
 
 
-def test_every_damaged_byte_and_every_cut_is_noticed(tmp_path: Path):
-    store = PictureCache(tmp_path, 16)
+def test_every_damaged_byte_and_every_cut_is_noticed(own_cache: Path):
+    store = PictureCache(16)
     store.put(KEY, entry())
-    (path,) = files(tmp_path)
+    (path,) = files(own_cache)
     whole = path.read_bytes()
     for position in range(0, len(whole), 37):
         path.write_bytes(whole[:position])
@@ -65,17 +66,17 @@ def test_every_damaged_byte_and_every_cut_is_noticed(tmp_path: Path):
     assert store.get(KEY) is None
 
 
-def test_an_entry_under_a_wrong_name_is_not_used(tmp_path: Path):
-    store = PictureCache(tmp_path, 16)
+def test_an_entry_under_a_wrong_name_is_not_used(own_cache: Path):
+    store = PictureCache(16)
     store.put(KEY, entry())
-    (path,) = files(tmp_path)
+    (path,) = files(own_cache)
     path.rename(path.with_name("ab" * 31 + "cd"))
     assert store.get("ab" * 31 + "cd") is None
 
 
 def test_a_damaged_cache_is_repaired(tmp_path: Path, own_cache: Path):
     found = read_folder(write_set(tmp_path, {"a": 2, "b": 2}), size=16)
-    expected = pixels(found, 16, cache=None)
+    expected = pixels(found, 16)
     for path in files(own_cache):
         path.write_bytes(b"junk" * 1000)
     assert read_folder(found.root, size=16) == found
@@ -99,15 +100,17 @@ def test_a_cache_that_cannot_be_written_is_no_error(
             raise OSError(code, os.strerror(code))
 
         monkeypatch.setattr(cache.Path, "replace", refuse)
-    found = read_folder(write_set(tmp_path / "data", {"a": 20, "b": 20}), size=16, cache=place)
+    root = write_set(tmp_path / "data", {"a": 20, "b": 20})
+    expected = [load_letterboxed(path.read_bytes(), 16, "") for path in sorted(root.rglob("*.png"))]
+    monkeypatch.setenv("JAXGEAR_CACHE", str(place))
+    found = read_folder(root, size=16)
     assert len(found.records) == 40
-    expected = pixels(found, 16, cache=None)
-    assert np.array_equal(pixels(found, 16, cache=place), expected)
+    assert np.array_equal(pixels(found, 16), expected)
     assert len(attempts) <= 2 * (os.cpu_count() or 1), "it stops trying"
 
 
-def test_many_threads_may_write_the_same_entry(tmp_path: Path):
-    stores = [PictureCache(tmp_path, 16) for _ in range(8)]
+def test_many_threads_may_write_the_same_entry():
+    stores = [PictureCache(16) for _ in range(8)]
     wrong = []
 
     def work(store: PictureCache):

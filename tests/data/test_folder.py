@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pictures import encoded, scene, write_set
+from pictures import empty_cache, encoded, scene, write_set
 
 from jaxgear.data.folder.read import pixels, read_folder
 from jaxgear.data.images import decode
@@ -70,7 +70,8 @@ def test_records(tmp_path: Path):
     assert first.sha256 == hashlib.sha256(data).hexdigest()
     assert (first.height, first.width) == (48, 64)
     assert np.array_equal(found.load(first), load_rgb(data))
-    assert read_folder(str(root), cache=None) == read_folder(root)
+    with empty_cache():
+        assert read_folder(str(root)) == found
 
 
 def test_pixels_are_the_letterboxed_pictures_in_record_order(tmp_path: Path):
@@ -80,7 +81,8 @@ def test_pixels_are_the_letterboxed_pictures_in_record_order(tmp_path: Path):
         assert got.dtype == np.uint8
         expected = [letterbox(load_rgb(found.root / r.path), size) for r in found.records]
         assert np.array_equal(got, expected)
-        assert np.array_equal(pixels(found, size, cache=None), expected)
+        with empty_cache():
+            assert np.array_equal(pixels(found, size), expected)
 
 
 def test_splits_are_kept(tmp_path: Path):
@@ -118,7 +120,8 @@ def test_nothing_is_written_under_the_folder(tmp_path: Path, monkeypatch: pytest
     before = tree(root)
     monkeypatch.setenv("JAXGEAR_CACHE", str(root / "boots" / "cache"))
     pixels(require_clean(read_folder(root, size=16), "skip"), 16)
-    pixels(require_clean(read_folder(root, size=16, cache=root), "skip"), 16, cache=root)
+    monkeypatch.setenv("JAXGEAR_CACHE", str(root))
+    pixels(require_clean(read_folder(root, size=16), "skip"), 16)
     assert tree(root) == before
 
 
@@ -265,13 +268,13 @@ def test_fingerprint_is_the_same_for_both_unicode_forms(tmp_path: Path):
 
 def test_a_file_that_changes_meanwhile_is_noticed(tmp_path: Path):
     root = write_set(tmp_path, {"a": 2, "b": 2})
-    found = read_folder(root, size=16, cache=None)
+    found = read_folder(root, size=20)
     (root / "a" / "00000.png").write_bytes(encoded(scene(5)))
     with pytest.raises(DataError, match=r"a/00000.png: changed since it was checked"):
-        pixels(found, 16, cache=None)
+        pixels(found, 16)
     (root / "a" / "00000.png").unlink()
     with pytest.raises(DataError, match=r"a/00000.png: no such file"):
-        pixels(found, 16, cache=None)
+        pixels(found, 16)
 
 
 def test_real_crops(shared: Path):

@@ -6,7 +6,7 @@ from dataclasses import replace
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from pictures import write_set
+from pictures import empty_cache, write_set
 
 from jaxgear.data.batches import Batches
 from jaxgear.data.composites.masks import with_masks
@@ -29,8 +29,10 @@ def folder(tmp_path):
 def paths(folder):
     """The same images in memory and on disk."""
     labels = np.array([record.label for record in folder.records], np.int32)
-    memory = Batches(pixels(folder, SIZE, cache=None), labels, BATCH, seed=3)
-    return memory, Stream(stored_pictures(folder, SIZE, cache=None), labels, BATCH, seed=3)
+    with empty_cache():  # both decode
+        images = pixels(folder, SIZE), stored_pictures(folder, SIZE)
+    memory, stored = images
+    return Batches(memory, labels, BATCH, seed=3), Stream(stored, labels, BATCH, seed=3)
 
 
 def assert_same(expected, found):

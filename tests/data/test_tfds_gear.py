@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from pictures import encoded, scene, write_set
+from pictures import empty_cache, encoded, scene, write_set
 from PIL import Image
 
 from jaxgear.data.folder.read import Folder, pixels, read_folder
@@ -76,8 +76,10 @@ def test_the_same_numbers_as_from_the_folder(made):
     assert near_duplicate_groups(got.records) == [r.group for r in got.records] == groups
     assert assign_splits(got, groups, seed=99) == splits
     for size in (32, 20):
-        for cache in ("user", None):
-            assert np.array_equal(pixels(got, size, cache=cache), pixels(folder, size))
+        expected = pixels(folder, size)
+        assert np.array_equal(pixels(got, size), expected)
+        with empty_cache():
+            assert np.array_equal(pixels(got, size), expected)
     for record in got.records:
         assert np.array_equal(got.load(record), load_rgb(folder.root / record.path))
 
@@ -292,7 +294,7 @@ def test_a_damaged_set(made, damage: str, suffix: str):
     elif damage == "noise":
         path.write_bytes(data[:2000] + bytes(4000) + data[6000:])
     with pytest.raises(DataError, match=f"{name}: (missing|damaged|cannot)") as caught:
-        pixels(read_tfds(f"gear@{where}", size=32), 32, cache=None)
+        pixels(read_tfds(f"gear@{where}", size=32), 32)
     assert "\n" not in str(caught.value)
 
 
@@ -305,8 +307,8 @@ def test_a_set_of_others_that_is_damaged(tmp_path: Path):
     with pytest.raises(DataError, match=r"1\.2\.0: damaged TFDS set"):
         read_tfds(f"flowers@{tmp_path}", size=16)
     shard.write_bytes(bytes(len(data)))
-    with pytest.raises(DataError, match=rf"{shard.name}: damaged \("):
-        pixels(got, 16, cache=None)
+    with pytest.raises(DataError, match=rf"{shard.name}: damaged \("), empty_cache():
+        pixels(got, 16)
 
 
 @pytest.mark.parametrize("name", ["data.gear.evil.Image", "evil.Image", "os.path.Image"])

@@ -14,7 +14,6 @@ import numpy as np
 import scipy  # loads ndimage when it is first used
 from jaxtyping import Bool, UInt8
 
-from jaxgear.cache import CacheChoice
 from jaxgear.data.dataset import Split
 from jaxgear.data.folder import Folder, LazyPictures, MaskCache
 from jaxgear.data.images import letterbox, load_rgba
@@ -53,14 +52,14 @@ def cutout(rgba: UInt8[np.ndarray, "H W 4"]) -> UInt8[np.ndarray, "H W"]:
     return _soft(ground, below)
 
 
-def with_masks(split: Split, folder: Folder, *, cache: CacheChoice = "user") -> Split:
+def with_masks(split: Split, folder: Folder) -> Split:
     """`split` with the mask of each image as a fourth channel, made on access.
 
     Masks are letterboxed like their images. The cache keeps them, because making a mask takes
     longer than decoding an image.
     """
     size = split.images.shape[1]
-    store = MaskCache(cache, size, VERSION, outside=folder.root)
+    store = MaskCache(size, VERSION, outside=folder.root)
 
     def masked(row: int) -> UInt8[np.ndarray, "S S 4"]:
         record = split.records[row]

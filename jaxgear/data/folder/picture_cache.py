@@ -18,7 +18,7 @@ import numpy as np
 import PIL
 from jaxtyping import UInt8
 
-from jaxgear.cache import CacheChoice, Entries
+from jaxgear.cache import Entries
 from jaxgear.data.images import (
     ENOUGH,
     decode,
@@ -56,11 +56,11 @@ def shrink(data: bytes, name: str, size: int) -> Decoded:
 class PictureCache:
     """Cache entries of images letterboxed at one size."""
 
-    def __init__(self, choice: CacheChoice, size: int, *, outside: Path | None = None):
+    def __init__(self, size: int, *, outside: Path | None = None):
         """`outside`: a data folder in which nothing is written."""
         # The path holds every version that the pixels depend on, so no entry can be outdated.
         version = f"v{decode.VERSION}.{descriptor.VERSION}-pillow{PIL.__version__}-{size}px"
-        self._entries = Entries(choice, f"pictures/{version}", outside)
+        self._entries = Entries(f"pictures/{version}", outside)
         self._size = size
 
     def decode(self, data: bytes, name: str) -> tuple[str, Decoded]:
@@ -98,7 +98,7 @@ class PictureCache:
 
 def kept_descriptors(sha256: Collection[str], size: int) -> list[bytes] | None:
     """Descriptors of the images with these hashes (hex), if the user's cache has all of them."""
-    store = PictureCache("user", size)
+    store = PictureCache(size)
 
     def read(key: str) -> bytes | None:
         entry = store.get(key)
@@ -113,10 +113,10 @@ def kept_descriptors(sha256: Collection[str], size: int) -> list[bytes] | None:
 class MaskCache:
     """Masks of cut-outs (data/composites/masks.py), letterboxed at one size, by image hash."""
 
-    def __init__(self, choice: CacheChoice, size: int, version: int, outside: Path | None = None):
+    def __init__(self, size: int, version: int, outside: Path | None = None):
         """`version` of the rule that makes masks; `outside` as for `PictureCache`."""
         place = f"v{decode.VERSION}.{version}-pillow{PIL.__version__}-{size}px"
-        self._entries = Entries(choice, f"masks/{place}", outside)
+        self._entries = Entries(f"masks/{place}", outside)
         self._size = size
 
     def get(self, sha256: str) -> UInt8[np.ndarray, "S S"] | None:

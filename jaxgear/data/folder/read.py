@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from jaxgear.cache import CacheChoice
 from jaxgear.data.crops import read_bytes
 from jaxgear.data.folder.columns import fingerprint
 from jaxgear.data.folder.lazy import LazyPictures, empty_shared
@@ -68,7 +67,6 @@ def read_folder(
     root: str | os.PathLike[str],
     *,
     size: int = 128,
-    cache: CacheChoice = "user",
     min_classes: int = 2,
 ) -> Folder:
     """A data folder, listed and checked (layouts: `walk.list_pictures`).
@@ -82,7 +80,7 @@ def read_folder(
             `list_pictures` refuses.
     """
     root = Path(expanded(os.fspath(root)))
-    return check_listing(root, list_pictures(root), size, cache, min_classes)
+    return check_listing(root, list_pictures(root), size, min_classes)
 
 
 def is_heap(root: str | os.PathLike[str]) -> bool:
@@ -91,9 +89,7 @@ def is_heap(root: str | os.PathLike[str]) -> bool:
     return bool(listing.ignored) and not listing.classes and not listing.refused
 
 
-def read_heap(
-    root: str | os.PathLike[str], *, size: int = 128, cache: CacheChoice = "user"
-) -> Folder:
+def read_heap(root: str | os.PathLike[str], *, size: int = 128) -> Folder:
     """`read_folder` for a folder without class folders: all pictures have the class `HEAP`.
 
     Raises:
@@ -101,7 +97,7 @@ def read_heap(
     """
     root = Path(expanded(os.fspath(root)))
     files, refused = list_files(root)
-    return check_heap(root, root, files, refused, size, cache)
+    return check_heap(root, root, files, refused, size)
 
 
 def check_heap(
@@ -110,7 +106,6 @@ def check_heap(
     files: Sequence[str],
     refused: Sequence[Refused],
     size: int,
-    cache: CacheChoice = "user",
 ) -> Folder:
     """Files, or crops by their addresses, below `root` as a folder of one class, `HEAP`.
 
@@ -119,18 +114,16 @@ def check_heap(
     """
     candidates = [Candidate(path, HEAP, None) for path in files]
     listing = Listing(classes={HEAP}, candidates=candidates, refused=list(refused))
-    folder = check_listing(root, listing, size, cache, min_classes=1)
+    folder = check_listing(root, listing, size, min_classes=1)
     if not folder.records:
         reasons = [f" ({printable(file.path)}: {file.reason})" for file in folder.refused[:1]]
         raise DataError(f"{source}: no usable picture{''.join(reasons)}")
     return folder
 
 
-def check_listing(
-    root: Path, listing: Listing, size: int, cache: CacheChoice = "user", min_classes: int = 2
-) -> Folder:
+def check_listing(root: Path, listing: Listing, size: int, min_classes: int = 2) -> Folder:
     """The `Folder` of a listing: each file is read and decoded once, as in `read_folder`."""
-    check = checker(PictureCache(cache, size, outside=root))
+    check = checker(PictureCache(size, outside=root))
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow releases the GIL while it decodes
         checked = list(pool.map(lambda c: check(root / c.path, c.path), listing.candidates))
     return assemble(root, listing, checked, min_classes)
@@ -201,14 +194,12 @@ def class_names(root: Path, listing: Listing, min_classes: int = 2) -> tuple[str
     return classes
 
 
-def pixels(
-    folder: Folder, size: int, *, cache: CacheChoice = "user"
-) -> UInt8[np.ndarray, "N S S 3"]:
+def pixels(folder: Folder, size: int) -> UInt8[np.ndarray, "N S S 3"]:
     """All records letterboxed at `size`, in record order: u8 0-255 NHWC.
 
     Takes them from the cache, else decodes them (`DataError` if a file changed meanwhile).
     """
-    store = PictureCache(cache, size, outside=folder.root)
+    store = PictureCache(size, outside=folder.root)
     out = empty_shared((len(folder.records), size, size, 3))
 
     def fill(index: int, record: Record) -> None:
@@ -224,9 +215,9 @@ def pixels(
     return out
 
 
-def stored_pictures(folder: Folder, size: int, *, cache: CacheChoice = "user") -> LazyPictures:
+def stored_pictures(folder: Folder, size: int) -> LazyPictures:
     """The images that `pixels` returns, made on access: from the cache, else decoded."""
-    store = PictureCache(cache, size, outside=folder.root)
+    store = PictureCache(size, outside=folder.root)
 
     def image(row: int) -> UInt8[np.ndarray, "S S 3"]:
         record = folder.records[row]

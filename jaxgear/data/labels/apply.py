@@ -9,7 +9,6 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from jaxtyping import Bool, Int32
 
-from jaxgear.cache import CacheChoice
 from jaxgear.data.crops import compressed_sha256, parted
 from jaxgear.data.folder import (
     Folder,
@@ -78,7 +77,6 @@ def with_corrections(
     place: Path,
     *,
     size: int,
-    cache: CacheChoice = "user",
 ) -> tuple[Folder, list[Correction]]:
     """The folder as corrections say, and the rows that name no picture of it.
 
@@ -114,10 +112,10 @@ def with_corrections(
             if row.action == "remove" or row.label != name:
                 changes.append(row.change(record.path, name))
             names[number], kept[number] = row.label, row.action != "remove"
-    store = PictureCache(cache, size, outside=folder.root)
+    store = PictureCache(size, outside=folder.root)
     added, files, refused, known = _read_new(folder, new, place, store)
     if (again := tuple(known.get(row, row) for row in corrections)) != corrections:
-        return with_corrections(folder, again, place, size=size, cache=cache)
+        return with_corrections(folder, again, place, size=size)
     changes += [row.change(record.path, "") for record, row in added]
     classes, labels = _relabelled(folder, kept, names, {row.label for _, row in added})
     check_names(place, Listing(classes=set(classes)))

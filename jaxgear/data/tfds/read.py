@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
-from jaxgear.cache import CacheChoice
 from jaxgear.data.folder import Folder, PictureCache, Record, Refused, fingerprint
 from jaxgear.data.images import ImageError
 from jaxgear.data.tfds.sets import bytes_of, newest, open_set, our_split, sources_of
@@ -83,7 +82,6 @@ def read_tfds(
     source: str,
     *,
     size: int = 128,
-    cache: CacheChoice = "user",
     min_classes: int = 2,
     share: tuple[int, int] = (0, 1),
 ) -> TfdsFolder:
@@ -128,7 +126,7 @@ def read_tfds(
     )
     if "recipe" in folder.metadata:
         return _by_tables(folder, size, share)
-    return _by_decoding(folder, label, PictureCache(cache, size, outside=root))
+    return _by_decoding(folder, label, PictureCache(size, outside=root))
 
 
 def _by_tables(folder: TfdsFolder, size: int, share: tuple[int, int]) -> TfdsFolder:

@@ -75,7 +75,7 @@ def _read(files: Sequence[Path | Refused], size: int) -> Folder:
     )
     above = {os.path.dirname(os.path.abspath(path)) for path in paths}  # noqa: PTH100, PTH120
     root = Path(os.path.commonpath(above)) if above else Path()
-    check = checker(PictureCache("user", size, outside=root))
+    check = checker(PictureCache(size, outside=root))
     records, refused = [], [file for file in files if isinstance(file, Refused)]
     # Pillow releases the GIL while it decodes.
     with ThreadPoolExecutor(os.cpu_count()) as pool, bar("reading") as tick:
