@@ -106,6 +106,7 @@ def ticks(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[tuple[int, int]]]:
 
     shown: dict[str, list[tuple[int, int]]] = {}
     monkeypatch.setattr(progress, "in_notebook", lambda: True)
+    monkeypatch.setattr(progress, "DELAY", 0)
     monkeypatch.setattr(
         progress.Bar,
         "move",

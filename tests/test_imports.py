@@ -17,7 +17,7 @@ LAYERS = {
     "notebook": (),
     "cluster": (),
     "data.images": (),
-    "data.folder": ("data.images", "data.crops"),
+    "data.folder": ("data.images", "data.crops", "notebook"),
     "data.crops": ("data.images",),
     "data.splits": ("data.folder", "data.images"),
     "data.tfds": ("data.labels", "data.folder", "data.images"),

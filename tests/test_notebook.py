@@ -48,8 +48,9 @@ def test_training_is_one_bar_below_its_notes_and_a_command_s_bar_is_the_same():
     from training.test_progress import SCRIPT
 
     said, training, command = outputs(
-        SCRIPT + "from jaxgear.notebook.progress import bar\n"
-        "with bar('judging') as tick:\n"
+        SCRIPT + "from jaxgear.notebook import progress\n"
+        "progress.DELAY = 0\n"
+        "with progress.bar('judging') as tick:\n"
         "    for done in range(5):\n"
         "        tick(done, 4)"
     )

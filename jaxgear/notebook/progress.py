@@ -3,38 +3,59 @@
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 from jaxgear.notebook.live import Bar, in_notebook
+
+Item = TypeVar("Item")
+Move = Callable[[int, int, str], None]  # gets what is done, how much there is, and a description
+
+DELAY = 1.0  # seconds; work that is done by then shows no bar
+
+
+def counted(items: Iterable[Item], total: int, description: str) -> Iterator[Item]:
+    """Yields the items; a bar shows how many of `total` there were."""
+    with bar(description) as tick:
+        for number, item in enumerate(items, 1):
+            tick(number, total)
+            yield item
 
 
 @contextlib.contextmanager
 def bar(description: str) -> Iterator[Callable[[int, int], None]]:
     """Yields a function of the number of things that are done, and of all things."""
-    if in_notebook():
-        notebook = Bar()
-        yield lambda done, total: notebook.move(done, total, description)
-        return
+    begun, move = time.monotonic(), None
+    with contextlib.ExitStack() as stack:
+
+        def tick(done: int, total: int) -> None:
+            nonlocal move
+            if move is None and time.monotonic() - begun >= DELAY:
+                move = Bar().move if in_notebook() else _terminal_bar(stack)
+            if move is not None:
+                move(done, total, description)
+
+        yield tick
+
+
+def _terminal_bar(stack: contextlib.ExitStack) -> Move:
+    """Moves a bar, which is removed when all is done and when `stack` is left."""
     if not sys.stderr.isatty():
-        yield lambda done, total: None
-        return
+        return lambda done, total, text: None
     from rich.console import Console
     from rich.progress import Progress
 
     progress = Progress(console=Console(stderr=True), transient=True, redirect_stdout=False)
-    task = progress.add_task(description)
-    shown = 0.0
+    stack.callback(progress.stop)
+    task, shown = progress.add_task(""), 0.0
 
-    def tick(done: int, total: int) -> None:
+    def move(done: int, total: int, text: str) -> None:
         nonlocal shown
         if done == total:
             progress.stop()  # later lines are printed below the bar
         elif (now := time.monotonic()) - shown > 0.1:
+            progress.update(task, completed=done, total=total, description=text)
             progress.start()
-            progress.update(task, completed=done, total=total)
             shown = now
 
-    try:
-        yield tick
-    finally:
-        progress.stop()
+    return move

@@ -22,6 +22,7 @@ from jaxgear.data.folder.records import Record
 from jaxgear.data.folder.walk import Candidate, Listing, Refused, list_files, list_pictures
 from jaxgear.data.images import ImageError, load_letterboxed, load_rgb
 from jaxgear.errors import DataError
+from jaxgear.notebook.progress import counted
 from jaxgear.paths import expanded
 from jaxgear.text import printable, stable_key
 
@@ -122,10 +123,14 @@ def check_heap(
 
 
 def check_listing(root: Path, listing: Listing, size: int, min_classes: int = 2) -> Folder:
-    """The `Folder` of a listing: each file is read and decoded once, as in `read_folder`."""
+    """The `Folder` of a listing: each file is read and decoded once, as in `read_folder`.
+
+    A bar shows how many were read.
+    """
     check = checker(PictureCache(size, outside=root))
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow releases the GIL while it decodes
-        checked = list(pool.map(lambda c: check(root / c.path, c.path), listing.candidates))
+        results = pool.map(lambda c: check(root / c.path, c.path), listing.candidates)
+        checked = list(counted(results, len(listing.candidates), "reading"))
     return assemble(root, listing, checked, min_classes)
 
 

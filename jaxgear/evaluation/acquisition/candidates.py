@@ -10,7 +10,7 @@ from jaxgear.bundle import Bundle
 from jaxgear.data.folder import HEAP, Folder, PictureCache, Record, Refused, checker
 from jaxgear.data.labels import Correction, added_file
 from jaxgear.data.splits import are_alike, near_duplicates
-from jaxgear.notebook.progress import bar
+from jaxgear.notebook.progress import counted
 from jaxgear.text import stable_key
 
 
@@ -77,16 +77,14 @@ def _read(files: Sequence[Path | Refused], size: int) -> Folder:
     root = Path(os.path.commonpath(above)) if above else Path()
     check = checker(PictureCache(size, outside=root))
     records, refused = [], [file for file in files if isinstance(file, Refused)]
-    # Pillow releases the GIL while it decodes.
-    with ThreadPoolExecutor(os.cpu_count()) as pool, bar("reading") as tick:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow releases the GIL while it decodes
         results = pool.map(lambda path: check(path, str(path)), paths)
-        for number, (path, result) in enumerate(zip(paths, results, strict=True), 1):
+        for path, result in zip(paths, counted(results, len(paths), "reading"), strict=True):
             if isinstance(result, Refused):
                 refused.append(result)
             else:
                 sha256, *rest = result
                 records.append(Record(str(path), sha256, 0, None, *rest))
-            tick(number, len(paths))
     return Folder(
         root=root,
         classes=(HEAP,),
