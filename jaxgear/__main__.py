@@ -1,8 +1,8 @@
 """`python -m jaxgear`."""
 
 from jaxgear.cli import main
-from jaxgear.machine.process import set_up_process
+from jaxgear.machine.process import set_xla_flags
 
 if __name__ == "__main__":  # worker processes that decode images import this file too
-    set_up_process()
+    set_xla_flags()
     main()

@@ -31,7 +31,8 @@ class Entries:
     def __init__(self, place: str, outside: Path | None = None):
         """Those in the folder `place` of the user's cache.
 
-        A cache inside the data folder `outside` is not used: nothing may be written there."""
+        A cache inside the data folder `outside` is not used: nothing may be written there.
+        """
         base = user_cache()
         if base is not None and outside is not None:
             inside = base.resolve().is_relative_to(outside.resolve())

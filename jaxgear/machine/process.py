@@ -15,7 +15,10 @@ NEW_OBJECTS = 100_000
 
 
 def set_up_process() -> None:
-    """Call it before JAX looks for devices, which is when XLA reads its flags."""
+    """For experiments. Call it before JAX looks for devices, which is when XLA reads its flags.
+
+    Commands only set the flags: cycles of a server's requests hold the pictures that were sent.
+    """
     gc.set_threshold(NEW_OBJECTS, *gc.get_threshold()[1:])
     set_xla_flags()
 

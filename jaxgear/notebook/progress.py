@@ -39,7 +39,7 @@ def bar(description: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def _terminal_bar(stack: contextlib.ExitStack) -> Move:
-    """Moves a bar, which is removed when all is done and when `stack` is left."""
+    """A function that moves a bar. The bar goes when all is done, or `stack` is left."""
     if not sys.stderr.isatty():
         return lambda done, total, text: None
     from rich.console import Console

@@ -136,6 +136,9 @@ def test_weights_are_named_as_they_are_got_and_fetched_once(site, tmp_path, monk
     with fails("someone/resnet.a1"):
         download.backbone_of("someone/resnet.a1")
     assert "fetching" not in capfd.readouterr().err
+    with fails(r"\.\./weights: "):  # a path, though nothing is there
+        download.backbone_of("../weights")
+    assert "fetching" not in capfd.readouterr().err
     monkeypatch.setenv("MODELS", str(folder))
     assert download.backbone_of("$MODELS/resnet18.safetensors").module.depth == 18
 

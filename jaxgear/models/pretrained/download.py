@@ -72,7 +72,7 @@ def origin_of(weights: str) -> str | None:
         return None
     if re.match(r"https?://", weights):
         return weights
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", weights) and Path(weights).suffix not in FILES:
+    if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", weights) and Path(weights).suffix not in FILES:
         return f"{HUGGING_FACE}{weights}"
     return None
 
