@@ -15,6 +15,7 @@ from jaxtyping import Float, PyTree
 from jaxgear.data.batches import Batch, Batches, Chunk, take
 from jaxgear.machine import devices
 from jaxgear.machine.compile_cache import keep_compiled
+from jaxgear.machine.process import collect_as_usual
 from jaxgear.program import flops
 from jaxgear.training import steps
 from jaxgear.training.progress import Progress
@@ -156,5 +157,6 @@ def compile_step(name: str, step: Any, progress: Progress, *arguments: PyTree) -
     keep_compiled()
     traced = step.trace(*arguments)
     compiled = traced.lower().compile()
+    collect_as_usual()  # the start of the process is over
     progress.say(f"compiled the {name} step in {time.perf_counter() - start:.1f} s")
     return compiled, flops(traced.jaxpr)

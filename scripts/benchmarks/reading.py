@@ -5,6 +5,7 @@ import os
 import tempfile
 import time
 from typing import Any
+from unittest import mock
 
 
 def read_pictures(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -18,8 +19,7 @@ def read_pictures(arguments: argparse.Namespace) -> dict[str, Any]:
     from jaxgear.data.folder import pixels, read_folder
 
     seconds = []
-    with tempfile.TemporaryDirectory() as cache:
-        os.environ["JAXGEAR_CACHE"] = cache
+    with tempfile.TemporaryDirectory() as cache, mock.patch.dict(os.environ, JAXGEAR_CACHE=cache):
         for _ in range(2):
             start = time.perf_counter()
             folder = read_folder(arguments.data, size=arguments.size)

@@ -139,6 +139,8 @@ def test_weights_are_named_as_they_are_got_and_fetched_once(site, tmp_path, monk
     with fails(r"\.\./weights: "):  # a path, though nothing is there
         download.backbone_of("../weights")
     assert "fetching" not in capfd.readouterr().err
+    with pytest.raises(UsageError, match=r"s3://bucket/w\.pth: an address, not a path"):
+        download.backbone_of("s3://bucket/w.pth")
     monkeypatch.setenv("MODELS", str(folder))
     assert download.backbone_of("$MODELS/resnet18.safetensors").module.depth == 18
 

@@ -19,7 +19,7 @@ from jaxgear.models.pretrained import npm
 from jaxgear.models.pretrained.backbone import Backbone, load_backbone, save_backbone
 from jaxgear.models.pretrained.weights_files import manifest_paths
 from jaxgear.outputs import is_special, to_stderr
-from jaxgear.paths import expanded, is_address
+from jaxgear.paths import expanded
 
 DEFAULT_FILE = "resnet50-keras.safetensors"
 
@@ -53,10 +53,9 @@ def backbone_of(weights: str) -> Backbone:
     """
     if not weights:
         return load_backbone(default_weights())
-    weights = weights if is_address(weights) else expanded(weights)
     origin = origin_of(weights)
     if origin is None:
-        return load_backbone(Path(weights))
+        return load_backbone(Path(expanded(weights)))
     kept = weights_folder() / f"{_slug(weights)}.safetensors"
     if kept.is_file() and (backbone := load_backbone(kept)).origin == origin:
         return backbone
