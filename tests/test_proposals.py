@@ -172,6 +172,12 @@ def test_a_resnet_that_its_description_does_not_fit_classifies_windows(monkeypat
     assert not isinstance(evidence_of(Predictor(bundle))(image), str)
 
 
+def test_a_resnet_with_attention_classifies_windows(monkeypatch):
+    bundle = resnet_bundle(grid=1, embedding=8)
+    monkeypatch.setattr(evidence_module, "_by_windows", lambda predictor, image: "windows")
+    assert evidence_of(Predictor(bundle))(np.zeros((20, 20, 3), np.uint8)) == "windows"
+
+
 def test_a_photograph_pasted_with_an_object_is_cropped(tmp_path):
     from jaxgear.prediction.proposals.cropping import predict_crops
 

@@ -105,6 +105,8 @@ def stage_of(path: tuple[str, ...]) -> int:
     if path[0] == "head":
         return FROZEN
     name = path[1]
+    if name == "pool":  # CLIP's attention, behind the last stage
+        return STAGES
     return int(name.removeprefix("layer").split("_")[0]) if name.startswith("layer") else 0
 
 

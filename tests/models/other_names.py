@@ -28,6 +28,25 @@ def hugging_face(weights: Weights) -> Weights:
     return renamed
 
 
+def timm_clip(weights: Weights) -> Weights:
+    """CLIP's ResNet of `timm.create_model("resnet50_clip")`."""
+    kinds = {"1": "1_1x1", "2": "2_kxk", "3": "3_1x1"}
+    renamed = {}
+    for name, array in weights.items():
+        if not (name := name.removeprefix("visual.")).startswith(("conv", "bn", "layer", "attn")):
+            continue
+        name = re.sub(r"^(conv|bn)(\d)", lambda m: f"stem.conv{m[2]}.{m[1]}", name)
+        if match := re.match(r"layer(\d)\.(\d+)\.(.*)", name):
+            rest = match[3].replace("downsample.0", "shortcut.conv.conv")
+            rest = rest.replace("downsample.1", "shortcut.conv.bn")
+            rest = re.sub(r"^(conv|bn)(\d)", lambda m: f"conv{kinds[m[2]]}.{m[1]}", rest)
+            name = f"stages.{int(match[1]) - 1}.{match[2]}.{rest}"
+        name = name.replace("attnpool.positional_embedding", "head.pos_embed")
+        name = name.replace("attnpool.c_proj", "head.proj").replace("attnpool", "head")
+        renamed[name.replace("_proj", "") if name.startswith("head.") else name] = array
+    return renamed
+
+
 def keras(weights: Weights, new: bool) -> Weights:
     """`keras.applications.ResNet50`: its `new` names, or those until 2019. HWIO, with biases."""
     leaves = {

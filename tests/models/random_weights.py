@@ -49,6 +49,30 @@ def torchvision_shapes(depth: int, width: int) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def clip_weights(grid: int, width: int = 4, embedding: int = 6) -> dict[str, np.ndarray]:
+    """The names and shapes of CLIP's ResNet-50, with a part of its network for text."""
+    bottom = torchvision_shapes(50, width)
+    shapes = {
+        f"visual.{name}": shape
+        for name, shape in bottom.items()
+        if not name.startswith(("conv1", "fc"))
+    }
+    cin = 3
+    for k, cout in enumerate((width // 2, width // 2, width), start=1):
+        shapes[f"visual.conv{k}.weight"] = (cout, cin, 3, 3)
+        for word in ("weight", "bias", "running_mean", "running_var"):
+            shapes[f"visual.bn{k}.{word}"] = (cout,)
+        cin = cout
+    features = 32 * width
+    shapes["visual.attnpool.positional_embedding"] = (1 + grid**2, features)
+    for letter in "qkvc":
+        outputs = embedding if letter == "c" else features
+        shapes[f"visual.attnpool.{letter}_proj.weight"] = (outputs, features)
+        shapes[f"visual.attnpool.{letter}_proj.bias"] = (outputs,)
+    shapes |= {"positional_embedding": (5, 8), "transformer.resblocks.0.ln_1.weight": (8,)}
+    return {name: draw(f"clip {name}", shape) for name, shape in shapes.items()}
+
+
 def draw(name: str, shape: tuple[int, ...]) -> np.ndarray:
     """f32 numbers for one tensor, a function of its name and shape; signals keep their size."""
     rng = np.random.default_rng(zlib.crc32(name.encode()))

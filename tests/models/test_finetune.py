@@ -10,7 +10,8 @@ import numpy as np
 import optax
 import pytest
 from flax import traverse_util
-from random_weights import pictures
+from random_weights import clip_weights, pictures
+from safetensors.numpy import save_file
 
 from jaxgear.data.augment.paste import backgrounds
 from jaxgear.data.augment.transforms import affine, flip
@@ -85,6 +86,19 @@ def test_frozen_is_bit_identical_and_the_rest_moves(backbone, train_from, batch_
             same = np.array_equal(before[path], after[path])
             kept = name == "batch_stats" and not batch_statistics
             assert same == (kept or stage_of(path) < train_from), path
+
+
+@pytest.mark.parametrize("train_from", [FROZEN, 4])
+def test_attention_is_trained_with_the_last_stage(tmp_path, train_from):
+    save_file(clip_weights(grid=1, embedding=16), tmp_path / "clip.safetensors")
+    _, _, model, variables = network(load_backbone(tmp_path / "clip.safetensors"), train_from)
+    state = trained(model, variables, LABELS, train_from, count=1)
+    before = traverse_util.flatten_dict(variables["params"]["backbone"])
+    after = traverse_util.flatten_dict(state.params["backbone"])
+    moved = {
+        path[0].split("_")[0] for path in before if not np.array_equal(before[path], after[path])
+    }
+    assert moved == (set() if train_from == FROZEN else {"layer4", "pool"})
 
 
 def test_frozen_stages_keep_no_optimizer_slots(backbone):

@@ -10,15 +10,15 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
-from other_names import hugging_face, keras, keras_layers, write_tfjs
-from random_weights import pictures, torchvision_weights
+from other_names import hugging_face, keras, keras_layers, timm_clip, write_tfjs
+from random_weights import clip_weights, pictures, torchvision_weights
 from safetensors.numpy import load_file, save_file
 
 from jaxgear.cache import user_cache
 from jaxgear.errors import CheckpointError
 from jaxgear.models.pretrained import download
 from jaxgear.models.pretrained.backbone import load_backbone, save_backbone
-from jaxgear.models.pretrained.resnet import CAFFE, imagenet
+from jaxgear.models.pretrained.resnet import CAFFE, CLIP, imagenet
 
 GOLDEN = Path(__file__).parent / "golden"  # made by scripts/make_torch_golden.py
 USER_CACHE = user_cache()  # read before a fixture hides it from the tests
@@ -78,6 +78,48 @@ def test_hugging_face_names_agree_with_torch(tmp_path, resnet50):
     assert load_backbone(saved(tmp_path, named)).sha256 == expected
     bare = {name.removeprefix("resnet."): a for name, a in named.items()}
     assert load_backbone(saved(tmp_path, bare)).sha256 == expected
+
+
+def test_clip_names_agree_and_its_text_network_is_left_out(tmp_path):
+    weights = clip_weights(grid=3)
+    assert {"visual.layer2.0.downsample.0.weight", "visual.attnpool.c_proj.bias"} <= weights.keys()
+    whole = load_backbone(saved(tmp_path, weights))
+    module = whole.module
+    assert (module.depth, module.width, module.grid, module.embedding) == (50, 4, 3, 6)
+    assert whole.preprocess == CLIP
+    assert whole.head is None
+    images = {n.removeprefix("visual."): a for n, a in weights.items() if n.startswith("visual.")}
+    named = timm_clip(weights)
+    assert {"stem.conv3.bn.running_var", "stages.3.0.conv2_kxk.conv.weight"} <= named.keys()
+    assert {"stages.0.0.shortcut.conv.bn.bias", "head.q.weight", "head.proj.bias"} <= named.keys()
+    for other in (images, named):
+        assert load_backbone(saved(tmp_path, other)).sha256 == whole.sha256
+    save_backbone(whole, tmp_path / "own.safetensors")
+    own = load_backbone(tmp_path / "own.safetensors")
+    assert (own.module, own.preprocess, own.sha256) == (module, CLIP, whole.sha256)
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "message"),
+    [
+        ("positional_embedding", np.zeros((9, 128)), "of the wrong shape: visual.attnpool.pos"),
+        ("positional_embedding", np.zeros(()), "of the wrong shape: visual.attnpool.pos"),
+        ("positional_embedding", None, "missing: params/pool/positions"),
+        ("q_proj.weight", np.zeros((64, 128)), "of the wrong shape: visual.attnpool.q_proj"),
+        ("c_proj.bias", np.zeros(7), "of the wrong shape: visual.attnpool.c_proj.weight"),
+        ("v_proj.bias", None, "missing: params/pool/value/bias"),
+    ],
+)
+def test_attention_that_does_not_fit_is_named(tmp_path, name, array, message):
+    weights = clip_weights(grid=3)
+    weights[f"visual.attnpool.{name}"] = array
+    if array is None:
+        del weights[f"visual.attnpool.{name}"]
+    assert message in refused(saved(tmp_path, weights))
+
+
+def test_clip_of_an_odd_width_is_refused(tmp_path):
+    assert "width 3" in refused(saved(tmp_path, clip_weights(grid=3, width=3)))
 
 
 def test_keras_names_old_and_new_agree(tmp_path, resnet50):

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 from flax.traverse_util import flatten_dict
-from random_weights import pictures, torchvision_weights
+from random_weights import clip_weights, pictures, torchvision_weights
 from safetensors.numpy import save_file
 
 from jaxgear.models.pretrained.backbone import Backbone, load_backbone
@@ -73,6 +73,42 @@ def test_full_width_agrees_with_torch(tmp_path):
     expected = np.load(GOLDEN / "forward.npz")["50x64"]
     error = np.abs(logits(net, pictures(2, 64)) - expected).max()
     assert error < 1e-4 * np.abs(expected).max()
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory) -> Backbone:
+    path = tmp_path_factory.mktemp("clip") / "clip.safetensors"
+    save_file(clip_weights(grid=3), path)
+    return load_backbone(path)
+
+
+@pytest.mark.parametrize("size", [96, 64, 160])  # 3 x 3 cells, as its positions; 2 x 2 and 5 x 5
+def test_clip_agrees_with_torch(clip, size):
+    expected = np.load(GOLDEN / "clip.npz")[str(size)]
+    images = pictures(2, size)
+    for variant in (clip, clip.fold()):
+        np.testing.assert_allclose(variant.features(images), expected, atol=2e-5)
+
+
+def test_what_clip_does_in_another_way_matters(clip):
+    module, variables = clip.module, clip.variables
+    x = clip.preprocess(jnp.asarray(pictures(2, 96)))
+    expected = apply(module, variables, x)
+    pool = variables["params"]["pool"]
+    for changed in (pool["positions"][::-1], 0 * pool["positions"]):
+        params = variables["params"] | {"pool": pool | {"positions": changed}}
+        other = apply(module, variables | {"params": params}, x)
+        assert np.abs(other - expected).max() > 1e-3
+    mean = apply(module, variables, x, method="stages").mean((1, 2))
+    assert mean.shape == (2, 128)
+
+
+def test_clip_in_bfloat16_is_close_and_gives_float32(clip):
+    x = clip.preprocess(jnp.asarray(pictures(2, 96)))
+    half = apply(clip.module.clone(dtype="bfloat16"), clip.variables, x)
+    assert half.dtype == jnp.float32
+    expected = apply(clip.module, clip.variables, x)
+    assert jnp.linalg.norm(half - expected) / jnp.linalg.norm(expected) < 0.05
 
 
 def test_fine_tuning_gradients_agree_with_torch(tmp_path):

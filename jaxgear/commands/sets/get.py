@@ -5,10 +5,11 @@ import sys
 from pathlib import Path
 
 RESNETS = """\
-python -m jaxgear get resnet                                # Keras' ResNet-50, with npm
-python -m jaxgear get resnet --from resnet18.pth            # torchvision, timm; .safetensors
-python -m jaxgear get resnet --from FOLDER                  # model.json and its shards
-python -m jaxgear get resnet --from microsoft/resnet-50     # Hugging Face
+python -m jaxgear get resnet                                   # Keras' ResNet-50, with npm
+python -m jaxgear get resnet --from resnet18.pth               # torchvision, timm; .safetensors
+python -m jaxgear get resnet --from FOLDER                     # model.json and its shards
+python -m jaxgear get resnet --from microsoft/resnet-50        # Hugging Face
+python -m jaxgear get resnet --from timm/resnet50_clip.openai  # Hugging Face, CLIP
 python -m jaxgear get resnet --from https://host/model.safetensors
 
 The last line on stdout is the file, for --weights FILE of the experiment transfer. It takes a name

@@ -19,7 +19,7 @@ from safetensors.numpy import save
 
 from jaxgear.errors import CheckpointError
 from jaxgear.files import from_json, write_bytes
-from jaxgear.models.pretrained.convert import Converted, checked, convert, graft
+from jaxgear.models.pretrained.convert import Converted, checked, convert, graft, pool_fields
 from jaxgear.models.pretrained.resnet import Preprocess, ResNet, fold_batch_norm
 from jaxgear.models.pretrained.weights_files import Source, read_weights
 from jaxgear.text import printable
@@ -133,7 +133,8 @@ def _read_own(source: Source, path: Path) -> Converted:
         preprocess, origin = Preprocess.from_json(text["preprocess"]), str(text["origin"])
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise CheckpointError(f"{path}: its metadata is damaged ({error!r})") from error
-    return Converted(source.tensors, checked(ResNet(**fields), path), preprocess, origin)
+    module = checked(ResNet(**fields, **pool_fields(source.tensors)), path)
+    return Converted(source.tensors, module, preprocess, origin)
 
 
 def _sha256(flat: dict[str, np.ndarray]) -> str:

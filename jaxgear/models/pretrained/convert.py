@@ -4,6 +4,7 @@ It uses every source tensor exactly once, fills every leaf of the network, and c
 that numbers are finite. Otherwise an error lists the names.
 """
 
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -91,7 +92,8 @@ def _describe(
         name = "bottleneck" if bottleneck else "basic"
         known = ", ".join(map(str, DEPTHS))
         raise CheckpointError(f"{path}: {name} units {units} in its stages: no ResNet of {known}")
-    stem = flat.get("params/conv1/kernel")
+    pool = pool_fields(flat)
+    stem = flat.get("params/conv3/kernel" if pool else "params/conv1/kernel")
     module = ResNet(
         depth=depths[0],
         width=stem.shape[-1] if stem is not None and stem.ndim == 4 else 64,
@@ -99,6 +101,7 @@ def _describe(
         epsilon=table.epsilon,
         momentum=table.momentum,
         conv_bias="params/conv1/bias" in flat,
+        **pool,
     )
     preprocess = table.preprocess
     try:
@@ -114,6 +117,18 @@ def _describe(
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{path}: its description is damaged ({error!r})") from error
     return checked(module, path), preprocess
+
+
+def pool_fields(flat: dict[str, np.ndarray]) -> dict[str, int]:
+    """The fields of ResNet that attention pooling determines; none without it."""
+    if not any(name.startswith("params/pool/") for name in flat):
+        return {}
+    positions, out = (
+        flat[name].shape if name in flat else ()
+        for name in ("params/pool/positions", "params/pool/out/bias")
+    )
+    grid = math.isqrt(max(positions[0] - 1, 1)) if positions else 1
+    return {"grid": grid, "embedding": out[0] if out else 1}
 
 
 def _keras_fields(
@@ -141,6 +156,8 @@ def _keras_fields(
 def checked(module: ResNet, path: Path) -> ResNet:
     """`module`, if its fields are possible; else CheckpointError."""
     sound = module.depth in DEPTHS and 1 <= module.width <= 4096
+    if module.grid:  # a head of attention has 64 channels, and there are 32 for each of `width`
+        sound = sound and DEPTHS[module.depth][0] and module.width % 2 == 0
     if not sound or not 0 < module.epsilon < 1 or not 0 <= module.momentum < 1:
         fields = f"depth {module.depth}, width {module.width}, epsilon {module.epsilon}"
         raise CheckpointError(f"{path}: {fields}, momentum {module.momentum}: no ResNet has these")

@@ -1,10 +1,12 @@
-"""ResNets of 18 to 152 layers without a head, v1 and v1.5, in Flax Linen; their preprocessing.
+"""ResNets of 18 to 152 layers without a head: v1, v1.5 and CLIP's, in Flax; their preprocessing.
 
 He et al. 2015, "Deep Residual Learning for Image Recognition", table 1. v1 halves the map in the
 first 1x1 convolution of a stage (the paper, Caffe, Keras), v1.5 in its 3x3 (torchvision, timm).
-Published weights also differ in epsilon, momentum and biases of the convolutions. All of these are
-fields, which the loader sets to fit the weights. Parameter paths are `conv1`, `norm1` and
-`layer{stage}_{unit}/conv{k} | norm{k} | conv_skip | norm_skip`, stages from 1 and units from 0.
+CLIP's (attention_pool.py has the paper) begins with three 3x3 convolutions, averages 2 x 2 cells
+wherever v1.5 has a stride, and ends in attention. Published weights also differ in epsilon,
+momentum and biases of the convolutions. All of these are fields, which the loader sets to fit the
+weights. Parameter paths are `conv{k}`, `norm{k}`, `layer{stage}_{unit}/conv{k} | norm{k} |
+conv_skip | norm_skip` and `pool`, stages from 1 and units from 0.
 """
 
 import functools
@@ -18,6 +20,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
+from jaxgear.models.attention_pool import AttentionPool
 from jaxgear.models.cpu import BatchNorm, convolution, max_pool
 
 # Depth -> whether units are bottlenecks, and units per stage (table 1 of the paper).
@@ -29,10 +32,11 @@ DEPTHS: dict[int, tuple[bool, tuple[int, ...]]] = {
     152: (True, (3, 8, 36, 3)),
 }
 STAGES = 4
+_average = functools.partial(nn.avg_pool, window_shape=(2, 2), strides=(2, 2))
 
 
 class ResNet(nn.Module):
-    """Normalised images [B, H, W, 3] -> features [B, D], D = 8 or 32 times `width`.
+    """Normalised images [B, H, W, 3] -> features [B, D], D = 8 or 32 times `width`, or CLIP's.
 
     `params` and `batch_stats` are float32; computation is in `dtype`. With `norm=False` there is no
     normalisation, because `fold_batch_norm` has folded it into the convolutions.
@@ -44,8 +48,15 @@ class ResNet(nn.Module):
     epsilon: float = 1e-5
     momentum: float = 0.9  # share of the running statistics that a step keeps
     conv_bias: bool = False
+    grid: int = 0  # CLIP's: rows and columns of the map that attention has positions for; 0: none
+    embedding: int = 0  # CLIP's: number of features
     norm: bool = True
     dtype: str = "float32"
+
+    def setup(self) -> None:
+        if self.grid:
+            heads = max(1, self.width // 2)  # of 64 channels each
+            self.pool = AttentionPool(self.grid, heads, self.embedding, self.dtype)
 
     def __call__(
         self,
@@ -55,16 +66,17 @@ class ResNet(nn.Module):
         batch_statistics: bool = True,
         first: int = 0,
     ) -> Float[Array, "B D"]:
-        """The mean of the last stage's map; `x` and `first` are those of `stages`.
+        """The last stage's map, pooled; `x` and `first` are those of `stages`.
 
         With `train`, stages from `train_from` on are trained (0: the stem). Lower stages are
         frozen and get no gradient. Trained stages use the batch's statistics and update the running
         ones; without `batch_statistics` they use the running ones.
         """
         x = self.stages(x, train, train_from, first, batch_statistics=batch_statistics)
+        x = self.pool(x) if self.grid else x.astype(jnp.float32).mean(axis=(1, 2))
         if train and train_from > STAGES:
             x = jax.lax.stop_gradient(x)
-        return x.astype(jnp.float32).mean(axis=(1, 2))
+        return x.astype(jnp.float32)
 
     @nn.compact
     def stages(
@@ -91,9 +103,12 @@ class ResNet(nn.Module):
             conv = functools.partial(_conv, self.conv_bias, dtype)
             norm = self._norm(train and batch_statistics and stage >= train_from, dtype)
             if stage == 0:
-                x = conv(self.width, 7, 2, name="conv1")(x)  # [B, H/2, W/2, 64]
-                x = nn.relu(norm(name="norm1")(x))
-                x = max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+                half = (self.width // 2, 3)
+                plan = [half, half, (self.width, 3)] if self.grid else [(self.width, 7)]
+                for k, (features, window) in enumerate(plan, start=1):
+                    x = conv(features, window, 2 if k == 1 else 1, name=f"conv{k}")(x)
+                    x = nn.relu(norm(name=f"norm{k}")(x))
+                x = _average(x) if self.grid else max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
                 continue  # [B, H/4, W/4, 64]
             for unit in range(units[stage - 1]):
                 x = Unit(
@@ -101,6 +116,7 @@ class ResNet(nn.Module):
                     stride=2 if stage > 1 and unit == 0 else 1,
                     bottleneck=bottleneck,
                     stride_in_1x1=self.stride_in_1x1,
+                    average=self.grid > 0,
                     conv=conv,
                     norm=norm,
                     name=f"layer{stage}_{unit}",
@@ -126,6 +142,7 @@ class Unit(nn.Module):
     stride: int
     bottleneck: bool
     stride_in_1x1: bool
+    average: bool  # average cells in place of a stride
     conv: Callable[..., nn.Module]
     norm: Callable[..., Callable]
 
@@ -134,14 +151,18 @@ class Unit(nn.Module):
         f = self.features
         plan = [(f, 1), (f, 3), (4 * f, 1)] if self.bottleneck else [(f, 3), (f, 3)]
         strided = 2 if self.bottleneck and not self.stride_in_1x1 else 1
+        stride = 1 if self.average else self.stride
+        halve = _average if self.average and self.stride == 2 else lambda x: x
         y = x
         for k, (features, window) in enumerate(plan, start=1):
-            y = self.conv(features, window, self.stride if k == strided else 1, name=f"conv{k}")(y)
+            y = self.conv(features, window, stride if k == strided else 1, name=f"conv{k}")(y)
             y = self.norm(name=f"norm{k}")(y)
             if k < len(plan):
                 y = nn.relu(y)
+            if k == strided:
+                y = halve(y)
         if self.stride != 1 or x.shape[-1] != y.shape[-1]:
-            x = self.conv(y.shape[-1], 1, self.stride, name="conv_skip")(x)
+            x = self.conv(y.shape[-1], 1, stride, name="conv_skip")(halve(x))
             x = self.norm(name="norm_skip")(x)
         return nn.relu(x + y)
 
@@ -180,6 +201,8 @@ def fold_batch_norm(variables: dict, epsilon: float) -> dict:
             gain = norm["scale"] * jax.lax.rsqrt(stat["var"] + epsilon)  # [F]
             bias = child.get("bias", 0.0) - stat["mean"]
             folded[name] = {"kernel": child["kernel"] * gain, "bias": norm["bias"] + bias * gain}
+        elif name == "pool":
+            folded[name] = child
     return {"params": folded}
 
 
@@ -223,3 +246,4 @@ def imagenet(mean: tuple = (0.485, 0.456, 0.406), std: tuple = (0.229, 0.224, 0.
 
 # Caffe's, which Keras also uses: BGR, 0 to 255, minus the mean of ImageNet.
 CAFFE = Preprocess("BGR", 1.0, (103.939, 116.779, 123.68), (1.0, 1.0, 1.0))
+CLIP = imagenet((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))

@@ -81,6 +81,8 @@ def _dense(predictor: Predictor) -> Callable[[Photograph], Cells] | None:
     described = _described(bundle.network)
     if head is None or "backbone" not in params or described is None:
         return None
+    if "pool" in params["backbone"]:  # attention pools the whole map, so a cell has no features
+        return None
     module, preprocess = described
     variables = {"params": params["backbone"], "batch_stats": stats.get("backbone", {})}
     weights = fold_batch_norm(variables, module.epsilon), head
