@@ -39,5 +39,5 @@ class CheckpointError(GearError):
 
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, or its type, to quote in a message of ours."""
-    text = (str(error) or type(error).__name__).strip().partition("\n")[0][:300]
-    return printable(text)
+    text = str(error).strip().partition("\n")[0][:300]
+    return printable(text or type(error).__name__)

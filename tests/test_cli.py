@@ -21,11 +21,19 @@ from pictures import write_set
 from small_bundle import make_bundle
 
 from jaxgear import cli
-from jaxgear.errors import UsageError
+from jaxgear.errors import UsageError, first_line
 from jaxgear.experiment.config import Config
 from jaxgear.experiment.flags import parse
 
 ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [("one\ntwo", "one"), ("\n one \n", "one"), (" \n", "ValueError"), ("a\x1b[2J", "a\\x1b[2J")],
+)
+def test_an_error_is_quoted_by_one_printable_line(text, line):
+    assert first_line(ValueError(text)) == line
 
 
 def write_folder(root, broken=False):

@@ -32,7 +32,7 @@ from jaxgear.experiment.flags import parse
 from jaxgear.experiment.recipe import Data
 from jaxgear.machine import devices
 from jaxgear.models.pretrained.backbone import load_backbone
-from jaxgear.models.pretrained.weights_files import read_weights
+from jaxgear.models.pretrained.files.weights_files import read_weights
 from jaxgear.prediction import predictor as prediction
 from jaxgear.program.apply import forward, init
 from jaxgear.training.runs.run import Run

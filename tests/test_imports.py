@@ -37,7 +37,8 @@ LAYERS = {
     "data.prepare.decoding": ("data.folder", "data.images", "cluster"),
     "program": (),
     "models.cpu": (),
-    "models.pretrained": ("models.cpu",),
+    "models.pretrained.files": (),
+    "models.pretrained": ("models.cpu", "models.pretrained.files"),
     "models": (
         "models.pretrained",
         "models.cpu",

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxgear.data.batches import Batches, resized
-from jaxgear.errors import GearError, UsageError
+from jaxgear.errors import GearError, UsageError, first_line
 from jaxgear.experiment.recipe import Recipe
 from jaxgear.machine import hosts
 from jaxgear.program.apply import forward, init, streams
@@ -149,11 +149,10 @@ def _named(name: str, fault: Exception) -> str:
 
 def _reason(fault: Exception) -> str:
     """The first line of an error, and the last line of the user's own code that led to it."""
-    line = next(iter(str(fault).strip().splitlines()), "")[:300]
     outside = (PACKAGE, sys.prefix, sys.base_prefix, *site.getsitepackages())
     where = [
         f" ({Path(frame.f_code.co_filename).name}:{number})"
         for frame, number in traceback.walk_tb(fault.__traceback__)
         if not frame.f_code.co_filename.startswith((*outside, "<"))
     ]
-    return f"{type(fault).__name__}: {line}{where[-1] if where else ''}"
+    return f"{type(fault).__name__}: {first_line(fault)}{where[-1] if where else ''}"

@@ -1,6 +1,5 @@
 """Networks: images [B, S, S, 3] in, logits [B, K] out. No optimizer is imported here.
 
 convnet.py is where to start: the layers for experiments. finetune.py puts a head on a ResNet of
-pretrained/; features.py caches features of a frozen backbone. attention_pool.py is a layer of CLIP,
-cpu/ has CPU kernels.
+pretrained/; features.py caches features of a frozen backbone; cpu/ has CPU kernels.
 """

@@ -14,7 +14,7 @@ import jax.export
 import jax.numpy as jnp
 
 from jaxgear.bundle import Bundle
-from jaxgear.errors import GearError
+from jaxgear.errors import GearError, first_line
 from jaxgear.program import PLATFORMS
 
 
@@ -40,8 +40,7 @@ def export(bundle: Bundle) -> bytearray:
     except MemoryError:
         raise
     except Exception as error:  # a user's own network can raise anything
-        reason = str(error).strip().partition("\n")[0]
-        raise GearError(f"this network cannot be exported: {reason}") from error
+        raise GearError(f"this network cannot be exported: {first_line(error)}") from error
 
 
 def card(bundle: Bundle, artefact: bytes | bytearray, name: str) -> dict[str, Any]:

@@ -5,7 +5,6 @@ import hashlib
 import itertools
 import os
 import sys
-from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from jaxgear.data.crops import read_bytes
 from jaxgear.data.dataset import Split
 from jaxgear.data.folder import LazyPictures, Refused, labels_of, pixels, shrink
 from jaxgear.data.images import ImageError, letterbox, load_letterboxed
+from jaxgear.data.images.threads import in_order
 from jaxgear.data.labels import corrected, read_labels
 from jaxgear.data.sources import InMemory, find_pictures, read_source, to_rgb
 from jaxgear.data.splits import OnBad, require_clean
@@ -157,7 +157,7 @@ def predict_files(
     try:
         # Compiles while others decode.
         ready = pool.submit(lambda: predictor or Predictor(bundle, batch_size))
-        read = _ahead(pool, functools.partial(_read, bundle, describe), files, batch_size)
+        read = in_order(pool, functools.partial(_read, bundle, describe), files, batch_size)
         before: tuple[list[Prediction], jax.Array] | None = None
         while chunk := list(itertools.islice(read, batch_size)):
             images = [prediction.image for prediction in chunk if prediction.image is not None]
@@ -170,17 +170,6 @@ def predict_files(
             yield from _finish(bundle, *before)
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _ahead(pool, read, files, most):
-    """`map(read, files)` on the pool, at most `most` results ahead."""
-    waiting = deque()
-    for file in files:
-        waiting.append(pool.submit(read, file))
-        if len(waiting) > most:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
 
 
 def _read(bundle: Bundle, describe: bool, file: Path | Refused | InMemory) -> Prediction:

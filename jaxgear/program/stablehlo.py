@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PyTree, UInt8
 
-from jaxgear.errors import CheckpointError, UsageError
+from jaxgear.errors import CheckpointError, UsageError, first_line
 from jaxgear.program.checks import calls, check_header
 from jaxgear.program.variables import Weights, flat, structured
 from jaxgear.text import printable
@@ -157,9 +157,9 @@ def export(
     except (MemoryError, ImportError):
         raise
     except Exception as error:
-        reason = str(error).strip().partition("\n")[0][:300]
         raise UsageError(
-            f"network {name}: cannot be exported as a program ({type(error).__name__}: {reason})"
+            f"network {name}: cannot be exported as a program "
+            f"({type(error).__name__}: {first_line(error)})"
         ) from error
     finally:
         jax.config.update("jax_traceback_in_locations_limit", limit)
@@ -182,10 +182,9 @@ def deserialize(data: bytes) -> jax.export.Exported:
     except (CheckpointError, MemoryError, ImportError):
         raise
     except Exception as error:  # hostile bytes make parsers raise anything
-        reason = printable(str(error).strip().partition("\n")[0][:200])
         raise CheckpointError(
-            f"this jax ({jax.__version__}) cannot read the program ({reason}); a program of a "
-            "newer jax needs that jax"
+            f"this jax ({jax.__version__}) cannot read the program ({first_line(error)}); a "
+            "program of a newer jax needs that jax"
         ) from error
     if exported.nr_devices != 1 or exported.ordered_effects or exported.unordered_effects:
         raise CheckpointError("a program for several devices, or with effects")
@@ -213,5 +212,4 @@ def running(what: str) -> Iterator[None]:
         # Only one of JAX's RuntimeErrors is the program's fault: a message that is not UTF-8.
         if isinstance(error, RuntimeError) and "nanobind" not in str(error):
             raise
-        reason = printable(str(error).strip().partition("\n")[0][:300])
-        raise CheckpointError(f"{what} cannot run ({reason})") from error
+        raise CheckpointError(f"{what} cannot run ({first_line(error)})") from error

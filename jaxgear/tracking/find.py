@@ -27,7 +27,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxgear.errors import UsageError
+from jaxgear.errors import UsageError, first_line
 from jaxgear.files import read_json
 from jaxgear.machine import devices
 from jaxgear.tracking.histograms import Histograms
@@ -75,7 +75,7 @@ class Trackers:
             try:
                 track(run, rows, test)
             except Exception as error:  # of a server, a full disk, or a function of the user
-                line = f"--track {name}: {type(error).__name__}: {error}".splitlines()[0]
+                line = f"--track {name}: {type(error).__name__}: {first_line(error)}"
                 if not self._begun:
                     raise UsageError(line) from error
                 print(f"note: {line}; the run goes on", file=sys.stderr)

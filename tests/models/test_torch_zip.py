@@ -11,8 +11,8 @@ import pytest
 from random_weights import torchvision_weights
 
 from jaxgear.errors import CheckpointError
-from jaxgear.models.pretrained.torch_zip import read_torch_zip
-from jaxgear.models.pretrained.weights_files import read_weights
+from jaxgear.models.pretrained.files.torch_zip import read_torch_zip
+from jaxgear.models.pretrained.files.weights_files import read_weights
 
 GOLDEN = Path(__file__).parent / "golden"  # made by scripts/make_torch_golden.py
 

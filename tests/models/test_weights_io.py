@@ -10,7 +10,7 @@ from other_names import write_tfjs
 from safetensors.numpy import save_file
 
 from jaxgear.errors import CheckpointError
-from jaxgear.models.pretrained.weights_files import manifest_paths, read_weights
+from jaxgear.models.pretrained.files.weights_files import manifest_paths, read_weights
 
 WEIGHTS = {"a/kernel": np.arange(12, dtype=np.float32).reshape(3, 4), "b/bias": np.ones(5)}
 

@@ -20,7 +20,7 @@ from jaxgear.data.images.encoded import ImageError, check_whole, read_bytes, wha
 from jaxgear.data.images.letterboxing import ENOUGH, letterbox_image, reduction
 from jaxgear.data.images.png import decode_png
 from jaxgear.data.images.threads import Turns, quiet_pillow
-from jaxgear.errors import GearError
+from jaxgear.errors import GearError, first_line
 
 # Part of every cache key: raise it whenever the pixels of an unchanged file would change.
 VERSION = 4
@@ -185,8 +185,7 @@ def _decode(data: bytes, name: str, turn: ExitStack, least: int | None, opacity:
     except Exception as error:  # hostile bytes make Pillow's parsers raise nearly anything
         if not _room_to_decode(size):
             raise MemoryError(f"{name}: too little memory to decode it") from error
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ImageError(name, f"damaged picture ({reason})") from error
+        raise ImageError(name, f"damaged picture ({first_line(error)})") from error
 
 
 def _fault(data: bytes, layout: jpeg.Scans, image: Image.Image, least: int | None) -> str | None:

@@ -1,9 +1,28 @@
-"""Shared by decoding threads: a filter for Pillow's warnings, and turns for large images."""
+"""For workers that decode: results in order, quiet warnings, and turns for large images."""
 
 import threading
 import warnings
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager
+from typing import TypeVar
+
+Item, Result = TypeVar("Item"), TypeVar("Result")
+
+
+def in_order(
+    pool: Executor, function: Callable[[Item], Result], items: Iterable[Item], ahead: int
+) -> Iterator[Result]:
+    """Yields `function(item)` of each item; `ahead` of them are under way, so all stay busy."""
+    waiting: deque[Future] = deque()
+    for item in items:
+        waiting.append(pool.submit(function, item))
+        if len(waiting) > ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
 
 _lock = threading.Lock()
 _inside = 0

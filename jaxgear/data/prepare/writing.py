@@ -14,8 +14,9 @@ from jaxtyping import Int
 
 from jaxgear.data.folder import Record, Records, digests, paths_of, sortable
 from jaxgear.data.folder.names import ALL
+from jaxgear.data.images.threads import in_order
 from jaxgear.data.prepare.decoding.images import Images
-from jaxgear.data.prepare.decoding.staging import in_order, processes
+from jaxgear.data.prepare.decoding.staging import processes
 from jaxgear.data.tfds.shards import Shard, shard_name, write_shard
 from jaxgear.files import second_name
 

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from jaxgear.data.folder import Record, descriptors_of
-from jaxgear.errors import DataError
+from jaxgear.errors import DataError, first_line
 
 NAME = "gear"  # name of the TFDS set
 FEATURES = {"image", "label", "path", "sha256", "group"}  # of its records
@@ -81,7 +81,7 @@ def write_shard(shard: Shard, rows: Iterable[bytes]) -> tuple[str, ...]:
             for row in rows:
                 writer.write(row)
     except RuntimeError as error:  # from array_record, for example on a full disk
-        raise DataError(f"{shard.path}: cannot be written: {str(error).splitlines()[0]}") from error
+        raise DataError(f"{shard.path}: cannot be written: {first_line(error)}") from error
     return write_table(shard)
 
 

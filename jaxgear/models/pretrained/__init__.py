@@ -1,7 +1,7 @@
 """Pretrained ResNets: a weights file of PyTorch, Keras or jaxgear in, a `Backbone` out.
 
-backbone.py is where to start. resnet.py is the network; convert.py and tables.py rename weights;
-weights_files.py and torch_zip.py read files; download.py and npm.py fetch them.
+backbone.py is where to start. resnet.py is the network, with a layer of CLIP in attention_pool.py;
+convert.py and tables.py rename weights; files/ reads them, and download.py fetches them.
 """
 
 from jaxgear.models.pretrained.backbone import MODULE_FIELDS, Backbone, load_backbone

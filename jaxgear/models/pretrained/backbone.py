@@ -20,8 +20,8 @@ from safetensors.numpy import save
 from jaxgear.errors import CheckpointError
 from jaxgear.files import from_json, write_bytes
 from jaxgear.models.pretrained.convert import Converted, checked, convert, graft, pool_fields
+from jaxgear.models.pretrained.files import Source, read_weights
 from jaxgear.models.pretrained.resnet import Preprocess, ResNet, fold_batch_norm
-from jaxgear.models.pretrained.weights_files import Source, read_weights
 from jaxgear.text import printable
 
 FORMAT = 1  # of our own .safetensors

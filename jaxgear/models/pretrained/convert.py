@@ -17,9 +17,9 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from jaxgear.errors import CheckpointError
+from jaxgear.models.pretrained.files import Source
 from jaxgear.models.pretrained.resnet import DEPTHS, STAGES, Preprocess, ResNet, imagenet
 from jaxgear.models.pretrained.tables import LAYOUTS, TABLES, Table
-from jaxgear.models.pretrained.weights_files import Source
 
 
 @dataclass(frozen=True)

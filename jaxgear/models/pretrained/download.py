@@ -15,9 +15,8 @@ from urllib.parse import urljoin, urlsplit
 
 from jaxgear.cache import user_cache
 from jaxgear.errors import CheckpointError, UsageError
-from jaxgear.models.pretrained import npm
 from jaxgear.models.pretrained.backbone import Backbone, load_backbone, save_backbone
-from jaxgear.models.pretrained.weights_files import manifest_paths
+from jaxgear.models.pretrained.files import manifest_paths, npm
 from jaxgear.outputs import is_special, to_stderr
 from jaxgear.paths import expanded
 

@@ -20,8 +20,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
-from jaxgear.models.attention_pool import AttentionPool
 from jaxgear.models.cpu import BatchNorm, convolution, max_pool
+from jaxgear.models.pretrained.attention_pool import AttentionPool
 
 # Depth -> whether units are bottlenecks, and units per stage (table 1 of the paper).
 DEPTHS: dict[int, tuple[bool, tuple[int, ...]]] = {

@@ -10,7 +10,7 @@ from PIL import Image
 
 from jaxgear.bundle import Bundle
 from jaxgear.data.images import ImageError, load_letterboxed, load_rgb
-from jaxgear.errors import GearError
+from jaxgear.errors import GearError, first_line
 from jaxgear.prediction import Predictor
 from jaxgear.serving.answer import overlay, to_jpeg
 from jaxgear.serving.review.files import PictureFiles
@@ -94,7 +94,7 @@ class Predictions:
                 self._predict(predictor, batch)
         except (GearError, MemoryError, RuntimeError) as error:  # the pictures are shown without
             with self._changed:
-                self.fault = str(error).partition("\n")[0][:300] or type(error).__name__
+                self.fault = first_line(error)
                 self._changed.notify_all()
 
     def _next(self, most: int) -> list[int]:

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from jaxgear.errors import CheckpointError
+from jaxgear.errors import CheckpointError, first_line
 from jaxgear.files import write_json
 from jaxgear.machine import devices, hosts
 from jaxgear.training.state import TrainState
@@ -190,8 +190,8 @@ def _remove_unfinished(folder: Path) -> None:
 
 def _reason(error: Exception) -> str:
     """A short reason: "No space left on device", or the first line of the error."""
-    text = str(error)
-    return "No space left on device" if "No space left" in text else text.partition("\n")[0][:200]
+    full = "No space left on device"
+    return full if full in str(error) else first_line(error)
 
 
 def _items(state: TrainState) -> dict[str, PyTree]:

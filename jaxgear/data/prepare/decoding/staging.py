@@ -8,23 +8,21 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from jaxtyping import Shaped
 
 from jaxgear.cluster import Cluster
 from jaxgear.data.folder import Refused
+from jaxgear.data.images.threads import in_order
 from jaxgear.data.prepare.decoding.workshop import Staged, Workshop
 from jaxgear.errors import DataError
-
-Item, Result = TypeVar("Item"), TypeVar("Result")
 
 _TASK = 64  # images in one task of a process
 _CLUSTER_TASK = 256  # of a process on another machine
@@ -83,19 +81,6 @@ def _parallel(
     with processes(workers, _open_workshop, *arguments) as pool:
         for results in in_order(pool, _work, tasks, 8 * workers):
             yield from results
-
-
-def in_order(
-    pool: Executor, function: Callable[[Item], Result], items: Iterable[Item], ahead: int
-) -> Iterator[Result]:
-    """Yields `function(item)` of each item; `ahead` of them are under way, so all stay busy."""
-    waiting: deque[Future] = deque()
-    for item in items:
-        waiting.append(pool.submit(function, item))
-        if len(waiting) > ahead:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
 
 
 def _open_workshop(*arguments) -> None:

