@@ -45,11 +45,10 @@ class FinishedRun(Facts):
         path = Path(path)
         config = read_json(path / "config.json")
         recorded = Recorded.read(path)
-        table = path / "history.csv"
+        rows = history.read(path)
+        if not any(math.isfinite(row.val_loss) for row in rows):
+            raise CheckpointError(f"{path}: no epoch of this run is finished yet")
         try:
-            rows = history.from_csv(table.read_text(encoding="utf-8")) if table.exists() else []
-            if not any(math.isfinite(row.val_loss) for row in rows):
-                raise CheckpointError(f"{path}: no epoch of this run is finished yet")
             return cls(
                 path=path,
                 config=dict(config),

@@ -127,6 +127,4 @@ def run_of(folder: Path) -> Path | None:
 
 def rows_of(folder: Path) -> list[history.Row]:
     """The epochs that a trial has finished."""
-    if (run := run_of(folder)) is None or not (run / "history.csv").exists():
-        return []
-    return history.from_csv((run / "history.csv").read_text(encoding="utf-8"))
+    return history.read(run) if (run := run_of(folder)) else []

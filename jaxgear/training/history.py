@@ -5,11 +5,12 @@ import dataclasses
 import io
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from jaxgear import text
-from jaxgear.errors import DivergedError
+from jaxgear.errors import CheckpointError, DivergedError
 
 SIZE = ("size",)  # of runs with progressive resizing
 PSEUDO = ("pseudo_used", "pseudo_right")  # columns of runs that learn from images without labels
@@ -64,6 +65,19 @@ def from_csv(table: str) -> list[Row]:
         Row(**{name: types[name](value) for name, value in line.items()})
         for line in csv.DictReader(io.StringIO(table))
     ]
+
+
+def read(run: Path) -> list[Row]:
+    """The finished epochs of a run folder.
+
+    Raises:
+        CheckpointError: `history.csv` is not as `to_csv` writes it.
+    """
+    file = run / "history.csv"
+    try:
+        return from_csv(file.read_text(encoding="utf-8")) if file.exists() else []
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{file}: unreadable ({error})") from error
 
 
 def best(rows: Sequence[Row]) -> Row:

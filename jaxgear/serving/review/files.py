@@ -1,9 +1,8 @@
 """Reads the files of pictures when they are shown or decided on: hashes, and small JPEGs."""
 
+import functools
 import hashlib
 import os
-import threading
-from collections import OrderedDict
 
 from PIL import Image
 
@@ -13,7 +12,7 @@ from jaxgear.serving.answer import to_jpeg
 from jaxgear.serving.review.pictures import Pictures
 
 THUMBNAIL, LARGE = 192, 1024  # longest sides in pixels
-_KEPT = 32 * 2**20  # bytes of thumbnails that are kept
+_KEPT = 2048  # thumbnails, of about 10 kB each
 
 
 class PictureFiles:
@@ -23,9 +22,8 @@ class PictureFiles:
         self.pictures = pictures
         self.errors: dict[int, str] = dict(pictures.refused)  # why a picture cannot be shown
         self._found: dict[int, tuple[tuple[int, int], str]] = {}  # file's size and time, sha256
-        self._thumbnails: OrderedDict[int, tuple[tuple[int, int], bytes]] = OrderedDict()
-        self._bytes = 0
-        self._lock = threading.Lock()
+        # A file that is replaced has another size or time, so its thumbnail is made anew.
+        self._thumbnail = functools.lru_cache(_KEPT)(lambda index, _: self.jpeg(index, THUMBNAIL))
 
     def known_sha256(self, index: int) -> str:
         """The hash (hex) of the file as it was last read, else as the run recorded it, else ""."""
@@ -59,21 +57,7 @@ class PictureFiles:
 
     def thumbnail(self, index: int) -> bytes:
         """A JPEG of at most `THUMBNAIL` pixels a side; ImageError as `jpeg`."""
-        status = self._status(index)
-        with self._lock:
-            kept = self._thumbnails.get(index)
-            if kept and kept[0] == status:
-                self._thumbnails.move_to_end(index)
-                return kept[1]
-        data = self.jpeg(index, THUMBNAIL)
-        if status is not None:
-            with self._lock:
-                before = self._thumbnails.pop(index, None)
-                self._thumbnails[index] = status, data
-                self._bytes += len(data) - (len(before[1]) if before else 0)
-                while self._bytes > _KEPT:
-                    self._bytes -= len(self._thumbnails.popitem(last=False)[1][1])
-        return data
+        return self._thumbnail(index, self._status(index))
 
     def jpeg(self, index: int, longest: int = LARGE) -> bytes:
         """A JPEG of at most `longest` pixels a side.

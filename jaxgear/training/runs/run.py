@@ -110,18 +110,14 @@ class Run:
                 f"{path}: {len(changes)} pictures have changed since this run started: "
                 f"{few(changes, 5)}; start a new run, or continue with --allow-data-change"
             )
-        history_file = path / "history.csv"
-        try:
-            rows = history.from_csv(history_file.read_text()) if history_file.exists() else []
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(f"{history_file}: unreadable ({error})") from error
+        rows = history.read(path)
         run = cls(path, rows, from_epoch)
         try:
             if len(rows) < max(run.checkpoints.epochs, default=0):
                 raise CheckpointError(
-                    f"{history_file}: has {len(rows)} epochs, but checkpoints go up to epoch "
-                    f"{max(run.checkpoints.epochs)}; restore the file, or start a new run with "
-                    f"--init-from {path}"
+                    f"{path / 'history.csv'}: has {len(rows)} epochs, but checkpoints go up to "
+                    f"epoch {max(run.checkpoints.epochs)}; restore the file, or start a new run "
+                    f"with --init-from {path}"
                 )
             if from_epoch and from_epoch not in run.checkpoints.epochs:
                 raise CheckpointError(
