@@ -58,6 +58,7 @@ from jaxgear.data.folder.records import (
 from jaxgear.data.folder.strings import (
     HASHED,
     Column,
+    as_strings,
     digests,
     equal_rows,
     first_eight,
@@ -99,6 +100,7 @@ __all__ = [
     "Records",
     "Refused",
     "Table",
+    "as_strings",
     "check_heap",
     "check_listing",
     "check_names",

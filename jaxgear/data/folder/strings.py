@@ -147,8 +147,13 @@ def rows_of_keys(
 
 
 def sortable(sha256: Sequence[str]) -> Shaped[np.ndarray, " N"]:
-    """Hashes (hex) as NumPy's strings of 32 bytes. Made Python's, they lose zeros at their ends."""
-    return octets(sha256).view("S32")[:, 0]
+    """Hashes (hex) as `as_strings` has them."""
+    return as_strings(octets(sha256))
+
+
+def as_strings(octets: UInt8[np.ndarray, "N 32"]) -> Shaped[np.ndarray, " N"]:
+    """Hashes as NumPy's strings of 32 bytes. Made Python's, they lose zeros at their ends."""
+    return np.ascontiguousarray(octets).view("S32")[:, 0]
 
 
 def digests(octets: UInt8[np.ndarray, "N 32"]) -> Column:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, Shaped, UInt8, UInt64
 
+from jaxgear.data.folder import as_strings, digests, sortable
 from jaxgear.data.splits import near_duplicates
 from jaxgear.data.splits.hashing import pairs_of_equal, shared
 from jaxgear.data.splits.near_duplicates import (
@@ -101,16 +102,16 @@ def components(pairs: UInt8[np.ndarray, "P 2 32"]) -> dict[str, str]:
     """The smallest sha256 (hex) of the group of each image that has near-duplicates."""
     if not len(pairs):
         return {}
-    nodes, place = np.unique(_as_strings(pairs.reshape(-1, 32)), return_inverse=True)
+    nodes, place = np.unique(as_strings(pairs.reshape(-1, 32)), return_inverse=True)
     number = connected(place.reshape(-1, 2), len(nodes))
     _, first = np.unique(number, return_index=True)  # nodes are sorted, so the smallest
-    names = [node[:32].hex() for node in nodes.tolist()]
+    names = list(digests(nodes.view(np.uint8).reshape(-1, 32)))
     return {name: names[first[own]] for name, own in zip(names, number.tolist(), strict=True)}
 
 
 def hashes(folder: Path) -> Shaped[np.ndarray, " n"]:
-    """The sha256 of each image of a signed part, as `folder.sortable` has them."""
-    return _mapped(folder / "sha256", np.uint8, (32,)).view("S32")[:, 0]
+    """The sha256 of each image of a signed part, as `folder.as_strings` has them."""
+    return as_strings(_mapped(folder / "sha256", np.uint8, (32,)))
 
 
 def digest(folders: Sequence[Path], without: Iterable[str] = ()) -> str:
@@ -132,7 +133,7 @@ class _Signed:
         self.features = Features(
             *(Spread([_mapped(own / name, *kind) for own in folders]) for name, kind in _FEATURES)
         )
-        self._without = np.array([bytes.fromhex(s) + b"." for s in without], "S33")
+        self._without = sortable(list(without))
 
     def band(
         self, band: int
@@ -143,7 +144,7 @@ class _Signed:
         rows = entries["row"] + np.repeat(self._first[:-1], list(map(len, own)))
         keys, next_keys = entries["key"], entries["next"]
         few = shared(keys)
-        names = _as_strings(self.sha256.take(rows[few], 0))
+        names = as_strings(self.sha256.take(rows[few], 0))
         _, once = np.unique(names, return_index=True)  # sorted by hash, the first row of each
         once = once[~np.isin(names[once], self._without)]
         chosen = few[once]
@@ -197,9 +198,3 @@ def _mapped(path: Path, dtype: Any, shape: tuple[int, ...]) -> Shaped[np.ndarray
     if not path.stat().st_size:
         return np.zeros((0, *shape), dtype)
     return np.asarray(np.memmap(path, dtype, "r")).reshape(-1, *shape)
-
-
-def _as_strings(octets: UInt8[np.ndarray, "n 32"]) -> Shaped[np.ndarray, " n"]:
-    """Hashes as NumPy's strings, which drop zeros at their ends: so each ends with a dot."""
-    dots = np.full((len(octets), 1), ord("."), np.uint8)
-    return np.ascontiguousarray(np.hstack([octets, dots])).view("S33")[:, 0]
