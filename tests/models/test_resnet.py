@@ -12,6 +12,7 @@ from flax.traverse_util import flatten_dict
 from random_weights import clip_weights, pictures, torchvision_weights
 from safetensors.numpy import save_file
 
+from jaxgear.errors import UsageError
 from jaxgear.models.pretrained.backbone import Backbone, load_backbone
 from jaxgear.models.pretrained.resnet import DEPTHS, ResNet, fold_batch_norm
 
@@ -88,6 +89,12 @@ def test_clip_agrees_with_torch(clip, size):
     images = pictures(2, size)
     for variant in (clip, clip.fold()):
         np.testing.assert_allclose(variant.features(images), expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("size", [24, 30])
+def test_images_that_are_too_small_for_clip_are_refused(clip, size):
+    with pytest.raises(UsageError, match="32 pixels a side"):
+        clip.features(pictures(1, 32)[:, :size, :size])
 
 
 def test_what_clip_does_in_another_way_matters(clip):

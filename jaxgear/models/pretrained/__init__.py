@@ -1,6 +1,6 @@
 """Pretrained ResNets: a weights file of PyTorch, Keras or jaxgear in, a `Backbone` out.
 
-backbone.py is where to start. resnet.py is the network, with a layer of CLIP in attention_pool.py;
+backbone.py is where to start. resnet.py is the network, with layers of CLIP in clip.py;
 convert.py and tables.py rename weights; files/ reads them, and download.py fetches them.
 """
 

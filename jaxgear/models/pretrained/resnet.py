@@ -2,7 +2,7 @@
 
 He et al. 2015, "Deep Residual Learning for Image Recognition", table 1. v1 halves the map in the
 first 1x1 convolution of a stage (the paper, Caffe, Keras), v1.5 in its 3x3 (torchvision, timm).
-CLIP's (attention_pool.py has the paper) begins with three 3x3 convolutions, averages 2 x 2 cells
+CLIP's (clip.py) begins with three 3x3 convolutions, averages 2 x 2 cells
 wherever v1.5 has a stride, and ends in attention. Published weights also differ in epsilon,
 momentum and biases of the convolutions. All of these are fields, which the loader sets to fit the
 weights. Parameter paths are `conv{k}`, `norm{k}`, `layer{stage}_{unit}/conv{k} | norm{k} |
@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
 from jaxgear.models.cpu import BatchNorm, convolution, max_pool
-from jaxgear.models.pretrained.attention_pool import AttentionPool
+from jaxgear.models.pretrained.clip import AttentionPool, halve
 
 # Depth -> whether units are bottlenecks, and units per stage (table 1 of the paper).
 DEPTHS: dict[int, tuple[bool, tuple[int, ...]]] = {
@@ -32,7 +32,6 @@ DEPTHS: dict[int, tuple[bool, tuple[int, ...]]] = {
     152: (True, (3, 8, 36, 3)),
 }
 STAGES = 4
-_average = functools.partial(nn.avg_pool, window_shape=(2, 2), strides=(2, 2))
 
 
 class ResNet(nn.Module):
@@ -108,7 +107,7 @@ class ResNet(nn.Module):
                 for k, (features, window) in enumerate(plan, start=1):
                     x = conv(features, window, 2 if k == 1 else 1, name=f"conv{k}")(x)
                     x = nn.relu(norm(name=f"norm{k}")(x))
-                x = _average(x) if self.grid else max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+                x = halve(x) if self.grid else max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
                 continue  # [B, H/4, W/4, 64]
             for unit in range(units[stage - 1]):
                 x = Unit(
@@ -152,7 +151,7 @@ class Unit(nn.Module):
         plan = [(f, 1), (f, 3), (4 * f, 1)] if self.bottleneck else [(f, 3), (f, 3)]
         strided = 2 if self.bottleneck and not self.stride_in_1x1 else 1
         stride = 1 if self.average else self.stride
-        halve = _average if self.average and self.stride == 2 else lambda x: x
+        shrink = halve if self.average and self.stride == 2 else lambda x: x
         y = x
         for k, (features, window) in enumerate(plan, start=1):
             y = self.conv(features, window, stride if k == strided else 1, name=f"conv{k}")(y)
@@ -160,9 +159,9 @@ class Unit(nn.Module):
             if k < len(plan):
                 y = nn.relu(y)
             if k == strided:
-                y = halve(y)
+                y = shrink(y)
         if self.stride != 1 or x.shape[-1] != y.shape[-1]:
-            x = self.conv(y.shape[-1], 1, stride, name="conv_skip")(halve(x))
+            x = self.conv(y.shape[-1], 1, stride, name="conv_skip")(shrink(x))
             x = self.norm(name="norm_skip")(x)
         return nn.relu(x + y)
 

@@ -1,7 +1,7 @@
-"""Pools a map to one vector by attention, where other networks take the mean: a Flax layer.
+"""Layers of CLIP's ResNets: averages in place of strides, attention in place of the mean.
 
 Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision",
-section 2.4: attention of several heads, with the mean of the map as its only query.
+section 2.4.
 """
 
 import flax.linen as nn
@@ -9,11 +9,25 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxgear.errors import UsageError
+
+
+def halve(x: Float[Array, "B H W C"]) -> Float[Array, "B h w C"]:
+    """The mean of each 2 x 2 cells; a last odd row or column is left out.
+
+    Raises:
+        UsageError: there is only one row or column.
+    """
+    if min(x.shape[1:3]) < 2:
+        raise UsageError("--image-size: weights of CLIP need images of 32 pixels a side or more")
+    return nn.avg_pool(x, (2, 2), (2, 2))
+
 
 class AttentionPool(nn.Module):
-    """A map [B, h, w, C] -> [B, D], with a learned position for each of `grid` x `grid` cells.
+    """A map [B, h, w, C] -> [B, D]: attention of several heads, whose only query is the mean.
 
-    The positions of a map of another size are interpolated (bicubic, with antialiasing).
+    Each of `grid` x `grid` cells has a learned position. Those of a map of another size are
+    interpolated (bicubic, with antialiasing).
     """
 
     grid: int  # rows and columns of the map that the positions are for
