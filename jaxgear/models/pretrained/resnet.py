@@ -2,11 +2,11 @@
 
 He et al. 2015, "Deep Residual Learning for Image Recognition", table 1. v1 halves the map in the
 first 1x1 convolution of a stage (the paper, Caffe, Keras), v1.5 in its 3x3 (torchvision, timm).
-CLIP's (clip.py) begins with three 3x3 convolutions, averages 2 x 2 cells
-wherever v1.5 has a stride, and ends in attention. Published weights also differ in epsilon,
-momentum and biases of the convolutions. All of these are fields, which the loader sets to fit the
-weights. Parameter paths are `conv{k}`, `norm{k}`, `layer{stage}_{unit}/conv{k} | norm{k} |
-conv_skip | norm_skip` and `pool`, stages from 1 and units from 0.
+CLIP's (clip.py) begins with three 3x3 convolutions, averages 2 x 2 cells where v1.5 has a stride,
+and ends in attention. Published weights also differ in epsilon, momentum and biases of the
+convolutions. All of these are fields, which the loader sets to fit the weights. Parameter paths are
+`conv{k}`, `norm{k}`, `pool` and `layer{stage}_{unit}/conv{k} | norm{k} | conv_skip | norm_skip`,
+stages from 1 and units from 0.
 """
 
 import functools
